@@ -1,0 +1,1 @@
+"""The work: data, models, stages. Never imports rlhf_cli."""

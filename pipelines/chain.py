@@ -1,0 +1,319 @@
+"""The stages in their order, and how a chain of them is planned and run. Never imports torch."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pipelines.config import Config, dump_config
+from pipelines.data.prepare import effective_sources
+from pipelines.errors import ArtifactError, UsageError
+from pipelines.preflight import check_environment
+from pipelines.progress import Reporter
+from pipelines.rundir import Manifest, RunDir, disk_errors, write_atomic
+from pipelines.stage import (
+    Plan,
+    Stage,
+    conflict,
+    missing_input,
+    package_versions,
+    plan_stage,
+    run_stage,
+    version_differences,
+)
+
+Launcher = Callable[[Stage, bool], None]
+"""Runs one heavy stage in a process of its own; the flag says whether it is forced."""
+
+
+def _common(config: Config) -> dict[str, Any]:
+    return {"seed": config.run.seed, "model": config.model.results_view()}
+
+
+def _data_section(kind: str) -> Callable[[Config], dict[str, Any]]:
+    def section(config: Config) -> dict[str, Any]:
+        data = config.data
+        view: dict[str, Any] = {"eval_fraction": data.eval_fraction, "on_bad_row": data.on_bad_row}
+        if data.task is not None:
+            view |= {"task": data.task.name, "rows": getattr(data.task, kind), "seed": config.run.seed}
+            if kind == "comparisons":
+                view["feedback"] = config.feedback.results_view()
+        else:
+            view["sources"] = [source.results_view() for source in effective_sources(config, kind)]
+        return view
+
+    return section
+
+
+def _data_files(kind: str) -> Callable[[Config], tuple[Path, ...]]:
+    def files(config: Config) -> tuple[Path, ...]:
+        if config.data.task is not None:
+            return ()
+        return tuple(Path(source.path) for source in effective_sources(config, kind))
+
+    return files
+
+
+def _data_stage(kind: str, enabled: Callable[[Config], bool]) -> Stage:
+    return Stage(
+        name=f"data/{kind}",
+        runner=f"pipelines.data.prepare:{kind}",
+        needs=lambda config: (),
+        section=_data_section(kind),
+        produces=("train.jsonl", "heldout.jsonl"),
+        sources=_data_files(kind),
+        heavy=False,
+        enabled=enabled,
+    )
+
+
+def _sft(config: Config) -> tuple[str, ...]:
+    return ("sft",) if config.sft.enabled else ()
+
+
+def _eval_needs(config: Config) -> tuple[str, ...]:
+    ppo = ("ppo",) if config.ppo.enabled else ()
+    reward = ("reward",) if any(scorer.kind == "run" for scorer in config.eval_scorers) else ()
+    return ("data/prompts", *_sft(config), *reward, *ppo)
+
+
+def _ppo_needs(config: Config) -> tuple[str, ...]:
+    return ("data/prompts", *_sft(config), *(("reward",) if config.ppo.reward.kind == "run" else ()))
+
+
+STAGES: tuple[Stage, ...] = (
+    _data_stage("demonstrations", lambda config: config.sft.enabled),
+    _data_stage("comparisons", lambda config: config.reward.enabled),
+    _data_stage("prompts", lambda config: config.ppo.enabled or config.eval.enabled),
+    Stage(
+        name="sft",
+        runner="pipelines.sft:run",
+        needs=lambda config: ("data/demonstrations",),
+        section=lambda config: _common(config) | {"sft": config.sft.results_view()},
+        produces=("model", "metrics.jsonl"),
+        enabled=lambda config: config.sft.enabled,
+    ),
+    Stage(
+        name="reward",
+        runner="pipelines.reward:run",
+        needs=lambda config: ("data/comparisons", *_sft(config)),
+        section=lambda config: (
+            _common(config) | {"reward": config.reward.results_view(), "response_length": config.ppo.response_length}
+        ),
+        produces=("model", "golden.json", "metrics.jsonl"),
+        enabled=lambda config: config.reward.enabled,
+    ),
+    Stage(
+        name="ppo",
+        runner="pipelines.ppo.stage:run",
+        needs=_ppo_needs,
+        section=lambda config: _common(config) | {"ppo": config.ppo.results_view()},
+        produces=("model", "metrics.jsonl", "samples.jsonl"),
+        enabled=lambda config: config.ppo.enabled,
+    ),
+    Stage(
+        name="eval",
+        runner="pipelines.evaluate.stage:run",
+        needs=_eval_needs,
+        section=lambda config: (
+            _common(config)
+            | {
+                "eval": config.eval.results_view(),
+                "scorers": [scorer.results_view() for scorer in config.eval_scorers],
+                "response_length": config.ppo.response_length,
+                "max_prompt_length": config.ppo.max_prompt_length,
+            }
+        ),
+        produces=("results.json", "answers.jsonl", "table.md"),
+        enabled=lambda config: config.eval.enabled,
+    ),
+)
+NAMES = ("data", "sft", "reward", "ppo", "eval")
+"""What a user calls a stage; `data` is the three data stages together, and each of them has its own name too."""
+
+
+def named(name: str) -> tuple[Stage, ...]:
+    """The stages that a user's name means.
+
+    Raises:
+        UsageError: no such stage.
+    """
+    found = tuple(stage for stage in STAGES if name in (stage.name, *stage.name.split("/")))
+    if not found:
+        near = difflib.get_close_matches(name, NAMES, n=1)
+        raise UsageError(
+            f"there is no stage `{name}`",
+            hint=f"did you mean `{near[0]}`?" if near else f"stages: {', '.join(NAMES)}",
+        )
+    return found
+
+
+def select(first: str | None, last: str | None) -> tuple[Stage, ...]:
+    """The stages from `first` to `last`, both included.
+
+    Raises:
+        UsageError: no such stage, or they stand the other way round.
+    """
+    start = STAGES.index(named(first)[0]) if first else 0
+    stop = STAGES.index(named(last)[-1]) if last else len(STAGES) - 1
+    if start > stop:
+        raise UsageError(f"--from {first} comes after --until {last}")
+    return STAGES[start : stop + 1]
+
+
+def with_data_of(name: str, config: Config) -> tuple[Stage, ...]:
+    """A stage and the data stages that it reads: what `rlhf sft` and its like run."""
+    (stage,) = named(name)
+    return (*(other for other in STAGES if not other.heavy and other.name in stage.needs(config)), stage)
+
+
+def plan_chain(
+    stages: Sequence[Stage], config: Config, run_dir: RunDir, *, force: Sequence[str] = (), full: bool = False
+) -> list[Plan]:
+    """What every stage would do, in order, assuming that a stage which runs changes what follows it."""
+    forced = _forced(stages, config, force)
+    plans: list[Plan] = []
+    running: set[str] = set()
+    for stage in stages:
+        plan = plan_stage(stage, config, run_dir, force=stage.name in forced, full=full)
+        upstream = [name for name in stage.needs(config) if name in running] if plan.action == "skip" else []
+        if upstream:
+            plan = replace(plan, action="run", state="stale", reason=f"{upstream[0]} runs again")
+        if plan.action == "run":
+            running.add(stage.name)
+        plans.append(plan)
+    return plans
+
+
+def _forced(stages: Sequence[Stage], config: Config, force: Sequence[str]) -> set[str]:
+    """Names of the stages that `--force` means: the named ones and, among `stages`, all that follow from them.
+
+    Raises:
+        UsageError: no such stage, or it is not among `stages`.
+    """
+    forced = {stage.name for name in force for stage in named(name)}
+    outside = forced.difference(stage.name for stage in stages)
+    if outside:
+        raise UsageError(
+            f"--force names {min(outside)}, which this command does not run", hint="widen --from and --until"
+        )
+    for stage in stages:
+        if any(name in forced for name in stage.needs(config)):
+            forced.add(stage.name)
+    return forced
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a stage in a chain."""
+
+    stage: str
+    action: str
+    reason: str
+    manifest: Manifest | None
+
+
+def check_plans(plans: Sequence[Plan], config: Config, run_dir: RunDir) -> None:
+    """Refuse what can be refused before anything heavy is loaded.
+
+    Raises:
+        ConflictError: a complete stage was made with other settings.
+        ArtifactError: a stage needs one that is neither complete nor planned.
+        RlhfError: the environment or a path does not fit.
+    """
+    planned = {plan.stage.name for plan in plans}
+    for plan in plans:
+        if plan.differences:
+            raise conflict(plan, run_dir)
+        if plan.action == "run":
+            for name in plan.stage.needs(config):
+                if name not in planned and Manifest.read(run_dir.stage(name)) is None:
+                    raise missing_input(plan.stage, name, run_dir)
+    check_environment(config, [plan.stage.name for plan in plans if plan.action == "run"])
+
+
+def _prepare(plans: Sequence[Plan], config: Config, run_dir: RunDir, reporter: Reporter) -> None:
+    check_plans(plans, config, run_dir)
+    _warn_of_versions(plans, reporter)
+    # Where a run lies is not a property of the run: the directory may be moved.
+    text = dump_config(config.model_copy(update={"run": config.run.model_copy(update={"dir": None})}))
+    if not run_dir.config_path.exists() or run_dir.config_path.read_text(encoding="utf-8") != text:
+        with disk_errors(run_dir.root):
+            write_atomic(run_dir.config_path, text)
+
+
+def run_chain(
+    stages: Sequence[Stage],
+    config: Config,
+    run_dir: RunDir,
+    reporter: Reporter,
+    *,
+    force: Sequence[str] = (),
+    launcher: Launcher | None = None,
+) -> list[Outcome]:
+    """Run the stages in order, skipping what is complete; the caller holds the lock.
+
+    Args:
+        launcher: runs a heavy stage in a process of its own; None: everything runs here.
+
+    Raises:
+        RlhfError: a stage refused or failed; what is complete stays.
+    """
+    _prepare(plan_chain(stages, config, run_dir, force=force), config, run_dir, reporter)
+    forced = _forced(stages, config, force)
+    outcomes = []
+    for stage in stages:
+        plan = plan_stage(stage, config, run_dir, force=stage.name in forced)
+        if plan.action == "off":
+            continue
+        launched = plan.action == "run" and stage.heavy and launcher is not None
+        if not launched:  # A stage in a process of its own says so itself.
+            reporter.info(f"{stage.name}: {'skipped' if plan.action == 'skip' else 'runs'}, {plan.reason}")
+        manifest = plan.manifest
+        if plan.action == "skip":
+            run_dir.event("stage_skipped", stage=stage.name, reason=plan.reason)
+        elif stage.heavy and launcher is not None:
+            launcher(stage, stage.name in forced)
+            manifest = Manifest.read(run_dir.stage(stage.name))
+            if manifest is None:
+                raise ArtifactError(f"stage {stage.name} ended but left no artifact", where=str(run_dir.root))
+        else:
+            manifest = run_stage(plan, config, run_dir, reporter, force=stage.name in forced)
+        outcomes.append(Outcome(stage.name, plan.action, plan.reason, manifest))
+    return outcomes
+
+
+def _warn_of_versions(plans: Sequence[Plan], reporter: Reporter) -> None:
+    """Artifacts of other library versions are used, but not in silence."""
+    if all(plan.action != "run" for plan in plans):
+        return
+    now = package_versions()
+    for plan in plans:
+        if plan.action == "skip" and plan.manifest is not None:
+            differences = version_differences(plan.manifest, now)
+            if differences:
+                reporter.warn(f"{plan.stage.name} was made with other versions: {', '.join(differences)}")
+
+
+def status_of(config: Config, run_dir: RunDir, *, verify: bool = False) -> list[dict[str, Any]]:
+    """One entry a stage: off, missing, partial, complete, stale or damaged, and why.
+
+    Args:
+        verify: read and hash every file instead of trusting size and time.
+    """
+    entries: list[dict[str, Any]] = []
+    for stage in STAGES:
+        try:
+            plan = plan_stage(stage, config, run_dir, full=verify)
+        except ArtifactError as error:
+            entries.append({"stage": stage.name, "state": "damaged", "reason": error.message, "differences": []})
+            continue
+        entry: dict[str, Any] = {"stage": stage.name, "state": plan.state, "reason": plan.reason}
+        entry["differences"] = list(plan.differences)
+        if plan.manifest is not None:
+            entry |= {"wall_seconds": plan.manifest.wall_seconds, "metrics": plan.manifest.metrics}
+        entries.append(entry)
+    return entries

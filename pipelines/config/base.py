@@ -1,0 +1,39 @@
+"""What every section of the configuration shares."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Section(BaseModel):
+    """A strict, frozen section: an unknown key or a value of another type is an error."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+
+    def results_view(self) -> dict[str, Any]:
+        """The values that affect results, as plain JSON data: what a stage's fingerprint is made of."""
+        view: dict[str, Any] = {}
+        for name, field in type(self).model_fields.items():
+            extra = field.json_schema_extra
+            if isinstance(extra, dict) and extra.get("affects_results") is False:
+                continue
+            value = getattr(self, name)
+            view[name] = value.results_view() if isinstance(value, Section) else _plain(value)
+        return view
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Section):
+        return value.results_view()
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return value
+
+
+def cosmetic(default: Any, **kwargs: Any) -> Any:
+    """A field that changes how a run looks or how fast it is, never its result."""
+    return Field(default, json_schema_extra={"affects_results": False}, **kwargs)

@@ -1,0 +1,49 @@
+"""`data`: where demonstrations, comparisons and prompts come from, and how they are split."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from pipelines.config.base import Section
+
+
+class Source(Section):
+    """One data file."""
+
+    path: str = Field(description="A .json, .jsonl or .txt file.")
+    format: str | None = Field(None, description="Name of the format; default: detected from the first row.")
+    columns: dict[str, str] = Field({}, description="Canonical name: name in the file, e.g. {prompt: question}.")
+    limit: int | None = Field(None, ge=1, description="Take at most so many rows, from the start.")
+
+
+class TaskSource(Section):
+    """A self-made task that generates its own data."""
+
+    name: str = "support"
+    demonstrations: int = Field(3000, ge=1)
+    comparisons: int = Field(5000, ge=1)
+    prompts: int = Field(2000, ge=1)
+
+
+class DataSection(Section):
+    """Sources, each a path, a mapping with `path`, or a list of these.
+
+    A source may hold a richer kind than asked for: comparisons serve as demonstrations (the chosen answer) and as
+    prompts, demonstrations serve as prompts. `prompts` left empty takes those of the comparisons, else of the
+    demonstrations.
+    """
+
+    task: TaskSource | None = Field(None, description="Generate the data of a self-made task instead of reading files.")
+    demonstrations: list[Source] = Field([])
+    comparisons: list[Source] = Field([])
+    prompts: list[Source] = Field([])
+    eval_fraction: float = Field(0.1, gt=0, lt=1, description="Share of the prompts held out of every stage, by hash.")
+    on_bad_row: Literal["fail", "drop"] = Field("fail", description="drop: leave bad rows out and list them.")
+
+    @field_validator("demonstrations", "comparisons", "prompts", mode="before")
+    @classmethod
+    def _as_sources(cls, value: Any) -> Any:
+        entries = value if isinstance(value, list) else [] if value is None else [value]
+        return [{"path": entry} if isinstance(entry, str) else entry for entry in entries]

@@ -1,0 +1,147 @@
+"""Read, override, check and write the configuration. YAML is read by the 1.2 rules."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from pipelines.config.schema import Config
+from pipelines.config.yaml12 import Dumper, Places, parse_yaml
+from pipelines.errors import UsageError
+
+
+def load_config(
+    path: Path | None, sets: Iterable[str] = (), flags: Mapping[str, Any] | None = None, *, name: str | None = None
+) -> Config:
+    """Read a configuration: defaults < file < ``sets`` < ``flags``.
+
+    Args:
+        path: the YAML file; None: defaults only.
+        sets: ``section.key=value`` with a YAML value.
+        flags: values of named options by their dotted key; they win even where the value is None.
+        name: what the file is called in messages; default: its path.
+
+    Raises:
+        UsageError: unreadable file, unknown key, or a value that does not fit.
+    """
+    data: dict[str, Any] = {}
+    places: Places = {}
+    label = name or str(path or "the configuration")
+    if path is not None:
+        data, places = _read(path, label)
+    for entry in sets:
+        key, separator, value = entry.partition("=")
+        key = key.strip().replace("-", "_")
+        if not separator or not all(key.split(".")):
+            raise UsageError(f"--set wants section.key=value, not `{entry}`", where="--set")
+        place = f"--set {key}"
+        _assign(data, places, key, parse_yaml(value, place)[0], place)
+    for key, value in (flags or {}).items():
+        _assign(data, places, key, value, f"the option for {key}")
+    # A section with all its keys commented out reads as null.
+    sections = {key: {} if value is None and key in Config.model_fields else value for key, value in data.items()}
+    try:
+        return Config.model_validate(sections)
+    except ValidationError as error:
+        raise _as_usage_error(error, label, places) from error
+
+
+def dump_config(config: Config) -> str:
+    """The resolved configuration as YAML that reads back to the same values."""
+    return yaml.dump(config.model_dump(mode="json"), Dumper=Dumper, sort_keys=False, allow_unicode=True)
+
+
+def _read(path: Path, label: str) -> tuple[dict[str, Any], Places]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UsageError(
+            "no such configuration file", where=str(path), hint="`rlhf init` writes one to start from"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"the configuration cannot be read: {error}", where=str(path)) from error
+    data, places = parse_yaml(text, label)
+    if data is None:
+        return {}, places
+    if not isinstance(data, dict):
+        raise UsageError("the configuration must be a mapping of sections", where=label)
+    return data, places
+
+
+def _assign(data: dict[str, Any], places: Places, dotted: str, value: Any, place: str) -> None:
+    *parents, last = dotted.split(".")
+    here = data
+    for part in parents:
+        below = here.get(part)
+        if below is not None and not isinstance(below, dict):
+            raise UsageError(f"`{part}` in `{dotted}` is a value, not a section", where=place)
+        # A copy, because two sections may be one object through a YAML alias.
+        here[part] = here = dict(below or {})
+    here[last] = value
+    places[tuple(dotted.split("."))] = place
+
+
+def _as_usage_error(error: ValidationError, label: str, places: Places) -> UsageError:
+    """The first fault as one sentence; the others counted."""
+    faults = error.errors(include_url=False)
+    first = faults[0]
+    location = _without_tags(first["loc"])
+    dotted = ".".join(str(part) for part in location)
+    hint = None
+    if first["type"] == "extra_forbidden":
+        message = f"unknown key `{dotted}`"
+        known = _keys_at(location[:-1])
+        near = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
+        hint = f"did you mean `{near[0]}`?" if near else f"known keys here: {', '.join(known)}"
+    else:
+        text = "should be a mapping of keys" if first["type"] == "model_type" else first["msg"]
+        text = text.removeprefix("Value error, ").removeprefix("Input ")
+        message = f"`{dotted}`: {text[0].lower()}{text[1:]}" if dotted else text
+        if not isinstance(first["input"], dict | list | BaseModel):
+            message += f" (got {first['input']!r})"
+    others = len({_without_tags(fault["loc"]) for fault in faults}) - 1
+    if others:
+        message += f"; and {others} more"
+    while location and location not in places:
+        location = location[:-1]
+    return UsageError(message, where=places.get(location, label), hint=hint)
+
+
+def _without_tags(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """The place of a fault without the names that pydantic adds for the members of a union."""
+    kept: list[int | str] = []
+    model: Any = Config
+    in_mapping = False
+    for part in location:
+        if model is None and isinstance(part, str) and not in_mapping:
+            continue
+        kept.append(part)
+        if isinstance(part, str) and model is not None:
+            field = model.model_fields.get(part)
+            model = _section_in(field.annotation) if field else None
+            in_mapping = field is not None and "dict[" in str(field.annotation)
+    return tuple(kept)
+
+
+def _keys_at(location: tuple[str | int, ...]) -> list[str]:
+    model: Any = Config
+    for part in location:
+        if isinstance(part, int):
+            continue
+        field = model.model_fields.get(part)
+        model = _section_in(field.annotation) if field else None
+        if model is None:
+            return []
+    return list(model.model_fields)
+
+
+def _section_in(annotation: Any) -> Any:
+    """The section class inside ``X``, ``X | None`` or ``list[X]``."""
+    if get_origin(annotation) is None:
+        return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+    return next((found for found in map(_section_in, get_args(annotation)) if found is not None), None)

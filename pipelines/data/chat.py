@@ -1,0 +1,222 @@
+"""The one encoder of all stages: the same text gives the same ids in SFT, reward training and PPO.
+
+A dialogue is rendered by the chat template and cut where each assistant turn starts and ends. Every piece is tokenized
+by itself, so the boundary between prompt and answer is always a boundary between tokens; an answer ends on EOS.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from itertools import chain
+from typing import Any, Literal, NamedTuple
+
+from pipelines.data.faults import shorten
+from pipelines.data.rows import Comparison, Demonstration, Message
+from pipelines.errors import DataError, UsageError
+
+NO_LOSS = -100
+Ids = list[int]
+
+
+class _Segment(NamedTuple):
+    ids: Ids
+    is_answer: bool
+
+
+class _UnstableTemplate(Exception):
+    """The template writes the beginning of a dialogue differently once it goes on."""
+
+
+class ChatEncoder:
+    """Dialogues to token ids and back.
+
+    Without a chat template, one user message and one answer are plain text that follow each other.
+
+    Args:
+        tokenizer: of transformers.
+
+    Raises:
+        UsageError: the tokenizer has no EOS token.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        if tokenizer.eos_token_id is None:
+            raise UsageError("the tokenizer has no EOS token, so no answer could end", where="model")
+        self._tokenizer = tokenizer
+        self._eos: str = tokenizer.eos_token
+        self._eos_id: int = tokenizer.eos_token_id
+
+    @property
+    def bos_id(self) -> int | None:
+        """The token that opens a text, where the tokenizer has one."""
+        found: int | None = self._tokenizer.bos_token_id
+        return found
+
+    def prompt(self, messages: Sequence[Message]) -> Ids:
+        """Ids up to where the assistant's answer starts.
+
+        Raises:
+            DataError: the template refuses the turns, or there is none and the prompt is more than one user message.
+        """
+        return _joined(self._prompt_segments(messages))
+
+    def answer(self, messages: Sequence[Message], completion: str) -> Ids:
+        """Ids of the completion with its EOS, where it answers the prompt `messages`.
+
+        Raises:
+            DataError: as for `prompt`; or the completion contains the EOS token as text.
+        """
+        turn = Message(role="assistant", content=completion)
+        self._refuse_eos_in(turn)
+        if not self._tokenizer.chat_template:
+            return [*self._ids(completion), self._eos_id]
+        opening = self._render(messages, open_turn=True)
+        whole = self._render([*messages, turn])
+        if not whole.startswith(opening):
+            raise DataError(
+                "the chat template writes the prompt differently once it is answered: "
+                f"the dialogue that begins with {_beginning(messages)}",
+                hint="give the model a chat template that only appends",
+            )
+        return self._ended(whole[len(opening) :])[0]
+
+    def demonstration(self, row: Demonstration, train_on: Literal["all", "last"]) -> tuple[Ids, Ids]:
+        """Ids of the dialogue, and labels: the same ids on the trained assistant turns, -100 elsewhere.
+
+        Raises:
+            DataError: as for `answer`; with ``all`` also where the template does not keep earlier turns as they were.
+        """
+        messages, last = row.messages[:-1], row.messages[-1]
+        try:
+            segments = self._prompt_segments(messages, cut_or_raise=train_on == "all")
+        except _UnstableTemplate:
+            raise DataError(
+                "the chat template writes earlier assistant turns differently once the dialogue goes on "
+                f"(reasoning is dropped, for example): the dialogue that begins with {_beginning(messages)}",
+                hint="set sft.train_on: last",
+            ) from None
+        segments.append(_Segment(self.answer(messages, last.content), True))
+        labels: Ids = []
+        for segment in segments:
+            trained = segment.is_answer and (train_on == "all" or segment is segments[-1])
+            labels += segment.ids if trained else [NO_LOSS] * len(segment.ids)
+        return _joined(segments), labels
+
+    def comparison(self, row: Comparison) -> tuple[Ids, Ids, Ids]:
+        """Ids of the prompt, of the chosen and of the rejected answer; each answer ends on EOS.
+
+        Raises:
+            DataError: as for `answer`.
+        """
+        return self.prompt(row.prompt), self.answer(row.prompt, row.chosen), self.answer(row.prompt, row.rejected)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of a completion up to its EOS, without special tokens and without what the template puts around it."""
+        kept = list(ids)
+        if self._eos_id in kept:
+            kept = kept[: kept.index(self._eos_id)]
+        text: str = self._tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        before, after = self._around_answer
+        return text.removeprefix(before).removesuffix(after)
+
+    @cached_property
+    def _around_answer(self) -> tuple[str, str]:
+        """What the template writes between the opened assistant turn and its text, and between the text and EOS."""
+        if not self._tokenizer.chat_template:
+            return "", ""
+        probe = "probe"
+        question = Message(role="user", content=probe)
+        try:
+            opening = self._render([question], open_turn=True)
+            whole = self._render([question, Message(role="assistant", content=probe)])
+        except DataError:
+            return "", ""
+        before, found, after = whole.removeprefix(opening).partition(probe)
+        return (before, after.partition(self._eos)[0].rstrip()) if found else ("", "")
+
+    def _prompt_segments(self, messages: Sequence[Message], *, cut_or_raise: bool = False) -> list[_Segment]:
+        """The prompt in pieces, its earlier assistant turns each by itself.
+
+        Where the template does not keep earlier turns as they were, the prompt is one piece, in every stage alike.
+
+        Raises:
+            _UnstableTemplate: the same, with `cut_or_raise`.
+        """
+        if not self._tokenizer.chat_template:
+            return [_Segment(self._raw_prompt(messages), False)]
+        whole = self._render(messages, open_turn=True)
+        try:
+            return self._cut(messages, whole)
+        except _UnstableTemplate:
+            if cut_or_raise:
+                raise
+            return [_Segment(self._ids(whole), False)]
+
+    def _cut(self, messages: Sequence[Message], whole: str) -> list[_Segment]:
+        segments: list[_Segment] = []
+        done, rest = 0, ""
+        for index, message in enumerate(messages):
+            if message.role != "assistant":
+                continue
+            self._refuse_eos_in(message)
+            opening = self._render(messages[:index], open_turn=True)
+            closing = self._render(messages[: index + 1])
+            if len(opening) < done or not closing.startswith(opening) or not whole.startswith(closing):
+                raise _UnstableTemplate
+            segments.append(_Segment(self._ids(rest + whole[done : len(opening)]), False))
+            ids, rest = self._ended(closing[len(opening) :])
+            segments.append(_Segment(ids, True))
+            done = len(closing)
+        segments.append(_Segment(self._ids(rest + whole[done:]), False))
+        return segments
+
+    def _ended(self, text: str) -> tuple[Ids, str]:
+        """Ids of an assistant turn with EOS as the last, and the text that belongs to what follows.
+
+        Where the template closes the turn with another token or with none, EOS is appended: it is the token that
+        generation stops at. Blanks after the turn are the template's, and belong to what follows.
+        """
+        answer, eos, rest = text.partition(self._eos)
+        if not eos:
+            answer = text.rstrip()
+            rest = text[len(answer) :]
+        return [*self._ids(answer), self._eos_id], rest
+
+    def _raw_prompt(self, messages: Sequence[Message]) -> Ids:
+        if len(messages) != 1 or messages[0].role != "user":
+            raise DataError(
+                "the tokenizer has no chat template, so a prompt must be one user message: "
+                f"the dialogue that begins with {_beginning(messages)} has {len(messages)} turns",
+                hint="set model.chat_template",
+            )
+        ids: Ids = list(self._tokenizer(messages[0].content, verbose=False)["input_ids"])
+        return ids[:-1] if ids and ids[-1] == self._eos_id else ids
+
+    def _ids(self, text: str) -> Ids:
+        return list(self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]) if text else []
+
+    def _render(self, messages: Sequence[Message], *, open_turn: bool = False) -> str:
+        turns = [{"role": message.role, "content": message.content} for message in messages]
+        try:
+            return str(self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=open_turn))
+        except Exception as error:  # a template is a program of its own and may raise anything
+            raise DataError(
+                f"the chat template refuses the dialogue that begins with {_beginning(messages)}: {error}",
+                hint="change the row, or give the model another chat template",
+            ) from error
+
+    def _refuse_eos_in(self, message: Message) -> None:
+        if self._eos in message.content:
+            raise DataError(
+                f"an answer contains the EOS token {self._eos} as text, so it would end there: "
+                f"{shorten(message.content)}"
+            )
+
+
+def _joined(segments: Sequence[_Segment]) -> Ids:
+    return list(chain.from_iterable(segment.ids for segment in segments))
+
+
+def _beginning(messages: Sequence[Message]) -> str:
+    return shorten(next((message.content for message in messages if message.role == "user"), ""))

@@ -1,0 +1,43 @@
+"""One canonical kind as another: richer rows serve as poorer ones, never the other way round."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from pipelines.data.rows import CanonicalRow, Comparison, Demonstration, Message, Prompt
+from pipelines.errors import DataError
+
+Kind = TypeVar("Kind", bound=CanonicalRow)
+
+
+def prompt_of(row: CanonicalRow) -> tuple[Message, ...]:
+    """The turns before the last answer: what the split and the removal of duplicate prompts go by."""
+    if not isinstance(row, Demonstration):
+        return row.prompt
+    messages = row.messages
+    while messages[-1].role == "assistant":
+        messages = messages[:-1]
+    return messages
+
+
+def can_serve(found: type, needed: type) -> bool:
+    """Whether rows of kind `found` can become rows of kind `needed`."""
+    return found is needed or needed is Prompt or (found is Comparison and needed is Demonstration)
+
+
+def to_kind(row: CanonicalRow, kind: type[Kind]) -> Kind:
+    """The row as `kind`: a comparison gives its prompt and chosen answer, a demonstration its prompt.
+
+    Raises:
+        DataError: the row does not hold what the kind needs.
+    """
+    result: CanonicalRow | None = None
+    if isinstance(row, kind):
+        result = row
+    elif kind is Prompt:
+        result = Prompt(prompt=prompt_of(row))
+    elif kind is Demonstration and isinstance(row, Comparison):
+        result = Demonstration(messages=(*row.prompt, Message(role="assistant", content=row.chosen)))
+    if isinstance(result, kind):
+        return result
+    raise DataError(f"the row holds a {type(row).__name__.lower()}, but a {kind.__name__.lower()} is needed")

@@ -1,0 +1,195 @@
+"""Rows to ids within a length. What is dropped or cut is counted, and a stage that would be left empty is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal, NotRequired, TypedDict, TypeVar
+
+from pipelines.data.chat import NO_LOSS, ChatEncoder, Ids
+from pipelines.data.rows import CanonicalRow, Comparison, Demonstration, Message, Prompt
+from pipelines.errors import DataError
+
+Overlong = Literal["drop", "cut", "fail"]
+MIN_PROMPT_TOKENS = 16
+
+
+class EncodedDemonstration(TypedDict):
+    """What the SFT trainer takes."""
+
+    input_ids: Ids
+    labels: Ids
+
+
+class EncodedComparison(TypedDict):
+    """A pair for the reward trainer, the prompt by itself."""
+
+    prompt_ids: Ids
+    chosen_ids: Ids
+    rejected_ids: Ids
+    margin: NotRequired[float]
+
+
+class EncodedPrompt(TypedDict):
+    """A prompt for PPO, with its turns for scorers that read text."""
+
+    prompt_ids: Ids
+    messages: tuple[Message, ...]
+
+
+@dataclass(frozen=True)
+class LengthReport:
+    """What the length limit did.
+
+    Attributes:
+        used: rows that are left, cut ones among them.
+        dropped: rows that are left out.
+        cut: rows that lost tokens.
+        longest: tokens of the longest row before anything was cut.
+    """
+
+    used: int
+    dropped: int
+    cut: int
+    longest: int
+
+
+Encoded = TypeVar("Encoded", EncodedDemonstration, EncodedComparison, EncodedPrompt)
+AnyRow = TypeVar("AnyRow", bound=CanonicalRow)
+# One row: its length in tokens, and what is left of it within the limit (None: nothing that is of use).
+Fitted = tuple[int, Encoded | None]
+
+
+def encode_demonstrations(
+    rows: Iterable[Demonstration],
+    encoder: ChatEncoder,
+    max_length: int,
+    overlong: Overlong,
+    train_on: Literal["all", "last"],
+    *,
+    name: str = "row",
+) -> tuple[list[EncodedDemonstration], LengthReport]:
+    """Encode for SFT. `cut` keeps the first `max_length` tokens; a row with no trained token left is dropped.
+
+    Args:
+        rows: read once.
+        encoder: the run's.
+        max_length: in tokens.
+        overlong: drop, cut or fail.
+        train_on: the assistant turns that carry loss.
+        name: what the rows are called in errors, ``name:3`` is the third.
+
+    Raises:
+        DataError: a row cannot be encoded, one is too long with `fail`, or none is left.
+    """
+
+    def fit(row: Demonstration) -> Fitted[EncodedDemonstration]:
+        ids, labels = encoder.demonstration(row, train_on)
+        length = len(ids)
+        ids, labels = ids[:max_length], labels[:max_length]
+        if all(label == NO_LOSS for label in labels):
+            return length, None
+        return length, {"input_ids": ids, "labels": labels}
+
+    return _encode(rows, fit, max_length, overlong, name)
+
+
+def encode_comparisons(
+    rows: Iterable[Comparison], encoder: ChatEncoder, max_length: int, overlong: Overlong, *, name: str = "row"
+) -> tuple[list[EncodedComparison], LengthReport]:
+    """Encode for the reward model; the length of a pair is that of the prompt and the longer answer.
+
+    `cut` shortens the prompt from the left and keeps its BOS. Answers are never cut: what was judged is the whole
+    answer, and the score is read at its EOS. A pair that would keep fewer than 16 tokens of its prompt is dropped.
+
+    Raises:
+        DataError: a row cannot be encoded, one is too long with `fail`, or none is left.
+    """
+
+    def fit(row: Comparison) -> Fitted[EncodedComparison]:
+        prompt, chosen, rejected = encoder.comparison(row)
+        answer = max(len(chosen), len(rejected))
+        length, room = len(prompt) + answer, max_length - answer
+        if room < min(len(prompt), MIN_PROMPT_TOKENS):
+            return length, None
+        encoded: EncodedComparison = {
+            "prompt_ids": _last(prompt, room, encoder.bos_id),
+            "chosen_ids": chosen,
+            "rejected_ids": rejected,
+        }
+        if row.margin is not None:
+            encoded["margin"] = row.margin
+        return length, encoded
+
+    return _encode(rows, fit, max_length, overlong, name)
+
+
+def encode_prompts(
+    rows: Iterable[Prompt], encoder: ChatEncoder, max_prompt_length: int, *, name: str = "row"
+) -> tuple[list[EncodedPrompt], LengthReport]:
+    """Encode for PPO; longer prompts are dropped, for a cut question is another question.
+
+    Raises:
+        DataError: a row cannot be encoded, or none is left.
+    """
+
+    def fit(row: Prompt) -> Fitted[EncodedPrompt]:
+        ids = encoder.prompt(row.prompt)
+        return len(ids), {"prompt_ids": ids, "messages": row.prompt}
+
+    return _encode(rows, fit, max_prompt_length, "drop", name)
+
+
+def _encode(
+    rows: Iterable[AnyRow], fit: Callable[[AnyRow], Fitted[Encoded]], limit: int, overlong: Overlong, name: str
+) -> tuple[list[Encoded], LengthReport]:
+    kept: list[Encoded] = []
+    over: list[int] = []
+    total = cut = longest = 0
+    for total, row in enumerate(rows, 1):
+        try:
+            length, encoded = fit(row)
+        except DataError as error:
+            error.where = error.where or f"{name}:{total}"
+            raise
+        longest = max(longest, length)
+        if length > limit:
+            over.append(total)
+            if overlong != "cut":
+                continue
+            cut += encoded is not None
+        if encoded is not None:
+            kept.append(encoded)
+    if over and overlong == "fail":
+        raise DataError(
+            f"{len(over)} of {total} rows are longer than {limit} tokens; the longest has {longest}",
+            where=f"{name}:{over[0]}",
+            hint="raise the limit, or set overlong to drop or cut",
+        )
+    if total and not kept:
+        raise DataError(
+            f"none of the {total} rows fits {limit} tokens; the longest has {longest}",
+            where=name,
+            hint="raise the limit, or set overlong to cut",
+        )
+    return kept, LengthReport(used=len(kept), dropped=total - len(kept), cut=cut, longest=longest)
+
+
+def _last(ids: Ids, room: int, bos: int | None) -> Ids:
+    if len(ids) <= room:
+        return ids
+    if bos is not None and ids[0] == bos:
+        return [bos, *ids[len(ids) - room + 1 :]]
+    return ids[len(ids) - room :]
+
+
+__all__ = [
+    "ChatEncoder",
+    "EncodedComparison",
+    "EncodedDemonstration",
+    "EncodedPrompt",
+    "LengthReport",
+    "encode_comparisons",
+    "encode_demonstrations",
+    "encode_prompts",
+]

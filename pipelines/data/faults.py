@@ -1,0 +1,129 @@
+"""What can be wrong with one row, in words, and the account of all bad rows of a stage."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from pipelines.errors import DataError
+
+SHOWN_PLACES = 20
+SHOWN_KINDS = 10
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is wrong with a row.
+
+    Attributes:
+        field: the column, with the path inside it (``messages[2].content``); empty for the row as a whole.
+        reason: from a small set of phrases, so that faults can be counted by kind.
+        detail: what is particular to this row.
+    """
+
+    field: str
+    reason: str
+    detail: str = ""
+
+    @property
+    def kind(self) -> str:
+        """The fault without what is particular to one row."""
+        field = re.sub(r"\[\d+\]", "", self.field)
+        return f"{field}: {self.reason}" if field else self.reason
+
+    def __str__(self) -> str:
+        text = f"{self.field}: {self.reason}" if self.field else self.reason
+        return f"{text} ({self.detail})" if self.detail else text
+
+
+def fault_of(error: ValidationError, columns: dict[str, str] | None = None) -> Fault:
+    """The first thing that pydantic found.
+
+    Args:
+        error: raised by a format or by a canonical row.
+        columns: the column map of the source, so that the name in the file is shown too.
+    """
+    first = error.errors(include_url=False)[0]
+    head = str(first["loc"][0]) if first["loc"] else ""
+    field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
+    named = (columns or {}).get(head)
+    detail = f"column `{named}` of the file" if named else ""
+    kind = first["type"]
+    if kind == "missing":
+        return Fault(field, "missing", detail)
+    if kind in ("string_pattern_mismatch", "string_too_short", "too_short"):
+        return Fault(field, "blank", detail)
+    if kind == "value_error":
+        return Fault(field, str(first["msg"]).removeprefix("Value error, "), detail)
+    if kind == "literal_error":
+        return Fault(field, f"must be {first['ctx']['expected']}", f"found {shorten(first['input'])}")
+    wanted = _WANTED.get(kind)
+    if wanted:
+        return Fault(field, f"must be {wanted}, not {type_name(first['input'])}", detail)
+    return Fault(field, str(first["msg"]), detail)
+
+
+_WANTED = {
+    "string_type": "text",
+    "list_type": "a list",
+    "model_type": "an object",
+    "dict_type": "an object",
+    "float_type": "a number",
+    "int_type": "a whole number",
+    "bool_type": "true or false",
+    "none_required": "null",
+}
+
+
+def type_name(value: Any) -> str:
+    """The type of a JSON value, in words."""
+    if value is None:
+        return "null"
+    names = {bool: "true/false", int: "a number", float: "a number", str: "text", list: "a list", dict: "an object"}
+    return names.get(type(value), type(value).__name__)
+
+
+def shorten(value: Any, width: int = 60) -> str:
+    """A value for a message: text in quotes and cut, anything else by its type."""
+    if not isinstance(value, str):
+        return type_name(value)
+    return repr(value if len(value) <= width else value[: width - 3] + "...")
+
+
+class FaultLog:
+    """All bad rows of a stage: how many, of what kind, and where the first ones are."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.kinds: Counter[str] = Counter()
+        self._first: list[tuple[str, Fault]] = []
+
+    def add(self, place: str, fault: Fault) -> None:
+        """Take note of one bad row."""
+        self.count += 1
+        self.kinds[fault.kind] += 1
+        if len(self._first) < SHOWN_PLACES:
+            self._first.append((place, fault))
+
+    def summary(self) -> str:
+        """Counts by kind, the commonest first."""
+        parts = [f"{count} x {kind}" for kind, count in self.kinds.most_common(SHOWN_KINDS)]
+        if len(self.kinds) > SHOWN_KINDS:
+            parts.append(f"and {len(self.kinds) - SHOWN_KINDS} more kinds")
+        return "; ".join(parts)
+
+    def error(self, rows_read: int) -> DataError:
+        """All of it as one error."""
+        hint = "correct the rows, or set data.on_bad_row: drop to leave them out and list them in rejects.jsonl"
+        place, fault = self._first[0]
+        if self.count == 1:
+            return DataError(str(fault), where=place, hint=hint)
+        lines = [f"  {place}: {fault}" for place, fault in self._first]
+        if self.count > len(lines):
+            lines.append(f"  ... and {self.count - len(lines)} more")
+        text = "\n".join([f"{self.count} of {rows_read} rows are bad:", *lines, f"by kind: {self.summary()}"])
+        return DataError(text, where=place, hint=hint)

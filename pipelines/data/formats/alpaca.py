@@ -1,0 +1,55 @@
+"""Alpaca rows, and LLaMA-Factory's ranking rows in the same layout."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+from typing_extensions import override
+
+from pipelines.data.formats.base import Format, assistant, columns, system_turn, user
+from pipelines.data.formats.trl import TEXT, Labeled
+from pipelines.data.rows import Comparison, Demonstration, Message
+
+Pair = Annotated[list[str], Field(min_length=2, max_length=2)]
+
+
+class _Instruction(Format):
+    instruction: str
+    input: str | None = None
+    system: str | None = None
+    history: list[Pair] | None = None
+
+    def prompt(self) -> tuple[Message, ...]:
+        """System turn, earlier questions and answers, then instruction and input as one user turn."""
+        parts = [self.instruction, self.input] if self.input and self.input.strip() else [self.instruction]
+        earlier = [turn for question, answer in self.history or () for turn in (user(question), assistant(answer))]
+        return (*system_turn(self.system), *earlier, user("\n".join(part for part in parts if part)))
+
+
+class AlpacaPreference(_Instruction, Labeled):
+    """An instruction and two answers."""
+
+    name = "alpaca_preference"
+    shape = columns(instruction=TEXT, chosen=TEXT, rejected=TEXT)
+    holds = (Comparison,)
+    chosen: str
+    rejected: str
+
+    @override
+    def canonical(self) -> Comparison:
+        return self.comparison(self.prompt(), self.chosen, self.rejected)
+
+
+class Alpaca(_Instruction):
+    """An instruction and its answer."""
+
+    name = "alpaca"
+    shape = columns(instruction=TEXT, output=TEXT)
+    unless = ("chosen", "rejected")
+    holds = (Demonstration,)
+    output: str
+
+    @override
+    def canonical(self) -> Demonstration:
+        return Demonstration(messages=(*self.prompt(), assistant(self.output)))

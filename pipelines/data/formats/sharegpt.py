@@ -1,0 +1,82 @@
+"""ShareGPT dialogues, and LLaMA-Factory's ranking rows in the same layout."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+from typing_extensions import override
+
+from pipelines.data.formats.base import Format, Lenient, columns, system_turn
+from pipelines.data.formats.trl import LIST, Labeled, dialogue
+from pipelines.data.rows import Comparison, Demonstration, Message, Prompt, Role
+
+_ROLES: dict[str, Role] = {
+    "human": "user",
+    "gpt": "assistant",
+    "function_call": "assistant",
+    "observation": "tool",
+    "system": "system",
+}
+
+
+class Turn(Lenient):
+    """A turn as ShareGPT writes it."""
+
+    speaker: Literal["human", "gpt", "system", "function_call", "observation"] = Field(alias="from")
+    value: str
+
+    def message(self) -> Message:
+        """The canonical turn."""
+        return Message(role=_ROLES[self.speaker], content=self.value)
+
+
+def _as_question(value: Any) -> Any:
+    return [{"from": "human", "value": value}] if isinstance(value, str) else value
+
+
+def _as_answer(value: Any) -> Any:
+    return {"from": "gpt", "value": value} if isinstance(value, str) else value
+
+
+class _Conversations(Format):
+    conversations: list[Turn]
+    system: str | None = None
+
+    def messages(self) -> tuple[Message, ...]:
+        """The turns, with the system text of its own column in front unless they open with the same."""
+        turns = tuple(turn.message() for turn in self.conversations)
+        system = system_turn(self.system)
+        return turns if system == turns[:1] else system + turns
+
+
+class ShareGPTPreference(_Conversations, Labeled):
+    """A dialogue, or one question as text, and two answers, each one turn or text."""
+
+    name = "sharegpt_preference"
+    shape = columns(conversations=(list, str), chosen=(dict, str), rejected=(dict, str))
+    holds = (Comparison,)
+    conversations: Annotated[list[Turn], BeforeValidator(_as_question)]
+    chosen: Annotated[Turn, BeforeValidator(_as_answer)]
+    rejected: Annotated[Turn, BeforeValidator(_as_answer)]
+
+    @override
+    def canonical(self) -> Comparison:
+        chosen, rejected = self.chosen.message(), self.rejected.message()
+        for column, answer in (("chosen", chosen), ("rejected", rejected)):
+            if answer.role != "assistant":
+                raise ValueError(f"{column} must be the assistant's turn")
+        return self.comparison(self.messages(), chosen.content, rejected.content)
+
+
+class ShareGPT(_Conversations):
+    """One dialogue."""
+
+    name = "sharegpt"
+    shape = columns(conversations=LIST)
+    unless = ("chosen", "rejected")
+    holds = (Demonstration, Prompt)
+
+    @override
+    def canonical(self) -> Demonstration | Prompt:
+        return dialogue(self.messages())

@@ -1,0 +1,208 @@
+"""The formats of TRL, standard and conversational; the canonical rows themselves are among them."""
+
+from __future__ import annotations
+
+from pydantic import Field
+from typing_extensions import override
+
+from pipelines.data.formats.base import ChatMessage, Format, assistant, columns, user
+from pipelines.data.rows import Comparison, Demonstration, Judgement, Message, Prompt
+
+Turns = list[ChatMessage]
+TEXT, LIST, FLAG = (str,), (list,), (bool,)
+
+
+def _messages(turns: Turns) -> tuple[Message, ...]:
+    return tuple(turn.message() for turn in turns)
+
+
+def dialogue(messages: tuple[Message, ...]) -> Demonstration | Prompt:
+    """A demonstration where the assistant has the last word, else a prompt."""
+    if messages and messages[-1].role == "assistant":
+        return Demonstration(messages=messages)
+    return Prompt(prompt=messages)
+
+
+class Labeled(Format):
+    """What a comparison may carry beside its texts."""
+
+    margin: float | None = None
+    annotator: str | None = None
+    source: str | None = None
+
+    def comparison(self, prompt: tuple[Message, ...], chosen: str, rejected: str) -> Comparison:
+        """The canonical comparison."""
+        return Comparison(
+            prompt=prompt,
+            chosen=chosen,
+            rejected=rejected,
+            margin=self.margin,
+            annotator=self.annotator,
+            source=self.source,
+        )
+
+
+class ComparisonRow(Labeled):
+    """The canonical comparison: a dialogue and two texts."""
+
+    name = "comparison"
+    shape = columns(prompt=LIST, chosen=TEXT, rejected=TEXT)
+    holds = (Comparison,)
+    prompt: Turns
+    chosen: str
+    rejected: str
+
+    @override
+    def canonical(self) -> Comparison:
+        return self.comparison(_messages(self.prompt), self.chosen, self.rejected)
+
+
+class JudgementRow(Format):
+    """The canonical judgement: a dialogue, one text and what somebody thought of it."""
+
+    name = "judgement"
+    shape = columns(prompt=LIST, completion=TEXT, label=FLAG)
+    holds = (Judgement,)
+    prompt: Turns
+    completion: str
+    label: bool
+    annotator: str | None = None
+    source: str | None = None
+
+    @override
+    def canonical(self) -> Judgement:
+        return Judgement(
+            prompt=_messages(self.prompt),
+            completion=self.completion,
+            label=self.label,
+            annotator=self.annotator,
+            source=self.source,
+        )
+
+
+class Preference(Labeled):
+    """Three texts."""
+
+    name = "preference"
+    shape = columns(prompt=TEXT, chosen=TEXT, rejected=TEXT)
+    holds = (Comparison,)
+    prompt: str
+    chosen: str
+    rejected: str
+
+    @override
+    def canonical(self) -> Comparison:
+        return self.comparison((user(self.prompt),), self.chosen, self.rejected)
+
+
+class PreferenceChat(Labeled):
+    """A dialogue and two answers, each a list of one assistant turn."""
+
+    name = "preference_chat"
+    shape = columns(prompt=LIST, chosen=LIST, rejected=LIST)
+    holds = (Comparison,)
+    prompt: Turns
+    chosen: Turns
+    rejected: Turns
+
+    @override
+    def canonical(self) -> Comparison:
+        return self.comparison(
+            _messages(self.prompt), _answer("chosen", self.chosen), _answer("rejected", self.rejected)
+        )
+
+
+class PreferenceImplicit(Labeled):
+    """Two whole dialogues: the turns they share are the prompt. A `prompt` text beside them only repeats it."""
+
+    name = "preference_implicit"
+    shape = columns(chosen=LIST, rejected=LIST)
+    holds = (Comparison,)
+    chosen: Turns = Field(min_length=1)
+    rejected: Turns = Field(min_length=1)
+
+    @override
+    def canonical(self) -> Comparison:
+        prompt = self.chosen[:-1]
+        if prompt != self.rejected[:-1]:
+            raise ValueError("chosen and rejected differ before their last turn")
+        return self.comparison(
+            _messages(prompt), _answer("chosen", self.chosen[-1:]), _answer("rejected", self.rejected[-1:])
+        )
+
+
+class PromptCompletion(Format):
+    """Two texts."""
+
+    name = "prompt_completion"
+    shape = columns(prompt=TEXT, completion=TEXT)
+    unless = ("chosen", "rejected")
+    holds = (Demonstration,)
+    prompt: str
+    completion: str
+
+    @override
+    def canonical(self) -> Demonstration:
+        return Demonstration(messages=(user(self.prompt), assistant(self.completion)))
+
+
+class PromptCompletionChat(Format):
+    """A dialogue and the turns that answer it."""
+
+    name = "prompt_completion_chat"
+    shape = columns(prompt=LIST, completion=LIST)
+    unless = ("chosen", "rejected")
+    holds = (Demonstration,)
+    prompt: Turns
+    completion: Turns
+
+    @override
+    def canonical(self) -> Demonstration:
+        return Demonstration(messages=_messages(self.prompt) + _messages(self.completion))
+
+
+class Messages(Format):
+    """One dialogue; the canonical demonstration is one of these."""
+
+    name = "messages"
+    shape = columns(messages=LIST)
+    holds = (Demonstration, Prompt)
+    messages: Turns
+
+    @override
+    def canonical(self) -> Demonstration | Prompt:
+        return dialogue(_messages(self.messages))
+
+
+class PromptText(Format):
+    """A text to be answered; also what a line of a .txt file is."""
+
+    name = "prompt"
+    shape = columns(prompt=TEXT)
+    unless = ("chosen", "rejected", "completion")
+    holds = (Prompt,)
+    prompt: str
+
+    @override
+    def canonical(self) -> Prompt:
+        return Prompt(prompt=(user(self.prompt),))
+
+
+class PromptChat(Format):
+    """A dialogue to be answered: the canonical prompt."""
+
+    name = "prompt_chat"
+    shape = columns(prompt=LIST)
+    unless = ("chosen", "rejected", "completion")
+    holds = (Prompt,)
+    prompt: Turns
+
+    @override
+    def canonical(self) -> Prompt:
+        return Prompt(prompt=_messages(self.prompt))
+
+
+def _answer(column: str, turns: Turns) -> str:
+    if len(turns) != 1 or turns[0].role != "assistant":
+        raise ValueError(f"{column} must be one assistant turn")
+    return turns[0].content

@@ -1,0 +1,242 @@
+"""The data stages: sources in, `train.jsonl` and `heldout.jsonl` of one canonical kind out."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal, TextIO
+
+from pipelines.config import Config
+from pipelines.config.data import Source, TaskSource
+from pipelines.data.canonical import to_line
+from pipelines.data.convert import Kind, prompt_of
+from pipelines.data.faults import FaultLog
+from pipelines.data.read import Outcome, SourceReader
+from pipelines.data.rows import CanonicalRow, Comparison, Demonstration, Prompt
+from pipelines.data.split import prompt_key, share_of
+from pipelines.errors import DataError, UsageError
+from pipelines.stage import StageContext
+
+DataKind = Literal["demonstrations", "comparisons", "prompts"]
+
+_FALLBACKS: dict[DataKind, tuple[DataKind, ...]] = {
+    "demonstrations": ("demonstrations", "comparisons"),
+    "comparisons": ("comparisons",),
+    "prompts": ("prompts", "comparisons", "demonstrations"),
+}
+_MEGABYTE = 1_000_000
+_BIG_FILE = 20 * _MEGABYTE
+
+
+def demonstrations(ctx: StageContext) -> dict[str, Any]:
+    """Prepare what SFT trains on."""
+    return _prepare(ctx, "demonstrations", Demonstration)
+
+
+def comparisons(ctx: StageContext) -> dict[str, Any]:
+    """Prepare what the reward model trains on."""
+    return _prepare(ctx, "comparisons", Comparison)
+
+
+def prompts(ctx: StageContext) -> dict[str, Any]:
+    """Prepare what PPO answers."""
+    return _prepare(ctx, "prompts", Prompt)
+
+
+def effective_sources(config: Config, kind: DataKind) -> tuple[Source, ...]:
+    """The files that a kind is read from: its own, else those of a richer kind; none where a task generates it.
+
+    Raises:
+        UsageError: nothing is configured.
+    """
+    if config.data.task is not None:
+        return ()
+    for name in _FALLBACKS[kind]:
+        sources: list[Source] = getattr(config.data, name)
+        if sources:
+            return tuple(sources)
+    keys = " or ".join(f"data.{name}" for name in _FALLBACKS[kind])
+    raise UsageError(f"there are no {kind}", where=f"data.{kind}", hint=f"set {keys} to a file, or data.task")
+
+
+@dataclass
+class _Tally:
+    """What became of the rows."""
+
+    rows_read: int = 0
+    train: int = 0
+    heldout: int = 0
+    duplicates: int = 0
+    equal_pairs: int = 0
+    faults: FaultLog = field(default_factory=FaultLog)
+    sources: list[dict[str, Any]] = field(default_factory=list)
+    prompts: set[int] = field(default_factory=set)
+
+    def metrics(self, fraction: float) -> dict[str, Any]:
+        held_out = sum(share_of(key) < fraction for key in self.prompts)
+        return {
+            "rows_read": self.rows_read,
+            "train": self.train,
+            "heldout": self.heldout,
+            "train_prompts": len(self.prompts) - held_out,
+            "heldout_prompts": held_out,
+            "duplicates": self.duplicates,
+            "equal_pairs": self.equal_pairs,
+            "bad": self.faults.count,
+            "sources": self.sources,
+        }
+
+
+def _prepare(ctx: StageContext, name: DataKind, kind: type[Kind]) -> dict[str, Any]:
+    data, tally = ctx.config.data, _Tally()
+    drop = data.on_bad_row == "drop"
+    with contextlib.ExitStack() as stack:
+        train, heldout = (stack.enter_context(_writer(ctx, side)) for side in ("train", "heldout"))
+        rejects = stack.enter_context(_writer(ctx, "rejects")) if drop else None
+        if data.task is not None:
+            rows = _generated(ctx, data.task, name, tally)
+        else:
+            rows = _read(ctx, effective_sources(ctx.config, name), kind, tally, rejects)
+        for row in _wanted(rows, tally):
+            key = prompt_key(prompt_of(row))
+            tally.prompts.add(key)
+            if share_of(key) < data.eval_fraction:
+                tally.heldout += 1
+                heldout.write(to_line(row) + "\n")
+            else:
+                tally.train += 1
+                train.write(to_line(row) + "\n")
+    if tally.faults.count and not drop:
+        raise tally.faults.error(tally.rows_read)
+    if tally.faults.count:
+        ctx.reporter.warn(
+            f"{tally.faults.count} of {tally.rows_read} {name} were bad and are in rejects.jsonl: "
+            f"{tally.faults.summary()}"
+        )
+    _check_sides(name, tally, data.eval_fraction)
+    ctx.reporter.info(
+        f"{name}: {tally.train} rows to train on, {tally.heldout} held out; left out: {tally.duplicates} duplicates, "
+        f"{tally.equal_pairs} equal pairs, {tally.faults.count} bad"
+    )
+    return tally.metrics(data.eval_fraction)
+
+
+def _writer(ctx: StageContext, name: str) -> TextIO:
+    return (ctx.out / f"{name}.jsonl").open("w", encoding="utf-8", newline="\n")
+
+
+def _read(
+    ctx: StageContext, sources: tuple[Source, ...], kind: type[Kind], tally: _Tally, rejects: TextIO | None
+) -> Iterator[Kind]:
+    """The good rows of all sources; the others go to the tally, and to `rejects` where there is one."""
+    for source in sources:
+        reader = SourceReader(source, kind)
+        before = tally.rows_read, tally.faults.count
+        for outcome in _with_progress(ctx, reader):
+            tally.rows_read += 1
+            if outcome.row is not None:
+                yield outcome.row
+            elif outcome.fault is not None:
+                record, fault = outcome.record, outcome.fault
+                tally.faults.add(record.place, fault)
+                if rejects is not None:
+                    entry = {"place": record.place, "field": fault.field, "reason": fault.reason}
+                    rejects.write(json.dumps({**entry, "detail": fault.detail, "text": record.text}) + "\n")
+        tally.sources.append(
+            {
+                "path": source.path,
+                "format": reader.format.name if reader.format else None,
+                "rows_read": tally.rows_read - before[0],
+                "bad": tally.faults.count - before[1],
+            }
+        )
+
+
+def _with_progress(ctx: StageContext, reader: SourceReader[Kind]) -> Iterator[Outcome[Kind]]:
+    """The same rows; a big file shows how many of its megabytes are read."""
+    size = reader.path.stat().st_size if reader.path.is_file() else 0
+    if size < _BIG_FILE:
+        yield from reader
+        return
+    with ctx.reporter.task(f"reading {reader.path.name} (MB)", size // _MEGABYTE) as task:
+        unreported = 0
+        for outcome in reader:
+            unreported += len(outcome.record.text)
+            if unreported >= _MEGABYTE:
+                task.advance(unreported // _MEGABYTE)
+                unreported %= _MEGABYTE
+            yield outcome
+
+
+def _generated(ctx: StageContext, source: TaskSource, name: DataKind, tally: _Tally) -> Iterator[Any]:
+    """The rows of a self-made task, by the run's seed; the comparisons are marked as simulated."""
+    from pipelines.tasks import AnnotatorPool, load_task
+
+    task, seed = load_task(source.name), ctx.config.run.seed
+    rows: Iterator[CanonicalRow]
+    if name == "demonstrations":
+        rows = task.demonstrations(source.demonstrations, seed)
+    elif name == "prompts":
+        rows = task.prompts(source.prompts, seed)
+    else:
+        feedback = ctx.config.feedback
+        pool = {"annotators": feedback.annotators, "noise": feedback.noise, "bias": feedback.bias}
+        ctx.notes["simulated"] = {"task": source.name, **pool}
+        ctx.reporter.info(f"comparisons: made by {feedback.annotators} simulated annotators of task {source.name}")
+        rows = task.comparisons(
+            source.comparisons, seed, AnnotatorPool(feedback.annotators, noise=feedback.noise, bias=feedback.bias)
+        )
+    for row in rows:
+        tally.rows_read += 1
+        yield row
+    tally.sources.append({"task": source.name, "format": None, "rows_read": tally.rows_read, "bad": 0})
+
+
+def _wanted(rows: Iterator[Kind], tally: _Tally) -> Iterator[Kind]:
+    """Without rows that came before, and without pairs whose answers are equal: these teach nothing."""
+    seen: set[bytes] = set()
+    for row in rows:
+        if isinstance(row, Comparison) and _plain(row.chosen) == _plain(row.rejected):
+            tally.equal_pairs += 1
+            continue
+        digest = hashlib.sha256(to_line(row).encode()).digest()[:16]
+        if digest in seen:
+            tally.duplicates += 1
+            continue
+        seen.add(digest)
+        yield row
+
+
+def _plain(text: str) -> str:
+    return unicodedata.normalize("NFC", text).strip()
+
+
+def _check_sides(name: DataKind, tally: _Tally, fraction: float) -> None:
+    """Raise unless both sides hold a prompt. The hint is computed from the hashes, so that it works at once."""
+    if not tally.train + tally.heldout:
+        raise DataError(
+            f"no {name} are left of {tally.rows_read} rows read ({tally.equal_pairs} equal pairs, "
+            f"{tally.faults.count} bad)",
+            where=f"data.{name}",
+        )
+    if tally.train and tally.heldout:
+        return
+    if len(tally.prompts) < 2:
+        raise DataError(
+            f"all {name} have the same prompt; at least two are needed, one of them held out", where=f"data.{name}"
+        )
+    shares = sorted(share_of(key) for key in tally.prompts)
+    if tally.heldout:
+        side, wanted = "left to train on", math.floor(shares[-1] * 10_000) / 10_000
+    else:
+        side, wanted = "held out", math.ceil(shares[0] * 10_000 + 1e-6) / 10_000
+    raise DataError(
+        f"none of the {len(tally.prompts)} prompts of the {name} is {side}",
+        where="data.eval_fraction",
+        hint=f"set data.eval_fraction to {wanted:g} instead of {fraction:g}, or add data",
+    )

@@ -1,0 +1,86 @@
+"""One exception type per exit code. Every message says what, where, why and what to do."""
+
+from __future__ import annotations
+
+
+class RlhfError(Exception):
+    """Base of every error a user can cause or mend.
+
+    Args:
+        message: what went wrong, in one sentence.
+        where: the place, as ``file:line``, a configuration key or a path.
+        hint: what to do about it.
+    """
+
+    exit_code = 1
+    code = "error"
+
+    def __init__(self, message: str, *, where: str | None = None, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.where = where
+        self.hint = hint
+
+    def as_dict(self) -> dict[str, object]:
+        """The error as ``--json`` prints it."""
+        return {
+            "code": self.code,
+            "exit": self.exit_code,
+            "message": self.message,
+            "where": self.where,
+            "hint": self.hint,
+        }
+
+
+class UsageError(RlhfError):
+    """The command line or the configuration file is wrong (exit 2)."""
+
+    exit_code, code = 2, "usage"
+
+
+class DataError(RlhfError):
+    """A row or a data file is not what it should be (exit 3)."""
+
+    exit_code, code = 3, "bad_data"
+
+
+class ConflictError(RlhfError):
+    """The configuration differs from what the run directory was made with (exit 4)."""
+
+    exit_code, code = 4, "config_conflict"
+
+
+class LockedError(RlhfError):
+    """Another process works on this run directory (exit 5)."""
+
+    exit_code, code = 5, "locked"
+
+
+class ArtifactError(RlhfError):
+    """An artifact of an earlier stage is missing or damaged (exit 6)."""
+
+    exit_code, code = 6, "artifact"
+
+
+class TrainingError(RlhfError):
+    """Training diverged, or a gate refused its result (exit 7)."""
+
+    exit_code, code = 7, "training"
+
+
+class EnvironmentProblem(RlhfError):
+    """The machine lacks something: CUDA, a package, a data type (exit 8)."""
+
+    exit_code, code = 8, "environment"
+
+
+class DiskError(RlhfError):
+    """No space, or no permission to write (exit 9)."""
+
+    exit_code, code = 9, "disk"
+
+
+class HubError(RlhfError):
+    """A hub or network resource could not be had (exit 10)."""
+
+    exit_code, code = 10, "network"

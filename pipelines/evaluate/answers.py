@@ -1,0 +1,180 @@
+"""The prompts of an evaluation, the policies that answer them, and how far each has moved from the reference."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+from pipelines.config import Config
+from pipelines.data.canonical import read_rows
+from pipelines.data.encode import ChatEncoder
+from pipelines.data.rows import Message, Prompt
+from pipelines.data.split import prompt_key
+from pipelines.errors import DataError
+from pipelines.models.artifact import open_policy, open_tokenizer
+from pipelines.models.base import disable_dropout
+from pipelines.models.generate import sample
+from pipelines.models.machine import autocast
+from pipelines.models.scratch import build_scratch
+from pipelines.ppo.forward import per_token, response_logprobs
+from pipelines.ppo.types import TokenBatch
+from pipelines.scorers import Completion
+
+ORDER_SEED = 1
+"""Of the hash that chooses prompts; another one than the split's, whose hashes of held-out prompts are all small."""
+
+
+@dataclass(frozen=True)
+class EvalPrompt:
+    """A held-out prompt.
+
+    Attributes:
+        messages: the dialogue to be answered.
+        ids: its tokens, the beginning of the assistant's turn included.
+    """
+
+    messages: tuple[Message, ...]
+    ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class PromptCounts:
+    """What became of the held-out prompts.
+
+    Attributes:
+        heldout: rows in the file.
+        repeated: rows whose prompt had come before.
+        too_long: prompts above `ppo.max_prompt_length`, left out.
+        used: prompts that are answered.
+    """
+
+    heldout: int
+    repeated: int
+    too_long: int
+    used: int
+
+
+def choose_prompts(path: Path, encoder: ChatEncoder, config: Config) -> tuple[list[EvalPrompt], PromptCounts]:
+    """Up to `eval.num_prompts` held-out prompts in the order of their hashes: the same in every run and for every seed.
+
+    Raises:
+        ArtifactError: the file is missing or damaged.
+        DataError: fewer than 2 prompts are left.
+    """
+    rows = [row.prompt for row in read_rows(path, Prompt)]
+    distinct = {prompt_key(prompt, ORDER_SEED): prompt for prompt in reversed(rows)}
+    encoded = [EvalPrompt(prompt, tuple(encoder.prompt(prompt))) for _, prompt in sorted(distinct.items())]
+    fitting = [prompt for prompt in encoded if 0 < len(prompt.ids) <= config.ppo.max_prompt_length]
+    chosen = fitting[: config.eval.num_prompts]
+    counts = PromptCounts(len(rows), len(rows) - len(distinct), len(encoded) - len(fitting), len(chosen))
+    if len(chosen) < 2:
+        raise DataError(
+            f"the evaluation needs at least 2 held-out prompts and has {len(chosen)}: {len(rows)} are held out, "
+            f"{counts.too_long} of them are longer than ppo.max_prompt_length {config.ppo.max_prompt_length}",
+            where=str(path),
+            hint="give more prompts, or raise data.eval_fraction or ppo.max_prompt_length",
+        )
+    return chosen, counts
+
+
+class Policies:
+    """The policies of a run by name: ``base``, ``sft``, ``ppo``."""
+
+    def __init__(self, config: Config, inputs: Mapping[str, Path], device: torch.device) -> None:
+        self._config = config
+        self._inputs = inputs
+        self._device = device
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Those that are asked for and there, and always the baseline; in the order of the road."""
+        there = {"base"} | {name for name in ("sft", "ppo") if name in self._inputs}
+        wanted = {*self._config.eval.policies, self.baseline}
+        return tuple(name for name in ("base", "sft", "ppo") if name in there and name in wanted)
+
+    @property
+    def baseline(self) -> str:
+        """Whom the others are compared with, and what KL is measured from: SFT, or base where SFT is off."""
+        return "sft" if "sft" in self._inputs else "base"
+
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The one tokenizer of the run, with its chat template."""
+        return open_tokenizer(self._inputs.get("sft"), self._config.model)
+
+    def open(self, name: str) -> nn.Module:
+        """The policy in evaluation mode."""
+        section = self._config.model
+        model: nn.Module
+        if name != "base":
+            model = open_policy(self._inputs[name], section, self._device)
+        elif section.init == "scratch":
+            # the same seed gives the weights that SFT started from
+            model = build_scratch(section.scratch, self.tokenizer(), self._config.run.seed)
+            model.to(self._device)  # type: ignore[arg-type]
+        else:
+            model = open_policy(None, section, self._device)
+        disable_dropout(model)
+        return model.eval()
+
+
+def free_memory(device: torch.device) -> None:
+    """Give back what models that nobody holds any more have left behind."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def answer(
+    model: nn.Module,
+    prompts: Sequence[EvalPrompt],
+    encoder: ChatEncoder,
+    eos_token_id: int,
+    config: Config,
+    on_batch: Callable[[int], None],
+) -> list[Completion]:
+    """One sampled answer to each prompt; every policy gets the same seed."""
+    with autocast(config.model, next(model.parameters()).device):
+        responses = sample(
+            model,
+            [prompt.ids for prompt in prompts],
+            max_new_tokens=config.ppo.response_length,
+            temperature=config.eval.temperature,
+            eos_token_id=eos_token_id,
+            batch_size=config.eval.batch_size,
+            seed=config.run.seed,
+            on_batch=on_batch,
+        )
+    return [Completion(encoder.decode(ids), tuple(ids), ids[-1] == eos_token_id) for ids in responses]
+
+
+def sequence_logprobs(
+    model: nn.Module,
+    prompts: Sequence[EvalPrompt],
+    completions: Sequence[Completion],
+    eos_token_id: int,
+    config: Config,
+    on_batch: Callable[[int], None],
+) -> list[float]:
+    """Log-probability of each whole answer in nats, under the tempered policy that was sampled from.
+
+    The mean over answers of a policy's own value minus the reference's is an unbiased estimate of the KL divergence
+    between the two, per answer (k1 summed over the tokens; the EOS counts).
+    """
+    device = next(model.parameters()).device
+    batch = TokenBatch.of([prompt.ids for prompt in prompts], [answer.ids for answer in completions], eos_token_id)
+
+    def logprobs(part: TokenBatch) -> Tensor:
+        found = response_logprobs(model, part.to(device), config.eval.temperature)[0].cpu()
+        on_batch(len(part))
+        return found
+
+    with autocast(config.model, device):
+        tokens = per_token(batch, config.eval.batch_size, logprobs)
+    totals: list[float] = torch.where(batch.response_mask, tokens.double(), 0.0).sum(-1).tolist()
+    return totals

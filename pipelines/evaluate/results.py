@@ -1,0 +1,157 @@
+"""From scores and lengths to the numbers of an evaluation: results.json and the flat metrics of the manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pipelines.config import Config
+from pipelines.evaluate.answers import EvalPrompt, PromptCounts
+from pipelines.evaluate.judge import Verdict
+from pipelines.evaluate.statistics import BOOTSTRAP_SEED, CONFIDENCE, differences, estimate, wins
+from pipelines.scorers import Completion
+
+SCHEMA_VERSION = 1
+TRAINED = "ppo"
+"""The policy whose gain is the question: its comparisons go into the manifest."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Everything that was seen. Lists hold one entry a prompt.
+
+    Attributes:
+        baseline: name of the policy that the others are compared with, and that KL is measured from.
+        counts: what became of the held-out prompts.
+        prompts: the prompts, in order.
+        answers: by policy.
+        kl: by policy, the baseline left out: log-probability of the whole answer under the policy minus that under the
+            baseline, in nats. Its mean estimates the KL divergence per answer; a single one may be negative.
+        verdicts: one a scorer.
+    """
+
+    baseline: str
+    counts: PromptCounts
+    prompts: Sequence[EvalPrompt]
+    answers: Mapping[str, Sequence[Completion]]
+    kl: Mapping[str, Sequence[float]]
+    verdicts: Sequence[Verdict]
+
+
+def results_of(evaluation: Evaluation, config: Config) -> dict[str, Any]:
+    """Everything worth reading by a machine, as plain JSON data; every mean with its interval."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "baseline": evaluation.baseline,
+        "reference": evaluation.baseline,
+        "policies": list(evaluation.answers),
+        "prompts": asdict(evaluation.counts),
+        "settings": {
+            "temperature": config.eval.temperature,
+            "response_length": config.ppo.response_length,
+            "max_prompt_length": config.ppo.max_prompt_length,
+            "seed": config.run.seed,
+            "confidence": CONFIDENCE,
+            "bootstrap_samples": config.eval.bootstrap_samples,
+            "bootstrap_seed": BOOTSTRAP_SEED,
+        },
+        "scorers": [
+            {
+                "name": verdict.scorer,
+                "kind": verdict.kind,
+                "simulated": verdict.kind == "gold",
+                "parts": list(verdict.parts),
+                "truncated_texts": verdict.truncated,
+            }
+            for verdict in evaluation.verdicts
+        ],
+        "measures": {policy: _measures(policy, evaluation, config) for policy in evaluation.answers},
+    }
+
+
+def metrics_of(results: Mapping[str, Any]) -> dict[str, float]:
+    """The flat figures of the manifest: levels of every policy, comparisons of PPO with the baseline."""
+    metrics: dict[str, float] = {"prompts": results["prompts"]["used"]}
+    for policy, measures in results["measures"].items():
+        for scorer, found in measures["mean"].items():
+            metrics[f"mean/{policy}/{scorer}"] = found["value"]
+        for attribute, found in measures["attribute"].items():
+            metrics[f"attribute/{policy}/{attribute}"] = found["value"]
+        for name in ("kl", "length", "finished"):
+            if name in measures:
+                metrics[f"{name}/{policy}"] = measures[name]["value"]
+    trained = results["measures"].get(TRAINED, {})
+    compared = {
+        "win_rate": trained.get("win_rate", {}),
+        "difference": trained.get("difference", {}).get("attribute", {}),
+    }
+    for what, group in compared.items():
+        for name, found in group.items():
+            metrics |= {
+                f"{what}/{name}": found["value"],
+                f"{what}/{name}/low": found["low"],
+                f"{what}/{name}/high": found["high"],
+            }
+    return metrics
+
+
+def answer_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """The rows of answers.jsonl: a prompt, and what each policy answered and got for it."""
+    attributes = attributes_of(evaluation.verdicts)
+    rows = []
+    for place, prompt in enumerate(evaluation.prompts):
+        answers: dict[str, Any] = {}
+        for policy, given in evaluation.answers.items():
+            completion = given[place]
+            answers[policy] = {
+                "text": completion.text,
+                "finished": completion.finished,
+                "length": len(completion.ids),
+                "scores": {verdict.scorer: verdict.scores[policy][place] for verdict in evaluation.verdicts},
+                "attributes": {name: values[policy][place] for name, values in attributes.items()},
+            }
+            if policy in evaluation.kl:
+                answers[policy]["log_ratio"] = evaluation.kl[policy][place]
+        rows.append({"prompt": [message.model_dump() for message in prompt.messages], "answers": answers})
+    return rows
+
+
+def attributes_of(verdicts: Sequence[Verdict]) -> dict[str, dict[str, list[float]]]:
+    """Parts of scores by name, then policy; named ``scorer/part`` where several scorers have parts."""
+    with_parts = [verdict for verdict in verdicts if verdict.parts]
+    return {
+        name if len(with_parts) == 1 else f"{verdict.scorer}/{name}": values
+        for verdict in with_parts
+        for name, values in verdict.parts.items()
+    }
+
+
+def _measures(policy: str, evaluation: Evaluation, config: Config) -> dict[str, Any]:
+    def mean(values: Sequence[float]) -> dict[str, float | int]:
+        return estimate(values, config.eval.bootstrap_samples).as_dict()
+
+    scores = {verdict.scorer: verdict.scores for verdict in evaluation.verdicts}
+    attributes = attributes_of(evaluation.verdicts)
+    answers = evaluation.answers[policy]
+    measures: dict[str, Any] = {
+        "mean": {name: mean(values[policy]) for name, values in scores.items()},
+        "attribute": {name: mean(values[policy]) for name, values in attributes.items()},
+        "length": mean([float(len(answer.ids)) for answer in answers]),
+        "finished": mean([float(answer.finished) for answer in answers]),
+    }
+    if policy == evaluation.baseline:
+        return measures
+
+    def gain(values: Mapping[str, Sequence[float]]) -> dict[str, float | int]:
+        return mean(differences(values[policy], values[evaluation.baseline]))
+
+    measures["win_rate"] = {
+        name: mean(wins(values[policy], values[evaluation.baseline])) for name, values in scores.items()
+    }
+    measures["difference"] = {
+        "mean": {name: gain(values) for name, values in scores.items()},
+        "attribute": {name: gain(values) for name, values in attributes.items()},
+    }
+    measures["kl"] = mean(evaluation.kl[policy])
+    return measures

@@ -1,0 +1,128 @@
+"""The `eval` stage: base, SFT and PPO answer the same held-out prompts, and every scorer judges."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from pipelines.data.encode import ChatEncoder
+from pipelines.evaluate.answers import EvalPrompt, Policies, answer, choose_prompts, free_memory, sequence_logprobs
+from pipelines.evaluate.judge import Verdict, judge, named_apart
+from pipelines.evaluate.results import Evaluation, answer_rows, metrics_of, results_of
+from pipelines.evaluate.statistics import differences
+from pipelines.evaluate.table import markdown, plain
+from pipelines.models.machine import choose_threads, resolve_device
+from pipelines.rundir import write_atomic
+from pipelines.scorers import Completion
+from pipelines.stage import StageContext
+
+
+def run(ctx: StageContext) -> dict[str, float]:
+    """Compare the policies; write results.json, answers.jsonl, table.md and table.txt.
+
+    Returns:
+        The flat metrics of `metrics_of`.
+
+    Raises:
+        DataError: fewer than 2 prompts are left, or a scorer gave something else than finite numbers.
+        RlhfError: a model or a scorer could not be had.
+    """
+    config = ctx.config
+    device = resolve_device(config.run)
+    policies = Policies(config, ctx.inputs, device)
+    tokenizer = policies.tokenizer()
+    prompts, counts = choose_prompts(ctx.inputs["data/prompts"] / "heldout.jsonl", ChatEncoder(tokenizer), config)
+    if counts.too_long:
+        ctx.reporter.warn(f"{counts.too_long} held-out prompts are too long and were left out")
+
+    answers, kl = _all_answers(_Questions(ctx, policies, tokenizer, prompts), device)
+    evaluation = Evaluation(policies.baseline, counts, prompts, answers, kl, _verdicts(ctx, prompts, answers, device))
+    results, rows = results_of(evaluation, config), answer_rows(evaluation)
+    _write(ctx, results, rows)
+    ctx.notes.update(baseline=policies.baseline, prompts=results["prompts"])
+    if any(scorer["simulated"] for scorer in results["scorers"]):
+        ctx.notes["simulated"] = "the gold scorer is the task's own hidden utility"
+    return metrics_of(results)
+
+
+@dataclass(frozen=True)
+class _Questions:
+    """What every policy is asked, and by what means."""
+
+    ctx: StageContext
+    policies: Policies
+    tokenizer: PreTrainedTokenizerBase
+    prompts: Sequence[EvalPrompt]
+
+    def put_to(
+        self, name: str, others: Mapping[str, Sequence[Completion]], *, first: bool
+    ) -> tuple[list[Completion], dict[str, list[float]]]:
+        """Answers of a policy, and how likely they and the answers of `others` are to it, by whose answers they are.
+
+        The model lives no longer than this call.
+        """
+        ctx, eos = self.ctx, self.tokenizer.eos_token_id
+        with ctx.reporter.task(f"{name} answers", len(self.prompts) * (2 + len(others))) as task:
+            model = self.policies.open(name)
+            if first:
+                choose_threads(ctx.config.run, sum(p.numel() for p in model.parameters()), ctx.reporter)
+            encoder = ChatEncoder(self.tokenizer)
+            own = answer(model, self.prompts, encoder, eos, ctx.config, task.advance)
+            logprobs = {
+                whose: sequence_logprobs(model, self.prompts, given, eos, ctx.config, task.advance)
+                for whose, given in {**others, name: own}.items()
+            }
+        return own, logprobs
+
+
+def _all_answers(
+    questions: _Questions, device: torch.device
+) -> tuple[dict[str, list[Completion]], dict[str, list[float]]]:
+    """Answers by policy, and by policy the log-ratio of its own answers to the baseline.
+
+    One model is in memory at a time. The baseline comes last: while it is loaded it also judges the others' answers.
+    """
+    policies = questions.policies
+    answers: dict[str, list[Completion]] = {}
+    own: dict[str, list[float]] = {}
+    for name in policies.names:
+        if name != policies.baseline:
+            answers[name], logprobs = questions.put_to(name, {}, first=not answers)
+            own[name] = logprobs[name]
+            free_memory(device)
+    others = dict(answers)
+    answers[policies.baseline], reference = questions.put_to(policies.baseline, others, first=not others)
+    free_memory(device)
+    kl = {name: differences(own[name], reference[name]) for name in others}
+    return {name: answers[name] for name in policies.names}, kl
+
+
+def _verdicts(
+    ctx: StageContext,
+    prompts: Sequence[EvalPrompt],
+    answers: Mapping[str, Sequence[Completion]],
+    device: torch.device,
+) -> list[Verdict]:
+    verdicts = []
+    for section in named_apart(ctx.config.eval_scorers):
+        verdict = judge(section, ctx, device, prompts, answers)
+        free_memory(device)
+        if verdict.truncated:
+            ctx.reporter.warn(f"{verdict.truncated} texts were too long for {verdict.scorer} and were cut")
+        verdicts.append(verdict)
+    return verdicts
+
+
+def _write(ctx: StageContext, results: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
+    shown = rows[: ctx.config.eval.side_by_side]
+    write_atomic(ctx.out / "results.json", json.dumps(results, indent=2, ensure_ascii=False) + "\n")
+    write_atomic(
+        ctx.out / "answers.jsonl", "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+    )
+    write_atomic(ctx.out / "table.md", markdown(results, shown))
+    write_atomic(ctx.out / "table.txt", plain(results, shown))

@@ -1,0 +1,83 @@
+"""Means with bootstrap intervals by prompt, and win rates. Numbers in, numbers out.
+
+The percentile bootstrap (Efron 1979): prompts are drawn with replacement as often as there are prompts, the mean is
+taken, and the middle 95 % of many such means are the interval. All quantities of one prompt are drawn together, so a
+difference between two policies is a paired one. The draws depend on the number of prompts and on a fixed seed, never on
+the training seed. Two things it cannot do: with few prompts (under about 20) intervals are too narrow, and where all
+values are equal (a policy that wins everywhere) the interval has no width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
+
+CONFIDENCE = 0.95
+BOOTSTRAP_SEED = 20261121
+_CELLS_AT_ONCE = 5_000_000
+"""Drawn indices held in memory at a time: 40 MB."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over prompts.
+
+    Attributes:
+        value: the mean.
+        low: lower bound of the 95 % interval.
+        high: upper bound.
+        n: number of prompts.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+    def as_dict(self) -> dict[str, float | int]:
+        """Plain data for results.json."""
+        return asdict(self)
+
+
+def estimate(values: Sequence[float], samples: int, *, seed: int = BOOTSTRAP_SEED) -> Estimate:
+    """The mean of one value a prompt, with its 95 % percentile bootstrap interval.
+
+    Args:
+        values: [n], n at least 1, finite.
+        samples: number of bootstrap means.
+        seed: of the draws; the same n and seed draw the same prompts, so that two estimates can be compared.
+
+    Raises:
+        ValueError: there is no value.
+    """
+    if not values:
+        raise ValueError("there is nothing to estimate a mean from")
+    data = torch.tensor(values, dtype=torch.float64)
+    tails = torch.tensor([(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], dtype=torch.float64)
+    # the quantiles lie between order statistics; rounding must not carry them past the values themselves
+    low, high = torch.quantile(_bootstrap_means(data, samples, seed), tails).clamp(data.min(), data.max()).tolist()
+    return Estimate(data.mean().item(), low, high, len(values))
+
+
+def differences(first: Sequence[float], second: Sequence[float]) -> list[float]:
+    """First minus second, prompt by prompt: what a paired comparison takes the mean of."""
+    return [a - b for a, b in zip(first, second, strict=True)]
+
+
+def wins(first: Sequence[float], second: Sequence[float]) -> list[float]:
+    """1 where the first is higher, 0 where the second is, one half at a tie; its mean is the win rate."""
+    return [0.5 if a == b else float(a > b) for a, b in zip(first, second, strict=True)]
+
+
+def _bootstrap_means(values: Tensor, samples: int, seed: int) -> Tensor:
+    """[n] -> [samples], in chunks that fit into memory."""
+    generator = torch.Generator().manual_seed(seed)
+    chunk = max(1, _CELLS_AT_ONCE // len(values))
+    means = [
+        values[torch.randint(len(values), (min(chunk, samples - start), len(values)), generator=generator)].mean(dim=1)
+        for start in range(0, samples, chunk)
+    ]
+    return torch.cat(means)

@@ -1,0 +1,216 @@
+"""The results as people read them: one row per measure, one column per policy, and some answers side by side.
+
+Made from results.json and rows of answers.jsonl alone, so that a report can make it again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.cells import cell_len
+
+from pipelines.evaluate.results import TRAINED
+from pipelines.evaluate.text import fenced, literal, one_line, visible, wrap
+
+WIDTH = 100
+LABEL_WIDTH = 22
+MOST_LINES = 12
+NAMES = {"base": "base", "sft": "SFT", "ppo": "PPO"}
+NOTHING = "-"
+
+Found = Mapping[str, float]
+"""An estimate as results.json holds it."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measure.
+
+    Attributes:
+        label: what it is.
+        cells: estimate by column; a missing one is a comparison of the baseline with itself.
+        title: of the group that starts here.
+    """
+
+    label: str
+    cells: Mapping[str, Found]
+    title: str | None = None
+
+
+def plain(results: Mapping[str, Any], samples: Sequence[Mapping[str, Any]], width: int = WIDTH) -> str:
+    """The table as plain text of at most `width` columns, safe to print."""
+    lines = _plain_table(_rows(results), _columns(results), width)
+    for note in _notes(results):
+        lines += wrap(visible(note), width)
+    if samples:
+        lines += ["", _heading(samples)]
+    for number, sample in enumerate(samples, 1):
+        lines += ["", *_sample(number, sample, results, width)]
+    return "\n".join(lines) + "\n"
+
+
+def markdown(results: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) -> str:
+    """The same as Markdown; answers stand in code blocks that they cannot end."""
+    columns = _columns(results)
+    lines = ["| | " + " | ".join(columns.values()) + " |", "|---|" + "---:|" * len(columns)]
+    for row in _rows(results):
+        if row.title:
+            lines.append(f"| **{literal(row.title)}** |" + " |" * len(columns))
+        cells = [_cell(row, column, interval=True) for column in columns]
+        lines.append(f"| {literal(row.label)} | " + " | ".join(cells) + " |")
+    lines += ["", *(f"- {literal(note)}" for note in _notes(results))]
+    if samples:
+        lines += ["", _heading(samples)]
+    for number, sample in enumerate(samples, 1):
+        lines += ["", fenced("\n".join(_sample(number, sample, results, WIDTH)))]
+    return "\n".join(lines) + "\n"
+
+
+def name_of(policy: str) -> str:
+    """What tables call a policy."""
+    return NAMES.get(policy, policy)
+
+
+def _rows(results: Mapping[str, Any]) -> Iterator[Row]:
+    measures: Mapping[str, Any] = results["measures"]
+    baseline = name_of(results["baseline"])
+
+    def cells(*path: str) -> dict[str, Found]:
+        found = {policy: _dig(values, path) for policy, values in measures.items()}
+        found["difference"] = _dig(measures.get(TRAINED, {}), ("difference", *path))
+        return {column: value for column, value in found.items() if value is not None}
+
+    def group(title: str, what: str, names: Sequence[str]) -> Iterator[Row]:
+        for number, name in enumerate(names):
+            yield Row(name, cells(what, name), None if number else title)
+
+    scorers = [scorer["name"] for scorer in results["scorers"]]
+    attributes = [name for values in measures.values() for name in values["attribute"]]
+    yield from group("mean score", "mean", scorers)
+    if len(measures) > 1:
+        yield from group(f"wins against {baseline}", "win_rate", scorers)
+    parted = ", ".join(scorer["name"] for scorer in results["scorers"] if scorer["parts"])
+    yield from group(f"{parted} by attribute", "attribute", list(dict.fromkeys(attributes)))
+    if len(measures) > 1:
+        yield Row(f"KL to {baseline}, nats", cells("kl"), "answers")
+    yield Row("length, tokens", cells("length"), None if len(measures) > 1 else "answers")
+    yield Row("share finished", cells("finished"))
+
+
+def _columns(results: Mapping[str, Any]) -> dict[str, str]:
+    columns = {policy: name_of(policy) for policy in results["measures"]}
+    if TRAINED in columns and results["baseline"] != TRAINED:
+        columns["difference"] = f"{name_of(TRAINED)} - {name_of(results['baseline'])}"
+    return columns
+
+
+def _plain_table(rows: Iterator[Row], columns: Mapping[str, str], width: int) -> list[str]:
+    """Intervals are left out column by column, from the left, until the table fits."""
+    found = list(rows)
+    bare: set[str] = set()
+    for column in (None, *columns):
+        if column is not None:
+            bare.add(column)
+        lines = _lay_out(found, columns, bare)
+        if max(map(cell_len, lines)) <= width:
+            break
+    if bare:
+        left_out = ", ".join(columns[column] for column in columns if column in bare)
+        lines.append(f"Too wide for the intervals of {left_out}: see results.json.")
+    return lines
+
+
+def _lay_out(rows: Sequence[Row], columns: Mapping[str, str], bare: set[str]) -> list[str]:
+    body = [[_cell(row, column, interval=column not in bare) for column in columns] for row in rows]
+    widths = [max(map(len, column)) for column in zip(columns.values(), *body, strict=True)]
+
+    def line(label: str, cells: Sequence[str]) -> str:
+        padded = "  ".join(cell.rjust(width) for cell, width in zip(cells, widths, strict=True))
+        return f"{label}{' ' * (LABEL_WIDTH - cell_len(label))}  {padded}".rstrip()
+
+    lines = [line("", list(columns.values()))]
+    for row, cells in zip(rows, body, strict=True):
+        if row.title:
+            lines.append(row.title)
+        lines.append(line(f"  {one_line(row.label, LABEL_WIDTH - 2)}", cells))
+    return [*lines, ""]
+
+
+def _cell(row: Row, column: str, *, interval: bool) -> str:
+    """``.733 [.684, .782]``, as many digits in the whole row; a difference carries its sign."""
+    if column not in row.cells:
+        return NOTHING
+    found = row.cells[column]
+    # all numbers of a row are written alike, so that they can be compared at a glance
+    largest = max(abs(cell[key]) for cell in row.cells.values() for key in ("value", "low", "high"))
+    sign = column == "difference"
+    value, low, high = (_number(found[key], largest, sign=sign) for key in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]" if interval else value
+
+
+def _number(value: float, largest: float, *, sign: bool) -> str:
+    if largest >= 1e5:
+        return f"{value:+.2e}" if sign else f"{value:.2e}"
+    decimals = 3 if largest <= 1 else 2 if largest < 10 else 1 if largest < 1000 else 0
+    text = f"{value:+.{decimals}f}" if sign else f"{value:.{decimals}f}"
+    if largest <= 1:
+        text = text.replace("0.", ".", 1)
+    return text
+
+
+def _notes(results: Mapping[str, Any]) -> list[str]:
+    settings, counts = results["settings"], results["prompts"]
+    notes = [
+        f"{counts['used']} held-out prompts, one answer of at most {settings['response_length']} tokens each, "
+        f"temperature {settings['temperature']:g}. "
+        f"In brackets: {settings['confidence']:.0%} bootstrap interval by prompt."
+    ]
+    if len(results["measures"]) > 1:
+        notes.append(
+            f"wins: share of prompts whose answer scores higher than {name_of(results['baseline'])}'s; a tie counts half."
+        )
+    notes += [
+        f"{scorer['name']}: the task's own hidden utility; simulated"
+        for scorer in results["scorers"]
+        if scorer["simulated"]
+    ]
+    if counts["too_long"]:
+        notes.append(f"{counts['too_long']} prompts of more than {settings['max_prompt_length']} tokens were left out.")
+    notes += [
+        f"{scorer['name']}: {scorer['truncated_texts']} texts were too long for it and were cut."
+        for scorer in results["scorers"]
+        if scorer["truncated_texts"]
+    ]
+    return notes
+
+
+def _heading(samples: Sequence[Any]) -> str:
+    return f"The first {len(samples)} prompts, in the order of their hashes (nobody chose them):"
+
+
+def _sample(number: int, row: Mapping[str, Any], results: Mapping[str, Any], width: int) -> list[str]:
+    """A prompt and the answers of baseline and PPO, wrapped."""
+    scorers = results["scorers"]
+    shown = next((scorer["name"] for scorer in scorers if scorer["simulated"]), scorers[0]["name"])
+    lines: list[str] = []
+    for turn in row["prompt"]:
+        label = f"{number}. " if not lines else "   "
+        lines += wrap(
+            visible(turn["content"]), width, first=f"{label}{turn['role']}: ", indent="     ", most_lines=MOST_LINES
+        )
+    pair = [name for name in (results["baseline"], TRAINED) if name in row["answers"]]
+    for name in pair if len(pair) > 1 else row["answers"]:
+        answer = row["answers"][name]
+        cut = "" if answer["finished"] else ", cut at the limit"
+        label = f"   {name_of(name)} ({one_line(shown, LABEL_WIDTH)} {answer['scores'][shown]:.2f}{cut}): "
+        lines += wrap(visible(answer["text"].strip()), width, first=label, indent="     ", most_lines=MOST_LINES)
+    return lines
+
+
+def _dig(tree: Mapping[str, Any], path: Sequence[str]) -> Any:
+    found: Any = tree
+    for key in path:
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return found

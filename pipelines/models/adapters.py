@@ -1,0 +1,269 @@
+"""LoRA adapters: shape, reading, copying, several on one base, and switching between them.
+
+One base carries any number of adapters by name. `adapter` chooses the one that a forward uses; it never touches
+`requires_grad`, which peft's own `set_adapter` does.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils import AuxiliaryTrainingWrapper
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from pipelines.config.model import ModelSection
+from pipelines.errors import ArtifactError, UsageError
+from pipelines.models.base import HEAD
+
+DEFAULT = "default"
+CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
+
+
+@dataclass(frozen=True)
+class AdapterState:
+    """An adapter apart from any model.
+
+    Attributes:
+        config: its shape.
+        tensors: LoRA weights by their names on disk, without an adapter name.
+        head: weight [1, hidden] of the score head, where it has one.
+    """
+
+    config: LoraConfig
+    tensors: dict[str, Tensor]
+    head: Tensor | None = None
+
+
+def lora_config(model: ModelSection, task_type: str) -> LoraConfig:
+    """The run's LoRA shape; `task_type` is CAUSAL_LM or SEQ_CLS (whose score head is trained whole)."""
+    return LoraConfig(
+        r=model.lora_r,
+        lora_alpha=model.lora_alpha,
+        lora_dropout=model.lora_dropout,
+        target_modules=model.lora_target_modules,
+        task_type=task_type,
+        modules_to_save=["score"] if task_type == "SEQ_CLS" else None,
+    )
+
+
+def read_adapter(directory: Path) -> AdapterState:
+    """The adapter published in `directory`, on the CPU.
+
+    Raises:
+        ArtifactError: files are missing or damaged.
+    """
+    try:
+        config = LoraConfig.from_pretrained(str(directory))
+        if not isinstance(config, LoraConfig):
+            raise ValueError(f"it is not a LoRA adapter but {config.peft_type}")
+        tensors = load_file(directory / WEIGHTS_FILE)
+    except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
+        raise ArtifactError(f"the adapter cannot be read: {error}", where=str(directory)) from error
+    head = None
+    for name in [name for name in tensors if name.endswith(f".{HEAD}") and ".lora_" not in name]:
+        head = tensors.pop(name).float()
+    if not tensors:
+        raise ArtifactError("the adapter holds no LoRA weights", where=str(directory / WEIGHTS_FILE))
+    return AdapterState(config, tensors, head)
+
+
+def read_score_head(directory: Path) -> Tensor:
+    """Weight [1, hidden] of a reward adapter's score head, fp32 on the CPU.
+
+    Raises:
+        ArtifactError: there is none.
+    """
+    head = read_adapter(directory).head
+    if head is None:
+        raise ArtifactError("the reward adapter has no score.weight: its head was lost", where=str(directory))
+    return head
+
+
+def adapter_state(model: PeftModel, name: str) -> AdapterState:
+    """A copy of the adapter `name` of `model`."""
+    pattern = re.compile(rf"(\.lora_\w+)\.{re.escape(name)}(\.|$)")
+    saved = re.compile(rf"\.modules_to_save\.{re.escape(name)}\.")
+    tensors, head = {}, None
+    for key, value in model.named_parameters():
+        if pattern.search(key):
+            tensors[pattern.sub(r"\1\2", key)] = value.detach().clone()
+        elif saved.search(key) and saved.sub(".", key).endswith(f".{HEAD}"):
+            head = value.detach().clone()
+    config = model.peft_config[name]
+    assert isinstance(config, LoraConfig)
+    return AdapterState(config, tensors, head)
+
+
+def add_adapter(
+    model: PreTrainedModel | PeftModel, name: str, source: Path | AdapterState | LoraConfig, *, trainable: bool
+) -> PeftModel:
+    """Put an adapter on a causal base, beside any others; it does not become the active one, except if it is the first.
+
+    Args:
+        model: a causal model, wrapped here by its first adapter, or what an earlier call returned.
+        name: a name of its own.
+        source: a published adapter (a reward adapter's head stays behind: see `read_score_head`), a copy of one, or a
+            fresh shape, whose adapter changes nothing yet.
+        trainable: its weights get gradients, and are fp32.
+
+    Returns:
+        The PeftModel that carries all adapters.
+
+    Raises:
+        ArtifactError: the published adapter cannot be read or does not fit this base.
+        UsageError: the base has no such modules.
+    """
+    state = read_adapter(source) if isinstance(source, Path) else source
+    fresh = isinstance(state, LoraConfig)
+    config = _causal(state if isinstance(state, LoraConfig) else state.config)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # fan_in_fan_out of GPT-2, set right by peft itself
+            if isinstance(model, PeftModel):
+                flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+                model.add_adapter(name, config)
+                for parameter, flag in flags:
+                    parameter.requires_grad_(flag)
+            else:
+                model = get_peft_model(model, config, adapter_name=name)
+    except ValueError as error:
+        if not fresh:
+            raise ArtifactError(f"the adapter does not fit the base: {error}", where=_named(source)) from error
+        raise UsageError(f"no adapter can be put on this model: {error}", where="model.lora_target_modules") from error
+    if isinstance(state, AdapterState):
+        _set_weights(model, name, state.tensors, _named(source))
+    set_trainable(model, name, trainable)
+    return model
+
+
+def add_reward_adapter(
+    classifier: PreTrainedModel, model: ModelSection, source: Path | AdapterState | None, *, trainable: bool = True
+) -> PeftModel:
+    """A SEQ_CLS adapter on a sequence classifier.
+
+    Args:
+        classifier: the base, with a score head.
+        model: the shape of the adapter where `source` gives none.
+        source: a causal adapter to start from (the head stays as the classifier has it), a reward adapter with its
+            head, or None for a fresh one.
+        trainable: False freezes adapter and head.
+    """
+    state = read_adapter(source) if isinstance(source, Path) else source
+    config = lora_config(model, "SEQ_CLS")
+    if state is not None:
+        shape = state.config
+        config.r, config.lora_alpha, config.target_modules = shape.r, shape.lora_alpha, shape.target_modules
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            wrapped = get_peft_model(classifier, config)
+        except ValueError as error:
+            raise UsageError(f"no adapter can be put on this model: {error}", where=_named(source)) from error
+    if state is not None:
+        own = get_peft_model_state_dict(wrapped, save_embedding_layers=False)
+        head_key = next(key for key in own if key.endswith(f".{HEAD}"))
+        head = own[head_key] if state.head is None else state.head  # without this key peft raises a KeyError
+        _set_weights(wrapped, DEFAULT, {**state.tensors, head_key: head}, _named(source))
+    cast_trainable_to_fp32(wrapped)
+    if not trainable:
+        wrapped.requires_grad_(False)
+    return wrapped
+
+
+def set_trainable(model: PeftModel, name: str, trainable: bool) -> None:
+    """Whether the LoRA weights of one adapter get gradients; all others stay as they are."""
+    pattern = re.compile(rf"\.lora_\w+\.{re.escape(name)}(\.|$)")
+    for key, parameter in model.named_parameters():
+        if pattern.search(key):
+            parameter.requires_grad_(trainable)
+            if trainable:
+                parameter.data = parameter.data.float()
+
+
+def cast_trainable_to_fp32(model: nn.Module) -> None:
+    """Every parameter with a gradient becomes fp32: in bf16 an update smaller than 1/256 of a weight is lost.
+
+    TRL casts the trainable parameters of a quantized model to bf16; to be called right after its constructor, before an
+    optimizer exists.
+    """
+    for parameter in model.parameters():
+        if parameter.requires_grad and parameter.dtype != torch.float32:
+            parameter.data = parameter.data.float()
+
+
+def trainable_parameters(model: nn.Module) -> int:
+    """How many numbers are trained."""
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
+@contextmanager
+def adapter(model: PeftModel, name: str | None) -> Iterator[None]:
+    """Let the forwards inside use the adapter `name` alone, or the bare base for None; then what was active before.
+
+    Gradient flags are never touched, so graphs of several adapters can live side by side and be walked back together.
+    With gradient checkpointing the backward runs the forward again: it must then happen inside as well.
+
+    Raises:
+        KeyError: there is no adapter of that name.
+    """
+    if name is not None and name not in model.peft_config:
+        raise KeyError(f"no adapter {name!r}; there are {', '.join(model.peft_config)}")
+    layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer | AuxiliaryTrainingWrapper)]
+    before = [(layer, layer._active_adapter, layer._disable_adapters) for layer in layers]
+    active = model.active_adapter
+    try:
+        for layer in layers:
+            layer._disable_adapters = name is None
+            if name is not None:
+                layer._active_adapter = [name]
+        if name is not None:
+            model.active_adapter = name
+        yield
+    finally:
+        for layer, layer_active, disabled in before:
+            layer._active_adapter, layer._disable_adapters = layer_active, disabled
+        model.active_adapter = active
+
+
+def _causal(config: LoraConfig) -> LoraConfig:
+    """The same shape as a causal adapter of its own, without a head."""
+    return LoraConfig(
+        r=config.r,
+        lora_alpha=config.lora_alpha,
+        lora_dropout=config.lora_dropout,
+        target_modules=config.target_modules,
+        fan_in_fan_out=config.fan_in_fan_out,
+        use_rslora=config.use_rslora,
+        task_type="CAUSAL_LM",
+    )
+
+
+def _set_weights(model: PeftModel, name: str, tensors: dict[str, Tensor], where: str) -> None:
+    try:
+        result: Any = set_peft_model_state_dict(model, tensors, adapter_name=name)
+    except (RuntimeError, KeyError) as error:
+        raise ArtifactError(f"the adapter does not fit the base: {error}", where=where) from error
+    pattern = re.compile(rf"\.(lora_\w+|modules_to_save)\.{re.escape(name)}(\.|$)")
+    missing = [key for key in result.missing_keys if pattern.search(key)]
+    if missing or result.unexpected_keys:
+        raise ArtifactError(
+            f"the adapter does not fit the base: {[*missing, *result.unexpected_keys][0]}",
+            where=where,
+            hint="it was trained on another model",
+        )
+
+
+def _named(source: object) -> str:
+    return str(source) if isinstance(source, Path) else "model"

@@ -1,0 +1,257 @@
+"""Base models: where their weights come from, and how they are loaded, with the guards that pinned versions need."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+from safetensors import SafetensorError
+from torch import nn
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+)
+from transformers.utils import logging as transformers_logging
+
+from pipelines.config import Config
+from pipelines.config.model import ModelSection
+from pipelines.errors import ArtifactError, EnvironmentProblem, HubError, RlhfError, UsageError
+
+HEAD = "score.weight"
+_LOADERS = ("modeling_utils", "utils.loading_report", "distributed.tensor_parallel")
+
+
+@dataclass(frozen=True)
+class BaseRef:
+    """Where a base's weights come from: exactly one of an outside model and a stage of the run.
+
+    Attributes:
+        name_or_path: hub id or directory, as the user gave it.
+        revision: commit of the hub repository.
+        stage: name of the stage whose `model/` it is, e.g. "sft".
+    """
+
+    name_or_path: str | None = None
+    revision: str | None = None
+    stage: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.name_or_path is None) == (self.stage is None):
+            raise ValueError("a base is either an outside model or a stage of the run")
+
+    @classmethod
+    def of(cls, config: Config) -> BaseRef:
+        """The frozen base under every adapter of a run; for full fine-tuning what SFT starts from."""
+        if config.model.init == "scratch":
+            return cls(stage="sft")
+        return cls.outside(config.model)
+
+    @classmethod
+    def outside(cls, model: ModelSection) -> BaseRef:
+        """The model that `model.name_or_path` names.
+
+        Raises:
+            UsageError: it names none.
+        """
+        if model.name_or_path is None:
+            raise UsageError("no base model is named", where="model.name_or_path", hint="set it, or give --model")
+        return cls(name_or_path=model.name_or_path, revision=model.revision)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> BaseRef:
+        """Read what `as_dict` wrote into a manifest's notes."""
+        return cls(**data)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for a manifest's notes."""
+        return asdict(self)
+
+    def path(self, run_dir: Path) -> str:
+        """What to load, given the run directory, wherever it stands now."""
+        return str(run_dir / self.stage / "model") if self.stage is not None else str(self.name_or_path)
+
+    def seen_from(self, directory: Path, run_dir: Path) -> str:
+        """How an adapter in `directory` names its base: an outside name as given, a stage by a relative path."""
+        return os.path.relpath(self.path(run_dir), directory) if self.stage is not None else str(self.name_or_path)
+
+
+def load_causal(
+    model: ModelSection, path: str | Path, device: torch.device, *, revision: str | None = None
+) -> PreTrainedModel:
+    """A causal model in evaluation mode, without adapters.
+
+    Full fine-tuning gets fp32 weights; with `use_peft` the base is frozen and in `model.dtype`, or in NF4.
+
+    Raises:
+        ArtifactError: the directory lacks files or weights, or they are damaged.
+        HubError: the hub cannot be reached or refuses.
+        UsageError: the model cannot be loaded as asked.
+        EnvironmentProblem: 4-bit without a device for it, or out of memory.
+    """
+    loaded, missing = _load(AutoModelForCausalLM, model, path, device, revision)
+    if missing:
+        raise _incomplete(path, missing)
+    return loaded
+
+
+def load_sequence_classifier(
+    model: ModelSection, path: str | Path, device: torch.device, *, revision: str | None = None, new_head: bool = False
+) -> PreTrainedModel:
+    """A sequence classifier with one label; `new_head`: its head may be missing and is then drawn at random.
+
+    Raises: see `load_causal`.
+    """
+    loaded, missing = _load(AutoModelForSequenceClassification, model, path, device, revision, num_labels=1)
+    if not (new_head and missing <= {HEAD}) and missing:
+        raise _incomplete(path, missing)
+    if not hasattr(loaded, "score"):
+        raise UsageError(
+            f"{type(loaded).__name__} keeps its head in another place than `score`",
+            where=str(path),
+            hint="use a decoder model, such as Llama, Qwen or GPT-2",
+        )
+    return loaded
+
+
+def check_4bit(model: ModelSection, device: torch.device) -> None:
+    """Refuse NF4 on the CPU unless `model.allow_cpu_4bit`.
+
+    Raises:
+        EnvironmentProblem: there is no CUDA device.
+    """
+    if model.load_in_4bit and device.type == "cpu" and not model.allow_cpu_4bit:
+        raise EnvironmentProblem(
+            "model.load_in_4bit needs a CUDA device, and none is in use",
+            where="model.load_in_4bit",
+            hint="set model.load_in_4bit: false; model.allow_cpu_4bit: true runs it slowly on the CPU, for tests",
+        )
+
+
+def weights_dtype(model: ModelSection) -> torch.dtype:
+    """fp32 for weights that are trained, `model.dtype` for a frozen base."""
+    return torch.bfloat16 if model.use_peft and model.dtype == "bfloat16" else torch.float32
+
+
+def disable_dropout(model: nn.Module) -> None:
+    """Switch off dropout of both kinds: modules, and probabilities kept as plain numbers (`attention_dropout`)."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        for name, value in vars(module).items():
+            if isinstance(value, float) and ("dropout" in name or name.endswith(("pdrop", "layerdrop"))):
+                setattr(module, name, 0.0)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No progress bars and no load reports: what is missing is checked by us, not left to be read in a log."""
+    loggers = [logging.getLogger(f"transformers.{name}") for name in _LOADERS]
+    levels = [logger.level for logger in loggers]
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+        if bars:
+            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+def explain(error: Exception, path: str | Path, revision: str | None = None) -> RlhfError:
+    """What failed in a `from_pretrained`, as one of our errors."""
+    chain: list[BaseException] = []
+    link: BaseException | None = error
+    while link is not None and link not in chain:
+        chain.append(link)
+        link = link.__cause__ or link.__context__
+    first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    where = f"{path}@{revision}" if revision else str(path)
+    if isinstance(error, torch.OutOfMemoryError):
+        return EnvironmentProblem(
+            "the model does not fit into memory", where=where, hint="a smaller model, model.dtype: bfloat16 or 4-bit"
+        )
+    if "trust_remote_code" in str(error):
+        return UsageError(
+            "the model brings its own code, which is not run by default",
+            where=where,
+            hint="read that code, then set model.trust_remote_code: true and model.revision to its commit",
+        )
+    if Path(path).is_dir():
+        return ArtifactError(f"the model cannot be loaded: {first_line}", where=where)
+    if str(path).startswith((".", "/", "~")) or str(path).count("/") > 1:
+        return ArtifactError("there is no such model directory", where=where)
+    if any(isinstance(link, GatedRepoError) for link in chain):
+        return HubError(
+            "the model is gated", where=where, hint="ask for access on its page, then log in with `hf auth login`"
+        )
+    if any(isinstance(link, RevisionNotFoundError) for link in chain):
+        return HubError("the hub has the model, but not this revision", where=where)
+    if any(isinstance(link, RepositoryNotFoundError) for link in chain):
+        return HubError(
+            "the hub has no such model, or it is private", where=where, hint="check the name; `hf auth login`"
+        )
+    if isinstance(error, OSError):
+        return HubError(
+            f"the model could not be had: {first_line}",
+            where=where,
+            hint="check the name and the network; a local model is named by its directory",
+        )
+    return UsageError(f"the model cannot be loaded: {first_line}", where=where)
+
+
+def _load(
+    auto: Any, model: ModelSection, path: str | Path, device: torch.device, revision: str | None, **kwargs: Any
+) -> tuple[PreTrainedModel, set[str]]:
+    """The model in evaluation mode, and the names of weights that its files lack."""
+    check_4bit(model, device)
+    if model.load_in_4bit:
+        kwargs["quantization_config"] = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=torch.bfloat16,
+        )
+        kwargs["device_map"] = {"": str(device)}
+    if model.attn_implementation is not None:
+        kwargs["attn_implementation"] = model.attn_implementation
+    try:
+        with quiet():
+            loaded, info = auto.from_pretrained(
+                str(path),
+                revision=revision,
+                dtype=weights_dtype(model),
+                trust_remote_code=model.trust_remote_code,
+                output_loading_info=True,
+                **kwargs,
+            )
+        if not model.load_in_4bit:
+            loaded = loaded.to(device)
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
+        raise explain(error, path, revision) from error
+    for module in loaded.modules():
+        # bitsandbytes 0.50 repacks the weights in the first evaluation forward on these processors; afterwards the
+        # layer gives no gradient to what lies before it, without a word
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+    return loaded.eval(), set(info["missing_keys"])
+
+
+def _incomplete(path: str | Path, missing: set[str]) -> ArtifactError:
+    names = ", ".join(sorted(missing)[:3])
+    return ArtifactError(
+        f"the model's files lack {len(missing)} of its weights: {names}",
+        where=str(path),
+        hint="a published reward model must hold score.weight; a causal model its lm_head" if HEAD in missing else None,
+    )

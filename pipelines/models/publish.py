@@ -1,0 +1,105 @@
+"""Publishing: plain directories that transformers and peft open, safetensors and JSON only."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from safetensors.torch import save_file
+from torch import nn
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from pipelines.errors import TrainingError
+from pipelines.models.adapters import CONFIG_FILE, DEFAULT, WEIGHTS_FILE, AdapterState, adapter_state
+from pipelines.models.base import HEAD, BaseRef, quiet
+
+
+def publish_model(
+    model: PreTrainedModel | PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    directory: Path,
+    *,
+    base: BaseRef,
+    run_dir: Path,
+    adapter: str = DEFAULT,
+    head: torch.Tensor | None = None,
+) -> None:
+    """Write a model, or one adapter of a PeftModel, and the tokenizer.
+
+    Args:
+        model: a full model is written whole, of a PeftModel only the adapter.
+        tokenizer: saved as it is.
+        directory: made here.
+        base: what an adapter stands on; named in its config so that a moved run directory still works.
+        run_dir: the run directory.
+        adapter: which adapter of a PeftModel.
+        head: a score head [1, hidden] to write into the adapter where the PeftModel has none of its own.
+
+    Raises:
+        TrainingError: a weight is not finite; nothing is written.
+    """
+    state = adapter_state(model, adapter) if isinstance(model, PeftModel) else None
+    _refuse_not_finite(model if state is None else state)
+    directory.mkdir(parents=True, exist_ok=True)
+    if state is None:
+        _publish_full(model, tokenizer, directory)  # type: ignore[arg-type]
+    else:
+        _publish_adapter(state, head, directory, base.seen_from(directory, run_dir), base.revision)
+    tokenizer.save_pretrained(str(directory))
+
+
+def sane_generation_config(config: GenerationConfig | None, tokenizer: PreTrainedTokenizerBase) -> GenerationConfig:
+    """A generation config that stops on the tokenizer's EOS and never on BOS (some models list both)."""
+    sane = copy.deepcopy(config) if config is not None else GenerationConfig()  # type: ignore[no-untyped-call]
+    listed = sane.eos_token_id if isinstance(sane.eos_token_id, list) else [sane.eos_token_id]
+    eos, bos = tokenizer.eos_token_id, tokenizer.bos_token_id
+    ends = [eos, *(index for index in listed if index is not None and index not in (eos, bos))]
+    sane.eos_token_id = ends if len(ends) > 1 else eos
+    if tokenizer.pad_token_id is not None:
+        sane.pad_token_id = tokenizer.pad_token_id
+    try:
+        sane.validate(strict=True)
+    except ValueError:  # sampling values beside do_sample: false, which save_pretrained refuses
+        sane.do_sample = True
+    return sane
+
+
+def _publish_full(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
+    if model.can_generate():
+        model.generation_config = sane_generation_config(model.generation_config, tokenizer)
+        model.config.eos_token_id = tokenizer.eos_token_id
+    model.config._name_or_path = ""  # config.json would otherwise tell where on this machine the base was
+    with quiet():
+        model.save_pretrained(str(directory))
+
+
+def _publish_adapter(
+    state: AdapterState, head: torch.Tensor | None, directory: Path, base_name: str, revision: str | None
+) -> None:
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in state.tensors.items()}
+    head = state.head if head is None else head
+    config = copy.deepcopy(state.config)
+    if head is not None:
+        tensors[f"base_model.model.{HEAD}"] = head.detach().cpu().float().contiguous()
+        config.task_type, config.modules_to_save = "SEQ_CLS", ["score"]
+    config.base_model_name_or_path, config.revision = base_name, revision
+    config.inference_mode = True
+    save_file(tensors, directory / WEIGHTS_FILE, metadata={"format": "pt"})
+    config.save_pretrained(str(directory))
+    if not (directory / CONFIG_FILE).is_file():
+        raise TrainingError("peft wrote no adapter_config.json", where=str(directory))
+
+
+def _refuse_not_finite(model: nn.Module | AdapterState) -> None:
+    named: Any = model.tensors.items() if isinstance(model, AdapterState) else model.named_parameters()
+    if isinstance(model, AdapterState) and model.head is not None:
+        named = [*named, (HEAD, model.head)]
+    for name, tensor in named:
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise TrainingError(
+                f"weight {name} is not finite: training diverged",
+                hint="lower the learning rate or max_grad_norm, or look for broken rows",
+            )

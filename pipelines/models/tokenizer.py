@@ -1,0 +1,97 @@
+"""Tokenizers and their chat templates."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from pipelines.config.model import ModelSection
+from pipelines.errors import UsageError
+from pipelines.models.base import explain
+
+_PLAIN_TEMPLATE = (
+    "{% for message in messages %}"
+    "{% if not loop.first %}{{ '\\n\\n' }}{% endif %}"
+    "{% if message.role == 'system' %}{{ message.content }}"
+    "{% elif message.role == 'assistant' %}{{ 'Assistant: ' + message.content + eos_token }}"
+    "{% else %}{{ message.role | capitalize + ': ' + message.content }}{% endif %}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '\\n\\nAssistant:' }}{% endif %}"
+)
+"""Text roles without new tokens. Every turn's separator stands before it, so that a dialogue's beginning is a prefix
+of the dialogue and an assistant turn ends on EOS; the space after `Assistant:` belongs to the answer, because most
+vocabularies join it with the answer's first word."""
+
+
+def load_tokenizer(path: str | Path, model: ModelSection, *, revision: str | None = None) -> PreTrainedTokenizerBase:
+    """The tokenizer at `path`, with the chat template that `model.chat_template` asks for.
+
+    Raises:
+        ArtifactError, HubError: it cannot be had.
+        UsageError: it has no EOS token, or the template file cannot be read.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            str(path), revision=revision, trust_remote_code=model.trust_remote_code
+        )
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise explain(error, path, revision) from error
+    if tokenizer.eos_token_id is None:
+        raise UsageError(
+            "the tokenizer has no EOS token: nothing could ever end a response",
+            where=str(path),
+            hint="set eos_token in the tokenizer's tokenizer_config.json",
+        )
+    tokenizer.padding_side = "right"
+    if model.chat_template == "none":
+        tokenizer.chat_template = None
+    elif model.chat_template != "auto":
+        tokenizer.chat_template = _read_template(model.chat_template)
+    elif tokenizer.chat_template is None:
+        tokenizer.chat_template = plain_template(tokenizer)
+    return tokenizer
+
+
+def plain_template(tokenizer: PreTrainedTokenizerBase) -> str:
+    """The template for tokenizers without one; it begins with BOS where the tokenizer itself would put it."""
+    begins = tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id]
+    return ("{{ bos_token }}" if begins else "") + _PLAIN_TEMPLATE
+
+
+def reward_pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """An id to pad a sequence classifier's rows with.
+
+    Hugging Face reads a classifier's score at the last id that is not the pad id: were it the EOS, the score would be
+    read before the EOS. Taken are, in this order: the tokenizer's pad, another special token (unknown, BOS, any), and
+    else a word that hardly ever ends a text.
+    """
+    eos = tokenizer.eos_token_id
+    special = [tokenizer.pad_token_id, tokenizer.unk_token_id, tokenizer.bos_token_id, *tokenizer.all_special_ids]
+    found = next((index for index in special if index is not None and index != eos), None)
+    if found is not None:
+        return int(found)
+    vocabulary = tokenizer.get_vocab()
+    # a token that begins with the vocabulary's mark for a space: as literal text it does not occur
+    marked = [index for token, index in vocabulary.items() if token[0] in "Ġ▁" and len(token) > 4 and index != eos]
+    return max(marked or [index for index in vocabulary.values() if index != eos])
+
+
+def reward_tokenizer(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """A copy that pads on the right with `reward_pad_id`."""
+    padded = copy.deepcopy(tokenizer)
+    padded.pad_token = tokenizer.convert_ids_to_tokens(reward_pad_id(tokenizer))
+    padded.padding_side = "right"
+    return padded
+
+
+def _read_template(name: str) -> str:
+    try:
+        return Path(name).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(
+            f"the chat template cannot be read: {error}",
+            where="model.chat_template",
+            hint="auto, none, or the path of a .jinja file",
+        ) from error

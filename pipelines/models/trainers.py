@@ -1,0 +1,199 @@
+"""What the two composed trainers of TRL share: their arguments, and a callback that speaks for them."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub.constants
+import torch
+from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_utils import TrainOutput
+
+from pipelines.config import Config
+from pipelines.config.training import TrainerSection
+from pipelines.errors import EnvironmentProblem, TrainingError, UsageError
+from pipelines.progress import Reporter
+from pipelines.stage import StageContext
+
+_OURS = {
+    "output_dir": "it follows from the run directory",
+    "seed": "use run.seed",
+    "data_seed": "use run.seed",
+    "use_cpu": "use run.device",
+    "bf16": "use model.dtype",
+    "fp16": "use model.dtype: bfloat16",
+    "report_to": "use run.report_to",
+    "trust_remote_code": "use model.trust_remote_code",
+    "model_init_kwargs": "use the model section",
+    "chat_template_path": "use model.chat_template",
+    "assistant_only_loss": "use sft.train_on",
+    "completion_only_loss": "use sft.train_on",
+    "eval_packing": "use sft.packing",
+    "padding_free": "use sft.packing",
+    "packing": "use sft.packing",
+    "center_rewards_coefficient": "use reward.center_rewards_coefficient",
+    "warmup_steps": "use warmup_ratio",
+    "activation_checkpointing": "use gradient_checkpointing",
+}
+"""Fields that the program sets, with where a user sets them instead; those of the section itself come on top."""
+_ALWAYS_OURS = """
+    disable_tqdm logging_nan_inf_filter save_strategy eval_strategy eval_steps save_steps push_to_hub hub_token
+    hub_model_id resume_from_checkpoint dataset_kwargs eos_token pad_token remove_unused_columns skip_memory_metrics
+"""
+_OURS |= dict.fromkeys(_ALWAYS_OURS.split(), "the program sets it")
+
+
+def trainer_arguments(
+    kind: type[TrainingArguments],
+    config: Config,
+    name: str,
+    out: Path,
+    device: torch.device,
+    own: Mapping[str, Any],
+) -> Any:
+    """The arguments of one of TRL's trainers: every default of TRL that matters is set, then the user's further fields.
+
+    Args:
+        kind: SFTConfig or RewardConfig.
+        config: the whole configuration.
+        name: the section, "sft" or "reward".
+        out: the stage's working directory.
+        device: where to train.
+        own: fields of this trainer alone.
+
+    Raises:
+        UsageError: a further field does not exist, is ours to set, or has a value that the trainer refuses.
+        EnvironmentProblem: several GPUs are visible to this one process.
+    """
+    section: TrainerSection = getattr(config, name)
+    _refuse_several_gpus(device)
+    ours: dict[str, Any] = {
+        "output_dir": str(out / "checkpoints"),
+        "seed": config.run.seed,
+        "num_train_epochs": section.num_train_epochs,
+        "max_steps": section.max_steps,
+        "per_device_train_batch_size": section.per_device_train_batch_size,
+        "per_device_eval_batch_size": section.per_device_eval_batch_size,
+        "gradient_accumulation_steps": section.gradient_accumulation_steps,
+        "learning_rate": section.learning_rate,
+        "lr_scheduler_type": section.lr_scheduler_type,
+        "warmup_steps": section.warmup_ratio,
+        "weight_decay": section.weight_decay,
+        "max_grad_norm": section.max_grad_norm,
+        "activation_checkpointing": section.gradient_checkpointing,
+        "logging_steps": section.logging_steps,
+        "logging_nan_inf_filter": False,
+        "report_to": config.run.report_to or "none",
+        "disable_tqdm": True,
+        "save_strategy": "no",
+        "eval_strategy": "no",
+        "use_cpu": device.type == "cpu",
+        "bf16": config.model.dtype == "bfloat16",
+        "fp16": False,
+        "dataloader_pin_memory": device.type == "cuda",
+        **own,
+    }
+    further = _checked(section.trainer, kind, name, ours)
+    try:
+        return kind(**ours, **further)
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"the trainer refuses its settings: {error}", where=name) from error
+
+
+def train(trainer: Trainer, ctx: StageContext, label: str) -> TrainOutput:
+    """Run a trainer under our reporter.
+
+    Raises:
+        TrainingError: a loss or a gradient is not finite.
+    """
+    for printer in (PrinterCallback, ProgressCallback):  # stdout is for data
+        trainer.remove_callback(printer)
+    with ExitStack() as stack:
+        trainer.add_callback(_Speaker(ctx, label, stack))
+        result = trainer.train()
+    _refuse_not_finite(result.global_step, {"train_loss": result.training_loss})
+    return result
+
+
+class _Speaker(TrainerCallback):
+    """Feeds the progress line and metrics.jsonl, and stops a training that has diverged."""
+
+    def __init__(self, ctx: StageContext, label: str, stack: ExitStack) -> None:
+        self._ctx, self._label, self._stack = ctx, label, stack
+        self._shown: dict[str, float] = {}
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._task = self._stack.enter_context(self._ctx.reporter.task(self._label, state.max_steps))
+        self._started = time.monotonic()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._task.advance(1, **self._shown)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        values = {key: _number(value) for key, value in (logs or {}).items() if _number(value) is not None}
+        if "loss" not in values:  # the summary at the end, which becomes the stage's metrics
+            return
+        _refuse_not_finite(state.global_step, values)
+        self._shown = {key: values[key] for key in ("loss", "accuracy") if key in values}  # type: ignore[misc]
+        seconds = round(time.monotonic() - self._started, 3)
+        self._ctx.log("metrics", {"step": state.global_step, "seconds": seconds, **values})
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _refuse_not_finite(step: int, values: Mapping[str, Any]) -> None:
+    for key in ("loss", "train_loss", "grad_norm"):
+        if key in values and not math.isfinite(values[key]):
+            raise TrainingError(
+                f"{key} is {values[key]} at step {step}: training diverged",
+                hint="lower learning_rate, raise warmup_ratio, or lower max_grad_norm",
+            )
+
+
+def _checked(
+    further: Mapping[str, Any], kind: type[TrainingArguments], name: str, ours: Mapping[str, Any]
+) -> dict[str, Any]:
+    known = {field.name for field in fields(kind) if field.init}
+    for key in further:
+        where = f"{name}.trainer.{key}"
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+            raise UsageError(
+                f"{kind.__name__} has no field `{key}`",
+                where=where,
+                hint=f"did you mean `{near[0]}`?" if near else "see TRL's documentation",
+            )
+        if key in TrainerSection.model_fields or key in ours or key in _OURS:
+            raise UsageError(f"`{key}` cannot be set here", where=where, hint=_OURS.get(key, f"use {name}.{key}"))
+    return dict(further)
+
+
+def _refuse_several_gpus(device: torch.device) -> None:
+    if device.type == "cuda" and torch.cuda.device_count() > 1 and not torch.distributed.is_torchelastic_launched():
+        raise EnvironmentProblem(
+            f"{torch.cuda.device_count()} GPUs are visible to this one process",
+            hint="make one visible: CUDA_VISIBLE_DEVICES=0",
+        )
+
+
+def no_telemetry() -> None:
+    """Keep TRL's trainers from reporting their use: nothing leaves the machine that the user did not ask for."""
+    huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY = True
+
+
+def length_limit(section: TrainerSection, model: Any, reporter: Reporter) -> int:
+    """`max_length`, or the model's own bound where that is lower."""
+    bound = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if bound is not None and section.max_length > bound:
+        reporter.warn(f"max_length {section.max_length} is above what the model can hold; {bound} is used")
+        return int(bound)
+    return section.max_length

@@ -1,0 +1,1 @@
+"""Proximal policy optimization on a language model."""

@@ -1,0 +1,190 @@
+"""All the maths of PPO: tensors and floats in, tensors out. Imports torch and the standard library only.
+
+Shapes: B rows, T response tokens, V vocabulary. One mask convention: True = this token counts; it is a prefix of each
+row, because responses are padded on the right. What stands outside the mask never matters, NaN included.
+
+Sources: PPO, Schulman et al. 2017 (arXiv 1707.06347); GAE, Schulman et al. 2016 (1506.02438); KL penalty per token,
+Ziegler et al. 2019 (1909.08593); estimators k1-k3, Schulman, "Approximating KL divergence" (2020).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Reduce = Callable[[Tensor], Tensor]
+"""Sums a tensor over all processes; the identity where there is one."""
+
+LOG_RATIO_LIMIT = 20.0
+"""exp(20) = 5e8: keeps the ratio finite in fp32; far outside any clip range."""
+
+
+def alone(total: Tensor) -> Tensor:
+    """The sum over all processes where there is one."""
+    return total
+
+
+def masked_sum(values: Tensor, mask: Tensor) -> Tensor:
+    """Sum of `values` where `mask`; NaN elsewhere changes nothing, in the gradient neither."""
+    return torch.where(mask, values, 0.0).sum()
+
+
+def masked_mean(values: Tensor, mask: Tensor, reduce: Reduce = alone) -> Tensor:
+    """Mean of `values` where `mask`, over all processes; 0 where nothing counts."""
+    total, count = reduce(torch.stack([masked_sum(values, mask), mask.sum().to(values.dtype)]))
+    return total / count.clamp(min=1.0)
+
+
+def masked_var(values: Tensor, mask: Tensor, reduce: Reduce = alone) -> Tensor:
+    """Population variance of `values` where `mask`, over all processes."""
+    return masked_mean((values - masked_mean(values, mask, reduce)) ** 2, mask, reduce)
+
+
+def token_logprobs(logits: Tensor, tokens: Tensor, temperature: float) -> Tensor:
+    """Log-probability of each token under the tempered policy, in fp32.
+
+    Args:
+        logits: [B, T, V]; position t predicts token t.
+        tokens: [B, T].
+        temperature: the sampling temperature: the policy that is optimized is the one that is sampled from.
+
+    Returns:
+        [B, T].
+    """
+    scaled = logits.float() / temperature
+    return scaled.gather(-1, tokens.unsqueeze(-1)).squeeze(-1) - scaled.logsumexp(-1)
+
+
+def token_entropy(logits: Tensor, temperature: float) -> Tensor:
+    """Entropy in nats of the tempered policy at each position: [B, T, V] -> [B, T], in fp32."""
+    log_probs = torch.log_softmax(logits.float() / temperature, dim=-1)
+    return -(log_probs.exp() * log_probs).sum(-1)
+
+
+def k1(logprobs: Tensor, other: Tensor) -> Tensor:
+    """Unbiased estimate of KL(policy || other) per sampled token; the only one that is right inside the reward."""
+    return logprobs - other
+
+
+def k3(logprobs: Tensor, other: Tensor) -> Tensor:
+    """Never negative, low-variance estimate of KL(policy || other) per sampled token; for logs and loss terms only."""
+    log_ratio = other - logprobs
+    return torch.expm1(log_ratio) - log_ratio
+
+
+def token_rewards(scores: Tensor, kl: Tensor, mask: Tensor, kl_coef: float) -> Tensor:
+    """Reward per token: -kl_coef * KL everywhere, plus the score on the last token of the response (the EOS itself).
+
+    Args:
+        scores: [B].
+        kl: [B, T], k1.
+        mask: [B, T].
+
+    Returns:
+        [B, T], 0 outside the mask.
+    """
+    rewards = torch.where(mask, -kl_coef * kl, 0.0)
+    last = mask.sum(-1, keepdim=True) - 1
+    return rewards.scatter_add(-1, last, scores.to(rewards.dtype).unsqueeze(-1))
+
+
+def advantages_and_returns(
+    rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float
+) -> tuple[Tensor, Tensor]:
+    """Generalized advantage estimation, and the targets of the value model.
+
+    The episode ends at the last token that counts: nothing beyond it is bootstrapped.
+
+    Args:
+        rewards: [B, T].
+        values: [B, T]; the value of the state before token t.
+        mask: [B, T].
+
+    Returns:
+        Raw advantages and returns = advantages + values, both [B, T] and 0 outside the mask.
+    """
+    rewards, values = torch.where(mask, rewards, 0.0), torch.where(mask, values, 0.0)
+    advantages = torch.zeros_like(rewards)
+    carry = next_value = torch.zeros_like(rewards[:, 0])
+    for t in reversed(range(rewards.shape[1])):
+        delta = rewards[:, t] + gamma * next_value - values[:, t]
+        carry = torch.where(mask[:, t], delta + gamma * lam * carry, 0.0)
+        advantages[:, t] = carry
+        next_value = values[:, t]
+    return advantages, advantages + values
+
+
+def whiten(values: Tensor, mask: Tensor, reduce: Reduce = alone) -> Tensor:
+    """Shift and scale to mean 0 and variance 1 where `mask`, over all processes; 0 elsewhere."""
+    mean, variance = masked_mean(values, mask, reduce), masked_var(values, mask, reduce)
+    return torch.where(mask, (values - mean) * torch.rsqrt(variance + 1e-8), 0.0)
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A loss summed over the tokens that count, and what was clipped.
+
+    Attributes:
+        total: sum of the token losses; the caller divides it by the tokens of the whole minibatch.
+        clipped: number of tokens at which the clipped branch was the larger loss.
+    """
+
+    total: Tensor
+    clipped: Tensor
+
+
+@dataclass(frozen=True)
+class PolicyLoss(Loss):
+    """The clipped surrogate.
+
+    Attributes:
+        ratio: [B, T]; new over old probability, 1 outside the mask.
+        approx_kl: sum over the tokens of k3(old || new).
+    """
+
+    ratio: Tensor
+    approx_kl: Tensor
+
+
+def policy_loss(new: Tensor, old: Tensor, advantages: Tensor, mask: Tensor, cliprange: float) -> PolicyLoss:
+    """The clipped surrogate of PPO (1707.06347, eq. 7) as a loss to minimize; all arguments [B, T]."""
+    advantages = torch.where(mask, advantages, 0.0)
+    log_ratio = torch.where(mask, new - old, 0.0).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
+    ratio = log_ratio.exp()
+    plain = -advantages * ratio
+    clipped = -advantages * ratio.clamp(1.0 - cliprange, 1.0 + cliprange)
+    with torch.no_grad():
+        approx_kl = masked_sum(torch.expm1(log_ratio) - log_ratio, mask)
+        count = ((clipped > plain) & mask).sum()
+    return PolicyLoss(masked_sum(torch.max(plain, clipped), mask), count, ratio.detach(), approx_kl)
+
+
+def value_loss(new: Tensor, old: Tensor, returns: Tensor, mask: Tensor, cliprange: float | None) -> Loss:
+    """Half the squared error of the value, the larger of unclipped and clipped around the old value; all [B, T]."""
+    new = torch.where(mask, new, 0.0)
+    old, returns = torch.where(mask, old, 0.0), torch.where(mask, returns, 0.0)
+    error = (new - returns) ** 2
+    if cliprange is None:
+        return Loss(0.5 * masked_sum(error, mask), mask.new_zeros((), dtype=torch.long))
+    clipped_error = (old + (new - old).clamp(-cliprange, cliprange) - returns) ** 2
+    count = ((clipped_error > error) & mask).sum()
+    return Loss(0.5 * masked_sum(torch.max(error, clipped_error), mask), count)
+
+
+def explained_variance(values: Tensor, returns: Tensor, mask: Tensor, reduce: Reduce = alone) -> Tensor:
+    """1 - Var(returns - values) / Var(returns): 1 is a perfect value model, 0 one that knows nothing."""
+    total = masked_var(returns, mask, reduce)
+    return torch.where(total > 1e-8, 1.0 - masked_var(returns - values, mask, reduce) / total.clamp(min=1e-8), 0.0)
+
+
+def normalized_scores(
+    scores: Tensor, finished: Tensor, *, mean: float, std: float, clip: float | None, missing_eos_penalty: float
+) -> Tensor:
+    """Scores as the reward sees them: shifted, scaled, clipped, then lowered where no EOS came; all [B]."""
+    scores = (scores - mean) / std
+    if clip is not None:
+        scores = scores.clamp(-clip, clip)
+    return scores - missing_eos_penalty * (~finished).to(scores.dtype)

@@ -1,0 +1,186 @@
+"""Policy, reference, value and reward: adapters over one base or separate models; the rest sees no difference."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from pipelines.models.adapters import adapter
+from pipelines.ppo.forward import hidden_states, per_token, response_logprobs, sequence_scores, state_values
+from pipelines.ppo.types import TokenBatch
+
+Precision = Callable[[], contextlib.AbstractContextManager[None]]
+
+
+@dataclass(frozen=True)
+class Role:
+    """One role: a model, which of its adapters plays it, and its head.
+
+    Attributes:
+        model: a causal model or a classifier; a PeftModel where adapters share one base.
+        adapter: the adapter's name; None: the model as it is, adapters switched off.
+        head: maps hidden states to one number; None for the policy and the reference.
+    """
+
+    model: PreTrainedModel | PeftModel
+    adapter: str | None = None
+    head: nn.Module | None = None
+
+    @contextlib.contextmanager
+    def active(self) -> Iterator[PreTrainedModel | PeftModel]:
+        """The model with this role's adapter, and only it, switched on."""
+        with adapter(self.model, self.adapter) if isinstance(self.model, PeftModel) else contextlib.nullcontext():
+            yield self.model
+
+    def parameters(self) -> list[nn.Parameter]:
+        """What trains when this role trains."""
+        body = [parameter for name, parameter in self.model.named_parameters() if self._owns(name)]
+        return [*body, *(self.head.parameters() if self.head is not None else ())]
+
+    def _owns(self, name: str) -> bool:
+        if self.adapter is not None:
+            return f".{self.adapter}." in name
+        if self.head is None:
+            return True
+        return name.startswith(
+            f"{self.model.base_model_prefix}."
+        )  # a classifier's or a causal model's own head is idle
+
+
+class PolicyAndValue(nn.Module):
+    """The two roles that train, in one module with one forward: what a data-parallel wrapper can hold."""
+
+    def __init__(self, policy: Role, value: Role, precision: Precision = contextlib.nullcontext) -> None:
+        super().__init__()
+        assert value.head is not None
+        self.policy, self.value, self.precision = policy, value, precision
+        self.policy_model, self.value_model, self.value_head = policy.model, value.model, value.head
+
+    def forward(self, batch: TokenBatch, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Log-probabilities of the response tokens, entropy and value at their positions: three [B, T] in fp32."""
+        with self.precision():
+            with self.policy.active() as model:
+                logprobs, entropy = response_logprobs(model, batch, temperature, with_entropy=True)
+            with self.value.active() as model:
+                hidden = hidden_states(model, batch)
+        assert entropy is not None
+        return logprobs, entropy, state_values(hidden, batch, self.value_head)
+
+
+@dataclass(frozen=True)
+class Roles:
+    """The cast of one PPO training.
+
+    Attributes:
+        trained: policy and value.
+        reference: frozen; what the KL penalty is measured against.
+        reward: frozen; None where an outside scorer judges.
+    """
+
+    trained: PolicyAndValue
+    reference: Role
+    reward: Role | None
+
+    @property
+    def precision(self) -> Precision:
+        """Context of every forward: the roles must not differ in it, or KL starts above 0."""
+        return self.trained.precision
+
+    @property
+    def policy(self) -> Role:
+        """The role that generates."""
+        return self.trained.policy
+
+    @property
+    def value(self) -> Role:
+        """The role that estimates returns."""
+        return self.trained.value
+
+    def models(self) -> list[PreTrainedModel | PeftModel]:
+        """The distinct models in memory: one where adapters share a base."""
+        roles = [self.policy, self.reference, self.value, *([self.reward] if self.reward else [])]
+        return list({id(role.model): role.model for role in roles}.values())
+
+    def freeze_but_trained(self) -> None:
+        """Let exactly the policy's and the value model's parameters train, in fp32; dropout is off in every role."""
+        for model in self.models():
+            model.requires_grad_(False)
+            model.eval()
+        for parameter in [*self.policy.parameters(), *self.value.parameters()]:
+            parameter.requires_grad_(True)
+            parameter.data = parameter.data.float()
+
+    def enable_gradient_checkpointing(self) -> None:
+        """Recompute activations in the backward, each layer under the adapter that its forward ran with.
+
+        The backward of the policy runs after the forward of the value model: without the context its layers would be
+        recomputed with the value adapter.
+        """
+        for model in {id(role.model): role.model for role in (self.policy, self.value)}.values():
+            options: dict[str, Any] = {"use_reentrant": False}
+            if isinstance(model, PeftModel):
+                options["context_fn"] = functools.partial(_adapter_contexts, model)
+            model.gradient_checkpointing_enable(options)
+            model.train()
+
+    @torch.no_grad()
+    def reference_logprobs(self, batch: TokenBatch, temperature: float, chunk: int) -> Tensor:
+        """[B, T] log-probabilities under the reference."""
+        with self.reference.active() as model, self.precision():
+            return per_token(batch, chunk, lambda part: response_logprobs(model, part, temperature)[0])
+
+    @torch.no_grad()
+    def policy_logprobs(self, batch: TokenBatch, temperature: float, chunk: int) -> Tensor:
+        """[B, T] log-probabilities under the policy, by the forward that trains it."""
+        with self.policy.active() as model, self.precision():
+            return per_token(batch, chunk, lambda part: response_logprobs(model, part, temperature)[0])
+
+    @torch.no_grad()
+    def values(self, batch: TokenBatch, chunk: int) -> Tensor:
+        """[B, T] values of the states before each token."""
+        head = self.value.head
+        assert head is not None
+        with self.value.active() as model, self.precision():
+            return per_token(batch, chunk, lambda part: state_values(hidden_states(model, part), part, head))
+
+    @torch.no_grad()
+    def scores(self, batch: TokenBatch, chunk: int) -> Tensor:
+        """[B] scores of the run's reward model at the last token of each row."""
+        assert self.reward is not None
+        assert self.reward.head is not None
+        head = self.reward.head
+        with self.reward.active() as model, self.precision():
+            parts = [
+                sequence_scores(hidden_states(model, part), part, head)
+                for part in (batch.rows(slice(i, i + chunk)) for i in range(0, len(batch), chunk))
+            ]
+        return torch.cat(parts)
+
+
+def _adapter_contexts(model: PeftModel) -> tuple[Any, Any]:
+    """Contexts of a checkpointed layer's forward and of its recomputation."""
+    return contextlib.nullcontext(), adapter(model, model.active_adapter)
+
+
+def score_head(weight: Tensor) -> nn.Linear:
+    """The reward model's head [1, H] as a module in fp32."""
+    head = nn.Linear(weight.shape[1], 1, bias=False)
+    head.weight.data = weight.detach().float().clone()
+    return head
+
+
+def value_head(hidden_size: int, score_weight: Tensor | None, mean: float, std: float) -> nn.Linear:
+    """The value model's first head: the reward model's, in the normalized units that PPO trains on; else zero."""
+    head = nn.Linear(hidden_size, 1)
+    with torch.no_grad():
+        head.weight.zero_() if score_weight is None else head.weight.copy_(score_weight.float() / std)
+        head.bias.fill_(0.0 if score_weight is None else -mean / std)
+    return head

@@ -1,0 +1,129 @@
+"""Generate -> score -> Rollout. Holds no gradients."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from pipelines.config.ppo import PpoSection
+from pipelines.data.encode import ChatEncoder
+from pipelines.errors import TrainingError
+from pipelines.ppo.generation import RolloutEngine
+from pipelines.ppo.objective import advantages_and_returns, k1, normalized_scores, token_rewards
+from pipelines.ppo.roles import Roles
+from pipelines.ppo.types import EncodedPrompt, Rollout, TokenBatch
+from pipelines.scorers.base import Completion, Scorer
+
+
+class Reward(Protocol):
+    """A reward source as PPO uses it.
+
+    Attributes:
+        mean, std: of its scores on SFT responses; 0 and 1 where they are used as they are.
+    """
+
+    mean: float
+    std: float
+
+    def __call__(self, batch: TokenBatch, prompts: Sequence[EncodedPrompt], responses: list[list[int]]) -> Tensor:
+        """One score a row: [B]."""
+
+
+@dataclass(frozen=True)
+class RoleReward:
+    """The run's own reward model, one of the roles: scores token ids, so that nothing is tokenized twice."""
+
+    roles: Roles
+    chunk: int
+    mean: float = 0.0
+    std: float = 1.0
+
+    def __call__(self, batch: TokenBatch, prompts: Sequence[EncodedPrompt], responses: list[list[int]]) -> Tensor:
+        """See Reward."""
+        return self.roles.scores(batch, self.chunk)
+
+
+@dataclass(frozen=True)
+class TextReward:
+    """Any scorer on text."""
+
+    scorer: Scorer
+    encoder: ChatEncoder
+    eos_token_id: int
+    mean: float = 0.0
+    std: float = 1.0
+
+    def __call__(self, batch: TokenBatch, prompts: Sequence[EncodedPrompt], responses: list[list[int]]) -> Tensor:
+        """See Reward."""
+        completions = [
+            Completion(self.encoder.decode(ids), tuple(ids), finished=ids[-1] == self.eos_token_id) for ids in responses
+        ]
+        scores = self.scorer([prompt.messages for prompt in prompts], completions)
+        return torch.tensor(scores, dtype=torch.float32, device=batch.device)
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of the two halves of a rollout."""
+
+    generation: float
+    scoring: float
+
+
+def collect(
+    prompts: Sequence[EncodedPrompt],
+    roles: Roles,
+    engine: RolloutEngine,
+    reward: Reward,
+    settings: PpoSection,
+    *,
+    eos_token_id: int,
+    device: torch.device,
+    seed: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> tuple[Rollout, Timing]:
+    """Answer the prompts and work out everything that an update needs.
+
+    Raises:
+        TrainingError: the reward source gave a number that is not finite.
+    """
+    started = clock()
+    responses = engine.generate([prompt.ids for prompt in prompts], seed=seed)
+    generated = clock()
+    batch = TokenBatch.of([prompt.ids for prompt in prompts], responses, eos_token_id).to(device)
+    chunk, mask = settings.rollout_forward_batch_size, batch.response_mask
+    scores = reward(batch, prompts, responses)
+    if not torch.isfinite(scores).all():
+        raise TrainingError("the reward source gave a score that is not finite", where="ppo.reward")
+    logprobs = roles.policy_logprobs(batch, settings.temperature, chunk)
+    ref_logprobs = roles.reference_logprobs(batch, settings.temperature, chunk)
+    values = roles.values(batch, chunk)
+    normalized = normalized_scores(
+        scores,
+        batch.finished,
+        mean=reward.mean,
+        std=reward.std,
+        clip=settings.reward_clip,
+        missing_eos_penalty=settings.missing_eos_penalty,
+    )
+    rewards = token_rewards(normalized, k1(logprobs, ref_logprobs), mask, settings.kl_coef)
+    advantages, returns = advantages_and_returns(rewards, values, mask, settings.gamma, settings.lam)
+    rollout = Rollout(
+        input_ids=batch.input_ids,
+        attention_mask=batch.attention_mask,
+        response_mask=mask,
+        finished=batch.finished,
+        logprobs=logprobs,
+        ref_logprobs=ref_logprobs,
+        values=values,
+        scores=scores,
+        rewards=rewards,
+        advantages=advantages,
+        returns=returns,
+    )
+    return rollout, Timing(generated - started, clock() - generated)

@@ -1,0 +1,69 @@
+"""What can be refused before anything heavy is loaded. Never imports torch."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipelines.config import Config
+from pipelines.errors import ArtifactError, EnvironmentProblem, UsageError
+
+
+def check_environment(config: Config, stages: Sequence[str]) -> None:
+    """Check that the machine and the named models can serve the stages that will run.
+
+    Raises:
+        UsageError: no model is named.
+        ArtifactError: a directory that is named as a model does not hold one.
+        EnvironmentProblem: CUDA or a package is missing.
+    """
+    if not {"sft", "reward", "ppo", "eval"}.intersection(stages):
+        return
+    model = config.model
+    if model.init == "pretrained":
+        if model.name_or_path is None:
+            raise UsageError("no model is named", where="model.name_or_path", hint="set it, or give --model")
+        _check_model_path(model.name_or_path, "model.name_or_path")
+    scorers = [("ppo.reward.path", config.ppo.reward)] if "ppo" in stages else []
+    scorers += [("eval.scorers", scorer) for scorer in config.eval_scorers] if "eval" in stages else []
+    for where, scorer in scorers:
+        if scorer.path is not None:
+            _check_model_path(scorer.path, where)
+    if config.run.device == "cuda" and not cuda_devices():
+        raise EnvironmentProblem(
+            "run.device is cuda, but no CUDA device is to be seen", hint="set run.device: cpu, or check nvidia-smi"
+        )
+    if model.load_in_4bit:
+        if importlib.util.find_spec("bitsandbytes") is None:
+            raise EnvironmentProblem("load_in_4bit needs bitsandbytes", hint="pip install bitsandbytes")
+        on_cpu = config.run.device == "cpu" or not cuda_devices()
+        if on_cpu and not model.allow_cpu_4bit:
+            raise EnvironmentProblem(
+                "model.load_in_4bit needs a CUDA device, and none is to be seen",
+                hint="set model.load_in_4bit: false; model.allow_cpu_4bit: true runs it slowly on the CPU, for tests",
+            )
+
+
+def _check_model_path(name: str, where: str) -> None:
+    """A name that looks like a path must be a directory with a model; a hub id is left to the hub."""
+    path = Path(name)
+    if path.is_dir():
+        if not any((path / file).is_file() for file in ("config.json", "adapter_config.json")):
+            raise ArtifactError(f"{name} holds no config.json", where=where, hint="name a saved model's directory")
+    elif name.startswith((".", "/", "~")) or name.count("/") > 1 or path.exists():
+        raise ArtifactError(f"there is no model directory {name}", where=where)
+
+
+def cuda_devices() -> int:
+    """Number of CUDA devices, asked of the driver itself."""
+    for library in ("libcuda.so.1", "nvcuda.dll"):
+        try:
+            driver = ctypes.CDLL(library)
+        except OSError:
+            continue
+        count = ctypes.c_int(0)
+        if driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0:
+            return count.value
+    return 0

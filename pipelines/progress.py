@@ -1,0 +1,47 @@
+"""What a stage tells whoever watches. The face implements it; the work only speaks through it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol
+
+
+class Task(Protocol):
+    """One long piece of work."""
+
+    def advance(self, steps: int = 1, **fields: float) -> None:
+        """Say that `steps` are done; `fields` are the figures worth showing beside the time left."""
+
+
+class Reporter(Protocol):
+    """Progress and plain words, on stderr."""
+
+    def task(self, label: str, total: int) -> AbstractContextManager[Task]:
+        """A context in which `total` steps are counted."""
+
+    def info(self, text: str) -> None:
+        """Something worth knowing."""
+
+    def warn(self, text: str) -> None:
+        """Something to act on, though the work goes on."""
+
+
+class _SilentTask:
+    def advance(self, steps: int = 1, **fields: float) -> None:
+        pass
+
+
+class SilentReporter:
+    """Says nothing; for tests and for use as a library."""
+
+    @contextmanager
+    def task(self, label: str, total: int) -> Iterator[Task]:
+        """Counts nothing."""
+        yield _SilentTask()
+
+    def info(self, text: str) -> None:
+        """Says nothing."""
+
+    def warn(self, text: str) -> None:
+        """Says nothing."""

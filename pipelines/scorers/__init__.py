@@ -1,0 +1,9 @@
+"""Reward sources and judges behind one small protocol: prompts and completions in, scores out.
+
+`load_scorer` makes any of them from its configuration. Nothing here imports torch before it is needed.
+"""
+
+from pipelines.scorers.base import Completion, Dialogue, Scorer, ScorerWithParts
+from pipelines.scorers.load import load_scorer, scorer_name
+
+__all__ = ["Completion", "Dialogue", "Scorer", "ScorerWithParts", "load_scorer", "scorer_name"]

@@ -1,0 +1,83 @@
+"""The one protocol that every reward source and judge speaks: prompts and completions in, scores out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from pipelines.data.rows import Message
+from pipelines.errors import DataError
+
+Dialogue = Sequence[Message]
+Progress = Callable[[int], None]
+"""Called with the number of rows that were just scored."""
+
+
+@dataclass(frozen=True)
+class Completion:
+    """An answer of a policy.
+
+    Attributes:
+        text: without the end-of-sequence token.
+        ids: tokens of the policy's tokenizer, the EOS included where it came.
+        finished: whether it ended by itself; False: it hit the length limit.
+    """
+
+    text: str
+    ids: tuple[int, ...]
+    finished: bool
+
+
+class Scorer(Protocol):
+    """Judges answers.
+
+    Attributes:
+        name: what tables call it.
+    """
+
+    name: str
+
+    def __call__(self, prompts: Sequence[Dialogue], completions: Sequence[Completion]) -> list[float]:
+        """One finite score for each pair; higher is better."""
+
+
+@runtime_checkable
+class ScorerWithParts(Protocol):
+    """A scorer whose score is made of parts that are worth seeing by themselves."""
+
+    name: str
+
+    def with_parts(
+        self, prompts: Sequence[Dialogue], completions: Sequence[Completion]
+    ) -> tuple[list[float], dict[str, list[float]]]:
+        """The scores as `__call__` gives them, and each part by its name, one value a pair."""
+
+
+def checked_scores(scorer: str, values: Iterable[float], rows: int) -> list[float]:
+    """The scores as plain floats, proven to be one finite number a row.
+
+    Args:
+        scorer: what the error calls the source of the scores.
+        values: numbers, or zero-dimensional tensors or arrays.
+        rows: how many scores there must be.
+
+    Raises:
+        DataError: another number of scores, not a number, or not finite.
+    """
+    scores: list[float] = []
+    for row, value in enumerate(values):
+        if isinstance(value, str | bytes):
+            raise DataError(f"{scorer} gave the text {value!r} as the score of row {row}; it must be a number")
+        try:
+            scores.append(float(value))
+        except (TypeError, ValueError) as error:
+            kind = type(value).__name__
+            raise DataError(f"{scorer} gave a {kind} as the score of row {row}; it must be one number") from error
+    if len(scores) != rows:
+        raise DataError(f"{scorer} gave {len(scores)} scores for {rows} rows; it must give one for each")
+    for row, score in enumerate(scores):
+        if not math.isfinite(score):
+            raise DataError(f"{scorer} gave the score {score} for row {row}; scores must be finite")
+    return scores

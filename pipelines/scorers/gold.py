@@ -1,0 +1,35 @@
+"""The gold scorer of a self-made task: it knows the truth, so it judges and never trains."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pipelines.scorers.base import Completion, Dialogue, Progress, checked_scores
+from pipelines.tasks import Task
+
+GOLD = "gold"
+
+
+class GoldScorer:
+    """Adapts `Task.gold`; its parts are the task's attributes, each in [0, 1]."""
+
+    def __init__(self, name: str, task: Task, *, progress: Progress | None = None) -> None:
+        self.name = name
+        self._task = task
+        self._progress = progress
+
+    def __call__(self, prompts: Sequence[Dialogue], completions: Sequence[Completion]) -> list[float]:
+        """The task's hidden utility of each answer."""
+        return self.with_parts(prompts, completions)[0]
+
+    def with_parts(
+        self, prompts: Sequence[Dialogue], completions: Sequence[Completion]
+    ) -> tuple[list[float], dict[str, list[float]]]:
+        """The utility, and each attribute by its name."""
+        found = [
+            self._task.gold(prompt, completion.text) for prompt, completion in zip(prompts, completions, strict=True)
+        ]
+        if self._progress is not None:
+            self._progress(len(found))
+        parts = {name: [row[name] for row in found] for name in self._task.attributes}
+        return checked_scores(f"the gold scorer {self.name}", (row[GOLD] for row in found), len(prompts)), parts

@@ -1,0 +1,29 @@
+"""Self-made tasks: a generator of data, simulated annotators and a gold scorer that knows the truth.
+
+To the rest of the program a task is one more source of rows and its gold one more scorer.
+"""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+
+from pipelines.errors import UsageError
+from pipelines.tasks.base import AnnotatorPool, Probe, Task
+from pipelines.tasks.support import Support
+
+__all__ = ["AnnotatorPool", "Probe", "Task", "load_task"]
+
+_TASKS: dict[str, type[Task]] = {"support": Support}
+
+
+def load_task(name: str) -> Task:
+    """The task of that name.
+
+    Raises:
+        UsageError: there is none; the hint gives the nearest name.
+    """
+    if name in _TASKS:
+        return _TASKS[name]()
+    nearest = get_close_matches(name, _TASKS, n=1)
+    hint = f"did you mean {nearest[0]!r}?" if nearest else f"the tasks are: {', '.join(sorted(_TASKS))}"
+    raise UsageError(f"there is no task named {name!r}", hint=hint)

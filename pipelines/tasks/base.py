@@ -1,0 +1,83 @@
+"""What a self-made task is: a source of rows whose true quality can be computed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from pipelines.data.rows import Comparison, Demonstration, Message, Prompt
+
+
+@dataclass(frozen=True)
+class AnnotatorPool:
+    """Who labels the comparisons.
+
+    Args:
+        annotators: how many people there are, at least 1; each labels about the same number of pairs.
+        noise: standard deviation of the slip of a single judgement, in points of gold (0 to 1). 0 never slips.
+        bias: how far one person's taste is from the common one. 0 means that all weigh the attributes alike; with .3
+            a person's weights are typically off by a third.
+    """
+
+    annotators: int
+    noise: float
+    bias: float
+
+    def __post_init__(self) -> None:
+        if self.annotators < 1:
+            raise ValueError(f"a pool needs at least one annotator, not {self.annotators}")
+        if self.noise < 0 or self.bias < 0:
+            raise ValueError(f"noise and bias cannot be negative: {self.noise}, {self.bias}")
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Two answers to one prompt that differ in one respect only: a unit test for a reward model.
+
+    Args:
+        prompt: the dialogue to be answered.
+        good: an answer with nothing wrong.
+        spoiled: the same answer, word for word, with one respect made worse.
+        attribute: which one.
+    """
+
+    prompt: tuple[Message, ...]
+    good: str
+    spoiled: str
+    attribute: str
+
+
+class Task(Protocol):
+    """A generator of data and the scorer that knows the truth about it.
+
+    Every stream is a function of its seed alone: the same seed gives the same rows on any machine, and the streams of
+    one seed are independent of one another.
+    """
+
+    @property
+    def name(self) -> str:
+        """The name `load_task` knows it by."""
+
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """The attributes `gold` reports."""
+
+    @property
+    def probe_attributes(self) -> tuple[str, ...]:
+        """The respects that `probes` spoil, in turn."""
+
+    def demonstrations(self, n: int, seed: int) -> Iterator[Demonstration]:
+        """``n`` dialogues of mixed quality to imitate."""
+
+    def comparisons(self, n: int, seed: int, pool: AnnotatorPool) -> Iterator[Comparison]:
+        """``n`` labeled pairs."""
+
+    def prompts(self, n: int, seed: int) -> Iterator[Prompt]:
+        """``n`` distinct prompts."""
+
+    def gold(self, prompt: Sequence[Message], completion: str) -> dict[str, float]:
+        """The true quality under ``"gold"`` and each attribute by its name, all in [0, 1]."""
+
+    def probes(self, n: int, seed: int) -> Iterator[Probe]:
+        """``n`` probes, the attributes taking turns."""

@@ -1,0 +1,184 @@
+"""`rlhf sft | reward | ppo | eval | all`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import typer
+
+from pipelines import chain
+from pipelines.config import Config
+from pipelines.errors import UsageError
+from pipelines.rundir import RunDir
+from pipelines.stage import Stage
+from rlhf_cli import options, settings
+from rlhf_cli.children import ChildLauncher, is_child
+from rlhf_cli.commands import plan
+from rlhf_cli.console import ConsoleReporter, print_json
+from rlhf_cli.logs import log_to
+
+LIBRARY_DEFAULTS = {
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+}
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How a command speaks."""
+
+    dry_run: bool = False
+    json: bool = False
+    verbose: bool = False
+    quiet: bool = False
+
+
+def stage_command(name: str) -> Callable[..., None]:
+    """The command that runs the stage `name` and the data stages before it."""
+
+    def command(
+        config: options.Config = None,
+        run_dir: options.Dir = None,
+        sets: options.Sets = None,
+        model: options.Model = None,
+        reward_model: options.RewardModel = None,
+        dataset: options.Dataset = None,
+        force: options.Force = False,
+        dry_run: options.DryRun = False,
+        json: options.Json = False,
+        verbose: options.Verbose = False,
+        quiet: options.Quiet = False,
+    ) -> None:
+        flags = settings.named_flags(name, model=model, reward_model=reward_model, dataset=dataset)
+        resolved, run = settings.resolve(config, run_dir, sets or (), flags)
+        run_one(name, resolved, run, force=force, manner=Manner(dry_run, json, verbose, quiet))
+
+    return command
+
+
+def all_command(
+    config: options.Config = None,
+    run_dir: options.Dir = None,
+    sets: options.Sets = None,
+    model: options.Model = None,
+    reward_model: options.RewardModel = None,
+    dataset: options.Dataset = None,
+    first: options.From = None,
+    last: options.Until = None,
+    force: options.ForceStages = None,
+    dry_run: options.DryRun = False,
+    json: options.Json = False,
+    verbose: options.Verbose = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Run the whole chain: data, SFT, reward model, PPO, evaluation. What is complete is skipped."""
+    flags = settings.named_flags("all", model=model, reward_model=reward_model, dataset=dataset)
+    resolved, run = settings.resolve(config, run_dir, sets or (), flags)
+    run_all(resolved, run, first=first, last=last, force=force or (), manner=Manner(dry_run, json, verbose, quiet))
+
+
+def run_one(name: str, config: Config, run_dir: RunDir, *, force: bool, manner: Manner) -> None:
+    """Run one stage in this process."""
+    # The parent has run the data stages already.
+    stages = chain.named(name) if is_child() else chain.with_data_of(name, config)
+    if not stages[-1].enabled(config):
+        raise UsageError(
+            f"stage {name} is switched off by the configuration", hint=f"switch it on: --set {name}.enabled=true"
+        )
+    forced = (name,) if force else ()
+    if manner.dry_run:
+        plan.show(stages, config, run_dir, force=forced, as_json=manner.json)
+        return
+    outcome = _run(stages, config, run_dir, force=forced, manner=manner, isolated=False)[-1]
+    if manner.json:
+        print_json(plan.outcome_entry(outcome, run_dir))
+
+
+def run_all(
+    config: Config, run_dir: RunDir, *, first: str | None, last: str | None, force: Sequence[str], manner: Manner
+) -> None:
+    """Run the chain, every heavy stage in a process of its own, and show the final table."""
+    stages = chain.select(first, last)
+    if manner.dry_run:
+        plan.show(stages, config, run_dir, force=force, as_json=manner.json)
+        return
+    outcomes = _run(stages, config, run_dir, force=force, manner=manner, isolated=True)
+    if manner.json:
+        entries = [plan.outcome_entry(outcome, run_dir) for outcome in outcomes]
+        print_json({"run_dir": str(run_dir.root), "stages": entries})
+        return
+    table = run_dir.stage("eval") / "table.txt"
+    if any(outcome.stage == "eval" for outcome in outcomes) and table.is_file():
+        print(table.read_text(encoding="utf-8").rstrip())
+    if not manner.quiet:
+        print(f"the run is in {run_dir.root}", file=sys.stderr)
+
+
+def _run(
+    stages: Sequence[Stage],
+    config: Config,
+    run_dir: RunDir,
+    *,
+    force: Sequence[str],
+    manner: Manner,
+    isolated: bool,
+) -> list[chain.Outcome]:
+    for variable, value in LIBRARY_DEFAULTS.items():
+        os.environ.setdefault(variable, value)
+    launcher = ChildLauncher(run_dir.root, verbose=manner.verbose, quiet=manner.quiet) if isolated else None
+    reporter = ConsoleReporter(quiet=manner.quiet)
+    run_dir.create()
+    # stdout is for data: what a library prints goes to stderr.
+    with (
+        run_dir.lock(),
+        log_to(run_dir.log_path, verbose=manner.verbose),
+        contextlib.redirect_stdout(sys.stderr),
+    ):
+        return chain.run_chain(stages, config, run_dir, reporter, force=force, launcher=launcher)
+
+
+_ABOUT = {
+    "sft": "Fine-tune the base model on demonstrations.",
+    "reward": "Train the reward model on comparisons, from the SFT model.",
+    "ppo": "Optimize the policy against the reward with PPO.",
+    "eval": "Compare base, SFT and PPO on held-out prompts.",
+}
+_EXAMPLES = {
+    "sft": (
+        "rlhf sft --config my.yaml",
+        "rlhf sft --config my.yaml --model gpt2 --dataset chats.jsonl",
+        "rlhf sft --run-dir runs/my --set sft.num_train_epochs=2 --force",
+    ),
+    "reward": (
+        "rlhf reward --run-dir runs/my",
+        "rlhf reward --config my.yaml --dataset comparisons.jsonl",
+        "rlhf reward --run-dir runs/my --set reward.learning_rate=1e-4 --force",
+    ),
+    "ppo": (
+        "rlhf ppo --run-dir runs/my",
+        "rlhf ppo --run-dir runs/my --set ppo.kl_coef=0.1 --force",
+        "rlhf ppo --config my.yaml --reward-model ./classifier --dry-run",
+    ),
+    "eval": (
+        "rlhf eval --run-dir runs/my",
+        "rlhf eval --run-dir runs/my --set eval.num_prompts=500 --force",
+        "rlhf eval --run-dir runs/my --json",
+    ),
+    "all": (
+        "rlhf all --config configs/quickstart.yaml",
+        "rlhf all --config my.yaml --model gpt2 --dataset comparisons.jsonl",
+        "rlhf all --run-dir runs/my --from reward --force reward",
+    ),
+}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the stage commands."""
+    for name, about in _ABOUT.items():
+        app.command(name, help=about, epilog=options.examples(*_EXAMPLES[name]))(stage_command(name))
+    app.command("all", epilog=options.examples(*_EXAMPLES["all"]))(all_command)

@@ -1,0 +1,70 @@
+"""`rlhf status`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from pipelines import chain
+from pipelines.errors import ArtifactError, UsageError
+from rlhf_cli import options, settings
+from rlhf_cli.console import harmless, print_json, seconds_text, styled
+
+_STYLES = {"complete": "32", "stale": "33", "partial": "33", "damaged": "1;31", "missing": "2", "off": "2"}
+Verify = Annotated[bool, typer.Option("--verify", help="Read and hash every file, not only its size and time.")]
+
+
+def status(
+    run_dir: options.Dir = None,
+    config: options.Config = None,
+    sets: options.Sets = None,
+    verify: Verify = False,
+    json: options.Json = False,
+) -> None:
+    """Say what of a run is complete, partial, stale, damaged or missing, and why.
+
+    With --config or --set the run is compared with other settings than its own. Exit code 6 where something is
+    damaged.
+    """
+    if config is None:
+        run_dir = settings.find_run(run_dir)
+    resolved, run = settings.resolve(config, run_dir, sets or ())
+    if not run.root.is_dir():
+        raise UsageError("there is no run directory here", where=str(run.root))
+    entries = chain.status_of(resolved, run, verify=verify)
+    holder = run.holder()
+    if json:
+        print_json({"run_dir": str(run.root), "held_by": holder, "stages": entries})
+    else:
+        print(run.root)
+        if holder is not None:
+            print(f"  process {holder['pid']} works on it since {holder['since']}")
+        for entry in entries:
+            _print_entry(entry)
+    if any(entry["state"] == "damaged" for entry in entries):
+        raise typer.Exit(ArtifactError.exit_code)
+
+
+def _print_entry(entry: dict[str, Any]) -> None:
+    state = entry["state"]
+    shown = styled(f"{state:9}", _STYLES[state], sys.stdout)
+    if state == "complete":
+        remark = seconds_text(entry["wall_seconds"])
+    else:
+        remark = harmless(entry["reason"])
+    print(f"  {entry['stage']:20} {shown} {remark}")
+    for line in entry["differences"]:
+        print(f"{'':33}{harmless(line)}")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(
+        epilog=options.examples(
+            "rlhf status --run-dir runs/quickstart",
+            "rlhf status --run-dir runs/my --verify",
+            "rlhf status --run-dir runs/my --set ppo.kl_coef=0.1 --json",
+        )
+    )(status)

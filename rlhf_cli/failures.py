@@ -1,0 +1,109 @@
+"""From an exception to an exit code and to words that help."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from pipelines.errors import DiskError, EnvironmentProblem, HubError, RlhfError
+from pipelines.rundir import disk_error
+from rlhf_cli.console import harmless, print_json, styled
+from rlhf_cli.logs import log_of
+
+MEMORY_HINT = (
+    "lower ppo.rollout_forward_batch_size and the stage's per_device_train_batch_size; set gradient_checkpointing: "
+    "true; shorten max_length or ppo.response_length (model.use_peft and model.load_in_4bit save most)"
+)
+GO_ON = "complete stages are kept; the same command goes on from there"
+_HUB_ERRORS = {
+    "HfHubHTTPError",
+    "RepositoryNotFoundError",
+    "GatedRepoError",
+    "LocalEntryNotFoundError",
+    "OfflineModeIsEnabled",
+    "ConnectError",
+    "ConnectTimeout",
+    "ReadTimeout",
+}
+
+
+class Terminated(SystemExit):
+    """SIGTERM arrived; passes through `finally` like any exception."""
+
+    def __init__(self) -> None:
+        super().__init__(143)
+
+
+def describe(error: BaseException) -> dict[str, Any]:
+    """The error as ``--json`` prints it: code, exit, message, where, hint."""
+    if isinstance(error, Terminated):
+        return _entry("terminated", 143, "terminated by SIGTERM", hint=GO_ON)
+    if isinstance(error, KeyboardInterrupt):
+        return _entry("interrupted", 130, "interrupted", hint=GO_ON)
+    if isinstance(error, typer.TyperException):
+        command = getattr(getattr(error, "ctx", None), "command_path", "rlhf")
+        return _entry("usage", error.exit_code, error.format_message(), hint=f"see {command} --help")
+    known = error if isinstance(error, RlhfError) else _recognized(error)
+    if known is not None:
+        return known.as_dict()
+    log = log_of(error)
+    where = f"the traceback is in {log}" if log else "run it again with -v to see the traceback"
+    return _entry("bug", 1, f"this is a bug: {type(error).__name__}: {error}", hint=f"{where}; please report it")
+
+
+def render(entry: dict[str, Any], error: BaseException, *, as_json: bool, verbose: bool) -> None:
+    """Show the error once: as JSON on stdout, or as words on stderr."""
+    if verbose:
+        traceback.print_exception(error)
+    if as_json:
+        print_json({"error": entry})
+        return
+    print(f"{styled('error:', '1;31', sys.stderr)} {harmless(str(entry['message']))}", file=sys.stderr)
+    for label in ("where", "hint"):
+        if entry[label]:
+            print(f"  {label}: {harmless(str(entry[label]))}", file=sys.stderr)
+
+
+def _entry(code: str, exit_code: int, message: str, *, hint: str | None = None) -> dict[str, Any]:
+    return {"code": code, "exit": exit_code, "message": message, "where": None, "hint": hint}
+
+
+def _recognized(error: BaseException) -> RlhfError | None:
+    """What an exception of a library amounts to; known by name, because the library may not be imported here."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return EnvironmentProblem(f"out of memory: {_first_line(error)}", hint=MEMORY_HINT)
+    if isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate" in str(error):
+        return EnvironmentProblem("out of memory", hint=MEMORY_HINT)
+    if isinstance(error, ModuleNotFoundError) and error.name and error.name.split(".")[0] not in _OWN:
+        return EnvironmentProblem(f"the package {error.name} is missing", hint=f"pip install {error.name}")
+    for cause in _causes(error):
+        if _HUB_ERRORS.intersection(kind.__name__ for kind in type(cause).__mro__):
+            return HubError(
+                f"the hub could not be reached or refused: {_first_line(error)}",
+                hint="check the name, the network and `hf auth login`; HF_HUB_OFFLINE=1 forbids the network",
+            )
+    if isinstance(error, Exception):
+        mapped: DiskError | None = disk_error(error, Path.cwd())
+        return mapped
+    return None
+
+
+_OWN = ("pipelines", "rlhf_cli")
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    seen: BaseException | None = error
+    for _ in range(10):
+        if seen is None:
+            return
+        yield seen
+        seen = seen.__cause__ or seen.__context__

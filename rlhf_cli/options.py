@@ -1,0 +1,48 @@
+"""The options that several commands share, and the help that they show."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Config = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", metavar="FILE", help="YAML file; may be left out on an existing run directory."),
+]
+Dir = Annotated[
+    Path | None,
+    typer.Option("--run-dir", "--output-dir", metavar="DIR", help="Run directory. Default: runs/<name of the file>."),
+]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override one value, e.g. ppo.kl_coef=0.1. Repeatable."),
+]
+Model = Annotated[
+    str | None,
+    typer.Option("--model", "--model-name-or-path", metavar="NAME", help="Base model: hub id or directory."),
+]
+RewardModel = Annotated[
+    str | None,
+    typer.Option(
+        "--reward-model", metavar="NAME", help="Outside reward model or classifier; the reward stage is left out."
+    ),
+]
+Dataset = Annotated[Path | None, typer.Option("--dataset", metavar="FILE", help="Data file that the stage reads.")]
+Force = Annotated[bool, typer.Option("--force", help="Run again what is complete, or was made with other settings.")]
+ForceStages = Annotated[
+    list[str] | None,
+    typer.Option("--force", metavar="STAGE", help="Run this stage again, and what follows from it. Repeatable."),
+]
+From = Annotated[str | None, typer.Option("--from", metavar="STAGE", help="First stage: data, sft, reward, ppo, eval.")]
+Until = Annotated[str | None, typer.Option("--until", metavar="STAGE", help="Last stage.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would run and why; write nothing.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, also for errors.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show log lines, and the traceback of an error.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings, errors and results.")]
+
+
+def examples(*lines: str) -> str:
+    """An epilog that keeps its lines as they are."""
+    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)

@@ -1,0 +1,87 @@
+"""From options to one configuration and one run directory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pipelines.config import Config, load_config
+from pipelines.errors import UsageError
+from pipelines.rundir import RunDir
+
+_DATA_OF = {
+    "sft": ("demonstrations",),
+    "reward": ("comparisons",),
+    "ppo": ("prompts",),
+    "eval": ("prompts",),
+    "all": ("demonstrations", "comparisons", "prompts"),
+}
+
+
+def named_flags(
+    command: str, *, model: str | None = None, reward_model: str | None = None, dataset: Path | None = None
+) -> dict[str, Any]:
+    """What the named options set, by dotted key."""
+    flags: dict[str, Any] = {}
+    if model is not None:
+        flags |= {"model.name_or_path": model, "model.init": "pretrained"}
+    if reward_model is not None:
+        flags |= {"ppo.reward": {"kind": "classifier", "path": reward_model}, "reward.enabled": False}
+    if dataset is not None:
+        flags |= {f"data.{kind}": [{"path": str(dataset)}] for kind in _DATA_OF[command]}
+        flags["data.task"] = None
+    return flags
+
+
+def resolve(
+    config_path: Path | None, run_dir: Path | None, sets: Sequence[str] = (), flags: dict[str, Any] | None = None
+) -> tuple[Config, RunDir]:
+    """Load the configuration and find the run directory.
+
+    Raises:
+        UsageError: there is no configuration to be found, or it is wrong.
+    """
+    if config_path is None:
+        if run_dir is None:
+            raise UsageError(
+                "neither a configuration nor a run directory is named",
+                hint="give --config FILE (`rlhf init` writes one to start from) or --run-dir DIR of an existing run",
+            )
+        recorded = RunDir(run_dir).config_path
+        if recorded.is_file():
+            return load_config(recorded, sets, flags), RunDir(run_dir)
+        if "model.name_or_path" in (flags or {}):  # Enough to go by: the rest has defaults.
+            return load_config(None, sets, flags), RunDir(run_dir)
+        raise UsageError(
+            "this directory holds no run yet",
+            where=str(recorded),
+            hint="give --config FILE to begin one; `rlhf init` writes a file to start from",
+        )
+    config = load_config(config_path, sets, flags)
+    if run_dir is None:
+        run_dir = _own_run(config_path) or Path(config.run.dir or Path("runs") / config_path.stem)
+    return config, RunDir(run_dir)
+
+
+def find_run(run_dir: Path | None) -> Path:
+    """The run directory that is meant where none is named: the only one below ``runs/``.
+
+    Raises:
+        UsageError: there is none, or more than one.
+    """
+    if run_dir is not None:
+        return run_dir
+    found = sorted(path.parent for path in Path("runs").glob("*/config.yaml"))
+    if len(found) == 1:
+        return found[0]
+    raise UsageError(
+        f"{len(found)} runs lie below runs/: {', '.join(map(str, found))}" if found else "there is no run below runs/",
+        hint="name one with --run-dir",
+    )
+
+
+def _own_run(config_path: Path) -> Path | None:
+    """The run whose recorded configuration this is: a moved or copied run is meant itself, not its origin."""
+    directory = config_path.parent
+    return directory if config_path.name == "config.yaml" and (directory / "events.jsonl").exists() else None

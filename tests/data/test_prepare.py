@@ -1,0 +1,216 @@
+"""The data stages: what they count, what they write, and what they refuse."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.config import Config
+from pipelines.data import prepare
+from pipelines.data.canonical import read_rows, write_rows
+from pipelines.data.prepare import comparisons, demonstrations, effective_sources, prompts
+from pipelines.data.rows import Comparison, Demonstration, Message, Prompt
+from pipelines.data.split import is_held_out
+from pipelines.errors import ArtifactError, DataError, UsageError
+from pipelines.progress import SilentReporter
+from pipelines.stage import StageContext
+
+
+class Recorder(SilentReporter):
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
+
+
+def context(out: Path, **data: Any) -> StageContext:
+    out.mkdir(exist_ok=True)
+    return StageContext(Config.model_validate({"data": data}), out, {}, Recorder())
+
+
+def jsonl(path: Path, rows: list[Any]) -> str:
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+    return str(path)
+
+
+def pairs(n: int) -> list[dict[str, str]]:
+    return [{"prompt": f"Question {i}?", "chosen": f"Yes {i}", "rejected": f"No {i}"} for i in range(n)]
+
+
+def test_comparisons_are_read_cleaned_and_split(tmp_path: Path) -> None:
+    rows = pairs(100)
+    equal = {"prompt": "Same?", "chosen": "One ", "rejected": " One"}
+    other_annotator = {**rows[1], "annotator": "ann"}
+    source = jsonl(tmp_path / "a.jsonl", [*rows, rows[0], equal, other_annotator])
+    ctx = context(tmp_path / "out", comparisons=source, eval_fraction=0.2)
+    metrics = comparisons(ctx)
+    train = list(read_rows(ctx.out / "train.jsonl", Comparison))
+    heldout = list(read_rows(ctx.out / "heldout.jsonl", Comparison))
+    assert all(is_held_out(row.prompt, 0.2) for row in heldout)
+    assert not any(is_held_out(row.prompt, 0.2) for row in train)
+    assert sorted(row.chosen for row in train + heldout) == sorted(f"Yes {i}" for i in [*range(100), 1])
+    assert metrics == {
+        "rows_read": 103,
+        "train": len(train),
+        "heldout": len(heldout),
+        "train_prompts": len({row.prompt for row in train}),
+        "heldout_prompts": len({row.prompt for row in heldout}),
+        "duplicates": 1,
+        "equal_pairs": 1,
+        "bad": 0,
+        "sources": [{"path": source, "format": "preference", "rows_read": 103, "bad": 0}],
+    }
+    assert sorted(path.name for path in ctx.out.iterdir()) == ["heldout.jsonl", "train.jsonl"]
+
+
+def test_one_file_serves_all_kinds_and_no_prompt_changes_sides(tmp_path: Path) -> None:
+    source = jsonl(tmp_path / "a.jsonl", [*pairs(60), {"prompt": "Question 0?", "chosen": "Maybe", "rejected": "No"}])
+    sides: dict[str, list[set[str]]] = {"train": [], "heldout": []}
+    for stage, kind in ((demonstrations, Demonstration), (comparisons, Comparison), (prompts, Prompt)):
+        ctx = context(tmp_path / stage.__name__, comparisons=source)
+        metrics = stage(ctx)
+        for side, found in sides.items():
+            rows = list(read_rows(ctx.out / f"{side}.jsonl", kind))
+            found.append({(row.messages if kind is Demonstration else row.prompt)[0].content for row in rows})
+        assert metrics["duplicates"] == (1 if kind is Prompt else 0)
+    assert sides["train"][0] == sides["train"][1] == sides["train"][2]
+    assert sides["heldout"][0] == sides["heldout"][1] == sides["heldout"][2]
+    assert not sides["train"][0] & sides["heldout"][0]
+
+
+def test_fallbacks_between_kinds() -> None:
+    def paths(kind: str, **data: Any) -> list[str]:
+        return [source.path for source in effective_sources(Config.model_validate({"data": data}), kind)]  # type: ignore
+
+    assert paths("prompts", prompts="p.txt", comparisons="c.json") == ["p.txt"]
+    assert paths("prompts", comparisons=["c.json", "d.json"], demonstrations="e.json") == ["c.json", "d.json"]
+    assert paths("prompts", demonstrations="e.json") == ["e.json"]
+    assert paths("demonstrations", comparisons="c.json") == ["c.json"]
+    assert paths("comparisons", task={}) == []
+    with pytest.raises(UsageError) as caught:
+        paths("comparisons", demonstrations="e.json")
+    assert "data.comparisons" in str(caught.value.hint)
+
+
+BAD_ROWS = [
+    *pairs(40),
+    {"prompt": "a", "chosen": None, "rejected": "b"},
+    {"prompt": "a", "chosen": "b"},
+    '{"prompt": "a", ',
+    *({"prompt": "a", "chosen": 1, "rejected": "b"} for _ in range(30)),
+]
+
+
+def test_bad_rows_fail_with_places_and_counts(tmp_path: Path) -> None:
+    source = jsonl(tmp_path / "a.jsonl", BAD_ROWS)
+    with pytest.raises(DataError) as caught:
+        comparisons(context(tmp_path / "out", comparisons=source))
+    assert caught.value.where == f"{source}:41"
+    lines = caught.value.message.splitlines()
+    assert lines[0] == "33 of 73 rows are bad:"
+    assert lines[1] == f"  {source}:41: chosen: must be text, not null"
+    assert lines[2] == f"  {source}:42: rejected: missing"
+    assert lines[3].startswith(f"  {source}:43: not valid JSON (column 17")
+    assert lines[21] == "  ... and 13 more"
+    assert lines[22].startswith("by kind: 30 x chosen: must be text, not a number; 1 x ")
+    assert "on_bad_row" in str(caught.value.hint)
+
+
+def test_bad_rows_are_dropped_and_listed(tmp_path: Path) -> None:
+    source = jsonl(tmp_path / "a.jsonl", [*BAD_ROWS, '{"prompt": "\\ud800"}'])
+    ctx = context(tmp_path / "out", comparisons=source, on_bad_row="drop")
+    metrics = comparisons(ctx)
+    assert (metrics["bad"], metrics["train"] + metrics["heldout"]) == (34, 40)
+    rejects = [json.loads(line) for line in (ctx.out / "rejects.jsonl").read_text().splitlines()]
+    assert len(rejects) == 34
+    assert rejects[0] == {
+        "place": f"{source}:41",
+        "field": "chosen",
+        "reason": "must be text, not null",
+        "detail": "",
+        "text": '{"prompt": "a", "chosen": null, "rejected": "b"}',
+    }
+    assert isinstance(ctx.reporter, Recorder)
+    assert "34 of 74" in ctx.reporter.warnings[0]
+
+
+def test_limit_and_several_sources(tmp_path: Path) -> None:
+    first = jsonl(tmp_path / "a.jsonl", pairs(30))
+    second = tmp_path / "b.txt"
+    second.write_text("".join(f"Line {i}\n" for i in range(30)))
+    ctx = context(tmp_path / "out", prompts=[{"path": first, "limit": 25}, str(second)])
+    metrics = prompts(ctx)
+    assert [(s["format"], s["rows_read"]) for s in metrics["sources"]] == [("preference", 25), ("prompt", 30)]
+
+
+@pytest.mark.parametrize("fraction", [0.001, 0.999])
+def test_a_side_without_prompts_is_refused_with_a_fraction_that_works(tmp_path: Path, fraction: float) -> None:
+    source = jsonl(tmp_path / "a.jsonl", pairs(4))
+    with pytest.raises(DataError) as caught:
+        prompts(context(tmp_path / "out", comparisons=source, eval_fraction=fraction))
+    suggested = float(str(caught.value.hint).split()[3])
+    metrics = prompts(context(tmp_path / "out", comparisons=source, eval_fraction=suggested))
+    assert metrics["train"] > 0 < metrics["heldout"]
+
+
+def test_one_prompt_or_no_rows_are_refused(tmp_path: Path) -> None:
+    one = jsonl(tmp_path / "a.jsonl", [{**pairs(1)[0], "rejected": text} for text in "abc"])
+    with pytest.raises(DataError, match="same prompt"):
+        comparisons(context(tmp_path / "out", comparisons=one))
+    equal = jsonl(tmp_path / "b.jsonl", [{"prompt": "a", "chosen": "b", "rejected": "b"}])
+    with pytest.raises(DataError, match="no comparisons are left of 1 rows read"):
+        comparisons(context(tmp_path / "out", comparisons=equal))
+
+
+def test_a_task_makes_its_rows_and_marks_the_simulated_ones(tmp_path: Path) -> None:
+    data = {"task": {"demonstrations": 60, "comparisons": 50, "prompts": 40}}
+    for stage, count in ((demonstrations, 60), (comparisons, 50), (prompts, 40)):
+        ctx = context(tmp_path / stage.__name__, **data)
+        metrics = stage(ctx)
+        assert metrics["rows_read"] == count
+        assert ("simulated" in ctx.notes) is (stage is comparisons)
+    assert metrics["train"] + metrics["heldout"] == 40
+
+
+def test_a_big_file_shows_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prepare, "_BIG_FILE", 1000)
+    monkeypatch.setattr(prepare, "_MEGABYTE", 1000)
+    advanced: list[int] = []
+
+    class Task:
+        def advance(self, steps: int = 1, **fields: float) -> None:
+            advanced.append(steps)
+
+    class Shown(SilentReporter):
+        def task(self, label: str, total: int) -> Any:
+            import contextlib
+
+            assert "a.jsonl" in label
+            self.total = total
+            return contextlib.nullcontext(Task())
+
+    reporter = Shown()
+    source = jsonl(tmp_path / "a.jsonl", pairs(100))
+    ctx = context(tmp_path / "out", comparisons=source)
+    comparisons(StageContext(ctx.config, ctx.out, {}, reporter))
+    assert reporter.total - 1 <= sum(advanced) <= reporter.total
+
+
+def test_canonical_rows_survive_the_disk(tmp_path: Path) -> None:
+    rows = [
+        Comparison(
+            prompt=(Message(role="user", content="a\u2028b\n😀"),), chosen=" x", rejected="y", margin=1, source="z"
+        ),
+        Comparison(prompt=(Message(role="user", content="c"),), chosen="x", rejected="y"),
+    ]
+    path = tmp_path / "rows.jsonl"
+    assert write_rows(path, rows) == 2
+    assert list(read_rows(path, Comparison)) == rows
+    with pytest.raises(ArtifactError, match="not a prompt"):
+        list(read_rows(path, Prompt))
+    with pytest.raises(ArtifactError):
+        list(read_rows(tmp_path / "none.jsonl", Prompt))

@@ -1,0 +1,142 @@
+"""Files with something wrong in them: the place and the reason, never a traceback."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.data import sources
+from pipelines.data.sources import read_records
+from pipelines.errors import DataError
+
+GOOD = b'{"prompt": "a"}'
+
+
+def write(tmp_path: Path, name: str, content: bytes) -> Path:
+    path = tmp_path / name
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("a.jsonl", GOOD + b"\n" + GOOD + b"\n", [("1", {"prompt": "a"}), ("2", {"prompt": "a"})]),
+        ("a.jsonl", b"\xef\xbb\xbf" + GOOD, [("1", {"prompt": "a"})]),
+        ("a.jsonl", b"\r\n" + GOOD + b"\r\n \n\n", [("2", {"prompt": "a"})]),
+        ("a.jsonl", '{"prompt": "\u2028\x85 ok"}'.encode(), [("1", {"prompt": "\u2028\x85 ok"})]),
+        ("a.json", b"\xef\xbb\xbf [ " + GOOD + b",\r\n" + GOOD + b"]\n", [("row 1", {"prompt": "a"})] * 2),
+        ("a.JSON", b"[" + GOOD + b"]", [("row 1", {"prompt": "a"})]),
+        ("a.txt", b"\xef\xbb\xbfone \r\n\r\n\xc3\xa9t\xc3\xa9", [("1", {"prompt": "one "}), ("3", {"prompt": "été"})]),
+    ],
+)
+def test_good_files(tmp_path: Path, name: str, content: bytes, expected: list[tuple[str, Any]]) -> None:
+    path = write(tmp_path, name, content)
+    records = list(read_records(path))
+    assert [record.row for record in records] == [row for _, row in expected]
+    assert records[0].place == f"{path}:{expected[0][0]}"
+    assert all(record.fault is None for record in records)
+
+
+ROW_FAULTS = [
+    (b'{"prompt": "a"', "not valid JSON (column 15: Expecting ',' delimiter)"),
+    (b"{'prompt': 'a'}", "not valid JSON (column 2: "),
+    (b'{"prompt": "a", "prompt": "b"}', "prompt: the key stands twice"),
+    (b'{"prompt": "a", "x": {"y": 1, "y": 2}}', "y: the key stands twice"),
+    (b'{"prompt": "a", "margin": NaN}', "margin: NaN or infinity is not a number in JSON"),
+    (b'{"prompt": "a", "x": [1, -Infinity]}', "x[1]: NaN or infinity"),
+    (b'{"prompt": "a", "x": 1e999}', "x: NaN or infinity"),
+    (b'{"prompt": "a\\u0000b"}', "prompt: NUL character"),
+    (b'{"prompt": "a\x00b"}', "NUL character"),
+    (b'{"prompt": [{"content": "\\ud83d"}]}', "prompt[0].content: half a surrogate pair"),
+    (b'{"\\udc00": 1}', "half a surrogate pair (broken \\u escape) in a key"),
+    (b'["a"]', "must be an object, not a list"),
+    (b'"a"', "must be an object, not text"),
+    (b"null", "must be an object, not null"),
+    (b'{"prompt": "caf\xe9"}', "not UTF-8 (byte 0xe9 at offset 15)"),
+    (b'{"x": ' + b"[" * 200 + b"]" * 200 + b"}", "nested too deeply"),
+    (b'{"x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "nested too deeply"),
+    (b'{"x": ' + b"1" * 5000 + b"}", "not valid JSON"),
+]
+
+
+@pytest.mark.parametrize(("line", "reason"), ROW_FAULTS)
+def test_a_bad_line_has_a_place_and_the_next_is_read(tmp_path: Path, line: bytes, reason: str) -> None:
+    path = write(tmp_path, "a.jsonl", GOOD + b"\n" + line + b"\n" + GOOD)
+    first, bad, last = read_records(path)
+    assert first.row == last.row == {"prompt": "a"}
+    assert bad.place == f"{path}:2"
+    assert reason in str(bad.fault)
+    assert bad.row == {}
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        (b'{"prompt": "a", "prompt": "b"}', "prompt: the key stands twice"),
+        (b'{"margin": NaN}', "margin: NaN"),
+        (b'{"prompt": "\\u0000"}', "prompt: NUL"),
+        (b"3", "must be an object, not a number"),
+        (b"[" * 200 + b"]" * 200, "must be an object"),
+    ],
+)
+def test_a_bad_row_of_an_array_has_a_place_and_the_next_is_read(tmp_path: Path, row: bytes, reason: str) -> None:
+    path = write(tmp_path, "a.json", b"[" + GOOD + b",\n" + row + b",\n" + GOOD + b"]")
+    _, bad, last = read_records(path)
+    assert bad.place == f"{path}:row 2"
+    assert reason in str(bad.fault)
+    assert last.row == {"prompt": "a"}
+    assert last.fault is None
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "where", "reason"),
+    [
+        ("a.json", b"", "", "no rows"),
+        ("a.json", b" [ ] ", "", "no rows"),
+        ("a.jsonl", b"\n \n", "", "no rows"),
+        ("a.txt", b"", "", "no rows"),
+        ("a.json", GOOD + b"\n" + GOOD, ":1", "must be one array"),
+        ("a.json", b"nonsense", ":1", "must be one array"),
+        ("a.json", b"[" + GOOD + b",\n {]", ":2", "not valid JSON: column 3"),
+        ("a.json", b"[" + GOOD + b"\n" + GOOD + b"]", ":2", "column 1: Expecting ',' or ']'"),
+        ("a.json", b"[" + GOOD, ":1", "Expecting"),
+        ("a.json", b"[" + GOOD + b",]", ":1", "Expecting value"),
+        ("a.json", b"[" + GOOD + b"]\nx", ":2", "after the end"),
+        ("a.json", b"[" * 100_000, ":row 1", "nested too deeply"),
+        ("a.json", b"[\n\xff]", ":2", "not UTF-8 (byte 0xff at offset 2)"),
+        ("a.json", '[{"a": 1}]'.encode("utf-16"), ":1", "UTF-16"),
+        ("a.jsonl", '{"a": 1}'.encode("utf-16"), ":1", "UTF-16"),
+        ("a.xlsx", GOOD, "", "`.xlsx` is unknown; data files end in .json, .jsonl, .txt"),
+        ("a", GOOD, "", "no ending"),
+    ],
+)
+def test_a_file_that_cannot_be_read(tmp_path: Path, name: str, content: bytes, where: str, reason: str) -> None:
+    path = write(tmp_path, name, content)
+    with pytest.raises(DataError) as caught:
+        list(read_records(path))
+    assert reason in caught.value.message
+    assert caught.value.where == f"{path}{where}"
+
+
+def test_missing_file_and_directory(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such data file"):
+        list(read_records(tmp_path / "a.json"))
+    with pytest.raises(DataError, match="directory"):
+        list(read_records(tmp_path))
+
+
+def test_a_line_over_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "MAX_ROW_SIZE", 30)
+    exact = b'{"prompt": "' + b"x" * 16 + b'"}'
+    content = b"\r\n".join([exact, b'{"prompt": "' + b"x" * 200 + b'"}', GOOD])
+    first, long, last = read_records(write(tmp_path, "a.jsonl", content))
+    assert first.row == json.loads(exact)
+    assert "longer" in str(long.fault)
+    assert long.place.endswith(":2")
+    assert (last.place[-1], last.row) == ("3", {"prompt": "a"})
+    records = list(read_records(write(tmp_path, "a.json", b'[{"prompt": "' + b"x" * 200 + b'"}]')))
+    assert "longer" in str(records[0].fault)

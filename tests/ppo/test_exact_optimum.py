@@ -1,0 +1,183 @@
+"""PPO on a task that can be enumerated: the optimum of E[r] - kl_coef * KL is known in closed form.
+
+pi* is proportional to pi_ref * exp(r / beta), J* = beta * log E_ref[exp(r / beta)]. A sign error, a wrong temperature,
+k3 in the reward, a misplaced score or a wrong loss normalization moves what PPO converges to.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+import torch
+from accelerate import Accelerator
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from pipelines.config.ppo import PpoSection
+from pipelines.data.encode import ChatEncoder
+from pipelines.data.rows import Message
+from pipelines.ppo.forward import response_logprobs
+from pipelines.ppo.generation import TransformersEngine
+from pipelines.ppo.rollout import TextReward
+from pipelines.ppo.train import Training
+from pipelines.ppo.types import EncodedPrompt, TokenBatch
+from pipelines.progress import SilentReporter
+from pipelines.scorers.function import FunctionScorer
+from tests.ppo.cast import Kind, cast
+
+LETTERS = ["a", "b", "c", "d", "e", "f", "g"]
+EOS = 7
+LENGTH = 4
+BETA = 0.3
+
+
+def score(prompts: list[list[dict[str, str]]], completions: list[str]) -> list[float]:
+    """One point for an `a` right after a `b`, half a point for ending early."""
+    scores = []
+    for text in completions:
+        words = text.split()
+        scores.append(float(any(x == "b" and y == "a" for x, y in itertools.pairwise(words))) + 0.5 * (len(words) < 4))
+    return scores
+
+
+def tokenizer() -> PreTrainedTokenizerFast:
+    raw = Tokenizer(models.WordLevel({word: i for i, word in enumerate([*LETTERS, "</s>"])}, unk_token="g"))
+    raw.pre_tokenizer = pre_tokenizers.Whitespace()
+    return PreTrainedTokenizerFast(tokenizer_object=raw, eos_token="</s>", pad_token="</s>")
+
+
+def tiny_model(seed: int) -> LlamaForCausalLM:
+    torch.manual_seed(seed)
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=8,
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            max_position_embeddings=16,
+            bos_token_id=None,
+            eos_token_id=EOS,
+            pad_token_id=EOS,
+            initializer_range=0.1,
+        )
+    )
+
+
+def every_response() -> Iterator[list[int]]:
+    """All responses: those that end on EOS within LENGTH, and those that are cut at LENGTH."""
+    for length in range(LENGTH):
+        for words in itertools.product(range(7), repeat=length):
+            yield [*words, EOS]
+    yield from (list(words) for words in itertools.product(range(7), repeat=LENGTH))
+
+
+@dataclass(frozen=True)
+class Enumerated:
+    """Exact figures of a policy against a reference."""
+
+    objective: float
+    kl: float
+    kl_deviation: float
+
+
+class Task:
+    """All responses to one prompt, with their scores."""
+
+    def __init__(self, prompt: list[int], text_of: ChatEncoder) -> None:
+        self.responses = list(every_response())
+        self.batch = TokenBatch.of([prompt] * len(self.responses), self.responses, EOS)
+        self.scores = torch.tensor(score([], [text_of.decode(ids) for ids in self.responses])).double()
+
+    @torch.no_grad()
+    def log_probability(self, model: torch.nn.Module, temperature: float) -> torch.Tensor:
+        logprobs, _ = response_logprobs(model, self.batch, temperature)
+        return torch.where(self.batch.response_mask, logprobs, 0.0).double().sum(-1)
+
+    def best(self, ref: torch.Tensor) -> float:
+        return BETA * float(torch.logsumexp(ref + self.scores / BETA, 0))
+
+    def figures(self, policy: torch.Tensor, ref: torch.Tensor) -> Enumerated:
+        p, ratio = policy.exp(), policy - ref
+        kl = float((p * ratio).sum())
+        return Enumerated(float((p * self.scores).sum()) - BETA * kl, kl, float((p * (ratio - kl) ** 2).sum()) ** 0.5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "temperature", "epochs", "micro_batch"),
+    [("full", 1.0, 4, 64), ("lora", 0.7, 2, 8)],
+)
+def test_ppo_reaches_the_optimum(kind: Kind, temperature: float, epochs: int, micro_batch: int) -> None:
+    words = tokenizer()
+    encoder = ChatEncoder(words)
+    prompt = EncodedPrompt((Message(role="user", content="c d"),), (2, 3))
+    # the same prompt behind a longer one: left padding must not move the optimum
+    longer = EncodedPrompt((Message(role="user", content="c c c d"),), (2, 2, 2, 3))
+    model = tiny_model(0)
+    roles = cast(model, kind, rank=16)
+    settings = PpoSection(
+        total_episodes=256 * 90,
+        rollout_batch_size=256,
+        num_ppo_epochs=epochs,
+        num_mini_batches=2,
+        per_device_train_batch_size=micro_batch,
+        rollout_forward_batch_size=256,
+        response_length=LENGTH,
+        temperature=temperature,
+        learning_rate=3e-3 if kind == "full" else 1e-2,
+        value_learning_rate=5e-3,
+        kl_coef=BETA,
+        lam=1.0,
+        cliprange_value=None,
+        missing_eos_penalty=0.0,
+        reward_clip=None,
+        num_sample_prompts=0,
+    )
+    lines: list[dict[str, float]] = []
+    training = Training(
+        roles=roles,
+        engine=TransformersEngine(roles, EOS, LENGTH, temperature, 256),
+        reward=TextReward(FunctionScorer("toy", score, "toy:score"), encoder, EOS),
+        encoder=encoder,
+        eos_token_id=EOS,
+        prompts=[prompt, longer],
+        held_out=[],
+        settings=settings,
+        accelerator=Accelerator(cpu=True),
+        reporter=SilentReporter(),
+        log=lambda name, values: lines.append(dict(values)),
+        seed=0,
+    )
+    training.run()
+    assert lines[0]["objective/kl"] == 0.0
+    exact_kl = variance = 0.0
+    for each in (prompt, longer):
+        task = Task(list(each.ids), encoder)
+        with roles.reference.active() as reference:
+            ref = task.log_probability(reference, temperature)
+        assert float(ref.exp().sum()) == pytest.approx(1.0, abs=1e-4)
+        with roles.policy.active() as policy:
+            reached = task.figures(task.log_probability(policy, temperature), ref)
+        start, best = task.figures(ref, ref).objective, task.best(ref)
+        share = (reached.objective - start) / (best - start)
+        print(f"{kind} T={temperature} {len(each.ids)}: share {share:.3f} of {best - start:.3f}, KL {reached.kl:.3f}")
+        assert share >= 0.95
+        exact_kl += reached.kl / 2
+        variance += reached.kl_deviation**2 / 2
+    # the last rollouts were drawn with learning rates near 0, so their mean KL estimates the final policy's
+    last = [line["objective/kl"] for line in lines[-5:]]
+    error = math.sqrt(variance / (5 * settings.rollout_batch_size))
+    print(f"logged KL {sum(last) / 5:.4f}, exact {exact_kl:.4f}, standard error {error:.4f}")
+    assert abs(sum(last) / 5 - exact_kl) < 3 * error
+
+
+def test_the_reference_is_left_as_it_was() -> None:
+    model = tiny_model(1)
+    before = copy.deepcopy(model.state_dict())
+    roles = cast(model, "full")
+    assert all(torch.equal(before[name], tensor) for name, tensor in roles.reference.model.state_dict().items())

@@ -1,0 +1,238 @@
+"""What must hold between the parts of PPO, on Llama-like and GPT-2-like models, full and LoRA."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
+
+import pytest
+import torch
+from peft import PeftModel
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from pipelines.config.ppo import PpoSection
+from pipelines.data.rows import Message
+from pipelines.errors import TrainingError
+from pipelines.ppo.generation import TransformersEngine
+from pipelines.ppo.roles import Role, Roles, score_head
+from pipelines.ppo.rollout import RoleReward, collect
+from pipelines.ppo.types import EncodedPrompt, Rollout, TokenBatch
+from tests.ppo.cast import Kind, cast, learner, random_adapter
+from tests.tiny import tiny_gpt2, tiny_llama, tiny_tokenizer
+
+BUILDERS: dict[str, Callable[..., PreTrainedModel]] = {"llama": tiny_llama, "gpt2": tiny_gpt2}
+TOKENIZER = tiny_tokenizer()
+EOS = TOKENIZER.eos_token_id
+SETTINGS = PpoSection(
+    rollout_batch_size=8,
+    num_mini_batches=2,
+    num_ppo_epochs=2,
+    per_device_train_batch_size=2,
+    rollout_forward_batch_size=8,
+    response_length=7,
+    temperature=0.7,
+    learning_rate=1e-2,
+    value_learning_rate=1e-2,
+)
+
+
+def scorer_role(roles: Roles) -> Roles:
+    """The roles with a reward model: the reference's trunk and a random head."""
+    torch.manual_seed(7)
+    model = roles.reference.model
+    head = score_head(torch.randn(1, model.config.hidden_size))
+    return replace(roles, reward=Role(model, roles.reference.adapter, head))
+
+
+def make(model: str, kind: Kind, *, sft: bool = False) -> Roles:
+    base = BUILDERS[model](TOKENIZER)
+    return scorer_role(cast(base, kind, sft=random_adapter(base) if sft else None))
+
+
+def prompts() -> list[EncodedPrompt]:
+    texts = ["hello", "the cat sat on the mat", "a", "1 2 3 4", "please write", "dog", "you you you you you", "b c"]
+    return [EncodedPrompt((Message(role="user", content=text),), tuple(TOKENIZER(text).input_ids)) for text in texts]
+
+
+class FixedEngine:
+    """Responses of all lengths from one token on; every third one is cut at the limit, without EOS."""
+
+    def generate(self, prompts: Sequence[Sequence[int]], *, seed: int) -> list[list[int]]:
+        generator = torch.Generator().manual_seed(seed)
+        responses = []
+        for row in range(len(prompts)):
+            ids = torch.randint(10, 340, (SETTINGS.response_length,), generator=generator).tolist()
+            responses.append(ids if row % 3 == 2 else [*ids[: row % SETTINGS.response_length], EOS])
+        return responses
+
+
+def rollout_of(roles: Roles, settings: PpoSection = SETTINGS) -> Rollout:
+    engine = FixedEngine()
+    reward = RoleReward(roles, settings.rollout_forward_batch_size, mean=0.5, std=2.0)
+    cpu = torch.device("cpu")
+    rollout, _ = collect(prompts(), roles, engine, reward, settings, eos_token_id=EOS, device=cpu, seed=3)
+    return rollout
+
+
+def gradients(roles: Roles, rollout: Rollout, settings: PpoSection) -> list[Tensor]:
+    """Gradients of one step over the whole rollout, taken before the optimizer moves anything."""
+    trainer = learner(roles, settings)
+    trainer.optimizer.step = lambda: None  # type: ignore[method-assign]
+    trainer._step(rollout, torch.arange(len(rollout)))
+    parameters = [*trainer.policy_parameters, *trainer.value_parameters]
+    return [torch.zeros(0) if p.grad is None else p.grad.clone() for p in parameters]
+
+
+CASES = [("llama", "full", False), ("gpt2", "full", False), ("llama", "lora", True), ("gpt2", "lora", True)]
+
+
+@pytest.mark.parametrize(("model", "kind", "sft"), [*CASES, ("llama", "lora", False)])
+def test_kl_is_zero_at_the_start_and_the_first_ratio_is_one(model: str, kind: Kind, sft: bool) -> None:
+    roles = make(model, kind, sft=sft)
+    rollout = rollout_of(roles)
+    assert torch.equal(rollout.logprobs, rollout.ref_logprobs)
+    update = learner(roles, SETTINGS).update(rollout, torch.Generator().manual_seed(0))
+    assert update.first_ratio_deviation < 1e-5
+    assert update.optimizer_steps == 4
+    assert not torch.equal(roles.policy_logprobs(rollout, 0.7, 8), rollout.ref_logprobs)
+
+
+@pytest.mark.parametrize(("model", "kind", "sft"), CASES)
+def test_the_first_ratio_is_exactly_one_with_the_shapes_of_training(model: str, kind: Kind, sft: bool) -> None:
+    roles = make(model, kind, sft=sft)
+    settings = SETTINGS.model_copy(update={"num_mini_batches": 1, "per_device_train_batch_size": 8})
+    rollout = rollout_of(roles, settings)
+    in_order = torch.Generator()
+    trainer = learner(roles, settings)
+    order = torch.randperm(8, generator=in_order.manual_seed(1))
+    shuffled = rollout.rows(order)
+    same_shapes = replace(shuffled, logprobs=roles.policy_logprobs(shuffled, settings.temperature, 8))
+    _, deviation = trainer._step(same_shapes, torch.arange(8))
+    assert deviation == 0.0
+
+
+@pytest.mark.parametrize(("model", "kind", "sft"), CASES)
+def test_the_micro_batch_size_changes_nothing(model: str, kind: Kind, sft: bool) -> None:
+    roles = make(model, kind, sft=sft)
+    rollout = rollout_of(roles)
+    found = [
+        gradients(roles, rollout, SETTINGS.model_copy(update={"per_device_train_batch_size": size}))
+        for size in (1, 2, 4, 8)
+    ]
+    assert sum(gradient.abs().sum() for gradient in found[0]) > 0
+    for other in found[1:]:
+        for one, two in zip(found[0], other, strict=True):
+            torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("model", "kind", "sft"), CASES)
+def test_a_row_alone_gives_what_it_gives_in_a_batch(model: str, kind: Kind, sft: bool) -> None:
+    roles = make(model, kind, sft=sft)
+    rollout = rollout_of(roles)
+    for row in range(len(rollout)):
+        alone = TokenBatch(*(getattr(rollout.rows(torch.tensor([row])), field.name) for field in fields(TokenBatch)))
+        width = alone.response_width
+        for name, value in (
+            ("logprobs", roles.policy_logprobs(alone, 0.7, 1)),
+            ("ref_logprobs", roles.reference_logprobs(alone, 0.7, 1)),
+            ("values", roles.values(alone, 1)),
+        ):
+            torch.testing.assert_close(value[0], getattr(rollout, name)[row, :width], rtol=0, atol=1e-5)
+        torch.testing.assert_close(roles.scores(alone, 1)[0], rollout.scores[row], rtol=0, atol=1e-5)
+
+
+def test_nan_in_the_pads_of_a_rollout_changes_no_gradient() -> None:
+    roles = make("llama", "full")
+    rollout = rollout_of(roles)
+    assert not rollout.response_mask.all()
+    names = ("logprobs", "ref_logprobs", "values", "rewards", "advantages", "returns")
+    pads = {name: torch.where(rollout.response_mask, getattr(rollout, name), float("nan")) for name in names}
+    for one, two in zip(
+        gradients(roles, rollout, SETTINGS), gradients(roles, replace(rollout, **pads), SETTINGS), strict=True
+    ):
+        assert torch.equal(one, two)
+
+
+def test_pad_equal_to_eos_changes_nothing() -> None:
+    """Masks come from lengths, so what the tokenizer calls its pad is never looked at."""
+    roles = make("llama", "full")
+    rollout = rollout_of(roles)
+    other = replace(
+        rollout, input_ids=torch.where(rollout.attention_mask, rollout.input_ids, EOS)
+    )
+    for one, two in zip(gradients(roles, rollout, SETTINGS), gradients(roles, other, SETTINGS), strict=True):
+        torch.testing.assert_close(one, two, rtol=0, atol=1e-7)
+
+
+def test_the_score_is_on_the_eos_and_truncated_rows_are_penalized() -> None:
+    roles = make("llama", "full")
+    rollout = rollout_of(roles)
+    kl = rollout.logprobs - rollout.ref_logprobs
+    for row in range(len(rollout)):
+        length = int(rollout.response_mask[row].sum())
+        ends = rollout.responses[row, length - 1] == EOS
+        assert bool(rollout.finished[row]) == bool(ends)
+        score = (rollout.scores[row] - 0.5) / 2.0 - (0.0 if ends else SETTINGS.missing_eos_penalty)
+        expected = score - SETTINGS.kl_coef * kl[row, length - 1]
+        torch.testing.assert_close(rollout.rewards[row, length - 1], expected)
+
+
+@pytest.mark.parametrize("kind", ["full", "lora"])
+def test_checkpointing_recomputes_each_layer_under_its_own_adapter(kind: Kind) -> None:
+    plain, saving = make("llama", kind, sft=kind == "lora"), make("llama", kind, sft=kind == "lora")
+    saving.enable_gradient_checkpointing()
+    rollout = rollout_of(plain)
+    for one, two in zip(gradients(plain, rollout, SETTINGS), gradients(saving, rollout, SETTINGS), strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-5, atol=1e-7)
+
+
+def test_lora_keeps_one_base_in_memory_and_the_policy_starts_as_the_sft_adapter() -> None:
+    roles = make("llama", "lora", sft=True)
+    assert len(roles.models()) == 1
+    (model,) = roles.models()
+    assert isinstance(model, PeftModel)
+    named = dict(model.named_parameters())
+    base = [name for name in named if "lora_" not in name]
+    assert len(base) == len(dict(tiny_llama(TOKENIZER).named_parameters()))
+    policy = {name.replace(".policy.", ".x."): p for name, p in named.items() if ".policy." in name}
+    reference = {name.replace(".reference.", ".x."): p for name, p in named.items() if ".reference." in name}
+    assert policy.keys() == reference.keys()
+    assert all(torch.equal(policy[name], reference[name]) for name in policy)
+    trained = {name for name, parameter in named.items() if parameter.requires_grad}
+    assert trained == {name for name in named if ".policy." in name or ".value." in name}
+    assert all(named[name].dtype == torch.float32 for name in trained)
+
+
+@pytest.mark.parametrize("kind", ["full", "lora"])
+def test_an_update_moves_policy_and_value_and_nothing_else(kind: Kind) -> None:
+    roles = make("llama", kind, sft=kind == "lora")
+    rollout = rollout_of(roles)
+    trained = {id(p) for p in [*roles.policy.parameters(), *roles.value.parameters()]}
+    parameters = {id(p): p for model in roles.models() for p in model.parameters()}
+    before = {key: parameter.detach().clone() for key, parameter in parameters.items()}
+    learner(roles, SETTINGS).update(rollout, torch.Generator().manual_seed(0))
+    moved = {key for key, parameter in parameters.items() if not torch.equal(before[key], parameter)}
+    assert moved <= trained
+    assert len(moved) > 0.9 * len(trained & parameters.keys())
+
+
+def test_a_gradient_that_is_not_finite_stops_before_the_step() -> None:
+    roles = make("llama", "full")
+    rollout = rollout_of(roles)
+    broken = replace(rollout, returns=torch.where(rollout.response_mask, float("inf"), 0.0))
+    before = copy.deepcopy(roles.policy.model.state_dict())
+    with pytest.raises(TrainingError, match="not finite"):
+        learner(roles, SETTINGS).update(broken, torch.Generator().manual_seed(0))
+    assert all(torch.equal(before[name], tensor) for name, tensor in roles.policy.model.state_dict().items())
+
+
+def test_sampling_is_not_bent_by_the_models_generation_config() -> None:
+    roles = make("llama", "full")
+    roles.policy.model.generation_config.top_k = 1
+    roles.policy.model.generation_config.repetition_penalty = 5.0
+    engine = TransformersEngine(roles, EOS, 20, 5.0, 16)
+    first = engine.generate([prompts()[0].ids] * 16, seed=0)
+    assert len({tuple(response) for response in first}) > 10  # top_k 1 would give one
+    assert first == engine.generate([prompts()[0].ids] * 16, seed=0)
