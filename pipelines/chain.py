@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.config import Config, dump_config
-from pipelines.data.prepare import effective_sources
+from pipelines.data.prepare import DataKind, effective_sources
 from pipelines.errors import ArtifactError, UsageError
 from pipelines.preflight import check_environment
 from pipelines.progress import Reporter
@@ -33,7 +33,7 @@ def _common(config: Config) -> dict[str, Any]:
     return {"seed": config.run.seed, "model": config.model.results_view()}
 
 
-def _data_section(kind: str) -> Callable[[Config], dict[str, Any]]:
+def _data_section(kind: DataKind) -> Callable[[Config], dict[str, Any]]:
     def section(config: Config) -> dict[str, Any]:
         data = config.data
         view: dict[str, Any] = {"eval_fraction": data.eval_fraction, "on_bad_row": data.on_bad_row}
@@ -48,7 +48,7 @@ def _data_section(kind: str) -> Callable[[Config], dict[str, Any]]:
     return section
 
 
-def _data_files(kind: str) -> Callable[[Config], tuple[Path, ...]]:
+def _data_files(kind: DataKind) -> Callable[[Config], tuple[Path, ...]]:
     def files(config: Config) -> tuple[Path, ...]:
         if config.data.task is not None:
             return ()
@@ -57,7 +57,7 @@ def _data_files(kind: str) -> Callable[[Config], tuple[Path, ...]]:
     return files
 
 
-def _data_stage(kind: str, enabled: Callable[[Config], bool]) -> Stage:
+def _data_stage(kind: DataKind, enabled: Callable[[Config], bool]) -> Stage:
     return Stage(
         name=f"data/{kind}",
         runner=f"pipelines.data.prepare:{kind}",

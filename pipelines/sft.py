@@ -13,7 +13,7 @@ from datasets import Dataset, Features, List, Value
 from peft import PeftModel
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
-from trl import SFTConfig, SFTTrainer
+from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]
 
 from pipelines.config import Config
 from pipelines.data.canonical import read_rows
@@ -69,12 +69,12 @@ def run(ctx: StageContext) -> dict[str, Any]:
 
     before = heldout_loss(model, heldout, section.per_device_eval_batch_size, config)
     trainer = _trainer(ctx, model, tokenizer, rows, limit, device)
-    trained = trainable_parameters(trainer.model)
+    trained = trainable_parameters(model)
     result = train(trainer, ctx, "SFT")
-    after = heldout_loss(trainer.model, heldout, section.per_device_eval_batch_size, config)
+    after = heldout_loss(model, heldout, section.per_device_eval_batch_size, config)
 
     base = BaseRef.of(config)
-    publish_model(trainer.model, tokenizer, ctx.out / "model", base=base, run_dir=ctx.out.parent)
+    publish_model(model, tokenizer, ctx.out / "model", base=base, run_dir=ctx.out.parent)
     ctx.notes["base"] = base.as_dict()
     ctx.notes["rows"] = {"used": report.used, "dropped": report.dropped, "cut": report.cut}
     tokens = sum(len(row["input_ids"]) for row in rows) * (trainer.state.epoch or 0.0)
@@ -99,7 +99,7 @@ def heldout_loss(
     model: PreTrainedModel | PeftModel, rows: Sequence[EncodedDemonstration], batch_size: int, config: Config
 ) -> float | None:
     """Mean negative log-likelihood per trained token, in nats, over all rows together; None without such tokens."""
-    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     device = next(base.parameters()).device
     order = sorted(rows, key=lambda row: len(row["input_ids"]))
     longest = max((len(row["input_ids"]) for row in rows), default=1)
@@ -162,7 +162,7 @@ def _trainer(
         )
     except ValueError as error:
         raise UsageError(f"SFT cannot be set up: {error}", where="sft") from error
-    cast_trainable_to_fp32(trainer.model)
+    cast_trainable_to_fp32(model)
     return trainer
 
 

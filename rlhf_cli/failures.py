@@ -63,6 +63,9 @@ def render(entry: dict[str, Any], error: BaseException, *, as_json: bool, verbos
     if as_json:
         print_json({"error": entry})
         return
+    if type(error).__name__ == "NoArgsIsHelpError":  # Its message is the help.
+        print(entry["message"], file=sys.stderr)
+        return
     print(f"{styled('error:', '1;31', sys.stderr)} {harmless(str(entry['message']))}", file=sys.stderr)
     for label in ("where", "hint"):
         if entry[label]:

@@ -87,8 +87,9 @@ def _assign(data: dict[str, Any], places: Places, dotted: str, value: Any, place
 
 
 def _as_usage_error(error: ValidationError, label: str, places: Places) -> UsageError:
-    """The first fault as one sentence; the others counted."""
-    faults = error.errors(include_url=False)
+    """The most telling fault as one sentence; the others counted."""
+    # A misspelled key first: the field that is missing for it is no second fault.
+    faults = sorted(error.errors(include_url=False), key=lambda fault: fault["type"] != "extra_forbidden")
     first = faults[0]
     location = _without_tags(first["loc"])
     dotted = ".".join(str(part) for part in location)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 
@@ -16,20 +16,18 @@ Places = dict[tuple[str | int, ...], str]
 class Loader(yaml.SafeLoader):
     """SafeLoader with the 1.2 rules and without the tags that have no JSON counterpart."""
 
-    yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {}
-    yaml_constructors: ClassVar[dict[str | None, Any]] = {
-        tag: constructor
-        for tag, constructor in yaml.SafeLoader.yaml_constructors.items()
-        if tag is None or tag.rpartition(":")[2] in {"null", "bool", "int", "float", "str", "seq", "map"}
-    }
-
 
 class Dumper(yaml.SafeDumper):
     """Quotes by the same rules as the loader reads: the text `1e5` stays text."""
 
-    yaml_implicit_resolvers = Loader.yaml_implicit_resolvers
 
-
+_TAGS = {"null", "bool", "int", "float", "str", "seq", "map"}
+Loader.yaml_constructors = {
+    tag: constructor
+    for tag, constructor in yaml.SafeLoader.yaml_constructors.items()
+    if tag is None or tag.rpartition(":")[2] in _TAGS
+}
+Loader.yaml_implicit_resolvers = Dumper.yaml_implicit_resolvers = {}
 for _tag, _pattern, _first in (
     ("bool", r"^(?:true|True|TRUE|false|False|FALSE)$", [*"tTfF"]),
     ("int", r"^(?:[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+)$", [*"-+0123456789"]),
@@ -84,7 +82,7 @@ def _index(
 ) -> None:
     """Note the line of every key below `node`; `above` are the nodes around it."""
     if any(node is other for other in above):
-        raise UsageError("an alias refers to itself", where=f"{name}:{node.start_mark.line + 1}")
+        raise UsageError("an alias refers to itself", where=places[path])
     places.setdefault(path, f"{name}:{node.start_mark.line + 1}")
     inside = (*above, node)
     if isinstance(node, yaml.MappingNode):

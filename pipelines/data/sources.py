@@ -49,17 +49,9 @@ def read_records(path: Path) -> Iterator[Record]:
     Raises:
         DataError: there is no such file, it is empty or of an unknown kind, or it cannot be read to its end.
     """
-    reader = READERS.get(path.suffix.lower())
-    if path.is_dir():
-        raise DataError("this is a directory, not a data file", where=str(path))
-    if not path.exists():
-        hint = None if path.is_absolute() else f"the path is relative to {Path.cwd()}"
-        raise DataError("no such data file", where=str(path), hint=hint)
-    if reader is None:
-        ending = f"the ending `{path.suffix}` is unknown" if path.suffix else "the file name has no ending"
-        raise DataError(f"{ending}; data files end in {', '.join(READERS)}", where=str(path))
     empty = True
     try:
+        reader = _reader_for(path)
         with path.open("rb") as file:
             for record in reader(file, str(path)):
                 empty = False
@@ -68,6 +60,19 @@ def read_records(path: Path) -> Iterator[Record]:
         raise DataError(f"the file cannot be read: {error.strerror or error}", where=str(path)) from error
     if empty:
         raise DataError("the file holds no rows", where=str(path))
+
+
+def _reader_for(path: Path) -> Reader:
+    if path.is_dir():
+        raise DataError("this is a directory, not a data file", where=str(path))
+    if not path.exists():
+        hint = None if path.is_absolute() else f"the path is relative to {Path.cwd()}"
+        raise DataError("no such data file", where=str(path), hint=hint)
+    reader = READERS.get(path.suffix.lower())
+    if reader is None:
+        ending = f"the ending `{path.suffix}` is unknown" if path.suffix else "the file name has no ending"
+        raise DataError(f"{ending}; data files end in {', '.join(READERS)}", where=str(path))
+    return reader
 
 
 def _json_lines(file: BinaryIO, name: str) -> Iterator[Record]:

@@ -169,7 +169,8 @@ def _notes(results: Mapping[str, Any]) -> list[str]:
     ]
     if len(results["measures"]) > 1:
         notes.append(
-            f"wins: share of prompts whose answer scores higher than {name_of(results['baseline'])}'s; a tie counts half."
+            f"wins: share of prompts on which the score is higher than {name_of(results['baseline'])}'s; "
+            "a tie counts half."
         )
     notes += [
         f"{scorer['name']}: the task's own hidden utility; simulated"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from peft import PeftModel
@@ -40,13 +41,15 @@ def response_logprobs(
 
 def hidden_states(model: PreTrainedModel | PeftModel, batch: TokenBatch) -> Tensor:
     """Last hidden states of the model below its head, under the adapter that is active: [B, S, H]."""
-    trunk = (model.get_base_model() if isinstance(model, PeftModel) else model).base_model
-    return trunk(  # type: ignore[no-any-return]
+    trunk: Any = (model.get_base_model() if isinstance(model, PeftModel) else model).base_model
+    output = trunk(
         input_ids=batch.input_ids,
         attention_mask=batch.attention_mask,
         position_ids=batch.position_ids,
         use_cache=False,
-    ).last_hidden_state
+    )
+    hidden: Tensor = output.last_hidden_state
+    return hidden
 
 
 def state_values(hidden: Tensor, batch: TokenBatch, head: nn.Module) -> Tensor:

@@ -92,7 +92,7 @@ class Learner:
         self.optimizer.zero_grad(set_to_none=True)
         sums = torch.zeros(len(STATISTICS), device=rollout.device)
         deviation = torch.zeros((), device=rollout.device)
-        micro_batches = minibatch.split(settings.per_device_train_batch_size)
+        micro_batches = torch.split(minibatch, settings.per_device_train_batch_size)
         for index, micro in enumerate(micro_batches):
             batch = rollout.rows(micro)
             last = index == len(micro_batches) - 1
@@ -132,4 +132,5 @@ class Learner:
         return float(self.accelerator.clip_grad_norm_(list(parameters), self.settings.max_grad_norm))
 
     def _sum(self, total: Tensor) -> Tensor:
-        return self.accelerator.reduce(total, reduction="sum")  # type: ignore[return-value]
+        reduced: Tensor = self.accelerator.reduce(total, reduction="sum")
+        return reduced

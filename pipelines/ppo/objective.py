@@ -29,7 +29,8 @@ def alone(total: Tensor) -> Tensor:
 
 def masked_sum(values: Tensor, mask: Tensor) -> Tensor:
     """Sum of `values` where `mask`; NaN elsewhere changes nothing, in the gradient neither."""
-    return torch.where(mask, values, 0.0).sum()
+    total: Tensor = torch.where(mask, values, 0.0).sum()
+    return total
 
 
 def masked_mean(values: Tensor, mask: Tensor, reduce: Reduce = alone) -> Tensor:

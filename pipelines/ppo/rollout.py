@@ -11,24 +11,26 @@ import torch
 from torch import Tensor
 
 from pipelines.config.ppo import PpoSection
-from pipelines.data.encode import ChatEncoder
+from pipelines.data.chat import ChatEncoder
+from pipelines.data.encode import EncodedPrompt
 from pipelines.errors import TrainingError
 from pipelines.ppo.generation import RolloutEngine
 from pipelines.ppo.objective import advantages_and_returns, k1, normalized_scores, token_rewards
 from pipelines.ppo.roles import Roles
-from pipelines.ppo.types import EncodedPrompt, Rollout, TokenBatch
+from pipelines.ppo.types import Rollout, TokenBatch
 from pipelines.scorers.base import Completion, Scorer
 
 
 class Reward(Protocol):
-    """A reward source as PPO uses it.
+    """A reward source as PPO uses it."""
 
-    Attributes:
-        mean, std: of its scores on SFT responses; 0 and 1 where they are used as they are.
-    """
+    @property
+    def mean(self) -> float:
+        """Of its scores on SFT responses; 0 where they are used as they are."""
 
-    mean: float
-    std: float
+    @property
+    def std(self) -> float:
+        """Of its scores on SFT responses; 1 where they are used as they are."""
 
     def __call__(self, batch: TokenBatch, prompts: Sequence[EncodedPrompt], responses: list[list[int]]) -> Tensor:
         """One score a row: [B]."""
@@ -63,7 +65,7 @@ class TextReward:
         completions = [
             Completion(self.encoder.decode(ids), tuple(ids), finished=ids[-1] == self.eos_token_id) for ids in responses
         ]
-        scores = self.scorer([prompt.messages for prompt in prompts], completions)
+        scores = self.scorer([prompt["messages"] for prompt in prompts], completions)
         return torch.tensor(scores, dtype=torch.float32, device=batch.device)
 
 
@@ -93,9 +95,9 @@ def collect(
         TrainingError: the reward source gave a number that is not finite.
     """
     started = clock()
-    responses = engine.generate([prompt.ids for prompt in prompts], seed=seed)
+    responses = engine.generate([prompt["prompt_ids"] for prompt in prompts], seed=seed)
     generated = clock()
-    batch = TokenBatch.of([prompt.ids for prompt in prompts], responses, eos_token_id).to(device)
+    batch = TokenBatch.of([prompt["prompt_ids"] for prompt in prompts], responses, eos_token_id).to(device)
     chunk, mask = settings.rollout_forward_batch_size, batch.response_mask
     scores = reward(batch, prompts, responses)
     if not torch.isfinite(scores).all():

@@ -15,13 +15,14 @@ from accelerate import Accelerator
 from transformers import get_scheduler
 
 from pipelines.config.ppo import PpoSection
-from pipelines.data.encode import ChatEncoder
+from pipelines.data.chat import ChatEncoder
+from pipelines.data.encode import EncodedPrompt
 from pipelines.ppo.generation import RolloutEngine
 from pipelines.ppo.learner import Learner
 from pipelines.ppo.objective import explained_variance, k1, k3, masked_mean, masked_sum
 from pipelines.ppo.roles import Roles
 from pipelines.ppo.rollout import Reward, Timing, collect
-from pipelines.ppo.types import EncodedPrompt, Rollout, TokenBatch, Update
+from pipelines.ppo.types import Rollout, TokenBatch, Update
 from pipelines.progress import Reporter
 
 Log = Callable[[str, Mapping[str, Any]], None]
@@ -121,14 +122,14 @@ class Training:
         """Answer the held-out prompts and write answers and scores to samples.jsonl."""
         if not self.held_out:
             return
-        responses = self.engine.generate([prompt.ids for prompt in self.held_out], seed=self.seed)
-        batch = TokenBatch.of([prompt.ids for prompt in self.held_out], responses, self.eos_token_id)
+        responses = self.engine.generate([prompt["prompt_ids"] for prompt in self.held_out], seed=self.seed)
+        batch = TokenBatch.of([prompt["prompt_ids"] for prompt in self.held_out], responses, self.eos_token_id)
         scores = self.reward(batch.to(self.accelerator.device), self.held_out, responses)
         rows = zip(self.held_out, responses, scores.tolist(), batch.finished.tolist(), strict=True)
         for prompt, response, score, finished in rows:
             sample = {
                 "update": update,
-                "prompt": [message.model_dump() for message in prompt.messages],
+                "prompt": [message.model_dump() for message in prompt["messages"]],
                 "completion": self.encoder.decode(response),
                 "score": score,
                 "finished": finished,

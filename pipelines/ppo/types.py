@@ -9,8 +9,6 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from pipelines.data.rows import Message
-
 
 @dataclass(frozen=True)
 class TokenBatch:
@@ -147,11 +145,3 @@ class Update:
     policy_grad_norm: float
     value_grad_norm: float
     optimizer_steps: int
-
-
-@dataclass(frozen=True)
-class EncodedPrompt:
-    """A prompt as people and as the model read it."""
-
-    messages: tuple[Message, ...]
-    ids: tuple[int, ...]

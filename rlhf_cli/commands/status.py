@@ -23,7 +23,7 @@ def status(
     verify: Verify = False,
     json: options.Json = False,
 ) -> None:
-    """Say what of a run is complete, partial, stale, damaged or missing, and why.
+    """Say what of a run is complete, stale or missing, and why.
 
     With --config or --set the run is compared with other settings than its own. Exit code 6 where something is
     damaged.

@@ -12,7 +12,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from pipelines.config.ppo import PpoSection
-from pipelines.models.adapters import AdapterState, add_adapter, adapter_state
+from pipelines.models.adapters import AdapterState, adapter_state, add_adapter
 from pipelines.ppo.learner import Learner
 from pipelines.ppo.roles import PolicyAndValue, Role, Roles, value_head
 

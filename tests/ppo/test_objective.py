@@ -146,8 +146,10 @@ def test_nan_in_the_pads_changes_nothing_not_even_gradients() -> None:
         value = obj.value_loss(values, filled["old_values"], filled["returns"], MASK, 0.2)
         (policy.total + value.total).backward()
         results.append(
-            (policy.total, policy.approx_kl, policy.ratio, value.total, new.grad, values.grad)
-            + (obj.masked_mean(filled["old"], MASK), obj.explained_variance(values, filled["returns"], MASK))
+            (
+                *(policy.total, policy.approx_kl, policy.ratio, value.total, new.grad, values.grad),
+                *(obj.masked_mean(filled["old"], MASK), obj.explained_variance(values, filled["returns"], MASK)),
+            )
         )
     for without, with_nan in zip(*results, strict=True):
         torch.testing.assert_close(without, with_nan, rtol=0, atol=0)

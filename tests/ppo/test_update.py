@@ -13,12 +13,13 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from pipelines.config.ppo import PpoSection
+from pipelines.data.encode import EncodedPrompt
 from pipelines.data.rows import Message
 from pipelines.errors import TrainingError
 from pipelines.ppo.generation import TransformersEngine
 from pipelines.ppo.roles import Role, Roles, score_head
 from pipelines.ppo.rollout import RoleReward, collect
-from pipelines.ppo.types import EncodedPrompt, Rollout, TokenBatch
+from pipelines.ppo.types import Rollout, TokenBatch
 from tests.ppo.cast import Kind, cast, learner, random_adapter
 from tests.tiny import tiny_gpt2, tiny_llama, tiny_tokenizer
 
@@ -53,7 +54,9 @@ def make(model: str, kind: Kind, *, sft: bool = False) -> Roles:
 
 def prompts() -> list[EncodedPrompt]:
     texts = ["hello", "the cat sat on the mat", "a", "1 2 3 4", "please write", "dog", "you you you you you", "b c"]
-    return [EncodedPrompt((Message(role="user", content=text),), tuple(TOKENIZER(text).input_ids)) for text in texts]
+    return [
+        {"prompt_ids": TOKENIZER(text).input_ids, "messages": (Message(role="user", content=text),)} for text in texts
+    ]
 
 
 class FixedEngine:
@@ -159,9 +162,7 @@ def test_pad_equal_to_eos_changes_nothing() -> None:
     """Masks come from lengths, so what the tokenizer calls its pad is never looked at."""
     roles = make("llama", "full")
     rollout = rollout_of(roles)
-    other = replace(
-        rollout, input_ids=torch.where(rollout.attention_mask, rollout.input_ids, EOS)
-    )
+    other = replace(rollout, input_ids=torch.where(rollout.attention_mask, rollout.input_ids, EOS))
     for one, two in zip(gradients(roles, rollout, SETTINGS), gradients(roles, other, SETTINGS), strict=True):
         torch.testing.assert_close(one, two, rtol=0, atol=1e-7)
 
@@ -233,6 +234,6 @@ def test_sampling_is_not_bent_by_the_models_generation_config() -> None:
     roles.policy.model.generation_config.top_k = 1
     roles.policy.model.generation_config.repetition_penalty = 5.0
     engine = TransformersEngine(roles, EOS, 20, 5.0, 16)
-    first = engine.generate([prompts()[0].ids] * 16, seed=0)
+    first = engine.generate([prompts()[0]["prompt_ids"]] * 16, seed=0)
     assert len({tuple(response) for response in first}) > 10  # top_k 1 would give one
-    assert first == engine.generate([prompts()[0].ids] * 16, seed=0)
+    assert first == engine.generate([prompts()[0]["prompt_ids"]] * 16, seed=0)

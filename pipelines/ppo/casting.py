@@ -1,0 +1,104 @@
+"""From what the stages published to the roles of PPO: adapters over one base, or separate models."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import cast
+
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from pipelines.config import Config
+from pipelines.models.adapters import add_adapter, lora_config, read_score_head
+from pipelines.models.artifact import open_policy, open_reward
+from pipelines.models.base import BaseRef, disable_dropout, load_causal
+from pipelines.models.machine import autocast
+from pipelines.ppo.roles import PolicyAndValue, Role, Roles, score_head, value_head
+
+
+def build_roles(
+    config: Config,
+    run_dir: Path,
+    sft: Path | None,
+    reward: Path | None,
+    normalization: tuple[float, float],
+    device: torch.device,
+) -> Roles:
+    """Load every role.
+
+    Args:
+        run_dir: the run directory.
+        sft: directory of the SFT stage; None: the outside base is the policy.
+        reward: directory of the reward stage; None: an outside scorer judges, and the value starts from zero.
+        normalization: mean and deviation in which the value model thinks of the reward model's scores.
+
+    Raises:
+        RlhfError: what `load_causal` and `open_reward` raise.
+    """
+    build = _adapters_on_one_base if config.model.use_peft else _separate_models
+    policy, value, reference, judge = build(config, run_dir, sft, reward, normalization, device)
+    roles = Roles(PolicyAndValue(policy, value, functools.partial(autocast, config.model, device)), reference, judge)
+    for model in roles.models():
+        disable_dropout(model)
+    return roles
+
+
+Cast = tuple[Role, Role, Role, Role | None]
+"""Policy, value, reference, reward."""
+
+
+def _adapters_on_one_base(
+    config: Config,
+    run_dir: Path,
+    sft: Path | None,
+    reward: Path | None,
+    normalization: tuple[float, float],
+    device: torch.device,
+) -> Cast:
+    """Four adapters over one base; the reference is the frozen SFT adapter, or the base itself where there is none."""
+    section, base = config.model, BaseRef.of(config)
+    start = sft / "model" if sft is not None and config.sft_trains_adapter else lora_config(section, "CAUSAL_LM")
+    causal = load_causal(section, base.path(run_dir), device, revision=base.revision)
+    model = add_adapter(causal, "policy", start, trainable=True)
+    if isinstance(start, Path):
+        model = add_adapter(model, "reference", start, trainable=False)
+    reference = Role(model, "reference" if isinstance(start, Path) else None)
+    model = add_adapter(model, "value", start if reward is None else reward / "model", trainable=True)
+    weight = None
+    reward_role = None
+    if reward is not None:
+        model = add_adapter(model, "reward", reward / "model", trainable=False)
+        weight = read_score_head(reward / "model")
+        reward_role = Role(model, "reward", score_head(weight).to(device))
+    value = Role(model, "value", _value_head(model, weight, normalization).to(device))
+    return Role(model, "policy"), value, reference, reward_role
+
+
+def _separate_models(
+    config: Config,
+    run_dir: Path,
+    sft: Path | None,
+    reward: Path | None,
+    normalization: tuple[float, float],
+    device: torch.device,
+) -> Cast:
+    """Four models, as full fine-tuning needs them."""
+    section = config.model
+    policy, reference = (Role(open_policy(sft, section, device)) for _ in range(2))
+    if reward is None:
+        trunk, weight, reward_role = open_policy(sft, section, device), None, None
+    else:
+        (judge, _), (trunk, _) = (open_reward(reward, section, device) for _ in range(2))
+        weight = cast(Tensor, cast(nn.Module, judge.score).weight)
+        reward_role = Role(judge, None, score_head(weight).to(device))
+    value = Role(trunk, None, _value_head(trunk, weight, normalization).to(device))
+    return policy, value, reference, reward_role
+
+
+def _value_head(
+    model: PreTrainedModel | PeftModel, weight: Tensor | None, normalization: tuple[float, float]
+) -> nn.Linear:
+    return value_head(model.config.get_text_config().hidden_size, weight, *normalization)

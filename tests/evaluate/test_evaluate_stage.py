@@ -1,0 +1,286 @@
+"""The whole stage on tiny saved models: what it writes, what must be exactly zero or equal, and who is left out."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import LlamaForCausalLM, LlamaForSequenceClassification
+
+from pipelines.config import Config
+from pipelines.data.encode import ChatEncoder
+from pipelines.errors import DataError
+from pipelines.evaluate import stage
+from pipelines.evaluate.answers import choose_prompts
+from pipelines.evaluate.judge import judge, named_apart
+from pipelines.progress import SilentReporter
+from pipelines.scorers import Completion
+from pipelines.stage import StageContext
+from pipelines.tasks import load_task
+from tests.tiny import save_pair, tiny_llama, tiny_tokenizer
+
+FUNCTIONS = '''
+calls = []
+def length(prompts, completions):
+    calls.append(len(completions))
+    return [float(len(text)) for text in completions]
+def constant(prompts, completions):
+    return [1.0] * len(completions)
+'''
+
+
+class Recorder(SilentReporter):
+    """Keeps what it was told."""
+
+    def __init__(self) -> None:
+        self.tasks: dict[str, list[int]] = {}
+        self.words: list[str] = []
+
+    @contextmanager
+    def task(self, label: str, total: int) -> Iterator[Any]:
+        steps = self.tasks.setdefault(label, [total, 0])
+
+        class Task:
+            def advance(self, done: int = 1, **fields: float) -> None:
+                steps[1] += done
+
+        yield Task()
+
+    def info(self, text: str) -> None:
+        self.words.append(text)
+
+    warn = info
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run directory with an outside base, SFT, reward and PPO models, and held-out prompts of the support task."""
+    root = tmp_path_factory.mktemp("run")
+    tokenizer = tiny_tokenizer()
+    for number, name in enumerate(("outside", "sft", "ppo")):
+        directory = root / name / "model" if name != "outside" else root / name
+        save_pair(tiny_llama(tokenizer, seed=number), tokenizer, directory)
+    config = tiny_llama(tokenizer).config
+    config.num_labels = 1
+    torch.manual_seed(9)
+    reward = LlamaForSequenceClassification(config)
+    torch.nn.init.normal_(reward.score.weight)
+    save_pair(reward, tokenizer, root / "reward" / "model")
+    heldout = root / "data" / "prompts" / "heldout.jsonl"
+    heldout.parent.mkdir(parents=True)
+    rows = [row.model_dump_json() for row in load_task("support").prompts(12, 0)]
+    long = json.dumps({"prompt": [{"role": "user", "content": "far too long " * 60}]})
+    heldout.write_text("\n".join([*rows, rows[0], long]) + "\n", encoding="utf-8")
+    (root / "user_scores.py").write_text(FUNCTIONS)
+    return root
+
+
+@pytest.fixture
+def evaluate(run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Any, Path, Recorder]]:
+    monkeypatch.syspath_prepend(str(run_dir))
+    monkeypatch.delitem(sys.modules, "user_scores", raising=False)
+
+    def run(stages: tuple[str, ...] = ("sft", "reward", "ppo"), **sections: Any) -> tuple[Any, Path, Recorder]:
+        config = config_of(run_dir, **sections)
+        out, reporter = tmp_path / f"eval-{len(list(tmp_path.iterdir()))}", Recorder()
+        out.mkdir()
+        inputs = {name: run_dir / name for name in ("data/prompts", *stages)}
+        ctx = StageContext(config, out, inputs, reporter)
+        metrics = stage.run(ctx)
+        return (metrics, ctx.notes), out, reporter
+
+    return run
+
+
+def config_of(run_dir: Path, **sections: Any) -> Config:
+    values: dict[str, dict[str, Any]] = {
+        "run": {"device": "cpu", "threads": 1},
+        "model": {"name_or_path": str(run_dir / "outside")},
+        "data": {"task": {"name": "support"}},
+        "ppo": {"response_length": 6, "max_prompt_length": 120},
+        "eval": {
+            "num_prompts": 8,
+            "bootstrap_samples": 100,
+            "batch_size": 3,
+            "side_by_side": 2,
+            "scorers": [
+                {"kind": "run"},
+                {"kind": "gold"},
+                {"kind": "function", "function": "user_scores:length"},
+                {"kind": "function", "function": "user_scores:constant"},
+            ],
+        },
+    }
+    for name, section in sections.items():
+        values[name] = values.get(name, {}) | section
+    return Config.model_validate(values)
+
+
+def test_the_whole_stage(evaluate: Callable[..., Any], run_dir: Path):
+    (metrics, notes), out, reporter = evaluate()
+    assert sorted(path.name for path in out.iterdir()) == ["answers.jsonl", "results.json", "table.md", "table.txt"]
+    results = json.loads((out / "results.json").read_text(encoding="utf-8"))
+    rows = [json.loads(line) for line in (out / "answers.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert results["policies"] == ["base", "sft", "ppo"]
+    assert results["baseline"] == "sft"
+    assert results["prompts"] == {"heldout": 14, "repeated": 1, "too_long": 1, "used": 8}
+    assert len(rows) == 8
+    assert all(list(row["answers"]) == ["base", "sft", "ppo"] for row in rows)
+
+    # the figures are those of the answers on disk
+    gold = load_task("support")
+    for policy in results["policies"]:
+        answers = [row["answers"][policy] for row in rows]
+        assert metrics[f"length/{policy}"] == pytest.approx(sum(answer["length"] for answer in answers) / 8)
+        assert metrics[f"finished/{policy}"] == pytest.approx(sum(answer["finished"] for answer in answers) / 8)
+        for scorer in ("reward_model", "gold", "length", "constant"):
+            mean = sum(answer["scores"][scorer] for answer in answers) / 8
+            assert metrics[f"mean/{policy}/{scorer}"] == pytest.approx(mean)
+        assert all(answer["scores"]["length"] == len(answer["text"]) for answer in answers)
+        assert set(answers[0]["attributes"]) == set(gold.attributes)
+    scores = [[row["answers"][policy]["scores"]["reward_model"] for row in rows] for policy in ("ppo", "sft")]
+    won = sum((a > b) + 0.5 * (a == b) for a, b in zip(*scores, strict=True)) / 8
+    assert metrics["win_rate/reward_model"] == won
+    assert metrics["win_rate/reward_model/low"] <= won <= metrics["win_rate/reward_model/high"]
+    for name in gold.attributes:
+        gain = metrics[f"attribute/ppo/{name}"] - metrics[f"attribute/sft/{name}"]
+        assert metrics[f"difference/{name}"] == pytest.approx(gain)
+        assert metrics[f"difference/{name}/low"] <= gain + 1e-12 <= metrics[f"difference/{name}/high"] + 2e-12
+    # ties everywhere: one half, without width
+    assert [metrics[f"win_rate/constant{end}"] for end in ("", "/low", "/high")] == [0.5, 0.5, 0.5]
+
+    # progress is counted to its end, and each scorer saw all answers in one call
+    assert all(total == done for total, done in reporter.tasks.values())
+    assert set(reporter.tasks) >= {"base answers", "sft answers", "ppo answers", "scoring by gold"}
+    assert len(sys.modules["user_scores"].calls) == 1
+    assert any("too long" in words for words in reporter.words)
+    assert notes["baseline"] == "sft"
+    assert "simulated" in notes
+
+    text = (out / "table.txt").read_text(encoding="utf-8")
+    assert max(map(len, text.splitlines())) <= 100
+    assert "gold: the task's own hidden utility; simulated" in text.splitlines()
+    assert text.count("   SFT (gold ") == text.count("   PPO (gold ") == 2
+
+
+def test_kl_is_that_of_plain_transformers(evaluate: Callable[..., Any], run_dir: Path):
+    (metrics, _), out, _ = evaluate(eval={"temperature": 0.7})
+    tokenizer = tiny_tokenizer()
+    encoder = ChatEncoder(tokenizer)
+    rows = [json.loads(line) for line in (out / "answers.jsonl").read_text(encoding="utf-8").splitlines()]
+    config = config_of(run_dir, eval={"temperature": 0.7})
+    prompts, _ = choose_prompts(run_dir / "data" / "prompts" / "heldout.jsonl", encoder, config)
+    policy, reference = (LlamaForCausalLM.from_pretrained(run_dir / name / "model").eval() for name in ("ppo", "sft"))
+    checked = 0
+    for prompt, row in zip(prompts, rows, strict=True):
+        assert [turn["content"] for turn in row["prompt"]] == [turn.content for turn in prompt.messages]
+        given = row["answers"]["ppo"]
+        words = tokenizer(given["text"], add_special_tokens=False)["input_ids"]
+        ids = [*words, tokenizer.eos_token_id] if given["finished"] else words
+        if len(ids) != given["length"] or "�" in given["text"]:
+            continue  # this text has several spellings in tokens
+        sums = []
+        for model in (policy, reference):
+            with torch.no_grad():
+                logits = model(torch.tensor([[*prompt.ids, *ids]])).logits[0, len(prompt.ids) - 1 : -1]
+            logprobs = torch.log_softmax(logits / 0.7, -1)
+            sums.append(logprobs[torch.arange(len(ids)), torch.tensor(ids)].sum().item())
+        if given["log_ratio"] == pytest.approx(sums[0] - sums[1], abs=1e-4):
+            checked += 1
+    assert checked >= 2
+    assert metrics["kl/ppo"] == pytest.approx(sum(row["answers"]["ppo"]["log_ratio"] for row in rows) / 8)
+    assert "kl/sft" not in metrics
+
+
+def test_equal_policies_tie_and_have_no_kl(evaluate: Callable[..., Any], run_dir: Path):
+    import shutil
+
+    twin = run_dir / "twin"
+    shutil.copytree(run_dir / "sft", twin / "sft", dirs_exist_ok=True)
+    config = config_of(run_dir, eval={"policies": ["ppo"]})
+    out = run_dir / "eval-twin"
+    out.mkdir(exist_ok=True)
+    inputs = {"data/prompts": run_dir / "data/prompts", "reward": run_dir / "reward", "sft": run_dir / "sft"}
+    metrics = stage.run(StageContext(config, out, inputs | {"ppo": twin / "sft"}, SilentReporter()))
+    assert json.loads((out / "results.json").read_text())["policies"] == ["sft", "ppo"]
+    assert metrics["kl/ppo"] == 0.0
+    for scorer in ("reward_model", "gold", "length"):
+        assert metrics[f"win_rate/{scorer}"] == metrics[f"win_rate/{scorer}/low"] == 0.5
+
+
+def test_the_same_run_gives_the_same_bytes(evaluate: Callable[..., Any]):
+    torch.manual_seed(1)
+    _, first, _ = evaluate()
+    torch.manual_seed(2)
+    _, second, _ = evaluate()
+    for name in ("results.json", "answers.jsonl", "table.md", "table.txt"):
+        assert (first / name).read_bytes() == (second / name).read_bytes()
+
+
+def test_without_sft_base_is_the_baseline(evaluate: Callable[..., Any]):
+    (metrics, notes), out, _ = evaluate(stages=("reward", "ppo"), sft={"enabled": False})
+    results = json.loads((out / "results.json").read_text(encoding="utf-8"))
+    assert (results["baseline"], results["reference"], results["policies"]) == ("base", "base", ["base", "ppo"])
+    assert {"win_rate/gold", "kl/ppo", "difference/relevance"} <= set(metrics)
+    assert "PPO - base" in (out / "table.txt").read_text(encoding="utf-8")
+
+
+def test_without_ppo_base_and_sft_are_shown(evaluate: Callable[..., Any]):
+    (metrics, _), out, _ = evaluate(stages=("sft", "reward"), ppo={"enabled": False})
+    results = json.loads((out / "results.json").read_text(encoding="utf-8"))
+    assert results["policies"] == ["base", "sft"]
+    assert "win_rate" in results["measures"]["base"]
+    assert not any(name.startswith("win_rate") for name in metrics)
+    assert "   base (" in (out / "table.txt").read_text(encoding="utf-8")
+
+
+def test_a_scratch_base_is_rebuilt_from_the_seed(evaluate: Callable[..., Any]):
+    scratch = {"hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 1, "intermediate_size": 16}
+    model = {"name_or_path": None, "init": "scratch", "scratch": scratch}
+    (metrics, _), out, _ = evaluate(model=model, sft={"max_length": 64})
+    results = json.loads((out / "results.json").read_text(encoding="utf-8"))
+    assert results["policies"] == ["base", "sft", "ppo"]
+    assert metrics["kl/base"] != 0
+
+
+def test_prompts_do_not_depend_on_seed_or_order_of_the_file(run_dir: Path, tmp_path: Path):
+    encoder = ChatEncoder(tiny_tokenizer())
+    heldout = run_dir / "data" / "prompts" / "heldout.jsonl"
+    backwards = tmp_path / "heldout.jsonl"
+    backwards.write_text("\n".join(reversed(heldout.read_text().splitlines())) + "\n")
+    first, _ = choose_prompts(heldout, encoder, config_of(run_dir, run={"seed": 1}))
+    second, _ = choose_prompts(backwards, encoder, config_of(run_dir, run={"seed": 2}))
+    more, _ = choose_prompts(heldout, encoder, config_of(run_dir, eval={"num_prompts": 12}))
+    assert first == second == more[:8]
+    file_order = [json.loads(line)["prompt"][0]["content"] for line in heldout.read_text().splitlines()[:8]]
+    assert [prompt.messages[0].content for prompt in first] != file_order
+
+
+def test_too_few_prompts_are_a_data_error(run_dir: Path):
+    with pytest.raises(DataError, match="at least 2"):
+        choose_prompts(
+            run_dir / "data" / "prompts" / "heldout.jsonl",
+            ChatEncoder(tiny_tokenizer()),
+            config_of(run_dir, ppo={"max_prompt_length": 3}),
+        )
+
+
+def test_equal_answers_are_scored_once_and_names_are_made_unique(evaluate: Callable[..., Any], run_dir: Path):
+    encoder = ChatEncoder(tiny_tokenizer())
+    config = config_of(run_dir)
+    prompts, _ = choose_prompts(run_dir / "data" / "prompts" / "heldout.jsonl", encoder, config)
+    same, other = Completion("aaa", (1, 2), True), Completion("bb", (3,), False)
+    answers = {"sft": [same] * 8, "ppo": [same] * 7 + [other]}
+    sections = named_apart([*config.eval.scorers[2:3], *config.eval.scorers[2:3]])
+    assert [section.name for section in sections] == ["length", "length-2"]
+    ctx = StageContext(config, run_dir, {}, Recorder())
+    verdict = judge(sections[1], ctx, torch.device("cpu"), prompts, answers)
+    assert verdict.scorer == "length-2"
+    assert verdict.scores == {"sft": [3.0] * 8, "ppo": [3.0] * 7 + [2.0]}
+    assert sys.modules["user_scores"].calls == [9]

@@ -1,0 +1,203 @@
+"""What people read: it fits, it is aligned, and text of a model cannot act on a terminal or a page."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+from rich.cells import cell_len
+
+from pipelines.evaluate.table import markdown, plain
+from pipelines.evaluate.text import fenced, literal, visible, wrap
+
+
+def found(value: float, half: float) -> dict[str, float]:
+    return {"value": value, "low": value - half, "high": value + half, "n": 200}
+
+
+RESULTS: dict[str, Any] = {
+    "baseline": "sft",
+    "prompts": {"used": 200, "too_long": 3},
+    "settings": {"temperature": 1.0, "response_length": 48, "max_prompt_length": 64, "confidence": 0.95},
+    "scorers": [
+        {"name": "reward_model", "simulated": False, "parts": [], "truncated_texts": 0},
+        {"name": "gold", "simulated": True, "parts": ["relevance"], "truncated_texts": 0},
+    ],
+    "measures": {
+        "base": {
+            "mean": {"reward_model": found(-1.5, 0.1), "gold": found(0.02, 0.01)},
+            "attribute": {"relevance": found(0.01, 0.005)},
+            "win_rate": {"reward_model": found(0.1, 0.02), "gold": found(0.05, 0.02)},
+            "length": found(48.0, 0.5),
+            "finished": found(0.1, 0.04),
+            "kl": found(80.0, 3.0),
+        },
+        "sft": {
+            "mean": {"reward_model": found(0.0, 0.1), "gold": found(0.41, 0.03)},
+            "attribute": {"relevance": found(0.6, 0.03)},
+            "length": found(22.0, 0.5),
+            "finished": found(0.97, 0.02),
+        },
+        "ppo": {
+            "mean": {"reward_model": found(1.25, 0.1), "gold": found(0.78, 0.03)},
+            "attribute": {"relevance": found(0.66, 0.03)},
+            "win_rate": {"reward_model": found(0.9, 0.02), "gold": found(0.733, 0.049)},
+            "difference": {
+                "mean": {"reward_model": found(1.25, 0.12), "gold": found(0.37, 0.04)},
+                "attribute": {"relevance": found(0.06, 0.04)},
+            },
+            "length": found(25.0, 0.5),
+            "finished": found(0.99, 0.01),
+            "kl": found(4.1, 0.3),
+        },
+    },
+}
+
+
+def sample(text: str, prompt: str = "My kettle is broken.") -> dict[str, Any]:
+    def answer(text: str, finished: bool) -> dict[str, Any]:
+        return {"text": text, "finished": finished, "length": 3, "scores": {"reward_model": 0.5, "gold": 0.25}}
+
+    return {
+        "prompt": [{"role": "user", "content": prompt}],
+        "answers": {"base": answer("xx", False), "sft": answer("Thanks.", True), "ppo": answer(text, False)},
+    }
+
+
+def test_the_table_says_it_all_in_100_columns():
+    text = plain(RESULTS, [sample("Your kettle is broken.")])
+    lines = text.splitlines()
+    assert max(map(cell_len, lines)) <= 100
+    header = next(line for line in lines if "SFT" in line)
+    assert header.split() == ["base", "SFT", "PPO", "PPO", "-", "SFT"]
+    (relevance,) = [line for line in lines if line.strip().startswith("relevance")]
+    for part in (".600 [.570, .630]", ".660 [.630, .690]", "+.060 [+.020, +.100]"):
+        assert part in relevance
+    gold_rows = [line for line in lines if line.strip().startswith("gold ")]
+    assert ".733 [.684, .782]" in gold_rows[1]
+    assert gold_rows[1].split()[-2:] != ["-", "-"]
+    assert "gold: the task's own hidden utility; simulated" in lines
+    assert any("200 held-out prompts" in line for line in lines)
+    assert any(line.startswith("3 prompts of more than 64 tokens") for line in lines)
+    assert "   SFT (gold 0.25): Thanks." in lines
+    assert "   PPO (gold 0.25, cut at the limit): Your kettle is broken." in lines
+    assert "xx" not in text
+
+
+def test_without_gold_nothing_is_called_simulated():
+    results = copy.deepcopy(RESULTS)
+    results["scorers"] = results["scorers"][:1]
+    for measures in results["measures"].values():
+        measures["attribute"] = {}
+        measures.get("difference", {})["attribute"] = {}
+    text = plain(results, [])
+    assert "simulated" not in text
+    assert "by attribute" not in text
+    assert "nobody chose" not in text
+
+
+def test_columns_stand_under_each_other():
+    lines = plain(RESULTS, []).splitlines()
+    table = lines[: lines.index("")]
+    ends = {len(line) for line in table if line.startswith("  ") and line.rstrip().endswith("]")}
+    assert len(ends) == 1
+
+
+@pytest.mark.parametrize("scale", [10, 1e3, 1e6])
+def test_wide_numbers_cost_intervals_and_never_the_width(scale: float):
+    results = copy.deepcopy(RESULTS)
+    for measures in results["measures"].values():
+        groups = [measures["mean"]] + [measures["difference"]["mean"]] * ("difference" in measures)
+        for values in groups:
+            values["reward_model"] = {key: number * scale for key, number in values["reward_model"].items()}
+    text = plain(results, [])
+    assert max(map(cell_len, text.splitlines())) <= 100
+    assert "Too wide for the intervals of base" in text
+
+
+def test_two_policies_without_sft_name_their_baseline():
+    results = copy.deepcopy(RESULTS)
+    results["baseline"] = "base"
+    del results["measures"]["sft"]
+    text = plain(results, [sample("Fine.")])
+    assert "PPO - base" in text
+    assert "wins against base" in text
+    assert "KL to base, nats" in text
+    assert "   base (gold 0.25, cut at the limit): xx" in text.splitlines()
+
+
+def test_one_policy_alone_has_no_comparison():
+    results = copy.deepcopy(RESULTS)
+    results["measures"] = {"sft": results["measures"]["sft"]}
+    text = plain(results, [])
+    assert "wins" not in text
+    assert "KL" not in text
+
+
+EVIL = "a\x1b[31mred\x07 \x9b2J\rback \u202eabc\u200b\u2028x \ud800 \U000e0041 end"
+
+
+def test_control_and_direction_characters_are_spelled_out():
+    shown = visible(EVIL)
+    assert shown == (
+        r"a\x1b[31mred\x07 \x9b2J\x0dback \u202eabc\u200b\u2028x \ud800 \U000e0041 end"
+    )
+    assert visible("one\ntwo\r\nthree") == "one\ntwo\nthree"
+    assert visible("Grüße, 你好, naïve — “ok”") == "Grüße, 你好, naïve — “ok”"
+    text = plain(RESULTS, [sample(EVIL, prompt=EVIL)]) + markdown(RESULTS, [sample(EVIL, prompt=EVIL)])
+    assert not {char for char in EVIL if not visible(char) == char} & set(text)
+
+
+def test_names_of_scorers_are_made_harmless_too():
+    results = copy.deepcopy(RESULTS)
+    evil = "rm\x1b[2J|<img src=x>" + "x" * 80
+    results["scorers"][0]["name"] = evil
+    for measures in results["measures"].values():
+        for group in ("mean", "win_rate"):
+            if group in measures:
+                measures[group][evil] = measures[group].pop("reward_model")
+        if "difference" in measures:
+            measures["difference"]["mean"][evil] = measures["difference"]["mean"].pop("reward_model")
+    text, page = plain(results, []), markdown(results, [])
+    assert "\x1b" not in text + page
+    assert max(map(cell_len, text.splitlines())) <= 100
+    (row,) = [line for line in page.splitlines() if "img" in line][:1]
+    assert row.replace("\\|", "").count("|") == 6
+    assert "\\<img" in row
+
+
+def test_an_answer_cannot_leave_its_code_block():
+    page = markdown(RESULTS, [sample("```\n# a heading\n````\n<script>")])
+    lines = page.splitlines()
+    (opening,) = [line for line in lines if line.endswith("text") and line.startswith("`")]
+    fence = opening.removesuffix("text")
+    assert len(fence) == 5
+    assert lines.count(fence) == 1
+    assert lines.index(fence) > max(index for index, line in enumerate(lines) if "<script>" in line)
+    assert fenced("plain").startswith("```text\n")
+
+
+def test_markdown_holds_every_interval():
+    page = markdown(RESULTS, [])
+    assert "| reward\\_model | -1.50 [-1.60, -1.40] |" in page
+    assert "| relevance | .010 [.005, .015] | .600 [.570, .630] | .660 [.630, .690] | +.060 [+.020, +.100] |" in page
+    assert literal("a|b*c") == "a\\|b\\*c"
+
+
+@pytest.mark.parametrize("width", [20, 37, 100])
+def test_wrapping_counts_columns_and_loses_nothing(width: int):
+    text = "short words and averyverylongwordwithoutanyspaceinsidewhichmustbecut " * 3 + "你好世界" * 12 + "\n\nlast line"
+    lines = wrap(text, width, first="   PPO: ", indent="     ")
+    assert max(map(cell_len, lines)) <= width
+    assert lines[0].startswith("   PPO: short")
+    squeezed = "".join("".join(lines).split()).removeprefix("PPO:")
+    assert squeezed == "".join(text.split())
+    assert lines[-1] == "     last line"
+
+
+def test_long_answers_are_shortened_and_say_so():
+    lines = wrap("word " * 500, 50, first="x: ", indent="   ", most_lines=4)
+    assert len(lines) == 4
+    assert "more lines in answers.jsonl" in lines[-1]
+    assert wrap("", 50, first="x: ") == ["x:"]

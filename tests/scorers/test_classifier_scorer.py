@@ -1,0 +1,186 @@
+"""Outside classifiers: the text they see, the logit that counts, padding, truncation, lost heads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import BertModel, LlamaForSequenceClassification, PreTrainedModel, PreTrainedTokenizerFast
+
+from pipelines.config.scorer import ScorerSection
+from pipelines.data.rows import Message
+from pipelines.errors import ArtifactError, DataError, UsageError
+from pipelines.scorers import Completion
+from pipelines.scorers.classifier import ClassifierScorer
+from tests.tiny import save_pair, tiny_bert, tiny_llama, tiny_tokenizer
+
+CPU = torch.device("cpu")
+TEXTS = [("hello world", "the cat"), ("please write a short story about a red ball", "no"), ("how", "thank you " * 9)]
+PROMPTS = [(Message(role="user", content=prompt),) for prompt, _ in TEXTS]
+COMPLETIONS = [Completion(text, (), True) for _, text in TEXTS]
+
+
+def plain_tokenizer(**kwargs: object) -> PreTrainedTokenizerFast:
+    tokenizer = tiny_tokenizer(template=None, **kwargs)
+    tokenizer.model_max_length = 256
+    return tokenizer
+
+
+def decoder(tokenizer: PreTrainedTokenizerFast, pad: int | None) -> PreTrainedModel:
+    config = tiny_llama(tokenizer).config
+    config.num_labels, config.pad_token_id = 1, pad
+    torch.manual_seed(3)
+    model = LlamaForSequenceClassification(config).eval()
+    torch.nn.init.normal_(model.score.weight)
+    return model
+
+
+def alone(model: PreTrainedModel, ids: list[int]) -> list[float]:
+    """What plain transformers gives for one row."""
+    with torch.no_grad():
+        return model(input_ids=torch.tensor([ids])).logits[0].tolist()
+
+
+def test_an_encoder_sees_prompt_and_completion_joined_where_its_tokenizer_knows_no_pairs(tmp_path: Path):
+    tokenizer = plain_tokenizer()
+    model = tiny_bert(tokenizer).eval()
+    save_pair(model, tokenizer, tmp_path / "bert")
+    scorer = ClassifierScorer.load("bert", ScorerSection(kind="classifier", path=str(tmp_path / "bert")), CPU)
+    expected = [alone(model, tokenizer(f"{prompt}\n{text}")["input_ids"])[0] for prompt, text in TEXTS]
+    assert scorer(PROMPTS, COMPLETIONS) == pytest.approx(expected, abs=1e-5)
+
+
+def test_an_encoder_sees_a_pair_with_segments_where_its_tokenizer_knows_pairs():
+    from tokenizers.processors import TemplateProcessing
+
+    tokenizer = plain_tokenizer()
+    eos = tokenizer.eos_token_id
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="$A:0 </s>:0", pair="$A:0 </s>:0 $B:1 </s>:1", special_tokens=[("</s>", eos)]
+    )
+    model = tiny_bert(tokenizer).eval()
+    expected = []
+    for prompt, text in TEXTS:
+        first, second = (tokenizer(part, add_special_tokens=False)["input_ids"] for part in (prompt, text))
+        ids = torch.tensor([[*first, eos, *second, eos]])
+        segments = torch.tensor([[0] * (len(first) + 1) + [1] * (len(second) + 1)])
+        with torch.no_grad():
+            expected.append(model(input_ids=ids, token_type_ids=segments).logits.item())
+    assert ClassifierScorer("pairs", model, tokenizer)(PROMPTS, COMPLETIONS) == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("label", [2, "good"])
+def test_the_label_chooses_among_several_logits(label: int | str):
+    tokenizer = plain_tokenizer()
+    model = tiny_bert(tokenizer, num_labels=3).eval()
+    model.config.id2label = {0: "bad", 1: "middling", 2: "good"}
+    expected = [alone(model, tokenizer(f"{prompt}\n{text}")["input_ids"])[2] for prompt, text in TEXTS]
+    scorer = ClassifierScorer("mood", model, tokenizer, label=label)
+    assert scorer(PROMPTS, COMPLETIONS) == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("label", [None, 3, "excellent"])
+def test_several_logits_without_a_choice_are_refused_with_the_list(label: int | str | None):
+    tokenizer = plain_tokenizer()
+    model = tiny_bert(tokenizer, num_labels=3)
+    model.config.id2label = {0: "bad", 1: "middling", 2: "good"}
+    with pytest.raises(UsageError, match="the classifier mood has") as caught:
+        ClassifierScorer("mood", model, tokenizer, label=label)
+    assert "0: bad, 1: middling, 2: good" in (caught.value.hint or "")
+
+
+def test_a_decoder_with_a_chat_template_sees_the_whole_dialogue(tmp_path: Path):
+    tokenizer = tiny_tokenizer()
+    model = decoder(tokenizer, tokenizer.pad_token_id)
+    save_pair(model, tokenizer, tmp_path / "rm")
+    scorer = ClassifierScorer.load("rm", ScorerSection(kind="classifier", path=str(tmp_path / "rm")), CPU)
+    expected = [
+        alone(model, tokenizer(f"<|user|>{p}<|assistant|>{c}</s>", add_special_tokens=False)["input_ids"])[0]
+        for p, c in TEXTS
+    ]
+    assert scorer(PROMPTS, COMPLETIONS) == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("pad", ["own", "eos", None])
+def test_a_row_of_a_decoder_gets_in_a_batch_what_transformers_gives_it_alone(pad: str | None):
+    tokenizer = tiny_tokenizer(pad={"own": "<pad>", "eos": "</s>", None: None}[pad])
+    model = decoder(tokenizer, {"own": tokenizer.pad_token_id, "eos": tokenizer.eos_token_id, None: None}[pad])
+    texts = [f"<|user|>{p}<|assistant|>{c}</s>" for p, c in TEXTS]
+    expected = [alone(model, tokenizer(text, add_special_tokens=False)["input_ids"])[0] for text in texts]
+    batched = ClassifierScorer("rm", model, tokenizer)(PROMPTS, COMPLETIONS)
+    single = [ClassifierScorer("rm", model, tokenizer)([p], [c])[0] for p, c in zip(PROMPTS, COMPLETIONS, strict=True)]
+    assert batched == pytest.approx(expected, abs=1e-5)
+    assert single == pytest.approx(expected, abs=1e-5)
+
+
+def test_batch_size_and_order_change_nothing_and_progress_is_told():
+    tokenizer = plain_tokenizer()
+    model = tiny_bert(tokenizer)
+    told: list[int] = []
+    whole = ClassifierScorer("bert", model, tokenizer)(PROMPTS, COMPLETIONS)
+    one = ClassifierScorer("bert", model, tokenizer, batch_size=1, progress=told.append)
+    assert one(PROMPTS[::-1], COMPLETIONS[::-1])[::-1] == pytest.approx(whole, abs=1e-5)
+    assert told == [1, 1, 1]
+
+
+def test_too_long_texts_lose_their_beginning_and_are_counted():
+    tokenizer = plain_tokenizer()
+    tokenizer.model_max_length = 12
+    model = tiny_bert(tokenizer).eval()
+    scorer = ClassifierScorer("bert", model, tokenizer)
+    long = [Completion("the dog looked at the cat " * 20, (), True), Completion("x", (), True)]
+    scores = scorer([PROMPTS[0], (Message(role="user", content="a"),)], long)
+    assert scorer.truncated == 1
+    kept = tokenizer(f"hello world\n{long[0].text}", truncation=False)["input_ids"][-12:]
+    assert scores[0] == pytest.approx(alone(model, kept)[0], abs=1e-5)
+
+
+def test_positions_limit_the_text_where_the_tokenizer_knows_no_limit():
+    tokenizer = plain_tokenizer()
+    tokenizer.model_max_length = int(1e30)
+    scorer = ClassifierScorer("bert", tiny_bert(tokenizer), tokenizer)  # 256 positions
+    scorer([PROMPTS[0]], [Completion("7 " * 300, (), True)])
+    assert scorer.truncated == 1
+
+
+def test_a_head_that_was_never_trained_is_refused(tmp_path: Path):
+    tokenizer = tiny_tokenizer()
+    save_pair(tiny_llama(tokenizer), tokenizer, tmp_path / "causal")
+    bert = tiny_bert(tokenizer)
+    body = BertModel(bert.config)
+    save_pair(body, tokenizer, tmp_path / "body")
+    for name, lost in (("causal", "score.weight"), ("body", "classifier.")):
+        with pytest.raises(ArtifactError, match=lost):
+            ClassifierScorer.load(
+                name, ScorerSection(kind="classifier", path=str(tmp_path / name), label=0), CPU
+            )
+
+
+def test_what_is_no_classifier_is_refused_in_words(tmp_path: Path):
+    def load(path: Path | str) -> None:
+        ClassifierScorer.load("c", ScorerSection(kind="classifier", path=str(path)), CPU)
+
+    with pytest.raises(UsageError, match="no directory"):
+        load(tmp_path / "nowhere")
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
+    with pytest.raises(UsageError, match="adapter"):
+        load(tmp_path / "adapter")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ArtifactError):
+        load(tmp_path / "empty")
+
+
+def test_a_template_that_refuses_a_dialogue_is_a_data_error():
+    tokenizer = tiny_tokenizer(template="{{ raise_exception('no system turn, please') }}")
+    with pytest.raises(DataError, match="no system turn, please"):
+        ClassifierScorer("rm", decoder(tokenizer, 0), tokenizer)(PROMPTS, COMPLETIONS)
+
+
+def test_a_score_that_is_not_finite_is_a_data_error():
+    tokenizer = plain_tokenizer()
+    model = tiny_bert(tokenizer)
+    torch.nn.init.constant_(model.classifier.bias, float("nan"))
+    with pytest.raises(DataError, match="must be finite"):
+        ClassifierScorer("bert", model, tokenizer)(PROMPTS, COMPLETIONS)

@@ -1,0 +1,112 @@
+"""A user's function as a scorer: what it is given, and how its faults are told."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pipelines.data.rows import Message
+from pipelines.errors import DataError, RlhfError, UsageError
+from pipelines.scorers import Completion
+from pipelines.scorers.function import FunctionScorer, find_function
+
+PROMPTS = [(Message(role="user", content="hello"),), (Message(role="user", content="how are you"),)]
+COMPLETIONS = [Completion("fine", (1, 2), True), Completion("not so good", (3,), False)]
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty current directory that is forgotten afterwards."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
+    before = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        if name.startswith("user_reward"):
+            del sys.modules[name]
+
+
+def scorer(function: Any) -> FunctionScorer:
+    return FunctionScorer("mine", function, "mod:fun")
+
+
+def test_a_function_of_the_current_directory_gets_dicts_and_text(module: Path):
+    (module / "user_reward_a.py").write_text(
+        "seen = []\ndef score(prompts, completions):\n"
+        "    seen.append((prompts, completions))\n    return [len(text) for text in completions]\n"
+    )
+    loaded = FunctionScorer.load("length", "user_reward_a:score")
+    assert loaded(PROMPTS, COMPLETIONS) == [4.0, 11.0]
+    (prompts, completions) = sys.modules["user_reward_a"].seen[0]
+    assert prompts == [[{"role": "user", "content": "hello"}], [{"role": "user", "content": "how are you"}]]
+    assert completions == ["fine", "not so good"]
+
+
+@pytest.mark.parametrize("result", [torch.tensor([1.0, 2.0]), (1, 2), [True, 2.0], iter([1.0, torch.tensor(2.0)])])
+def test_any_sequence_of_numbers_will_do(result: Any):
+    scores = scorer(lambda prompts, completions: result)(PROMPTS, COMPLETIONS)
+    assert scores == [1.0, 2.0]
+    assert all(type(score) is float for score in scores)
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ("no_colon", "does not name a function"),
+        (":f", "does not name a function"),
+        ("m:", "does not name a function"),
+        ("no_such_module_here:f", "no module `no_such_module_here`"),
+        ("json.no_such:f", "no module `json.no_such`"),
+        ("json:no_such", "`no_such` does not exist"),
+        ("json:__name__", "is not callable"),
+    ],
+)
+def test_a_wrong_name_is_a_usage_error(spec: str, words: str):
+    with pytest.raises(UsageError, match=words):
+        find_function(spec)
+
+
+@pytest.mark.parametrize("body", ["import no_such_dependency", "1 / 0", "def score(:"])
+def test_a_module_that_cannot_be_imported_is_a_usage_error(module: Path, body: str):
+    (module / "user_reward_b.py").write_text(body + "\n")
+    with pytest.raises(UsageError, match="user_reward_b:score: its module cannot be imported"):
+        find_function("user_reward_b:score")
+
+
+def test_an_exception_inside_names_function_and_line(module: Path):
+    (module / "user_reward_c.py").write_text("def score(prompts, completions):\n    return [1 / 0]\n")
+    with pytest.raises(DataError, match="user_reward_c:score failed: ZeroDivisionError") as caught:
+        FunctionScorer.load("c", "user_reward_c:score")(PROMPTS, COMPLETIONS)
+    assert caught.value.where == f"{module / 'user_reward_c.py'}:2"
+
+
+@pytest.mark.parametrize(
+    ("result", "words"),
+    [
+        ([1.0], "1 scores for 2 rows"),
+        ([1.0, 2.0, 3.0], "3 scores for 2 rows"),
+        ([1.0, float("nan")], "score nan for row 1"),
+        ([float("-inf"), 1.0], "score -inf for row 0"),
+        ([1.0, "2.0"], "the text '2.0'"),
+        ([1.0, None], "NoneType"),
+        ([1.0, [2.0]], "list"),
+        (None, "failed: TypeError"),
+        (3.0, "failed: TypeError"),
+    ],
+)
+def test_anything_but_one_finite_number_a_row_is_a_data_error(result: Any, words: str):
+    with pytest.raises(DataError, match=words) as caught:
+        scorer(lambda prompts, completions: result)(PROMPTS, COMPLETIONS)
+    assert "mod:fun" in caught.value.message
+
+
+def test_our_own_errors_pass_through():
+    def refuse(prompts: Any, completions: Any) -> list[float]:
+        raise RlhfError("as it is")
+
+    with pytest.raises(RlhfError, match=r"^as it is$"):
+        scorer(refuse)(PROMPTS, COMPLETIONS)

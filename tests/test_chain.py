@@ -1,0 +1,268 @@
+"""The order of the stages: selection, force and what follows, dry plans, status."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import types
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines import chain
+from pipelines.config import Config, load_config
+from pipelines.errors import ArtifactError, ConflictError, EnvironmentProblem, UsageError
+from pipelines.progress import SilentReporter
+from pipelines.rundir import RunDir
+from pipelines.stage import Stage, StageContext
+
+DATA = ["data/demonstrations", "data/comparisons", "data/prompts"]
+HEAVY = ["sft", "reward", "ppo", "eval"]
+
+
+class Listening(SilentReporter):
+    """Keeps what was said."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def info(self, text: str) -> None:
+        self.said.append(text)
+
+    warn = info
+
+
+class Bench:
+    """The real stages with runners that only write down what they read."""
+
+    def __init__(self, root: Path) -> None:
+        self.run = RunDir(root / "run")
+        self.run.create()
+        self.rows = root / "rows.jsonl"
+        self.rows.write_text("one\n")
+        model = root / "base"
+        model.mkdir()
+        (model / "config.json").write_text("{}")
+        self.base = (f"data.comparisons={self.rows}", f"model.name_or_path={model}")
+        self.ran: list[str] = []
+
+    def config(self, *sets: str) -> Config:
+        return load_config(None, [*self.base, *sets])
+
+    def work(self, context: StageContext) -> dict[str, Any]:
+        name = context.out.relative_to(self.run.root).as_posix().removesuffix(".partial")
+        self.ran.append(name)
+        (context.out / "made").write_text(json.dumps([context.config.ppo.kl_coef, context.config.run.seed, name]))
+        return {"steps": 1}
+
+    def go(self, *sets: str, stages: Sequence[Stage] | None = None, **kwargs: Any) -> list[str]:
+        """Names of the stages that ran."""
+        self.ran = []
+        self.reporter = Listening()
+        chosen = chain.STAGES if stages is None else stages
+        chain.run_chain(chosen, self.config(*sets), self.run, self.reporter, **kwargs)
+        return self.ran
+
+    def planned(self, *sets: str, stages: Sequence[Stage] | None = None, **kwargs: Any) -> dict[str, str]:
+        plans = chain.plan_chain(stages or chain.STAGES, self.config(*sets), self.run, **kwargs)
+        return {plan.stage.name: plan.action for plan in plans}
+
+    def states(self, *sets: str, verify: bool = False) -> dict[str, str]:
+        entries = chain.status_of(self.config(*sets), self.run, verify=verify)
+        return {entry["stage"]: entry["state"] for entry in entries}
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    bench = Bench(tmp_path)
+    module = types.ModuleType("fake_runners")
+    module.work = bench.work  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "fake_runners", module)
+    stages = tuple(replace(stage, runner="fake_runners:work", produces=("made",)) for stage in chain.STAGES)
+    monkeypatch.setattr(chain, "STAGES", stages)
+    return bench
+
+
+def files_below(root: Path) -> dict[str, int]:
+    return {str(path): path.stat().st_mtime_ns for path in root.rglob("*")}
+
+
+def test_everything_runs_in_order_once(bench: Bench) -> None:
+    assert bench.go() == [*DATA, *HEAVY]
+    assert bench.go() == []
+    assert bench.reporter.said == [f"{name}: skipped, complete" for name in [*DATA, *HEAVY]]
+
+
+def test_a_deleted_stage_and_what_follows_run_again(bench: Bench) -> None:
+    bench.go()
+    shutil.rmtree(bench.run.stage("ppo"))
+    assert bench.planned()["eval"] == "run"
+    # Its new artifact equals the old one, so that eval is spared after all.
+    assert bench.go() == ["ppo"]
+
+
+def test_a_changed_seed_or_coefficient_is_refused_before_anything_runs(bench: Bench) -> None:
+    bench.go()
+    with pytest.raises(ConflictError, match="kl_coef"):
+        bench.go("ppo.kl_coef=0.1")
+    assert bench.ran == []
+    assert bench.go("ppo.kl_coef=0.1", force=["ppo"]) == ["ppo", "eval"]
+    with pytest.raises(ConflictError, match="seed: 0 -> 1"):
+        bench.go("run.seed=1", "ppo.kl_coef=0.1")
+
+
+def test_force_takes_what_follows(bench: Bench) -> None:
+    bench.go()
+    assert bench.go(force=["reward"]) == ["reward", "ppo", "eval"]
+    assert bench.go(force=["data"]) == [*DATA, *HEAVY]
+    assert bench.go(force=["prompts"]) == ["data/prompts", "ppo", "eval"]
+    assert bench.go(stages=chain.select("sft", "sft"), force=["sft"]) == ["sft"]
+
+
+def test_force_outside_the_selection_is_refused(bench: Bench) -> None:
+    with pytest.raises(UsageError, match="--force names sft"):
+        bench.planned(stages=chain.select("reward", None), force=["sft"])
+
+
+def test_selection(bench: Bench) -> None:
+    names = lambda stages: [stage.name for stage in stages]  # noqa: E731
+    assert names(chain.select(None, None)) == [*DATA, *HEAVY]
+    assert names(chain.select("reward", None)) == ["reward", "ppo", "eval"]
+    assert names(chain.select(None, "data")) == DATA
+    assert names(chain.select("data", "sft")) == [*DATA, "sft"]
+    assert names(chain.with_data_of("ppo", bench.config())) == ["data/prompts", "ppo"]
+    assert names(chain.with_data_of("reward", bench.config())) == ["data/comparisons", "reward"]
+    with pytest.raises(UsageError, match="comes after"):
+        chain.select("ppo", "sft")
+    with pytest.raises(UsageError) as caught:
+        chain.select("rewrad", None)
+    assert caught.value.hint == "did you mean `reward`?"
+
+
+def test_a_stage_alone_needs_what_came_before(bench: Bench) -> None:
+    with pytest.raises(ArtifactError, match="ppo needs stage sft"):
+        bench.go(stages=chain.with_data_of("ppo", bench.config()))
+    assert bench.ran == [], "refused before the data stage ran"
+
+
+def test_switched_off_stages_are_left_out(bench: Bench) -> None:
+    sets = ("sft.enabled=false", "reward.enabled=false", "ppo.reward={kind: function, function: 'm:f'}")
+    assert bench.go(*sets) == ["data/prompts", "ppo", "eval"]
+    assert bench.states(*sets) == {name: "complete" if name in bench.ran else "off" for name in [*DATA, *HEAVY]}
+
+
+def test_a_plan_writes_nothing(bench: Bench) -> None:
+    before = files_below(bench.run.root.parent)
+    plans = chain.plan_chain(chain.STAGES, bench.config(), bench.run)
+    chain.check_plans(plans, bench.config(), bench.run)
+    chain.status_of(bench.config(), bench.run)
+    assert {plan.action for plan in plans} == {"run"}
+    assert files_below(bench.run.root.parent) == before
+
+
+def test_a_plan_foresees_what_follows(bench: Bench) -> None:
+    bench.go()
+    bench.rows.write_text("two\n")
+    plans = chain.plan_chain(chain.STAGES, bench.config(), bench.run)
+    reasons = {plan.stage.name: plan.reason for plan in plans}
+    assert reasons["data/prompts"] == "rows.jsonl has changed"
+    assert reasons["sft"] == "data/demonstrations runs again"
+    assert reasons["eval"].endswith("runs again")
+
+
+def test_the_launcher_runs_the_heavy_stages_only(bench: Bench) -> None:
+    launched: list[tuple[str, bool]] = []
+
+    def launch(stage: Stage, force: bool) -> None:
+        launched.append((stage.name, force))
+        config = bench.config()
+        chain.run_chain((stage,), config, bench.run, SilentReporter(), force=[stage.name] if force else [])
+
+    assert bench.go(launcher=launch) == [*DATA, *HEAVY]
+    assert launched == [(name, False) for name in HEAVY]
+    launched.clear()
+    bench.go(launcher=launch, force=["ppo"])
+    assert launched == [("ppo", True), ("eval", True)]
+
+
+def test_a_child_that_leaves_nothing_is_noticed(bench: Bench) -> None:
+    with pytest.raises(ArtifactError, match="left no artifact"):
+        bench.go(launcher=lambda stage, force: None)
+
+
+def test_the_configuration_is_recorded_without_its_place(bench: Bench) -> None:
+    bench.go("run.dir=elsewhere")
+    recorded = load_config(bench.run.config_path)
+    assert recorded == bench.config()
+    assert recorded.run.dir is None
+
+
+def test_status_tells_the_truth(bench: Bench) -> None:
+    assert set(bench.states().values()) == {"missing"}
+    bench.go()
+    assert set(bench.states().values()) == {"complete"}
+    changed = bench.states("ppo.kl_coef=0.1")
+    assert changed == dict.fromkeys([*DATA, *HEAVY], "complete") | {"ppo": "stale"}
+    bench.run.partial("ppo").mkdir()
+    shutil.rmtree(bench.run.stage("ppo"))
+    (bench.run.stage("sft") / "manifest.json").write_text("{")
+    (bench.run.stage("reward") / "made").write_text("other")
+    states = bench.states()
+    assert (states["sft"], states["reward"], states["ppo"], states["eval"]) == (
+        "damaged",
+        "damaged",
+        "partial",
+        "stale",
+    )
+
+
+def test_other_library_versions_warn(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.go()
+    monkeypatch.setattr(chain, "package_versions", lambda: {"python": "9.9"})
+    assert bench.go() == []
+    assert not [text for text in bench.reporter.said if "other versions" in text], "nothing is built on it"
+    bench.go(force=["eval"])
+    assert [text for text in bench.reporter.said if "ppo was made with other versions: python" in text]
+
+
+def test_data_that_nobody_names_is_refused(bench: Bench) -> None:
+    with pytest.raises(UsageError, match="no demonstrations"):
+        chain.plan_chain(chain.STAGES, load_config(None), bench.run)
+
+
+@pytest.mark.parametrize(
+    ("sets", "error"),
+    [
+        (("model.name_or_path=",), UsageError),
+        (("model.name_or_path=./nowhere",), ArtifactError),
+        (("model.name_or_path=.",), ArtifactError),
+        (("run.device=cuda",), EnvironmentProblem),
+        (("model.load_in_4bit=true", "model.use_peft=true"), EnvironmentProblem),
+        (("ppo.reward={kind: classifier, path: ./nowhere}",), ArtifactError),
+        (("eval.scorers=[{kind: classifier, path: /nowhere}]",), ArtifactError),
+    ],
+)
+def test_preflight_refuses_before_anything_is_loaded(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, sets: tuple[str, ...], error: type[Exception]
+) -> None:
+    monkeypatch.setattr("pipelines.preflight.cuda_devices", lambda: 0)
+    with pytest.raises(error):
+        bench.go(*sets)
+    assert bench.ran == []
+
+
+def test_preflight_spares_what_does_not_run(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.go()
+    monkeypatch.setattr("pipelines.preflight.cuda_devices", lambda: 0)
+    assert bench.go("run.device=cuda") == [], "a finished run needs no device"
+
+
+def test_moved_runs_stay_complete(bench: Bench, tmp_path: Path) -> None:
+    bench.go()
+    bench.run = RunDir(bench.run.root.rename(tmp_path / "moved"))
+    assert set(bench.states(verify=True).values()) == {"complete"}
+    assert bench.go() == []
