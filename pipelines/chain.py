@@ -229,6 +229,7 @@ def check_plans(plans: Sequence[Plan], config: Config, run_dir: RunDir) -> None:
         if plan.differences:
             raise conflict(plan, run_dir)
         if plan.action == "run":
+            plan.stage.sources(config)  # Raises where no data is named.
             for name in plan.stage.needs(config):
                 if name not in planned and Manifest.read(run_dir.stage(name)) is None:
                     raise missing_input(plan.stage, name, run_dir)

@@ -146,7 +146,10 @@ def plan_stage(stage: Stage, config: Config, run_dir: RunDir, *, force: bool = F
 def _stale_input(stage: Stage, config: Config, run_dir: RunDir, manifest: Manifest, *, full: bool) -> str | None:
     """Which input is no longer the one that the artifact was made from, and how."""
     for name in stage.needs(config):
-        upstream = Manifest.read(run_dir.stage(name))
+        try:
+            upstream = Manifest.read(run_dir.stage(name))
+        except ArtifactError:
+            return f"{name} is damaged"
         if upstream is None:
             return f"{name} is not complete"
         if name not in manifest.inputs or digest_of(manifest.inputs[name]) != upstream.digest:

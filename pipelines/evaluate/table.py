@@ -126,15 +126,14 @@ def _lay_out(rows: Sequence[Row], columns: Mapping[str, str], bare: set[str]) ->
     body = [[_cell(row, column, interval=column not in bare) for column in columns] for row in rows]
     widths = [max(map(len, column)) for column in zip(columns.values(), *body, strict=True)]
 
-    def line(label: str, cells: Sequence[str]) -> str:
+    labels = ["", *(f"  {one_line(row.label, LABEL_WIDTH - 2)}" for row in rows)]
+    label_width = max(map(cell_len, labels))
+    lines = []
+    for label, row, cells in zip(labels, [None, *rows], [list(columns.values()), *body], strict=True):
+        if row is not None and row.title:
+            lines.append(one_line(row.title, WIDTH))
         padded = "  ".join(cell.rjust(width) for cell, width in zip(cells, widths, strict=True))
-        return f"{label}{' ' * (LABEL_WIDTH - cell_len(label))}  {padded}".rstrip()
-
-    lines = [line("", list(columns.values()))]
-    for row, cells in zip(rows, body, strict=True):
-        if row.title:
-            lines.append(row.title)
-        lines.append(line(f"  {one_line(row.label, LABEL_WIDTH - 2)}", cells))
+        lines.append(f"{label}{' ' * (label_width - cell_len(label))}  {padded}".rstrip())
     return [*lines, ""]
 
 
@@ -143,8 +142,10 @@ def _cell(row: Row, column: str, *, interval: bool) -> str:
     if column not in row.cells:
         return NOTHING
     found = row.cells[column]
-    # all numbers of a row are written alike, so that they can be compared at a glance
-    largest = max(abs(cell[key]) for cell in row.cells.values() for key in ("value", "low", "high"))
+    # all numbers of a row are written alike, so that they can be compared at a glance; how far an untrained base is off
+    # must not cost the others their digits
+    scale = [cell for name, cell in row.cells.items() if name != "base"] or [found]
+    largest = max(abs(cell[key]) for cell in scale for key in ("value", "low", "high"))
     sign = column == "difference"
     value, low, high = (_number(found[key], largest, sign=sign) for key in ("value", "low", "high"))
     return f"{value} [{low}, {high}]" if interval else value
@@ -188,7 +189,8 @@ def _notes(results: Mapping[str, Any]) -> list[str]:
 
 
 def _heading(samples: Sequence[Any]) -> str:
-    return f"The first {len(samples)} prompts, in the order of their hashes (nobody chose them):"
+    count = f"{len(samples)} prompts" if len(samples) > 1 else "prompt"
+    return f"The first {count} in the order of their hashes (nobody chose them):"
 
 
 def _sample(number: int, row: Mapping[str, Any], results: Mapping[str, Any], width: int) -> list[str]:

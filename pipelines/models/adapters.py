@@ -171,12 +171,13 @@ def add_reward_adapter(
             wrapped = get_peft_model(classifier, config)
         except ValueError as error:
             raise UsageError(f"no adapter can be put on this model: {error}", where=_named(source)) from error
+    # before any weight is copied in: peft leaves the head in the base's bf16, which would round it
+    cast_trainable_to_fp32(wrapped)
     if state is not None:
         own = get_peft_model_state_dict(wrapped, save_embedding_layers=False)
         head_key = next(key for key in own if key.endswith(f".{HEAD}"))
         head = own[head_key] if state.head is None else state.head  # without this key peft raises a KeyError
         _set_weights(wrapped, DEFAULT, {**state.tensors, head_key: head}, _named(source))
-    cast_trainable_to_fp32(wrapped)
     if not trainable:
         wrapped.requires_grad_(False)
     return wrapped

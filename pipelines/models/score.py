@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from peft import PeftModel
+from peft.utils import ModulesToSaveWrapper
 from torch import Tensor, nn
 
 
@@ -47,16 +49,18 @@ def pad_right(rows: Sequence[Sequence[int]], device: torch.device | str) -> tupl
 
 
 def trunk_and_head(model: nn.Module) -> tuple[nn.Module, nn.Module]:
-    """The body and the score head of a sequence classifier, or of one inside a PeftModel."""
-    classifier = model.get_base_model() if isinstance(model, PeftModel) else model
-    return classifier.base_model, classifier.score  # type: ignore[return-value]
+    """The body and the score head of a sequence classifier, or of one inside a PeftModel: its active adapter's head."""
+    classifier: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    head = classifier.score
+    if isinstance(head, ModulesToSaveWrapper):
+        head = head.original_module if head.disable_adapters else head.modules_to_save[head.active_adapters[0]]
+    return classifier.base_model, head
 
 
 def apply_head(head: nn.Module, pooled: Tensor) -> Tensor:
     """Scores [B] of pooled states [B, H], in fp32 also under autocast: bf16 would round scores to 3 digits."""
     with torch.autocast(pooled.device.type, enabled=False):
-        scores: Tensor = head(pooled.to(next(head.parameters()).dtype))
-    return scores.squeeze(-1).float()
+        return nn.functional.linear(pooled.float(), head.weight.float()).squeeze(-1)  # type: ignore[operator, arg-type]
 
 
 @torch.no_grad()

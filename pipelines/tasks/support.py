@@ -30,8 +30,8 @@ NUMBER_OF_ASIDES = (0, 0, 0, 0, 0, 1, 1, 1, 2, 2)
 
 # share of the comparisons whose sides differ in one respect only, and the respects among them; a reward model learns
 # the product last, because it has to look a word up in the message, so the product gets the most
-CONTRASTS = 0.7
-CONTRAST_SHARES = {"product": 5, "topic": 2, "courtesy": 1, "next_step": 1, "brevity": 1}
+CONTRASTS = 0.85
+CONTRAST_SHARES = {"product": 8, "topic": 6, "courtesy": 1, "next_step": 1, "brevity": 1}
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,22 +18,22 @@ from pipelines.config import Config
 from pipelines.data.encode import ChatEncoder
 from pipelines.errors import DataError
 from pipelines.evaluate import stage
-from pipelines.evaluate.answers import choose_prompts
+from pipelines.evaluate.answers import Policies, choose_prompts, sequence_logprobs
 from pipelines.evaluate.judge import judge, named_apart
 from pipelines.progress import SilentReporter
-from pipelines.scorers import Completion
+from pipelines.scorers import Completion, load_scorer
 from pipelines.stage import StageContext
 from pipelines.tasks import load_task
 from tests.tiny import save_pair, tiny_llama, tiny_tokenizer
 
-FUNCTIONS = '''
+FUNCTIONS = """
 calls = []
 def length(prompts, completions):
     calls.append(len(completions))
     return [float(len(text)) for text in completions]
 def constant(prompts, completions):
     return [1.0] * len(completions)
-'''
+"""
 
 
 class Recorder(SilentReporter):
@@ -82,7 +83,9 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def evaluate(run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Any, Path, Recorder]]:
+def evaluate(
+    run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., tuple[Any, Path, Recorder]]:
     monkeypatch.syspath_prepend(str(run_dir))
     monkeypatch.delitem(sys.modules, "user_scores", raising=False)
 
@@ -169,32 +172,44 @@ def test_the_whole_stage(evaluate: Callable[..., Any], run_dir: Path):
     assert text.count("   SFT (gold ") == text.count("   PPO (gold ") == 2
 
 
-def test_kl_is_that_of_plain_transformers(evaluate: Callable[..., Any], run_dir: Path):
-    (metrics, _), out, _ = evaluate(eval={"temperature": 0.7})
+def test_log_probabilities_of_answers_are_those_of_plain_transformers(run_dir: Path):
     tokenizer = tiny_tokenizer()
-    encoder = ChatEncoder(tokenizer)
-    rows = [json.loads(line) for line in (out / "answers.jsonl").read_text(encoding="utf-8").splitlines()]
     config = config_of(run_dir, eval={"temperature": 0.7})
-    prompts, _ = choose_prompts(run_dir / "data" / "prompts" / "heldout.jsonl", encoder, config)
-    policy, reference = (LlamaForCausalLM.from_pretrained(run_dir / name / "model").eval() for name in ("ppo", "sft"))
-    checked = 0
-    for prompt, row in zip(prompts, rows, strict=True):
-        assert [turn["content"] for turn in row["prompt"]] == [turn.content for turn in prompt.messages]
-        given = row["answers"]["ppo"]
-        words = tokenizer(given["text"], add_special_tokens=False)["input_ids"]
-        ids = [*words, tokenizer.eos_token_id] if given["finished"] else words
-        if len(ids) != given["length"] or "�" in given["text"]:
-            continue  # this text has several spellings in tokens
-        sums = []
-        for model in (policy, reference):
-            with torch.no_grad():
-                logits = model(torch.tensor([[*prompt.ids, *ids]])).logits[0, len(prompt.ids) - 1 : -1]
-            logprobs = torch.log_softmax(logits / 0.7, -1)
-            sums.append(logprobs[torch.arange(len(ids)), torch.tensor(ids)].sum().item())
-        if given["log_ratio"] == pytest.approx(sums[0] - sums[1], abs=1e-4):
-            checked += 1
-    assert checked >= 2
-    assert metrics["kl/ppo"] == pytest.approx(sum(row["answers"]["ppo"]["log_ratio"] for row in rows) / 8)
+    prompts, _ = choose_prompts(run_dir / "data" / "prompts" / "heldout.jsonl", ChatEncoder(tokenizer), config)
+    model = LlamaForCausalLM.from_pretrained(run_dir / "ppo" / "model").eval()
+    rng = torch.Generator().manual_seed(0)
+    answers, expected = [], []
+    for number, prompt in enumerate(prompts):
+        ids = torch.randint(5, len(tokenizer), (1 + number % 5,), generator=rng).tolist()
+        if number % 2:
+            ids.append(tokenizer.eos_token_id)
+        with torch.no_grad():
+            logits = model(torch.tensor([[*prompt.ids, *ids]])).logits[0, len(prompt.ids) - 1 : -1]
+        expected.append(torch.log_softmax(logits / 0.7, -1)[torch.arange(len(ids)), ids].sum().item())
+        answers.append(Completion("", tuple(ids), bool(number % 2)))
+    told: list[int] = []
+    found = sequence_logprobs(model, prompts, answers, tokenizer.eos_token_id, config, told.append)
+    assert found == pytest.approx(expected, abs=1e-4)
+    assert sum(told) == len(prompts)
+
+
+def test_kl_is_the_mean_log_ratio_of_a_policys_own_answers(
+    evaluate: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+):
+    calls: list[tuple[torch.Tensor, list[Completion], list[float]]] = []
+
+    def spy(model: Any, prompts: Any, answers: Any, *rest: Any) -> list[float]:
+        found = sequence_logprobs(model, prompts, answers, *rest)
+        calls.append((model.lm_head.weight, list(answers), found))
+        return found
+
+    monkeypatch.setattr(stage, "sequence_logprobs", spy)
+    (metrics, _), _, _ = evaluate(eval={"policies": ["sft", "ppo"]})
+    (ppo, own, under_ppo), (sft, judged, under_sft), (_, sfts_own, _) = calls
+    assert own == judged != sfts_own
+    assert not torch.equal(ppo, sft)
+    assert metrics["kl/ppo"] == pytest.approx((sum(under_ppo) - sum(under_sft)) / 8)
+    assert metrics["kl/ppo"] > 0
     assert "kl/sft" not in metrics
 
 
@@ -214,6 +229,30 @@ def test_equal_policies_tie_and_have_no_kl(evaluate: Callable[..., Any], run_dir
         assert metrics[f"win_rate/{scorer}"] == metrics[f"win_rate/{scorer}/low"] == 0.5
 
 
+def test_one_policy_is_in_memory_at_a_time(evaluate: Callable[..., Any], monkeypatch: pytest.MonkeyPatch):
+    opened: list[weakref.ref[Any]] = []
+    plain_open = Policies.open
+
+    def watched(self: Policies, name: str) -> Any:
+        assert not [model for model in opened if model() is not None]
+        model = plain_open(self, name)
+        opened.append(weakref.ref(model))
+        return model
+
+    monkeypatch.setattr(Policies, "open", watched)
+    monkeypatch.setattr("pipelines.evaluate.judge.load_scorer", _after(opened, load_scorer))
+    evaluate()
+    assert len(opened) == 3
+
+
+def _after(opened: list[weakref.ref[Any]], load: Callable[..., Any]) -> Callable[..., Any]:
+    def loaded(*args: Any, **kwargs: Any) -> Any:
+        assert not [model for model in opened if model() is not None]
+        return load(*args, **kwargs)
+
+    return loaded
+
+
 def test_the_same_run_gives_the_same_bytes(evaluate: Callable[..., Any]):
     torch.manual_seed(1)
     _, first, _ = evaluate()
@@ -224,7 +263,7 @@ def test_the_same_run_gives_the_same_bytes(evaluate: Callable[..., Any]):
 
 
 def test_without_sft_base_is_the_baseline(evaluate: Callable[..., Any]):
-    (metrics, notes), out, _ = evaluate(stages=("reward", "ppo"), sft={"enabled": False})
+    (metrics, _), out, _ = evaluate(stages=("reward", "ppo"), sft={"enabled": False})
     results = json.loads((out / "results.json").read_text(encoding="utf-8"))
     assert (results["baseline"], results["reference"], results["policies"]) == ("base", "base", ["base", "ppo"])
     assert {"win_rate/gold", "kl/ppo", "difference/relevance"} <= set(metrics)

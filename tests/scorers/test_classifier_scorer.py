@@ -152,9 +152,7 @@ def test_a_head_that_was_never_trained_is_refused(tmp_path: Path):
     save_pair(body, tokenizer, tmp_path / "body")
     for name, lost in (("causal", "score.weight"), ("body", "classifier.")):
         with pytest.raises(ArtifactError, match=lost):
-            ClassifierScorer.load(
-                name, ScorerSection(kind="classifier", path=str(tmp_path / name), label=0), CPU
-            )
+            ClassifierScorer.load(name, ScorerSection(kind="classifier", path=str(tmp_path / name), label=0), CPU)
 
 
 def test_what_is_no_classifier_is_refused_in_words(tmp_path: Path):
