@@ -151,7 +151,7 @@ class ClassifierScorer:
     def _logits(self, rows: Sequence[tuple[list[int], list[int]]]) -> Tensor:
         """[B, classes]. A row gets what it gets alone: masks come from lengths, positions from the row's own tokens."""
         device = next(self._model.parameters()).device
-        ids, mask = pad_right([row[0] for row in rows], device)
+        ids, mask = (pad_left if self._is_decoder else pad_right)([row[0] for row in rows], device)
         inputs: dict[str, Tensor] = {"input_ids": ids, "attention_mask": mask}
         if self._is_decoder and self._takes_positions:
             inputs["position_ids"] = position_ids(mask)

@@ -1,0 +1,199 @@
+"""Seconds and peak memory of one PPO update on a model of random weights, through the program's own code.
+
+The shape is real, the weights are not: time and memory do not depend on what a model has learned. A random model hardly
+ever ends a response, so every response has the full length: the figures are those of the worst case.
+
+    python -m benchmarks.ppo_step --shape 8b --load-in-4bit
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from pipelines.config import Config
+from pipelines.data.chat import ChatEncoder
+from pipelines.data.encode import EncodedPrompt
+from pipelines.data.rows import Message
+from pipelines.ppo.casting import build_roles
+from pipelines.ppo.generation import TransformersEngine
+from pipelines.ppo.rollout import TextReward
+from pipelines.ppo.train import Training
+from pipelines.progress import SilentReporter
+from pipelines.scorers.function import FunctionScorer
+
+SHAPES = {
+    "tiny": {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4},
+    # SmolLM2-360M and Llama-3.1-8B
+    "small": {
+        "hidden_size": 960,
+        "intermediate_size": 2560,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 15,
+        "num_key_value_heads": 5,
+        "vocab_size": 49152,
+        "tie_word_embeddings": True,
+    },
+    "8b": {
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "vocab_size": 128256,
+    },
+}
+EOS = 1
+
+
+def random_model(shape: str, directory: Path, device: str) -> int:
+    """Write a model of random bf16 weights with a tokenizer of the same size; returns its parameters."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        **{"vocab_size": 512, **SHAPES[shape]}, max_position_embeddings=8192, bos_token_id=None, eos_token_id=EOS
+    )
+    with torch.device(device):
+        torch.set_default_dtype(torch.bfloat16)
+        model = LlamaForCausalLM(config)
+        torch.set_default_dtype(torch.float32)
+    model.save_pretrained(directory)
+    words = {f"w{index}": index for index in range(config.vocab_size)}
+    raw = Tokenizer(models.WordLevel(words, unk_token="w0"))
+    raw.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=raw, eos_token="w1", pad_token="w2").save_pretrained(directory)
+    return model.num_parameters()
+
+
+def measure(arguments: argparse.Namespace) -> dict[str, object]:
+    """Run the updates; the first one warms up and is not counted."""
+    with tempfile.TemporaryDirectory() as folder:
+        directory = Path(folder) / "model"
+        parameters = random_model(arguments.shape, directory, arguments.device)
+        if arguments.device == "cuda":
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+        config = Config.model_validate(
+            {
+                "model": {
+                    "name_or_path": str(directory),
+                    "dtype": "bfloat16",
+                    "use_peft": True,
+                    "load_in_4bit": arguments.load_in_4bit,
+                    "allow_cpu_4bit": True,
+                },
+                "sft": {"enabled": False},
+                "reward": {"enabled": False},
+                "eval": {"enabled": False},
+                "ppo": {
+                    "reward": {"kind": "function", "function": "benchmarks.ppo_step:length_reward"},
+                    "total_episodes": arguments.batch * (arguments.updates + 1),
+                    "rollout_batch_size": arguments.batch,
+                    "num_mini_batches": 4,
+                    "num_ppo_epochs": arguments.epochs,
+                    "per_device_train_batch_size": arguments.micro_batch,
+                    "rollout_forward_batch_size": arguments.forward_batch,
+                    "max_prompt_length": arguments.prompt,
+                    "response_length": arguments.response,
+                    "gradient_checkpointing": arguments.gradient_checkpointing,
+                    "num_sample_prompts": 0,
+                },
+            }
+        )
+        settings, device = config.ppo, torch.device(arguments.device)
+        started = time.perf_counter()
+        roles = build_roles(config, directory.parent, None, None, (0.0, 1.0), device)
+        loading = time.perf_counter() - started
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(directory)
+    encoder = ChatEncoder(tokenizer)
+    size = roles.policy.model.config.vocab_size
+    draw = torch.Generator().manual_seed(0)
+    prompts: list[EncodedPrompt] = [
+        {
+            "prompt_ids": torch.randint(3, size, (arguments.prompt,), generator=draw).tolist(),
+            "messages": (Message(role="user", content="w3"),),
+        }
+        for _ in range(arguments.batch)
+    ]
+    lines: list[dict[str, float]] = []
+    training = Training(
+        roles=roles,
+        engine=TransformersEngine(
+            roles, EOS, settings.response_length, settings.temperature, settings.rollout_forward_batch_size
+        ),
+        reward=TextReward(FunctionScorer("length", length_reward, "length"), encoder, EOS),
+        encoder=encoder,
+        eos_token_id=EOS,
+        prompts=prompts,
+        held_out=[],
+        settings=settings,
+        accelerator=Accelerator(cpu=device.type == "cpu"),
+        reporter=SilentReporter(),
+        log=lambda name, values: lines.append(dict(values)),
+        seed=0,
+    )
+    training.run()
+    counted = lines[1:]
+
+    def median(name: str) -> float:
+        return sorted(line[name] for line in counted)[len(counted) // 2]
+
+    seconds, generation, scoring = (median(f"time/{name}") for name in ("seconds", "generation", "scoring"))
+    on_gpu = device.type == "cuda"
+    peak = torch.cuda.max_memory_allocated() if on_gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {
+        "shape": arguments.shape,
+        "parameters": parameters,
+        "weights": "nf4" if arguments.load_in_4bit else "bf16",
+        "episodes": arguments.batch,
+        "prompt": arguments.prompt,
+        "response": arguments.response,
+        "epochs": arguments.epochs,
+        "checkpointing": arguments.gradient_checkpointing,
+        "loading_s": loading,
+        "update_s": seconds,
+        "generation_s": generation,
+        "scoring_s": scoring,
+        "training_s": seconds - generation - scoring,
+        "tokens_per_second": arguments.batch * (arguments.prompt + arguments.response) / seconds,
+        "generated_per_second": arguments.batch * arguments.response / generation,
+        "peak_gib": peak / 2**30,
+        "kl_at_start": lines[0]["objective/kl"],
+        "first_ratio_deviation": lines[0]["val/first_ratio_deviation"],
+    }
+
+
+def length_reward(prompts: list[list[dict[str, str]]], completions: list[str]) -> list[float]:
+    """Any cheap function: the work is in the model."""
+    return [len(text) / 100 for text in completions]
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options."""
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    options.add_argument("--shape", choices=SHAPES, default="tiny")
+    options.add_argument("--device", default="cuda")
+    options.add_argument("--load-in-4bit", action="store_true")
+    options.add_argument("--gradient-checkpointing", action="store_true")
+    options.add_argument("--batch", type=int, default=64)
+    options.add_argument("--micro-batch", type=int, default=8)
+    options.add_argument("--forward-batch", type=int, default=64)
+    options.add_argument("--prompt", type=int, default=128)
+    options.add_argument("--response", type=int, default=128)
+    options.add_argument("--epochs", type=int, default=2)
+    options.add_argument("--updates", type=int, default=3)
+    return options
+
+
+if __name__ == "__main__":
+    json.dump(measure(parser().parse_args()), sys.stdout)
+    print()

@@ -1,0 +1,254 @@
+"""`rlhf` as a process: runs, exit codes, signals, JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Program
+
+ALL = ["data/demonstrations", "data/comparisons", "data/prompts", "sft", "reward", "ppo", "eval"]
+
+
+def wait_for(path: Path, seconds: float = 20) -> str:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if path.exists() and path.read_text():
+            return path.read_text()
+        time.sleep(0.02)
+    raise AssertionError(f"{path} did not appear")
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_all_runs_then_skips_then_finds_itself_after_a_move(program: Program) -> None:
+    done = program("all", "--config", "my.yaml")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "policy  score\nppo     1.00\n"
+    for name in ALL:
+        assert f"{name}: runs, not run yet" in done.stderr
+    assert "\x1b" not in done.stderr, "escape sequences in model text are not for the terminal"
+    assert "the run is in runs/my" in done.stderr
+    run = program.folder / "runs" / "my"
+    assert sorted(path.name for path in run.iterdir()) == [
+        ".lock",
+        "config.yaml",
+        "data",
+        "eval",
+        "events.jsonl",
+        "ppo",
+        "reward",
+        "rlhf.log",
+        "sft",
+    ]
+    assert (run / "eval/answers.jsonl").read_text() == "false", "the libraries' defaults are set"
+
+    start = time.monotonic()
+    done = program("all", "--config", "my.yaml")
+    assert time.monotonic() - start < 2
+    assert done.returncode == 0
+    assert [line for line in done.stderr.splitlines() if "skipped" in line] == [
+        f"{name}: skipped, complete" for name in ALL
+    ]
+    assert done.stdout.startswith("policy")
+
+    run.rename(program.folder / "moved")
+    result = program.json("all", "--config", "moved/config.yaml")
+    assert result["run_dir"] == "moved"
+    assert {stage["action"] for stage in result["stages"]} == {"skip"}
+    shutil.rmtree(program.folder / "moved" / "ppo")
+    result = program.json("all", "--run-dir", "moved")
+    assert [stage["stage"] for stage in result["stages"] if stage["action"] == "run"] == ["ppo"]
+
+
+def test_a_single_stage_runs_its_data_first(program: Program) -> None:
+    result = program.json("sft", "--config", "my.yaml", fake="sft=noise")
+    assert result == {
+        "stage": "sft",
+        "action": "run",
+        "reason": "not run yet",
+        "metrics": {"score": 1.0, "odd": None},
+        "wall_seconds": result["wall_seconds"],
+        "directory": "runs/my/sft",
+    }
+    assert program.json("sft", "--run-dir", "runs/my")["action"] == "skip"
+    assert program.json("sft", "--run-dir", "runs/my", "--force")["reason"] == "forced"
+    error = program.json("ppo", "--run-dir", "runs/my", code=6)["error"]
+    assert error["code"] == "artifact"
+    assert "needs stage reward" in error["message"]
+
+
+def test_changed_settings_are_exit_4_and_shown(finished: Program) -> None:
+    done = finished("all", "--run-dir", "runs/my", "--set", "ppo.kl_coef=0.1")
+    assert done.returncode == 4
+    assert "ppo.kl_coef: 0.05 -> 0.1" in done.stderr
+    assert "--force ppo" in done.stderr
+    assert "kl_coef: 0.05" in (finished.folder / "runs/my/config.yaml").read_text(), "the record is untouched"
+    result = finished.json("all", "--run-dir", "runs/my", "--set", "ppo.kl_coef=0.1", "--force", "ppo")
+    assert [stage["stage"] for stage in result["stages"] if stage["action"] == "run"] == ["ppo", "eval"]
+
+
+@pytest.mark.parametrize(
+    ("fake", "code", "kind", "words"),
+    [
+        ("oom", 8, "environment", "out of memory"),
+        ("lacks", 8, "environment", "wandb is missing"),
+        ("diverge", 7, "training", "not finite"),
+        ("full", 9, "disk", "no space left"),
+        ("hub", 10, "network", "hub"),
+        ("bug", 1, "bug", "this is a bug: ValueError: something odd"),
+        ("killed", 137, "killed", "stage sft was killed, probably out of memory"),
+        ("exit", 23, "child", "exit code 23"),
+    ],
+)
+def test_a_failing_child_is_told_once_with_its_exit_code(
+    program: Program, fake: str, code: int, kind: str, words: str
+) -> None:
+    error = program.json("all", "--config", "my.yaml", fake=f"sft={fake}", code=code)["error"]
+    assert (error["code"], error["exit"]) == (kind, code)
+    assert words in error["message"]
+    assert error["hint"]
+
+
+def test_a_failing_child_for_a_person(program: Program) -> None:
+    done = program("all", "--config", "my.yaml", fake="sft=bug")
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.count("this is a bug") == 1
+    assert "Traceback" not in done.stderr
+    assert "runs/my/rlhf.log" in done.stderr
+    log = (program.folder / "runs/my/rlhf.log").read_text()
+    assert "Traceback" in log
+    assert "ValueError: something odd" in log
+    done = program("sft", "--run-dir", "runs/my", "-v", fake="sft=bug")
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+
+
+def test_bad_data_is_exit_3(program: Program) -> None:
+    (program.folder / "rows.jsonl").write_text('{"prompt": "p", "chosen": 3, "rejected": "r"}\n')
+    error = program.json("all", "--config", "my.yaml", code=3)["error"]
+    assert error["code"] == "bad_data"
+    assert "rows.jsonl:1" in json.dumps(error)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize("command", ["all", "sft"])
+def test_signals_reach_the_stage_and_let_it_tidy_up(
+    program: Program, number: signal.Signals, code: int, command: str
+) -> None:
+    process = program.start(command, "--config", "my.yaml", "--json", fake="sft=sleep")
+    run = program.folder / "runs/my"
+    worker = int(wait_for(run / "sft.partial/pid"))
+    assert (worker != process.pid) == (command == "all")
+    process.send_signal(number)
+    out, err = process.communicate(timeout=20)
+    assert process.returncode == code, err
+    assert json.loads(out)["error"]["exit"] == code
+    assert "Traceback" not in err
+    assert (run / "tidied").exists(), "finally blocks ran"
+    assert not alive(worker)
+    entries = program.json("status", "--run-dir", "runs/my")
+    assert entries["held_by"] is None
+    assert [entry["state"] for entry in entries["stages"] if entry["stage"] == "sft"] == ["partial"]
+
+
+def test_a_locked_run_is_exit_5_and_a_killed_one_is_free_at_once(program: Program) -> None:
+    process = program.start("all", "--config", "my.yaml", fake="sft=sleep")
+    worker = int(wait_for(program.folder / "runs/my/sft.partial/pid"))
+    try:
+        start = time.monotonic()
+        error = program.json("all", "--config", "my.yaml", code=5)["error"]
+        assert time.monotonic() - start < 3
+        assert str(process.pid) in error["message"]
+        assert program.json("status", "--run-dir", "runs/my")["held_by"]["pid"] == str(process.pid)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    end = time.monotonic() + 2
+    while alive(worker) and time.monotonic() < end:
+        time.sleep(0.01)
+    assert not alive(worker), "the child ends with its parent"
+    assert program("all", "--config", "my.yaml", "--quiet").returncode == 0
+
+
+def test_a_flipped_byte_is_exit_6(finished: Program) -> None:
+    path = finished.folder / "runs/my/sft/model/weights"
+    stat, data = path.stat(), bytearray(path.read_bytes())
+    data[0] ^= 1
+    path.write_bytes(data)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    # The copy has other times, so that the content is read even without --verify.
+    states = finished.json("status", "--run-dir", "runs/my", "--verify", code=6)["stages"]
+    assert {entry["stage"]: entry["state"] for entry in states}["sft"] == "damaged"
+    error = finished.json("ppo", "--run-dir", "runs/my", "--force", code=6)["error"]
+    assert "model/weights of stage sft" in error["message"]
+
+
+def test_dry_run_writes_nothing(program: Program) -> None:
+    before = sorted(program.folder.rglob("*"))
+    done = program("all", "--config", "my.yaml", "--dry-run")
+    assert done.returncode == 0
+    assert sorted(program.folder.rglob("*")) == before
+    assert "rows.jsonl -> data/comparisons/{" in done.stdout
+    assert "data/comparisons, sft -> reward/{" in done.stdout
+    plan = program.json("ppo", "--config", "my.yaml", "--dry-run", code=6)
+    assert [entry["stage"] for entry in plan["plan"]] == ["data/prompts", "ppo"]
+    assert plan["problem"]["code"] == "artifact"
+    plan = program.json("all", "--config", "my.yaml", "--reward-model", "cls/x", "--dry-run")["plan"]
+    assert {entry["stage"]: entry["action"] for entry in plan}["reward"] == "off"
+
+
+def test_dry_run_on_a_finished_run_shows_the_refusal(finished: Program) -> None:
+    plan = finished.json("all", "--run-dir", "runs/my", "--set", "ppo.kl_coef=0.1", "--dry-run", code=4)
+    (ppo,) = [entry for entry in plan["plan"] if entry["stage"] == "ppo"]
+    assert (ppo["action"], ppo["differences"]) == ("refuse", ["ppo.kl_coef: 0.05 -> 0.1"])
+
+
+def test_from_and_until(program: Program) -> None:
+    result = program.json("all", "--config", "my.yaml", "--until", "sft")
+    assert [stage["stage"] for stage in result["stages"]] == ALL[:4]
+    error = program.json("all", "--run-dir", "runs/my", "--from", "ppo", code=6)["error"]
+    assert "reward" in error["message"]
+    assert program("all", "--run-dir", "runs/my", "--from", "ppo", "--until", "sft").returncode == 2
+
+
+def test_status_compares_with_other_settings(finished: Program) -> None:
+    done = finished("status", "--run-dir", "runs/my")
+    assert done.returncode == 0
+    assert done.stdout.count("complete") == 7
+    assert finished("status").stdout == done.stdout, "the only run below runs/ is meant"
+    done = finished("status", "--run-dir", "runs/my", "--set", "ppo.kl_coef=0.1")
+    assert "ppo.kl_coef: 0.05 -> 0.1" in done.stdout
+    assert finished("status", "--run-dir", "nowhere").returncode == 2
+
+
+def test_a_closed_pipe_is_quiet(finished: Program) -> None:
+    process = finished.start("config", "show", "--run-dir", "runs/my", stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    assert process.stderr.read() == ""
+    assert process.wait() in (0, 141)
+
+
+def test_a_stage_that_is_off_is_refused_by_name(program: Program) -> None:
+    error = program.json("reward", "--config", "my.yaml", "--reward-model", "cls/x", code=2)["error"]
+    assert "switched off" in error["message"]
+
+
+def test_an_unwritable_place_is_exit_9(program: Program) -> None:
+    (program.folder / "runs").write_text("a file stands here")
+    assert program.json("all", "--config", "my.yaml", code=9)["error"]["code"] == "disk"

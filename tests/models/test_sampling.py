@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import GenerationConfig
+
+from pipelines.models.generate import pad_left, sample
+from pipelines.models.score import pad_right, pool_last, position_ids, score_ids
+from tests.models.helpers import outside_base
+from tests.models.test_adapters import CPU, carrier, section
+from tests.tiny import tiny_gpt2, tiny_llama, tiny_tokenizer
+
+EOS = 1
+PROMPTS = [[3, 20, 21, 4], [3, 4], [3, 30, 31, 32, 33, 34, 4], [5]]
+both = pytest.mark.parametrize("make", [tiny_llama, tiny_gpt2])
+
+
+def draw(model: Any, prompts: list[list[int]] = PROMPTS, **kwargs: Any) -> list[list[int]]:
+    wanted = {"max_new_tokens": 6, "temperature": 1.0, "eos_token_id": EOS, "batch_size": 2, "seed": 0}
+    return sample(model, prompts, **wanted | kwargs)
+
+
+@both
+def test_frequencies_are_those_of_the_softmax(make: Any) -> None:
+    """Whatever the model's own generation config says."""
+    model = make(tiny_tokenizer())
+    model.generation_config = GenerationConfig(
+        do_sample=True, top_k=2, top_p=0.5, min_p=0.2, repetition_penalty=2.0, eos_token_id=[1, 7], min_new_tokens=4
+    )
+    own = model.generation_config
+    for temperature in (1.0, 0.7):
+        drawn = draw(model, [[3, 20, 21, 4]] * 6000, max_new_tokens=1, temperature=temperature, batch_size=3000)
+        counts = torch.bincount(torch.tensor([row[0] for row in drawn]), minlength=len(tiny_tokenizer())) / 6000
+        with torch.no_grad():
+            expected = (model(input_ids=torch.tensor([[3, 20, 21, 4]])).logits[0, -1] / temperature).softmax(-1)
+        assert float((counts - expected).abs().max()) < 0.03
+        assert int((counts > 0).sum()) > 100
+    assert model.generation_config is own
+
+
+@both
+def test_padding_does_not_move_the_distribution(make: Any) -> None:
+    model = make(tiny_tokenizer())
+    ids, mask = pad_left(PROMPTS, CPU)
+    together = model(input_ids=ids, attention_mask=mask, position_ids=position_ids(mask)).logits[:, -1]
+    for index, prompt in enumerate(PROMPTS):
+        alone = model(input_ids=torch.tensor([prompt])).logits[0, -1]
+        assert torch.allclose(together[index], alone, atol=1e-4)
+    nearly_greedy = {"temperature": 1e-4, "max_new_tokens": 5}
+    assert draw(model, batch_size=4, **nearly_greedy) == [draw(model, [p], **nearly_greedy)[0] for p in PROMPTS]
+
+
+def test_a_response_ends_on_eos_or_at_the_limit() -> None:
+    responses = draw(tiny_llama(tiny_tokenizer()), [[3, 4]] * 300, max_new_tokens=40, batch_size=150)
+    finished = [row for row in responses if row[-1] == EOS]
+    assert 0 < len(finished) < 300
+    assert all(row.count(EOS) <= 1 for row in responses)
+    assert all(len(row) == 40 for row in responses if row[-1] != EOS)
+
+
+def test_seed_order_and_state() -> None:
+    model = tiny_llama(tiny_tokenizer()).train()
+    model.model.layers[0].eval()
+    before = torch.get_rng_state()
+    done: list[int] = []
+    first = draw(model, on_batch=done.append)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert draw(model) == first != draw(model, seed=1)
+    assert done == [2, 2]
+    assert model.training
+    assert not model.model.layers[0].training
+    torch.manual_seed(5)
+    unseeded = draw(model, seed=None)
+    torch.manual_seed(5)
+    assert draw(model, seed=None) == unseeded
+    with pytest.raises(ValueError, match="empty prompt"):
+        draw(model, [[]])
+
+
+def test_state_is_restored_after_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_llama(tiny_tokenizer()).train()
+    own = model.generation_config
+    monkeypatch.setattr(model, "generate", lambda **kwargs: (_ for _ in ()).throw(RuntimeError("broken")))
+    with pytest.raises(RuntimeError, match="broken"):
+        draw(model)
+    assert model.training
+    assert model.generation_config is own
+
+
+def test_the_active_adapter_answers(tmp_path: Path) -> None:
+    from pipelines.models.adapters import adapter
+
+    carried = carrier(section(outside_base(tmp_path)), "policy", "value")
+    answers = {}
+    for name in ("policy", "value", None):
+        with adapter(carried, name):
+            answers[name] = draw(carried, max_new_tokens=12)
+    assert answers["policy"] != answers["value"] != answers[None]
+
+
+def test_pooling_ignores_what_is_padded() -> None:
+    hidden = torch.arange(24.0).view(2, 4, 3)
+    mask = torch.tensor([[1, 1, 0, 0], [0, 0, 1, 1]])
+    spoiled = hidden.masked_fill(mask[..., None] == 0, float("nan"))
+    assert pool_last(spoiled, mask).tolist() == [[3.0, 4.0, 5.0], [21.0, 22.0, 23.0]]
+    with pytest.raises(ValueError, match="no token"):
+        pool_last(hidden, torch.zeros(2, 4))
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_a_score_depends_on_its_row_alone(tmp_path: Path, kind: str) -> None:
+    from pipelines.models.base import load_sequence_classifier
+
+    base = outside_base(tmp_path, kind, pad="</s>")
+    model = load_sequence_classifier(section(base), base, CPU, new_head=True)
+    rows = [[*prompt, 50, EOS] for prompt in PROMPTS] + [[3, 0, 0, 0], [3, EOS, EOS]]
+    together = score_ids(model, rows, 6)
+    assert together == pytest.approx([score_ids(model, [row], 1)[0] for row in rows], abs=1e-5)
+    assert together == pytest.approx(score_ids(model, rows, 2), abs=1e-5)
+    ids, mask = pad_right(rows[:1], CPU)
+    assert ids.tolist() == rows[:1]
+    assert mask.all()
