@@ -127,7 +127,7 @@ STAGES: tuple[Stage, ...] = (
                 "max_prompt_length": config.ppo.max_prompt_length,
             }
         ),
-        produces=("results.json", "answers.jsonl", "table.md"),
+        produces=("results.json", "answers.jsonl", "table.md", "table.txt"),
         enabled=lambda config: config.eval.enabled,
     ),
 )

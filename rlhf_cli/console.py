@@ -18,6 +18,7 @@ from pipelines.progress import Task
 PLAIN_INTERVAL = 5.0
 """Seconds between two progress lines where stderr is not a terminal."""
 logger = logging.getLogger("rlhf")
+logger.addHandler(logging.NullHandler())  # Without a log file, nothing is said twice.
 
 
 def print_json(data: dict[str, Any]) -> None:
@@ -65,13 +66,13 @@ class ConsoleReporter:
 
     def info(self, text: str) -> None:
         """A line on stderr and in the log."""
-        logger.info(text)
+        logger.info(harmless(text))
         if not self.quiet:
             self._line(text)
 
     def warn(self, text: str) -> None:
         """A line on stderr and in the log, also when quiet."""
-        logger.warning(text)
+        logger.warning(harmless(text))
         self._line(text, "warning: ")
 
     def task(self, label: str, total: int) -> AbstractContextManager[Task]:

@@ -18,7 +18,9 @@ def log_to(path: Path, *, verbose: bool = False) -> Iterator[None]:
     root = logging.getLogger()
     handlers: list[logging.Handler] = [logging.FileHandler(path, encoding="utf-8", delay=True)]
     if verbose:
-        handlers.append(logging.StreamHandler(sys.stderr))
+        on_screen = logging.StreamHandler(sys.stderr)
+        on_screen.addFilter(lambda record: record.name != "rlhf")  # The reporter has shown these.
+        handlers.append(on_screen)
     for handler in handlers:
         handler.setFormatter(logging.Formatter(_FORMAT))
         root.addHandler(handler)

@@ -220,7 +220,8 @@ def test_a_copied_and_moved_run_is_still_whole(run: RunDir, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", '"x"', '{"schema_version": 1}', '{"schema_version": 1, "outputs": [3], "inputs": {}}', "\xff"]
+    "text",
+    ["", "{", "[]", '"x"', '{"schema_version": 1}', '{"schema_version": 1, "outputs": [3], "inputs": {}}', "\xff"],
 )
 def test_a_damaged_manifest_is_named(run: RunDir, text: str) -> None:
     publish(run, "one")

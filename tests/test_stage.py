@@ -107,9 +107,9 @@ def test_only_upstream_changed_runs_again(bench: Bench) -> None:
     bench.go(bench.first)
     bench.go(bench.second)
     assert bench.plan(bench.second).action == "skip"
-    bench.runners["first"] = lambda context: write_model(context) | {
-        "loss": (context.out / "model" / "more").write_text("new")
-    }
+    bench.runners["first"] = lambda context: (
+        write_model(context) | {"loss": (context.out / "model" / "more").write_text("new")}
+    )
     bench.go(bench.first, force=True)
     assert outcome(bench.plan(bench.second)) == ("run", "stale", "first has changed")
     shutil.rmtree(bench.run.stage("first"))

@@ -118,7 +118,7 @@ def _plain_table(rows: Iterator[Row], columns: Mapping[str, str], width: int) ->
             break
     if bare:
         left_out = ", ".join(columns[column] for column in columns if column in bare)
-        lines.append(f"Too wide for the intervals of {left_out}: see results.json.")
+        lines.append(f"Too wide for the intervals of {left_out}: see table.md.")
     return lines
 
 
@@ -155,6 +155,7 @@ def _number(value: float, largest: float, *, sign: bool) -> str:
     if largest >= 1e5:
         return f"{value:+.2e}" if sign else f"{value:.2e}"
     decimals = 3 if largest <= 1 else 2 if largest < 10 else 1 if largest < 1000 else 0
+    value = round(value, decimals) + 0.0  # adding 0 turns -0.0 into 0.0
     text = f"{value:+.{decimals}f}" if sign else f"{value:.{decimals}f}"
     if largest <= 1:
         text = text.replace("0.", ".", 1)

@@ -60,7 +60,7 @@ def trunk_and_head(model: nn.Module) -> tuple[nn.Module, nn.Module]:
 def apply_head(head: nn.Module, pooled: Tensor) -> Tensor:
     """Scores [B] of pooled states [B, H], in fp32 also under autocast: bf16 would round scores to 3 digits."""
     with torch.autocast(pooled.device.type, enabled=False):
-        return nn.functional.linear(pooled.float(), head.weight.float()).squeeze(-1)  # type: ignore[operator, arg-type]
+        return nn.functional.linear(pooled.float(), head.weight.float()).squeeze(-1)  # type: ignore[arg-type]
 
 
 @torch.no_grad()

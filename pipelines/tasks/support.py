@@ -128,22 +128,8 @@ def _message(rng: random.Random) -> tuple[Case, Message]:
     problem = rng.choice(wording.PROBLEMS[case.topic]).format(
         p=case.product, n=rng.randint(2, 9), city=rng.choice(wording.CITIES), day=rng.choice(wording.DAYS)
     )
-    opening = rng.choice(
-        (
-            rng.choice(wording.GREETINGS),
-            f"{rng.choice(wording.NAMES)} here,",
-            f"Hi, {rng.choice(wording.NAMES)} here,",
-        )
-    )
-    detail = rng.choice(
-        (
-            "",
-            f"Order {rng.randint(100, 999)}.",
-            f"My order is {rng.randint(100, 999)}.",
-            f"It was for my {rng.choice(wording.KIN)}.",
-            f"I live in {rng.choice(wording.CITIES)}.",
-        )
-    )
+    opening = rng.choice(wording.GREETINGS) if rng.random() < 0.3 else f"{rng.choice(wording.NAMES)} here,"
+    detail = rng.choice(("", f"Order {rng.randint(100, 999)}."))
     return case, Message(role="user", content=f"{opening} {problem} {detail}".strip())
 
 

@@ -25,52 +25,52 @@ PRODUCTS = (
 # topic -> what the customer writes; {p} is the product, {n} a small number, {city} and {day} what they say
 PROBLEMS: dict[str, tuple[str, ...]] = {
     "late": (
-        "my {p} has not arrived yet.",
+        "my {p} has not arrived.",
         "the {p} is {n} days late.",
-        "I still wait for the delivery of the {p}.",
+        "I still wait for delivery of the {p}.",
         "my {p} was due on {day} and is late.",
-        "the delivery of my {p} takes too long.",
+        "the delivery of my {p} takes long.",
     ),
     "broken": (
         "my {p} arrived broken.",
-        "the {p} was damaged when it came on {day}.",
+        "the {p} was damaged on {day}.",
         "my {p} stopped working after {n} days.",
         "the {p} does not work.",
         "I got a broken {p}.",
     ),
     "missing": (
-        "my {p} came with a part missing.",
+        "a part of my {p} is missing.",
         "{n} screws of the {p} are missing.",
-        "the box of the {p} was incomplete.",
+        "the {p} is incomplete.",
         "the cable of my {p} is missing.",
         "the {p} came incomplete on {day}.",
     ),
     "refund": (
         "I want a refund for the {p}.",
         "I want my money back for the {p}.",
-        "I sent the {p} back {n} days ago and got no refund.",
-        "when do I get the refund for my {p}?",
-        "you owe me money back for my {p}.",
+        "I sent the {p} back on {day} and got no refund.",
+        "when is the refund for my {p}?",
+        "you owe me {n} dollars refund for my {p}.",
     ),
     "cancel": (
         "please cancel my {p}.",
-        "I want to cancel the {p} I chose on {day}.",
-        "can I still cancel the {p}?",
+        "I want to cancel the {p}.",
+        "can I cancel the {p} by {day}?",
         "I no longer want the {p}.",
         "my {p} should be canceled.",
     ),
     "invoice": (
         "I need an invoice for the {p}.",
-        "can you send the invoice of my {p}?",
-        "there was no receipt with my {p}.",
+        "please send the invoice of my {p}.",
+        "my {p} came without a receipt.",
         "I lost the receipt for the {p}.",
-        "the invoice of the {p} from {day} has a wrong name.",
+        "the invoice of the {p} from {day} is wrong.",
     ),
     "address": (
         "please send the {p} to my new address.",
-        "I moved to {city}, so the {p} needs a new address.",
+        "the {p} needs a new address in {city}.",
         "the address for my {p} is wrong.",
-        "can you change the address for the {p}?",
+        "please change the address for the {p}.",
         "my {p} must go to my address in {city}.",
     ),
     "charge": (
@@ -78,46 +78,22 @@ PROBLEMS: dict[str, tuple[str, ...]] = {
         "I see two charges for my {p}.",
         "my card was charged {n} times for the {p}.",
         "you charged too much for my {p}.",
-        "why was I charged for the {p} again?",
+        "why was I charged for the {p} on {day}?",
     ),
 }
 
 # topic -> how an agent takes it up
 ANSWERS: dict[str, tuple[str, ...]] = {
-    "late": (
-        "Your {p} is late.",
-        "The delivery of your {p} is late.",
-        "There is a delay with your {p}.",
-    ),
-    "broken": (
-        "Your {p} is broken.",
-        "We see that your {p} was damaged.",
-        "There is damage to your {p}.",
-    ),
-    "missing": (
-        "Your {p} came incomplete.",
-        "We see that a part of your {p} is missing.",
-        "There is a part missing from your {p}.",
-    ),
-    "refund": (
-        "Your {p} will be refunded.",
-        "The refund for your {p} is on its way.",
-        "There is a refund for your {p}.",
-    ),
-    "cancel": (
-        "Your {p} is canceled.",
-        "We canceled your {p}.",
-        "There is nothing to pay, as your {p} is canceled.",
-    ),
-    "invoice": (
-        "Your {p} has a new invoice.",
-        "The invoice for your {p} is ready.",
-        "We made a new receipt for your {p}.",
-    ),
+    "late": ("Your {p} is late.", "The delivery of your {p} is late.", "There is a delay with your {p}."),
+    "broken": ("Your {p} is broken.", "We see your {p} was damaged.", "There is damage to your {p}."),
+    "missing": ("Your {p} is incomplete.", "A part of your {p} is missing.", "There is a part missing from your {p}."),
+    "refund": ("Your {p} is refunded.", "The refund for your {p} is coming.", "There is a refund for your {p}."),
+    "cancel": ("Your {p} is canceled.", "We canceled your {p}.", "The order of your {p} is canceled."),
+    "invoice": ("Your {p} has a new invoice.", "The invoice for your {p} is ready.", "We have a receipt for your {p}."),
     "address": (
-        "Your {p} will go to the right address.",
+        "Your {p} has a new address.",
         "The address for your {p} is changed.",
-        "We have the new address for your {p}.",
+        "We have the right address for your {p}.",
     ),
     "charge": (
         "Your {p} was charged wrongly.",
@@ -138,7 +114,7 @@ SIGNS: dict[str, tuple[str, ...]] = {
     "charge": (r"charge[ds]?", r"overcharged"),
 }
 
-GREETINGS = ("Hi,", "Hello,", "Dear team,", "Good morning,", "Good evening,", "Hey there,")
+GREETINGS = ("Hi,", "Hello,", "Dear team,", "Good morning,")
 NAMES = (
     "Ana",
     "Ben",
@@ -160,35 +136,42 @@ NAMES = (
     "Sam",
     "Tom",
     "Zoe",
+    "Amy",
+    "Bob",
+    "Carl",
+    "Dora",
+    "Emil",
+    "Fay",
+    "Gus",
+    "Ida",
 )
 CITIES = ("Boston", "Denver", "Dallas", "Miami", "Seattle", "Chicago")
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday")
-KIN = ("mother", "father", "sister", "brother", "son", "daughter")
 
 OPENINGS = (
-    "Thank you for your message.",
-    "Thanks for writing to us.",
-    "We are sorry for the trouble.",
+    "Thanks for writing.",
+    "Thank you for asking.",
     "Sorry about this.",
+    "We are very sorry.",
 )
 CLOSINGS = (
     "Have a nice day!",
-    "Kind regards from our team.",
-    "All the best to you!",
-    "Take good care!",
+    "Kind regards!",
+    "All the best!",
+    "Take care!",
 )
 STEPS = (
     "We will call you on {day}.",
-    "We will write to you by {day}.",
-    "Our team will call you today.",
-    "Please send us a photo by {day}.",
+    "We will write by {day}.",
+    "Our team will call today.",
+    "Please send a photo by {day}.",
     "Please call us on {day}.",
 )
 ASIDES = (
-    "Our shop has been here for many years.",
-    "It rains a lot at this time of year.",
-    "Many people like our blue boxes.",
-    "We all know how such things go.",
-    "Some say that every day is new.",
-    "Our office has a very nice garden.",
+    "It rains a lot here.",
+    "Our shop is very old.",
+    "Many people like blue boxes.",
+    "Life is full of surprises.",
+    "We had cake at noon.",
+    "Our garden looks nice.",
 )

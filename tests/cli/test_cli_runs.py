@@ -104,10 +104,7 @@ def test_changed_settings_are_exit_4_and_shown(finished: Program) -> None:
     ("fake", "code", "kind", "words"),
     [
         ("oom", 8, "environment", "out of memory"),
-        ("lacks", 8, "environment", "wandb is missing"),
         ("diverge", 7, "training", "not finite"),
-        ("full", 9, "disk", "no space left"),
-        ("hub", 10, "network", "hub"),
         ("bug", 1, "bug", "this is a bug: ValueError: something odd"),
         ("killed", 137, "killed", "stage sft was killed, probably out of memory"),
         ("exit", 23, "child", "exit code 23"),
@@ -166,7 +163,8 @@ def test_signals_reach_the_stage_and_let_it_tidy_up(
 
 
 def test_a_locked_run_is_exit_5_and_a_killed_one_is_free_at_once(program: Program) -> None:
-    process = program.start("all", "--config", "my.yaml", fake="sft=sleep")
+    silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}  # A pipe would wait for the child too.
+    process = program.start("all", "--config", "my.yaml", fake="sft=sleep", **silent)
     worker = int(wait_for(program.folder / "runs/my/sft.partial/pid"))
     try:
         start = time.monotonic()
@@ -176,7 +174,7 @@ def test_a_locked_run_is_exit_5_and_a_killed_one_is_free_at_once(program: Progra
         assert program.json("status", "--run-dir", "runs/my")["held_by"]["pid"] == str(process.pid)
     finally:
         process.send_signal(signal.SIGKILL)
-        process.communicate()
+        process.wait()
     end = time.monotonic() + 2
     while alive(worker) and time.monotonic() < end:
         time.sleep(0.01)
@@ -190,7 +188,7 @@ def test_a_flipped_byte_is_exit_6(finished: Program) -> None:
     data[0] ^= 1
     path.write_bytes(data)
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    # The copy has other times, so that the content is read even without --verify.
+    assert finished("status", "--run-dir", "runs/my").returncode == 0, "size and time are the same"
     states = finished.json("status", "--run-dir", "runs/my", "--verify", code=6)["stages"]
     assert {entry["stage"]: entry["state"] for entry in states}["sft"] == "damaged"
     error = finished.json("ppo", "--run-dir", "runs/my", "--force", code=6)["error"]

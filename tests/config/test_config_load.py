@@ -87,14 +87,17 @@ def test_broken_yaml_names_its_line(text: str, where: str, words: str) -> None:
         ("ppo:\n  total_episodes: 1e5\n", "my.yaml:2", "integer", None),
         ("sft:\n  enabled: 1\n", "my.yaml:2", "boolean", None),
         ("sft: 3\n", "my.yaml:1", "`sft`: should be a mapping of keys (got 3)", None),
-        ("ppo:\n  reward:\n    kind: classifier\n    path: x\n    label: 1.5\n", "my.yaml:5", "`ppo.reward.label`", None),
+        (
+            "ppo:\n  reward:\n    kind: classifier\n    path: x\n    label: 1.5\n",
+            "my.yaml:5",
+            "`ppo.reward.label`",
+            None,
+        ),
         ("- 1\n", "my.yaml", "mapping of sections", None),
         ("ppo:\n  rollout_batch_size: 10\n", "my.yaml:1", "not a multiple", None),
     ],
 )
-def test_a_fault_names_place_and_remedy(
-    tmp_path: Path, text: str, where: str, message: str, hint: str | None
-) -> None:
+def test_a_fault_names_place_and_remedy(tmp_path: Path, text: str, where: str, message: str, hint: str | None) -> None:
     error = refusal(tmp_path, text)
     assert (error.where, error.exit_code) == (where, 2)
     assert message in error.message

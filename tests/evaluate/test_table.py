@@ -97,6 +97,13 @@ def test_without_gold_nothing_is_called_simulated():
     assert "nobody chose" not in text
 
 
+def test_what_rounds_to_nothing_has_no_minus():
+    results = copy.deepcopy(RESULTS)
+    del results["measures"]["base"]
+    results["measures"]["ppo"]["kl"] = {"value": -1e-5, "low": -0.002, "high": 0.002, "n": 200}
+    assert "  .000 [-.002, .002]" in plain(results, [])
+
+
 def test_columns_stand_under_each_other():
     lines = plain(RESULTS, []).splitlines()
     table = lines[: lines.index("")]

@@ -26,7 +26,7 @@ def draw(model: Any, prompts: list[list[int]] = PROMPTS, **kwargs: Any) -> list[
 @both
 def test_frequencies_are_those_of_the_softmax(make: Any) -> None:
     """Whatever the model's own generation config says."""
-    model = make(tiny_tokenizer())
+    model = make(tiny_tokenizer()).eval()
     model.generation_config = GenerationConfig(
         do_sample=True, top_k=2, top_p=0.5, min_p=0.2, repetition_penalty=2.0, eos_token_id=[1, 7], min_new_tokens=4
     )
@@ -43,7 +43,7 @@ def test_frequencies_are_those_of_the_softmax(make: Any) -> None:
 
 @both
 def test_padding_does_not_move_the_distribution(make: Any) -> None:
-    model = make(tiny_tokenizer())
+    model = make(tiny_tokenizer()).eval()
     ids, mask = pad_left(PROMPTS, CPU)
     together = model(input_ids=ids, attention_mask=mask, position_ids=position_ids(mask)).logits[:, -1]
     for index, prompt in enumerate(PROMPTS):

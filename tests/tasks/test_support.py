@@ -40,9 +40,8 @@ def test_the_first_rows_are_the_same_on_every_machine() -> None:
     """Written down once: a change of the generator must be a decision, and no machine may differ."""
     [first] = TASK.demonstrations(1, 0)
     assert [turn.content for turn in first.messages] == [
-        "Mia here, I still wait for the delivery of the radio. Order 826.",
-        "The delivery of your radio is late. We will write to you by Monday. We all know how such things go. "
-        "Some say that every day is new.",
+        "Good morning, I still wait for delivery of the radio. Order 357.",
+        "We are very sorry. The delivery of your radio is late. Please call us on Wednesday. Our shop is very old. It rains a lot here. Take care!",
     ]
 
 
@@ -70,7 +69,7 @@ def test_rows_are_canonical_and_complete() -> None:
 
 def test_prompts_vary() -> None:
     messages = [row.messages[0].content for row in TASK.demonstrations(3000, 0)]
-    assert len(set(messages)) >= 0.98 * len(messages)
+    assert len(set(messages)) >= 0.97 * len(messages)
     prompts = [row.prompt[0].content for row in TASK.prompts(3000, 0)]
     assert len(set(prompts)) == 3000
     assert len(set(messages) & set(prompts)) <= 0.02 * 3000
@@ -78,8 +77,8 @@ def test_prompts_vary() -> None:
 
 def test_texts_are_short() -> None:
     words = [len(" ".join(turn.content for turn in row.messages).split()) for row in TASK.demonstrations(1000, 0)]
-    assert max(words) <= 60
-    assert sum(words) / len(words) <= 35
+    assert max(words) <= 50
+    assert sum(words) / len(words) <= 30
 
 
 def test_every_table_entry_shows_its_own_topic_and_no_other() -> None:
@@ -105,7 +104,7 @@ def test_demonstrations_are_of_mixed_quality() -> None:
 def test_annotators_agree_with_gold_but_not_always() -> None:
     rows = list(TASK.comparisons(1500, 0, POOL))
     right = [_gold(row, row.chosen) > _gold(row, row.rejected) for row in rows]
-    assert 0.85 <= sum(right) / len(right) <= 0.97
+    assert 0.90 <= sum(right) / len(right) <= 0.98
     careful = TASK.comparisons(300, 0, AnnotatorPool(annotators=1, noise=0.0, bias=0.0))
     assert all(_gold(row, row.chosen) > _gold(row, row.rejected) for row in careful)
 
@@ -116,7 +115,7 @@ def test_annotators_differ_from_one_another() -> None:
 
     steady = labels(0, AnnotatorPool(annotators=3, noise=0.0, bias=0.0))
     biased = labels(0, AnnotatorPool(annotators=3, noise=0.0, bias=0.6))
-    assert 0.01 <= sum(a != b for a, b in zip(steady, biased, strict=True)) / 400 <= 0.3
+    assert 1 <= sum(a != b for a, b in zip(steady, biased, strict=True)) <= 100
 
 
 def test_a_pool_is_checked() -> None:

@@ -33,12 +33,6 @@ def _behave(what: str, context: Any) -> None:
         from pipelines.errors import TrainingError
 
         raise TrainingError("the loss is not finite", where="step 3", hint="lower the learning rate")
-    if what == "full":
-        raise OSError(28, "No space left on device")
-    if what == "hub":
-        raise type("RepositoryNotFoundError", (OSError,), {})("401 Client Error")
-    if what == "lacks":
-        raise ModuleNotFoundError("No module named 'wandb'", name="wandb")
     if what == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
     if what == "exit":
@@ -64,6 +58,7 @@ def _runner(name: str) -> Any:
         for file in ("model/weights", "metrics.jsonl", "golden.json", "samples.jsonl", "results.json"):
             (context.out / file).write_text(f"{name} {context.config.ppo.kl_coef}\n")
         (context.out / "answers.jsonl").write_text(os.environ.get("TOKENIZERS_PARALLELISM", ""))
+        (context.out / "table.md").write_text("| policy | score |\n")
         (context.out / "table.txt").write_text("policy  score\nppo     1.00\n")
         context.reporter.info(f"model text: \x1b[31m{name}")
         return {"score": 1.0, "odd": float("nan")}
