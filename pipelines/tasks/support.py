@@ -28,8 +28,9 @@ WITH_CLOSING = 0.4
 WITH_STEP = 0.45
 NUMBER_OF_ASIDES = (0, 0, 0, 0, 0, 1, 1, 1, 2, 2)
 
-# share of the comparisons whose sides differ in one respect only, and the respects among them; a reward model learns
-# the product last, because it has to look a word up in the message, so the product gets the most
+# Share of the comparisons whose sides differ in one respect only, and the respects among them. Without contrasts a
+# reward model sees courtesy and length but never relevance; the product and the topic get the most because both must be
+# looked up in the message, which is learned last.
 CONTRASTS = 0.85
 CONTRAST_SHARES = {"product": 8, "topic": 6, "courtesy": 1, "next_step": 1, "brevity": 1}
 
@@ -129,7 +130,7 @@ def _message(rng: random.Random) -> tuple[Case, Message]:
         p=case.product, n=rng.randint(2, 9), city=rng.choice(wording.CITIES), day=rng.choice(wording.DAYS)
     )
     opening = rng.choice(wording.GREETINGS) if rng.random() < 0.3 else f"{rng.choice(wording.NAMES)} here,"
-    detail = rng.choice(("", f"Order {rng.randint(100, 999)}."))
+    detail = f"Order {rng.randint(100, 999)}." if rng.random() < 0.75 else ""
     return case, Message(role="user", content=f"{opening} {problem} {detail}".strip())
 
 

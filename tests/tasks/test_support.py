@@ -40,13 +40,13 @@ def test_the_first_rows_are_the_same_on_every_machine() -> None:
     """Written down once: a change of the generator must be a decision, and no machine may differ."""
     [first] = TASK.demonstrations(1, 0)
     assert [turn.content for turn in first.messages] == [
-        "Good morning, I still wait for delivery of the radio. Order 357.",
-        "We are very sorry. The delivery of your radio is late. Please call us on Wednesday. Our shop is very old. It rains a lot here. Take care!",
+        "Good morning, I still wait for delivery of the radio. Order 826.",
+        "We are very sorry. There is a delay with your radio. Please call us on Wednesday.",
     ]
 
 
 def test_streams_of_one_seed_do_not_share_their_prompts() -> None:
-    rows = streams(500, 0)
+    rows = streams(300, 0)
     asked = [
         {row.messages[0].content for row in rows["demonstrations"]},
         *({row.prompt[0].content for row in rows[name]} for name in ("comparisons", "prompts", "probes")),
@@ -69,10 +69,10 @@ def test_rows_are_canonical_and_complete() -> None:
 
 def test_prompts_vary() -> None:
     messages = [row.messages[0].content for row in TASK.demonstrations(3000, 0)]
-    assert len(set(messages)) >= 0.97 * len(messages)
+    assert len(set(messages)) >= 0.98 * len(messages)
     prompts = [row.prompt[0].content for row in TASK.prompts(3000, 0)]
     assert len(set(prompts)) == 3000
-    assert len(set(messages) & set(prompts)) <= 0.02 * 3000
+    assert len(set(messages) & set(prompts)) <= 0.04 * 3000
 
 
 def test_texts_are_short() -> None:
@@ -102,7 +102,7 @@ def test_demonstrations_are_of_mixed_quality() -> None:
 
 
 def test_annotators_agree_with_gold_but_not_always() -> None:
-    rows = list(TASK.comparisons(1500, 0, POOL))
+    rows = list(TASK.comparisons(800, 0, POOL))
     right = [_gold(row, row.chosen) > _gold(row, row.rejected) for row in rows]
     assert 0.90 <= sum(right) / len(right) <= 0.98
     careful = TASK.comparisons(300, 0, AnnotatorPool(annotators=1, noise=0.0, bias=0.0))
