@@ -10,20 +10,14 @@ from typing import Any
 
 from pipelines.config import Config, dump_config
 from pipelines.data.prepare import DataKind, effective_sources
+from pipelines.disk import disk_errors, write_atomic
 from pipelines.errors import ArtifactError, UsageError
+from pipelines.manifest import Manifest
 from pipelines.preflight import check_environment
 from pipelines.progress import Reporter
-from pipelines.rundir import Manifest, RunDir, disk_errors, write_atomic
-from pipelines.stage import (
-    Plan,
-    Stage,
-    conflict,
-    missing_input,
-    package_versions,
-    plan_stage,
-    run_stage,
-    version_differences,
-)
+from pipelines.provenance import package_versions, version_differences
+from pipelines.rundir import RunDir
+from pipelines.stage import Plan, Stage, conflict, missing_input, plan_stage, run_stage
 
 Launcher = Callable[[Stage, bool], None]
 """Runs one heavy stage in a process of its own; the flag says whether it is forced."""

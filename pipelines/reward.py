@@ -19,6 +19,7 @@ from pipelines.config import Config
 from pipelines.data.canonical import read_rows
 from pipelines.data.encode import ChatEncoder, EncodedComparison, encode_comparisons
 from pipelines.data.rows import Comparison
+from pipelines.disk import write_atomic
 from pipelines.errors import DataError, UsageError
 from pipelines.models.adapters import add_reward_adapter, cast_trainable_to_fp32, trainable_parameters
 from pipelines.models.artifact import model_directory, open_policy, open_tokenizer
@@ -29,9 +30,8 @@ from pipelines.models.machine import autocast, choose_threads, resolve_device
 from pipelines.models.publish import publish_model
 from pipelines.models.score import score_ids
 from pipelines.models.tokenizer import reward_tokenizer
-from pipelines.models.trainers import length_limit, no_telemetry, train, trainer_arguments
-from pipelines.rundir import write_atomic
 from pipelines.stage import StageContext
+from pipelines.trainers import length_limit, no_telemetry, train, trainer_arguments
 
 TRAIN, HELDOUT = "data/comparisons/train.jsonl", "data/comparisons/heldout.jsonl"
 

@@ -7,107 +7,22 @@ Only relative paths are recorded, so that a run directory can be moved.
 from __future__ import annotations
 
 import contextlib
-import datetime
-import errno
-import hashlib
 import json
 import os
 import shutil
 import socket
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from pipelines.errors import ArtifactError, DiskError, LockedError, RlhfError
+from pipelines.disk import disk_errors, fsync, read_json, write_atomic
+from pipelines.errors import LockedError
+from pipelines.manifest import MANIFEST, Manifest
+from pipelines.provenance import utc_now
 
-SCHEMA_VERSION = 1
-MANIFEST = "manifest.json"
 LOCK_OWNER_VARIABLE = "RLHF_LOCK_OWNER"
-_DISK_FULL = ("No space left on device", "Disk quota exceeded", "PytorchStreamWriter failed writing", "unexpected pos ")
-
-
-@dataclass(frozen=True)
-class FileRecord:
-    """A file as a manifest knows it."""
-
-    path: str
-    size: int
-    mtime_ns: int
-    sha256: str
-
-    @classmethod
-    def of(cls, path: Path, name: str) -> FileRecord:
-        """Read and hash `path`; it is recorded as `name`."""
-        stat = path.stat()
-        return cls(name, stat.st_size, stat.st_mtime_ns, sha256_of(path))
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What made an artifact, from what, and what is in it. Its existence means that the artifact is complete."""
-
-    stage: str
-    fingerprint: str
-    section: dict[str, Any]
-    inputs: dict[str, list[FileRecord]]
-    outputs: list[FileRecord]
-    metrics: dict[str, Any]
-    seed: int
-    versions: dict[str, str]
-    git_commit: str | None
-    started: str
-    wall_seconds: float
-    peak_memory_bytes: int
-    notes: dict[str, Any]
-    schema_version: int = SCHEMA_VERSION
-
-    @property
-    def digest(self) -> str:
-        """One hash over the outputs: what a stage that reads them depends on."""
-        return digest_of(self.outputs)
-
-    def write(self, directory: Path) -> None:
-        """Write the manifest into `directory`, by rename."""
-        write_atomic(directory / MANIFEST, json.dumps(asdict(self), indent=2, sort_keys=True) + "\n")
-
-    @classmethod
-    def read(cls, directory: Path) -> Manifest | None:
-        """The manifest of a complete artifact, or None.
-
-        Raises:
-            ArtifactError: the manifest is damaged or of another schema version.
-        """
-        path = directory / MANIFEST
-        try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except OSError as error:
-            raise ArtifactError(f"the manifest cannot be read: {error.strerror}", where=str(path)) from error
-        except ValueError as error:
-            raise _damaged(path, error) from error
-        try:
-            version = data.get("schema_version")
-            if version != SCHEMA_VERSION:
-                raise ArtifactError(
-                    f"the manifest has schema version {version}, this program reads {SCHEMA_VERSION}", where=str(path)
-                )
-            data["outputs"] = [FileRecord(**record) for record in data["outputs"]]
-            data["inputs"] = {k: [FileRecord(**record) for record in v] for k, v in data["inputs"].items()}
-            return cls(**data)
-        except (TypeError, KeyError, AttributeError) as error:
-            raise _damaged(path, error) from error
-
-
-def _damaged(path: Path, error: Exception) -> ArtifactError:
-    return ArtifactError(
-        f"the manifest is damaged: {error}",
-        where=str(path),
-        hint=f"make the stage again: rlhf all --force {path.parent.name}",
-    )
 
 
 class RunDir:
@@ -249,118 +164,3 @@ class RunDir:
 
 def _read_owner(path: Path) -> dict[str, str]:
     return {key: str(value) for key, value in read_json(path).items()}
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object, or an empty one where the file is missing or damaged."""
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return data if isinstance(data, dict) else {}
-
-
-def write_atomic(path: Path, text: str) -> None:
-    """Write a small text file so that a reader finds the old or the new content, never half of it."""
-    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-
-def fsync(path: Path) -> None:
-    """Force a file or directory to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def sha256_of(path: Path) -> str:
-    """Hex digest of a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def digest_of(records: list[FileRecord]) -> str:
-    """One hash over names and contents."""
-    lines = sorted(f"{record.path}\0{record.sha256}" for record in records)
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
-
-def record_files(directory: Path, *, but: Iterable[str] = ()) -> list[FileRecord]:
-    """Records of all files below `directory`, except those under the names in `but`."""
-    found = []
-    for path in sorted(directory.rglob("*")):
-        name = path.relative_to(directory).as_posix()
-        if path.is_file() and name.split("/")[0] not in (*but, MANIFEST):
-            found.append(FileRecord.of(path, name))
-    return found
-
-
-def changed_files(directory: Path, records: list[FileRecord], *, full: bool = False) -> list[str]:
-    """Names of recorded files that are missing or differ.
-
-    Size and modification time suffice; where only the time differs (a copied run) the content decides. `full` always
-    reads the content.
-    """
-    changed = []
-    for record in records:
-        path = directory / record.path
-        try:
-            stat = path.stat()
-        except OSError:
-            changed.append(record.path)
-            continue
-        same = stat.st_size == record.size
-        if same and (full or stat.st_mtime_ns != record.mtime_ns):
-            same = sha256_of(path) == record.sha256
-        if not same:
-            changed.append(record.path)
-    return changed
-
-
-def fingerprint_of(section: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
-    """Hash of the values that affect a stage's result, the digests of its inputs and the schema version."""
-    canonical = json.dumps([SCHEMA_VERSION, section, inputs], sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()
-
-
-def utc_now() -> str:
-    """Now, in UTC, ISO 8601."""
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
-
-
-@contextlib.contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
-    """Turn a full disk or a missing permission into a DiskError."""
-    try:
-        yield
-    except RlhfError:
-        raise
-    except Exception as error:
-        if mapped := disk_error(error, path):
-            raise mapped from error
-        raise
-
-
-def disk_error(error: Exception, path: Path) -> DiskError | None:
-    """The DiskError that `error` amounts to, if it does.
-
-    torch and safetensors do not raise OSError on a full disk: they are known by their text.
-    """
-    code = error.errno if isinstance(error, OSError) else None
-    if code in (errno.ENOSPC, errno.EDQUOT) or any(words in str(error) for words in _DISK_FULL):
-        return DiskError(
-            "no space left on the disk", where=str(path), hint="free some space and run the same command again"
-        )
-    if isinstance(error, OSError) and code in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
-        return DiskError(
-            f"the file system refuses: {error.strerror}",
-            where=str(error.filename or path),
-            hint="check the path and its permissions",
-        )
-    return None

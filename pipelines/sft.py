@@ -33,8 +33,8 @@ from pipelines.models.publish import publish_model
 from pipelines.models.score import pad_right, position_ids
 from pipelines.models.scratch import build_scratch, train_scratch_tokenizer
 from pipelines.models.tokenizer import load_tokenizer
-from pipelines.models.trainers import length_limit, no_telemetry, train, trainer_arguments
 from pipelines.stage import StageContext
+from pipelines.trainers import length_limit, no_telemetry, train, trainer_arguments
 
 LOGIT_BUDGET = 2**27
 """Most logits in one forward of the held-out loss: 512 MB in fp32."""

@@ -6,9 +6,6 @@ import contextlib
 import importlib
 import importlib.metadata
 import json
-import resource
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -16,33 +13,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipelines.config import Config
+from pipelines.disk import disk_errors
 from pipelines.errors import ArtifactError, ConflictError, DiskError
+from pipelines.manifest import FileRecord, Manifest, changed_files, digest_of, fingerprint_of, record_files
 from pipelines.progress import Reporter
-from pipelines.rundir import (
-    FileRecord,
-    Manifest,
-    RunDir,
-    changed_files,
-    digest_of,
-    disk_errors,
-    fingerprint_of,
-    record_files,
-    utc_now,
-)
-
-RECORDED_PACKAGES = (
-    "rlhf",
-    "torch",
-    "transformers",
-    "trl",
-    "peft",
-    "accelerate",
-    "datasets",
-    "bitsandbytes",
-    "tokenizers",
-    "safetensors",
-    "pydantic",
-)
+from pipelines.provenance import git_commit, package_versions, peak_memory, utc_now
+from pipelines.rundir import RunDir
 
 State = Literal["complete", "partial", "stale", "missing", "damaged", "off"]
 
@@ -201,10 +177,10 @@ def run_stage(plan: Plan, config: Config, run_dir: RunDir, reporter: Reporter, *
         metrics=_as_json(metrics),
         seed=config.run.seed,
         versions=package_versions(),
-        git_commit=_git_commit(),
+        git_commit=git_commit(),
         started=started,
         wall_seconds=round(time.monotonic() - clock, 3),
-        peak_memory_bytes=_peak_memory(),
+        peak_memory_bytes=peak_memory(),
         notes=_as_json(context.notes),
     )
     run_dir.publish(stage.name, manifest)
@@ -240,26 +216,6 @@ def describe_differences(old: Any, new: Any, prefix: str = "") -> list[str]:
             lines += describe_differences(old.get(key), new.get(key), dotted)
         return lines
     return [] if old == new else [f"{prefix}: {json.dumps(old)} -> {json.dumps(new)}"]
-
-
-def package_versions() -> dict[str, str]:
-    """Versions of Python and of the packages that can change a result."""
-    versions = {"python": sys.version.split()[0]}
-    for name in RECORDED_PACKAGES:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions
-
-
-def version_differences(manifest: Manifest, now: Mapping[str, str]) -> list[str]:
-    """Packages whose version is another one than when the artifact was made."""
-    return [
-        f"{name} {version} -> {now.get(name, 'missing')}"
-        for name, version in manifest.versions.items()
-        if now.get(name) != version
-    ]
 
 
 def _verified_inputs(stage: Stage, config: Config, run_dir: RunDir) -> dict[str, list[FileRecord]]:
@@ -307,38 +263,3 @@ def _as_json(values: Mapping[str, Any]) -> dict[str, Any]:
         json.dumps(values, default=lambda value: value.item() if hasattr(value, "item") else str(value))
     )
     return result
-
-
-def _git_commit() -> str | None:
-    """Commit of the code that ran, where it ran from a checkout of this project."""
-    root = Path(__file__).parents[1]
-    if not (root / ".git").exists():  # Installed: a repository above would be the user's own.
-        return None
-    try:
-        done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, timeout=5)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip() or None if done.returncode == 0 else None
-
-
-def _peak_memory() -> int:
-    """Peak memory in bytes: of the GPU where it was used, else resident."""
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available() and torch.cuda.max_memory_allocated():
-        return int(torch.cuda.max_memory_allocated())
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-__all__ = [
-    "Plan",
-    "Stage",
-    "StageContext",
-    "conflict",
-    "describe_differences",
-    "missing_input",
-    "package_versions",
-    "plan_stage",
-    "run_stage",
-    "version_differences",
-]

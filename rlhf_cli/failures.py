@@ -10,8 +10,8 @@ from typing import Any
 
 import typer
 
+from pipelines.disk import disk_error
 from pipelines.errors import DiskError, EnvironmentProblem, HubError, RlhfError
-from pipelines.rundir import disk_error
 from rlhf_cli.console import harmless, print_json, styled
 from rlhf_cli.logs import log_of
 

@@ -15,12 +15,13 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from pipelines.chain import STAGES, Outcome, run_chain
 from pipelines.config import Config
 from pipelines.errors import ConflictError
+from pipelines.manifest import Manifest
 from pipelines.models.judge import check_golden
 from pipelines.progress import SilentReporter
-from pipelines.rundir import Manifest, RunDir
+from pipelines.rundir import RunDir
 from tests.tiny import save_pair, tiny_gpt2, tiny_llama, tiny_tokenizer
 
-WORDS = "cat dog ball story mat world answer today".split()
+WORDS = ["cat", "dog", "ball", "story", "mat", "world", "answer", "today"]
 SMALL = {
     "sft": {"max_length": 64, "per_device_train_batch_size": 8, "learning_rate": 1e-3},
     "reward": {"max_length": 64, "per_device_train_batch_size": 8, "learning_rate": 1e-3, "normalization_prompts": 4},

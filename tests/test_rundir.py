@@ -14,18 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.disk import disk_errors, write_atomic
 from pipelines.errors import ArtifactError, DiskError, LockedError
-from pipelines.rundir import (
-    LOCK_OWNER_VARIABLE,
-    MANIFEST,
-    Manifest,
-    RunDir,
-    changed_files,
-    disk_errors,
-    fingerprint_of,
-    record_files,
-    write_atomic,
-)
+from pipelines.manifest import MANIFEST, Manifest, changed_files, fingerprint_of, record_files
+from pipelines.rundir import LOCK_OWNER_VARIABLE, RunDir
 
 
 def manifest_of(directory: Path, stage: str = "sft") -> Manifest:

@@ -15,9 +15,9 @@ from pipelines import sft
 from pipelines.data.encode import ChatEncoder, encode_demonstrations
 from pipelines.data.rows import Demonstration
 from pipelines.errors import EnvironmentProblem, TrainingError, UsageError
+from pipelines.manifest import Manifest
 from pipelines.models.artifact import open_policy
-from pipelines.models.trainers import trainer_arguments
-from pipelines.rundir import Manifest
+from pipelines.trainers import trainer_arguments
 from tests.models.helpers import config_for, demonstrations, outside_base, run_stage, write_data
 from tests.tiny import tiny_gpt2, tiny_llama, tiny_tokenizer
 

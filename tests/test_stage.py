@@ -14,9 +14,11 @@ import pytest
 
 from pipelines.config import Config, load_config
 from pipelines.errors import ArtifactError, ConflictError, DiskError
+from pipelines.manifest import Manifest
 from pipelines.progress import SilentReporter
-from pipelines.rundir import Manifest, RunDir
-from pipelines.stage import Plan, Stage, StageContext, describe_differences, plan_stage, run_stage, version_differences
+from pipelines.provenance import version_differences
+from pipelines.rundir import RunDir
+from pipelines.stage import Plan, Stage, StageContext, describe_differences, plan_stage, run_stage
 
 Runner = Callable[[StageContext], dict[str, Any]]
 

@@ -47,7 +47,9 @@ def tiny_tokenizer(*, template: str | None = CHAT_TEMPLATE, pad: str | None = "<
     return tokenizer
 
 
-def tiny_llama(tokenizer: PreTrainedTokenizerFast, *, seed: int = 0, hidden: int = 32, layers: int = 2) -> PreTrainedModel:
+def tiny_llama(
+    tokenizer: PreTrainedTokenizerFast, *, seed: int = 0, hidden: int = 32, layers: int = 2
+) -> PreTrainedModel:
     """A Llama-like model: rotary positions, no biases."""
     torch.manual_seed(seed)
     return LlamaForCausalLM(

@@ -21,5 +21,5 @@ class EvalSection(Section):
         [], description="Empty: the reward that PPO trained on, and the gold scorer of a self-made task."
     )
     bootstrap_samples: int = Field(2000, ge=100)
-    batch_size: int = cosmetic(32, ge=1)
+    batch_size: int = Field(32, ge=1, description="Rows in one generation; which numbers are drawn depends on it.")
     side_by_side: int = cosmetic(3, ge=0, description="Prompts shown with both answers under the table.")

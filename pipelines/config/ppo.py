@@ -22,7 +22,9 @@ class PpoSection(Section):
     per_device_train_batch_size: int = cosmetic(
         8, ge=1, description="Micro-batch: rows in one backward; memory only, never the result."
     )
-    rollout_forward_batch_size: int = cosmetic(32, ge=1, description="Rows in one generation or scoring forward.")
+    rollout_forward_batch_size: int = Field(
+        32, ge=1, description="Rows in one generation or scoring forward; which numbers are drawn depends on it."
+    )
     max_prompt_length: int = Field(512, ge=1, description="Longer prompts are left out and counted.")
     response_length: int = Field(128, ge=1, description="Most new tokens of a response.")
     temperature: float = Field(1.0, gt=0)

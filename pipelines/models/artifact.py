@@ -10,10 +10,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pipelines.config.model import ModelSection
 from pipelines.errors import ArtifactError
+from pipelines.manifest import Manifest
 from pipelines.models.adapters import CONFIG_FILE, DEFAULT, add_adapter, add_reward_adapter, read_adapter
 from pipelines.models.base import BaseRef, load_causal, load_sequence_classifier
 from pipelines.models.tokenizer import load_tokenizer
-from pipelines.rundir import Manifest
 
 
 def open_policy(

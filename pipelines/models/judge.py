@@ -15,12 +15,12 @@ from transformers import PreTrainedModel
 
 from pipelines.config import Config
 from pipelines.data.encode import ChatEncoder, EncodedComparison
+from pipelines.disk import write_atomic
 from pipelines.errors import TrainingError
 from pipelines.models.artifact import open_reward
 from pipelines.models.base import BaseRef
 from pipelines.models.machine import autocast
 from pipelines.models.score import score_ids
-from pipelines.rundir import write_atomic
 
 GOLDEN_ROWS = 8
 GOLDEN_TOLERANCE = 1e-5

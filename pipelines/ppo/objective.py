@@ -35,8 +35,8 @@ def masked_sum(values: Tensor, mask: Tensor) -> Tensor:
 
 def masked_mean(values: Tensor, mask: Tensor, reduce: Reduce = alone) -> Tensor:
     """Mean of `values` where `mask`, over all processes; 0 where nothing counts."""
-    total, count = reduce(torch.stack([masked_sum(values, mask), mask.sum().to(values.dtype)]))
-    return total / count.clamp(min=1.0)
+    sums = reduce(torch.stack([masked_sum(values, mask), mask.sum().to(values.dtype)]))
+    return sums[0] / sums[1].clamp(min=1.0)
 
 
 def masked_var(values: Tensor, mask: Tensor, reduce: Reduce = alone) -> Tensor:

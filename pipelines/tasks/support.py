@@ -32,7 +32,7 @@ NUMBER_OF_ASIDES = (0, 0, 0, 0, 0, 1, 1, 1, 2, 2)
 # reward model sees courtesy and length but never relevance; the product and the topic get the most because both must be
 # looked up in the message, which is learned last.
 CONTRASTS = 0.85
-CONTRAST_SHARES = {"product": 8, "topic": 6, "courtesy": 1, "next_step": 1, "brevity": 1}
+CONTRAST_SHARES = {"product": 7, "topic": 7, "courtesy": 1, "next_step": 1, "brevity": 1}
 
 
 @dataclass(frozen=True)

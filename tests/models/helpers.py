@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.config import Config
+from pipelines.manifest import Manifest
 from pipelines.progress import SilentReporter
-from pipelines.rundir import Manifest, RunDir
+from pipelines.rundir import RunDir
 from pipelines.stage import StageContext
 from tests.tiny import save_pair, tiny_gpt2, tiny_llama, tiny_tokenizer
 
