@@ -94,7 +94,8 @@ class RunDir:
             self._finish_interrupted_publish()
             yield
         finally:
-            owner_path.unlink(missing_ok=True)
+            if _read_owner(owner_path).get("pid") == str(os.getpid()):
+                owner_path.unlink(missing_ok=True)
             lock.release()
 
     def holder(self) -> dict[str, str] | None:

@@ -25,6 +25,8 @@ from pipelines.ppo.rollout import Reward, Timing, collect
 from pipelines.ppo.types import Rollout, TokenBatch, Update
 from pipelines.progress import Reporter
 
+STARTING_POINT = ("objective/kl", "objective/scores", "val/finished", "val/response_length")
+"""Metrics of the first update that are kept beside those of the last."""
 Log = Callable[[str, Mapping[str, Any]], None]
 
 
@@ -55,7 +57,7 @@ class Training:
         """Train the policy in place.
 
         Returns:
-            The metrics of the last update, and those of the first under ``start/``.
+            The metrics of the last update, and a few of the first under ``start/``.
 
         Raises:
             TrainingError: a score, a loss or a gradient is not finite.
@@ -104,7 +106,7 @@ class Training:
                     reward=metrics["objective/scores"],
                     tokens_per_second=metrics["time/tokens_per_second"],
                 )
-        return metrics | {f"start/{name}": number for name, number in first.items()}
+        return metrics | {f"start/{name}": first[name] for name in STARTING_POINT}
 
     def _collect(self, prompts: Sequence[EncodedPrompt], update: int) -> tuple[Rollout, Timing]:
         return collect(

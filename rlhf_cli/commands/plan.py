@@ -58,6 +58,16 @@ def outcome_entry(outcome: chain.Outcome, run_dir: RunDir) -> dict[str, Any]:
     }
 
 
+def metrics_text(outcome: chain.Outcome) -> str:
+    """The final metrics of a stage, one a line, for people."""
+    metrics = outcome.manifest.metrics if outcome.manifest else {}
+    width = max(map(len, metrics), default=0)
+    return "\n".join(
+        f"{name:{width}}  {value:.4g}" if isinstance(value, float) else f"{name:{width}}  {harmless(str(value))}"
+        for name, value in metrics.items()
+    )
+
+
 def _entry(plan: Plan, config: Config, run_dir: RunDir) -> dict[str, Any]:
     running = plan.action != "off"
     return {

@@ -97,6 +97,8 @@ def run_one(name: str, config: Config, run_dir: RunDir, *, force: bool, manner: 
     outcome = _run(stages, config, run_dir, force=forced, manner=manner, isolated=False)[-1]
     if manner.json:
         print_json(plan.outcome_entry(outcome, run_dir))
+        return
+    print(_final_table(run_dir) if name == "eval" else plan.metrics_text(outcome))
 
 
 def run_all(
@@ -112,11 +114,16 @@ def run_all(
         entries = [plan.outcome_entry(outcome, run_dir) for outcome in outcomes]
         print_json({"run_dir": str(run_dir.root), "stages": entries})
         return
-    table = run_dir.stage("eval") / "table.txt"
-    if any(outcome.stage == "eval" for outcome in outcomes) and table.is_file():
-        print(table.read_text(encoding="utf-8").rstrip())
+    if any(outcome.stage == "eval" for outcome in outcomes):
+        print(_final_table(run_dir))
     if not manner.quiet:
         print(f"the run is in {run_dir.root}", file=sys.stderr)
+
+
+def _final_table(run_dir: RunDir) -> str:
+    """What the evaluation wrote for people; nothing where its artifact has no table."""
+    path = run_dir.stage("eval") / "table.txt"
+    return path.read_text(encoding="utf-8").rstrip() if path.is_file() else ""
 
 
 def _run(
