@@ -35,6 +35,13 @@ def check_environment(config: Config, stages: Sequence[str]) -> None:
         raise EnvironmentProblem(
             "run.device is cuda, but no CUDA device is to be seen", hint="set run.device: cpu, or check nvidia-smi"
         )
+    for tracker in config.run.report_to:
+        if importlib.util.find_spec(tracker) is None:  # accelerate would leave it out without a word
+            raise EnvironmentProblem(
+                f"the package of the tracker {tracker} is not installed",
+                where="run.report_to",
+                hint=f"pip install {tracker.replace('_', '-')}",
+            )
     if model.load_in_4bit:
         if importlib.util.find_spec("bitsandbytes") is None:
             raise EnvironmentProblem("load_in_4bit needs bitsandbytes", hint="pip install bitsandbytes")

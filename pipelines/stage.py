@@ -194,7 +194,7 @@ def conflict(plan: Plan, run_dir: RunDir) -> ConflictError:
     return ConflictError(
         f"stage {plan.stage.name} is complete with other settings:\n{shown}",
         where=str(run_dir.stage(plan.stage.name)),
-        hint=f"undo the change, use another --run-dir, or run with --force {plan.stage.name}",
+        hint=f"undo the change, use another --run-dir, or replace it: `rlhf all --force {plan.stage.name}`",
     )
 
 

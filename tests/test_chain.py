@@ -242,6 +242,7 @@ def test_data_that_nobody_names_is_refused(bench: Bench) -> None:
         (("model.name_or_path=.",), ArtifactError),
         (("run.device=cuda",), EnvironmentProblem),
         (("model.load_in_4bit=true", "model.use_peft=true"), EnvironmentProblem),
+        (("run.report_to=[dvclive]",), EnvironmentProblem),
         (("ppo.reward={kind: classifier, path: ./nowhere}",), ArtifactError),
         (("eval.scorers=[{kind: classifier, path: /nowhere}]",), ArtifactError),
     ],

@@ -8,6 +8,8 @@ from pydantic import Field
 
 from pipelines.config.base import Section, cosmetic
 
+Tracker = Literal["tensorboard", "wandb", "mlflow", "trackio", "swanlab", "comet_ml", "clearml", "dvclive", "aim"]
+
 
 class RunSection(Section):
     """Settings of the run as a whole."""
@@ -18,4 +20,4 @@ class RunSection(Section):
     threads: int | None = cosmetic(
         None, ge=1, description="CPU threads; default: 1 for models under 5 M parameters, else all cores."
     )
-    report_to: list[str] = cosmetic([], description="Trackers: tensorboard, wandb, mlflow, trackio ...")
+    report_to: list[Tracker] = cosmetic([], description="Trackers, by the names of Hugging Face.")
