@@ -95,7 +95,15 @@ STAGES: tuple[Stage, ...] = (
         runner="pipelines.reward:run",
         needs=lambda config: ("data/comparisons", *_sft(config)),
         section=lambda config: (
-            _common(config) | {"reward": config.reward.results_view(), "response_length": config.ppo.response_length}
+            _common(config)
+            | {
+                "reward": config.reward.results_view(),
+                "responses": {
+                    "response_length": config.ppo.response_length,
+                    "temperature": config.ppo.temperature,
+                    "rollout_forward_batch_size": config.ppo.rollout_forward_batch_size,
+                },
+            }
         ),
         produces=("model", "golden.json", "metrics.jsonl"),
         enabled=lambda config: config.reward.enabled,

@@ -26,12 +26,13 @@ from pipelines.models.artifact import model_directory, open_policy, open_tokeniz
 from pipelines.models.base import BaseRef, check_4bit, disable_dropout, load_sequence_classifier
 from pipelines.models.generate import sample
 from pipelines.models.judge import check_golden, judge, probe, write_golden
+from pipelines.models.limits import length_limit
 from pipelines.models.machine import autocast, choose_threads, resolve_device
 from pipelines.models.publish import publish_model
 from pipelines.models.score import score_ids
 from pipelines.models.tokenizer import reward_tokenizer
 from pipelines.stage import StageContext
-from pipelines.trainers import length_limit, no_telemetry, train, trainer_arguments
+from pipelines.trainers import no_telemetry, train, trainer_arguments
 
 TRAIN, HELDOUT = "data/comparisons/train.jsonl", "data/comparisons/heldout.jsonl"
 
@@ -61,7 +62,7 @@ def run(ctx: StageContext) -> dict[str, Any]:
     responses = _sft_responses(ctx, sft, encoder, tokenizer, heldout_rows, device)
     model = _starting_point(config, sft, base, ctx.out.parent, device)
     disable_dropout(model)
-    limit = length_limit(section, model, ctx.reporter)
+    limit = length_limit(section, model.config, ctx.reporter)
     pairs, report = encode_comparisons(
         read_rows(comparisons / "train.jsonl", Comparison), encoder, limit, section.overlong, name=TRAIN
     )
@@ -171,7 +172,7 @@ def _sft_responses(
     config = ctx.config
     policy = open_policy(sft, config.model, device)
     choose_threads(config.run, policy.num_parameters(), ctx.reporter)
-    room = length_limit(config.reward, policy, ctx.reporter) - config.ppo.response_length
+    room = length_limit(config.reward, policy.config, ctx.reporter) - config.ppo.response_length
     distinct = list(dict.fromkeys(row.prompt for row in heldout))
     prompts = [ids for ids in map(encoder.prompt, distinct) if 0 < len(ids) <= room]
     prompts = prompts[: config.reward.normalization_prompts]
@@ -186,7 +187,7 @@ def _sft_responses(
             policy,
             prompts,
             max_new_tokens=config.ppo.response_length,
-            temperature=1.0,
+            temperature=config.ppo.temperature,
             eos_token_id=int(tokenizer.eos_token_id),
             batch_size=config.ppo.rollout_forward_batch_size,
             seed=config.run.seed,
@@ -201,7 +202,8 @@ def _normalization(
     ctx: StageContext, model: PreTrainedModel | PeftModel, responses: Sequence[Sequence[int]]
 ) -> dict[str, float]:
     """Mean and deviation of the score on SFT responses, stored beside the model: PPO shifts and scales by them."""
-    scores = score_ids(model, responses, ctx.config.reward.per_device_eval_batch_size)
+    with autocast(ctx.config.model, next(model.parameters()).device):  # as PPO scores
+        scores = score_ids(model, responses, ctx.config.reward.per_device_eval_batch_size)
     deviation = statistics.pstdev(scores)
     if deviation < 1e-6:
         ctx.reporter.warn("the reward model gives every SFT response the same score; it will not be scaled")

@@ -28,13 +28,14 @@ from pipelines.models.adapters import (
     trainable_parameters,
 )
 from pipelines.models.base import BaseRef, check_4bit, load_causal
+from pipelines.models.limits import length_limit
 from pipelines.models.machine import autocast, choose_threads, resolve_device
 from pipelines.models.publish import publish_model
 from pipelines.models.score import pad_right, position_ids
 from pipelines.models.scratch import build_scratch, train_scratch_tokenizer
 from pipelines.models.tokenizer import load_tokenizer
 from pipelines.stage import StageContext
-from pipelines.trainers import length_limit, no_telemetry, train, trainer_arguments
+from pipelines.trainers import no_telemetry, train, trainer_arguments
 
 LOGIT_BUDGET = 2**27
 """Most logits in one forward of the held-out loss: 512 MB in fp32."""
@@ -60,7 +61,7 @@ def run(ctx: StageContext) -> dict[str, Any]:
     tokenizer, model = _starting_point(config, demonstrations, device)
     choose_threads(config.run, model.num_parameters(), ctx.reporter)
 
-    encoder, limit = ChatEncoder(tokenizer), length_limit(section, model, ctx.reporter)
+    encoder, limit = ChatEncoder(tokenizer), length_limit(section, model.config, ctx.reporter)
     rows, report = encode_demonstrations(
         demonstrations, encoder, limit, section.overlong, section.train_on, name="data/demonstrations/train.jsonl"
     )

@@ -19,7 +19,6 @@ from transformers.trainer_utils import TrainOutput
 from pipelines.config import Config
 from pipelines.config.training import TrainerSection
 from pipelines.errors import EnvironmentProblem, TrainingError, UsageError
-from pipelines.progress import Reporter
 from pipelines.stage import StageContext
 
 _OURS = {
@@ -188,12 +187,3 @@ def _refuse_several_gpus(device: torch.device) -> None:
 def no_telemetry() -> None:
     """Keep TRL's trainers from reporting their use: nothing leaves the machine that the user did not ask for."""
     huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY = True
-
-
-def length_limit(section: TrainerSection, model: Any, reporter: Reporter) -> int:
-    """`max_length`, or the model's own bound where that is lower."""
-    bound = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    if bound is not None and section.max_length > bound:
-        reporter.warn(f"max_length {section.max_length} is above what the model can hold; {bound} is used")
-        return int(bound)
-    return section.max_length

@@ -14,9 +14,12 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from pipelines.chain import STAGES, Outcome, run_chain
 from pipelines.config import Config
-from pipelines.errors import ConflictError
+from pipelines.errors import ConflictError, UsageError
 from pipelines.manifest import Manifest
+from pipelines.models.artifact import open_policy
 from pipelines.models.judge import check_golden
+from pipelines.ppo import stage as ppo_stage
+from pipelines.ppo.roles import Roles
 from pipelines.progress import SilentReporter
 from pipelines.rundir import RunDir
 from tests.tiny import save_pair, tiny_gpt2, tiny_llama, tiny_tokenizer
@@ -123,15 +126,61 @@ def test_lora_road_from_start_to_a_moved_run(inputs: dict[str, Path], tmp_path: 
         run(changed, moved)
 
 
-def test_the_same_run_twice_gives_the_same_policy(inputs: dict[str, Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize("sft", [True, False])
+def test_the_same_run_twice_gives_the_same_policy(inputs: dict[str, Path], tmp_path: Path, sft: bool) -> None:
     config = with_model(inputs, "llama", use_peft=True, lora_r=4) | {"eval": {"enabled": False}}
+    if not sft:  # the policy is then a fresh adapter, drawn by the seed alone
+        config |= {"sft": {"enabled": False}, "reward": {"enabled": False}}
+        config["ppo"] = {**SMALL["ppo"], "reward": {"kind": "function", "function": f"{__name__}:letters"}}
     digests = []
     for name in ("one", "two"):
+        torch.rand(len(digests) + 1)  # what ran before must not matter
         run(config, tmp_path / name)
         manifest = Manifest.read(tmp_path / name / "ppo")
         assert manifest is not None
         digests.append({record.path: record.sha256 for record in manifest.outputs if record.path.startswith("model/")})
     assert digests[0] == digests[1]
+
+
+@pytest.mark.parametrize("use_peft", [False, True])
+def test_what_is_published_is_what_was_trained(
+    inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, use_peft: bool
+) -> None:
+    kept: list[Roles] = []
+    build = ppo_stage.build_roles
+
+    def keep(*args: Any) -> Roles:
+        kept.append(build(*args))
+        return kept[-1]
+
+    monkeypatch.setattr(ppo_stage, "build_roles", keep)
+    config = with_model(inputs, "llama", use_peft=use_peft) | {"eval": {"enabled": False}}
+    run(config, tmp_path / "run")
+    section = Config.model_validate({**SMALL, **config}).model
+    opened = open_policy(tmp_path / "run" / "ppo", section, torch.device("cpu"))
+    ids = torch.tensor([[10, 11, 12, 13]])
+    with torch.no_grad(), kept[0].policy.active() as policy:
+        assert torch.equal(opened(ids).logits, policy(ids).logits)
+    with torch.no_grad(), kept[0].reference.active() as reference:
+        assert not torch.allclose(opened(ids).logits, reference(ids).logits)
+
+
+def test_the_rate_falls_and_every_rollout_is_whole(inputs: dict[str, Path], tmp_path: Path) -> None:
+    """Three updates for 17 episodes of 8: the last rollout is as large as the others and takes as many steps."""
+    config = with_model(inputs, "llama", use_peft=True, lora_r=4) | {"eval": {"enabled": False}}
+    config["ppo"] = {**SMALL["ppo"], "total_episodes": 17, "num_ppo_epochs": 3}
+    run(config, tmp_path / "run")
+    lines = [json.loads(line) for line in (tmp_path / "run" / "ppo" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["val/optimizer_steps"] for line in lines] == [6, 6, 6]
+    assert [line["episode"] for line in lines] == [8, 16, 24]
+    assert [line["lr"] for line in lines] == pytest.approx([1e-3, 2e-3 / 3, 1e-3 / 3])
+
+
+def test_a_response_that_the_model_cannot_hold_is_refused(inputs: dict[str, Path], tmp_path: Path) -> None:
+    config = with_model(inputs, "gpt2")
+    config["ppo"] = {**SMALL["ppo"], "response_length": 300, "reward": {"kind": "function", "function": "x:y"}}
+    with pytest.raises(UsageError, match="holds 256 tokens"):
+        run({**config, "sft": {"enabled": False}, "reward": {"enabled": False}}, tmp_path / "run")
 
 
 def test_full_fine_tuning_of_a_gpt2(inputs: dict[str, Path], tmp_path: Path) -> None:

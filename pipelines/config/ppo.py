@@ -37,13 +37,15 @@ class PpoSection(Section):
     gamma: float = Field(1.0, gt=0, le=1)
     lam: float = Field(0.95, ge=0, le=1)
     cliprange: float = Field(0.2, gt=0)
-    cliprange_value: float | None = Field(0.2, gt=0, description="null: no clipping of the value.")
+    cliprange_value: float | None = Field(
+        0.2, gt=0, description="null: the value is not clipped; for rewards far from unit scale."
+    )
     vf_coef: float = Field(0.1, gt=0)
     whiten_advantages: bool = True
     normalize_reward: bool = Field(
         True, description="Shift and scale the run's reward model to mean 0, deviation 1 on SFT responses."
     )
-    reward_clip: float | None = Field(10.0, gt=0, description="Bound of the normalized score.")
+    reward_clip: float | None = Field(10.0, gt=0, description="Bound of the normalized score; other scores have none.")
     missing_eos_penalty: float = Field(1.0, ge=0, description="Subtracted where a response hit the length limit.")
     gradient_checkpointing: bool = cosmetic(False)
     logging_steps: int = cosmetic(1, ge=1, description="Updates between two lines of metrics.jsonl.")

@@ -135,7 +135,7 @@ def encode_prompts(
 
     def fit(row: Prompt) -> Fitted[EncodedPrompt]:
         ids = encoder.prompt(row.prompt)
-        return len(ids), {"prompt_ids": ids, "messages": row.prompt}
+        return len(ids), {"prompt_ids": ids, "messages": row.prompt} if ids else None
 
     return _encode(rows, fit, max_prompt_length, "drop", name)
 

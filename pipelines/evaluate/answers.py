@@ -50,7 +50,7 @@ class PromptCounts:
     Attributes:
         heldout: rows in the file.
         repeated: rows whose prompt had come before.
-        too_long: prompts above `ppo.max_prompt_length`, left out.
+        too_long: prompts above the limit (see `prompt_limit`), left out.
         used: prompts that are answered.
     """
 
@@ -60,7 +60,9 @@ class PromptCounts:
     used: int
 
 
-def choose_prompts(path: Path, encoder: ChatEncoder, config: Config) -> tuple[list[EvalPrompt], PromptCounts]:
+def choose_prompts(
+    path: Path, encoder: ChatEncoder, config: Config, limit: int
+) -> tuple[list[EvalPrompt], PromptCounts]:
     """Up to `eval.num_prompts` held-out prompts in the order of their hashes: the same in every run and for every seed.
 
     Raises:
@@ -70,13 +72,13 @@ def choose_prompts(path: Path, encoder: ChatEncoder, config: Config) -> tuple[li
     rows = [row.prompt for row in read_rows(path, Prompt)]
     distinct = {prompt_key(prompt, ORDER_SEED): prompt for prompt in reversed(rows)}
     encoded = [EvalPrompt(prompt, tuple(encoder.prompt(prompt))) for _, prompt in sorted(distinct.items())]
-    fitting = [prompt for prompt in encoded if 0 < len(prompt.ids) <= config.ppo.max_prompt_length]
+    fitting = [prompt for prompt in encoded if 0 < len(prompt.ids) <= limit]
     chosen = fitting[: config.eval.num_prompts]
     counts = PromptCounts(len(rows), len(rows) - len(distinct), len(encoded) - len(fitting), len(chosen))
     if len(chosen) < 2:
         raise DataError(
             f"the evaluation needs at least 2 held-out prompts and has {len(chosen)}: {len(rows)} are held out, "
-            f"{counts.too_long} of them are longer than ppo.max_prompt_length {config.ppo.max_prompt_length}",
+            f"{counts.too_long} of them are longer than {limit} tokens",
             where=str(path),
             hint="give more prompts, or raise data.eval_fraction or ppo.max_prompt_length",
         )

@@ -17,6 +17,8 @@ from pipelines.evaluate.judge import Verdict, judge, named_apart
 from pipelines.evaluate.results import Evaluation, answer_rows, metrics_of, results_of
 from pipelines.evaluate.statistics import differences
 from pipelines.evaluate.table import markdown, plain
+from pipelines.models.artifact import open_config
+from pipelines.models.limits import prompt_limit
 from pipelines.models.machine import choose_threads, resolve_device
 from pipelines.scorers import Completion
 from pipelines.stage import StageContext
@@ -36,7 +38,10 @@ def run(ctx: StageContext) -> dict[str, float]:
     device = resolve_device(config.run)
     policies = Policies(config, ctx.inputs, device)
     tokenizer = policies.tokenizer()
-    prompts, counts = choose_prompts(ctx.inputs["data/prompts"] / "heldout.jsonl", ChatEncoder(tokenizer), config)
+    limit = prompt_limit(config.ppo, open_config(ctx.inputs.get("sft"), config.model), ctx.reporter)
+    prompts, counts = choose_prompts(
+        ctx.inputs["data/prompts"] / "heldout.jsonl", ChatEncoder(tokenizer), config, limit
+    )
     if counts.too_long:
         ctx.reporter.warn(f"{counts.too_long} held-out prompts are too long and were left out")
 

@@ -79,16 +79,16 @@ def read_adapter(directory: Path) -> AdapterState:
     return AdapterState(config, tensors, head)
 
 
-def read_score_head(directory: Path) -> Tensor:
-    """Weight [1, hidden] of a reward adapter's score head, fp32 on the CPU.
+def read_reward_adapter(directory: Path) -> AdapterState:
+    """The reward adapter published in `directory`, with its score head.
 
     Raises:
-        ArtifactError: there is none.
+        ArtifactError: files are missing or damaged, the head above all.
     """
-    head = read_adapter(directory).head
-    if head is None:
+    state = read_adapter(directory)
+    if state.head is None:
         raise ArtifactError("the reward adapter has no score.weight: its head was lost", where=str(directory))
-    return head
+    return state
 
 
 def adapter_state(model: PeftModel, name: str) -> AdapterState:
@@ -114,7 +114,7 @@ def add_adapter(
     Args:
         model: a causal model, wrapped here by its first adapter, or what an earlier call returned.
         name: a name of its own.
-        source: a published adapter (a reward adapter's head stays behind: see `read_score_head`), a copy of one, or a
+        source: a published adapter (a reward adapter's head stays behind: see `AdapterState.head`), a copy of one, or a
             fresh shape, whose adapter changes nothing yet.
         trainable: its weights get gradients, and are fp32.
 
@@ -183,11 +183,15 @@ def add_reward_adapter(
     return wrapped
 
 
+def is_of_adapter(parameter: str, name: str) -> bool:
+    """Whether the parameter of that full name is a LoRA weight of the adapter `name`."""
+    return re.search(rf"\.lora_\w+\.{re.escape(name)}(\.|$)", parameter) is not None
+
+
 def set_trainable(model: PeftModel, name: str, trainable: bool) -> None:
     """Whether the LoRA weights of one adapter get gradients; all others stay as they are."""
-    pattern = re.compile(rf"\.lora_\w+\.{re.escape(name)}(\.|$)")
     for key, parameter in model.named_parameters():
-        if pattern.search(key):
+        if is_of_adapter(key, name):
             parameter.requires_grad_(trainable)
             if trainable:
                 parameter.data = parameter.data.float()

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import torch
 from peft import PeftModel
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from pipelines.config.model import ModelSection
 from pipelines.errors import ArtifactError
 from pipelines.manifest import Manifest
-from pipelines.models.adapters import CONFIG_FILE, DEFAULT, add_adapter, add_reward_adapter, read_adapter
-from pipelines.models.base import BaseRef, load_causal, load_sequence_classifier
+from pipelines.models.adapters import CONFIG_FILE, DEFAULT, add_adapter, add_reward_adapter, read_reward_adapter
+from pipelines.models.base import BaseRef, explain, load_causal, load_sequence_classifier
 from pipelines.models.tokenizer import load_tokenizer
 
 
@@ -54,9 +54,7 @@ def open_reward(
     tokenizer = open_tokenizer(stage_dir, model)
     classifier: PreTrainedModel | PeftModel
     if is_adapter(directory):
-        state = read_adapter(directory)
-        if state.head is None:
-            raise ArtifactError("the reward adapter has no score.weight: its head was lost", where=str(directory))
+        state = read_reward_adapter(directory)
         base = base or base_of(stage_dir)
         bare = load_sequence_classifier(
             model, base.path(stage_dir.parent), device, revision=base.revision, new_head=True
@@ -76,6 +74,25 @@ def open_tokenizer(stage_dir: Path | None, model: ModelSection) -> PreTrainedTok
         return load_tokenizer(model_directory(stage_dir), model.model_copy(update={"chat_template": template}))
     outside = BaseRef.outside(model)
     return load_tokenizer(outside.path(Path()), model, revision=outside.revision)
+
+
+def open_config(stage_dir: Path | None, model: ModelSection) -> PretrainedConfig:
+    """The model configuration under what `stage_dir` published, or the outside base's where it is None; no weights."""
+    if stage_dir is None:
+        base = BaseRef.outside(model)
+        path, revision = base.path(Path()), base.revision
+    elif is_adapter(directory := model_directory(stage_dir)):
+        base = base_of(stage_dir)
+        path, revision = base.path(stage_dir.parent), base.revision
+    else:
+        path, revision = str(directory), None
+    try:
+        opened: PretrainedConfig = AutoConfig.from_pretrained(
+            path, revision=revision, trust_remote_code=model.trust_remote_code
+        )
+    except (OSError, ValueError) as error:
+        raise explain(error, path, revision) from error
+    return opened
 
 
 def base_of(stage_dir: Path) -> BaseRef:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from peft import PeftModel
@@ -60,7 +60,9 @@ def trunk_and_head(model: nn.Module) -> tuple[nn.Module, nn.Module]:
 def apply_head(head: nn.Module, pooled: Tensor) -> Tensor:
     """Scores [B] of pooled states [B, H], in fp32 also under autocast: bf16 would round scores to 3 digits."""
     with torch.autocast(pooled.device.type, enabled=False):
-        return nn.functional.linear(pooled.float(), head.weight.float()).squeeze(-1)  # type: ignore[arg-type]
+        weight, bias = cast(Tensor, head.weight), cast(Tensor | None, head.bias)
+        bias = None if bias is None else bias.float()
+        return nn.functional.linear(pooled.float(), weight.float(), bias).squeeze(-1)
 
 
 @torch.no_grad()

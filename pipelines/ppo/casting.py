@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from pipelines.config import Config
-from pipelines.models.adapters import add_adapter, lora_config, read_score_head
+from pipelines.models.adapters import add_adapter, lora_config, read_reward_adapter
 from pipelines.models.artifact import open_policy, open_reward
 from pipelines.models.base import BaseRef, disable_dropout, load_causal
 from pipelines.models.machine import autocast
 from pipelines.ppo.roles import PolicyAndValue, Role, Roles, score_head, value_head
+from pipelines.ppo.types import Normalization
 
 
 def build_roles(
@@ -24,7 +25,7 @@ def build_roles(
     run_dir: Path,
     sft: Path | None,
     reward: Path | None,
-    normalization: tuple[float, float],
+    normalization: Normalization,
     device: torch.device,
 ) -> Roles:
     """Load every role.
@@ -33,7 +34,7 @@ def build_roles(
         run_dir: the run directory.
         sft: directory of the SFT stage; None: the outside base is the policy.
         reward: directory of the reward stage; None: an outside scorer judges, and the value starts from zero.
-        normalization: mean and deviation in which the value model thinks of the reward model's scores.
+        normalization: of the reward model's scores; the value model thinks in the same units.
 
     Raises:
         RlhfError: what `load_causal` and `open_reward` raise.
@@ -55,7 +56,7 @@ def _adapters_on_one_base(
     run_dir: Path,
     sft: Path | None,
     reward: Path | None,
-    normalization: tuple[float, float],
+    normalization: Normalization,
     device: torch.device,
 ) -> Cast:
     """Four adapters over one base; the reference is the frozen SFT adapter, or the base itself where there is none."""
@@ -66,13 +67,12 @@ def _adapters_on_one_base(
     if isinstance(start, Path):
         model = add_adapter(model, "reference", start, trainable=False)
     reference = Role(model, "reference" if isinstance(start, Path) else None)
-    model = add_adapter(model, "value", start if reward is None else reward / "model", trainable=True)
-    weight = None
-    reward_role = None
-    if reward is not None:
-        model = add_adapter(model, "reward", reward / "model", trainable=False)
-        weight = read_score_head(reward / "model")
-        reward_role = Role(model, "reward", score_head(weight).to(device))
+    judge = read_reward_adapter(reward / "model") if reward is not None else None
+    model = add_adapter(model, "value", judge or start, trainable=True)
+    weight, reward_role = None, None
+    if judge is not None and judge.head is not None:
+        model = add_adapter(model, "reward", judge, trainable=False)
+        weight, reward_role = judge.head, Role(model, "reward", score_head(judge.head).to(device))
     value = Role(model, "value", _value_head(model, weight, normalization).to(device))
     return Role(model, "policy"), value, reference, reward_role
 
@@ -82,7 +82,7 @@ def _separate_models(
     run_dir: Path,
     sft: Path | None,
     reward: Path | None,
-    normalization: tuple[float, float],
+    normalization: Normalization,
     device: torch.device,
 ) -> Cast:
     """Four models, as full fine-tuning needs them."""
@@ -98,7 +98,7 @@ def _separate_models(
     return policy, value, reference, reward_role
 
 
-def _value_head(
-    model: PreTrainedModel | PeftModel, weight: Tensor | None, normalization: tuple[float, float]
-) -> nn.Linear:
-    return value_head(model.config.get_text_config().hidden_size, weight, *normalization)
+def _value_head(model: PreTrainedModel | PeftModel, weight: Tensor | None, normalization: Normalization) -> nn.Linear:
+    """As wide as what the reward model's head reads, or as what the causal head reads (not always `hidden_size`)."""
+    read = weight if weight is not None else model.get_output_embeddings().weight
+    return value_head(read.shape[1], weight, normalization)

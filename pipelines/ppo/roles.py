@@ -13,9 +13,9 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from pipelines.models.adapters import adapter
-from pipelines.ppo.forward import hidden_states, per_token, response_logprobs, sequence_scores, state_values
-from pipelines.ppo.types import TokenBatch
+from pipelines.models.adapters import adapter, is_of_adapter
+from pipelines.ppo.forward import hidden_states, in_chunks, per_token, response_logprobs, sequence_scores, state_values
+from pipelines.ppo.types import Normalization, TokenBatch
 
 Precision = Callable[[], contextlib.AbstractContextManager[None]]
 
@@ -47,7 +47,7 @@ class Role:
 
     def _owns(self, name: str) -> bool:
         if self.adapter is not None:
-            return f".{self.adapter}." in name
+            return is_of_adapter(name, self.adapter)
         if self.head is None:
             return True
         return name.startswith(
@@ -62,6 +62,7 @@ class PolicyAndValue(nn.Module):
         super().__init__()
         assert value.head is not None
         self.policy, self.value, self.precision = policy, value, precision
+        # as attributes of their own, so that their parameters are this module's
         self.policy_model, self.value_model, self.value_head = policy.model, value.model, value.head
 
     def forward(self, batch: TokenBatch, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -158,10 +159,7 @@ class Roles:
         assert self.reward.head is not None
         head = self.reward.head
         with self.reward.active() as model, self.precision():
-            parts = [
-                sequence_scores(hidden_states(model, part), part, head)
-                for part in (batch.rows(slice(i, i + chunk)) for i in range(0, len(batch), chunk))
-            ]
+            parts = [sequence_scores(hidden_states(model, part), part, head) for part in in_chunks(batch, chunk)]
         return torch.cat(parts)
 
 
@@ -177,8 +175,9 @@ def score_head(weight: Tensor) -> nn.Linear:
     return head
 
 
-def value_head(hidden_size: int, score_weight: Tensor | None, mean: float, std: float) -> nn.Linear:
+def value_head(hidden_size: int, score_weight: Tensor | None, normalization: Normalization) -> nn.Linear:
     """The value model's first head: the reward model's, in the normalized units that PPO trains on; else zero."""
+    mean, std = normalization.mean, normalization.std
     head = nn.Linear(hidden_size, 1)
     with torch.no_grad():
         head.weight.zero_() if score_weight is None else head.weight.copy_(score_weight.float() / std)

@@ -17,7 +17,7 @@ from pipelines.errors import TrainingError
 from pipelines.ppo.generation import RolloutEngine
 from pipelines.ppo.objective import advantages_and_returns, k1, normalized_scores, token_rewards
 from pipelines.ppo.roles import Roles
-from pipelines.ppo.types import Rollout, TokenBatch
+from pipelines.ppo.types import AS_IT_IS, Normalization, Rollout, TokenBatch
 from pipelines.scorers.base import Completion, Scorer
 
 
@@ -25,12 +25,8 @@ class Reward(Protocol):
     """A reward source as PPO uses it."""
 
     @property
-    def mean(self) -> float:
-        """Of its scores on SFT responses; 0 where they are used as they are."""
-
-    @property
-    def std(self) -> float:
-        """Of its scores on SFT responses; 1 where they are used as they are."""
+    def normalization(self) -> Normalization:
+        """What brings its scores to unit scale; for most sources nothing does."""
 
     def __call__(self, batch: TokenBatch, prompts: Sequence[EncodedPrompt], responses: list[list[int]]) -> Tensor:
         """One score a row: [B]."""
@@ -42,8 +38,7 @@ class RoleReward:
 
     roles: Roles
     chunk: int
-    mean: float = 0.0
-    std: float = 1.0
+    normalization: Normalization = AS_IT_IS
 
     def __call__(self, batch: TokenBatch, prompts: Sequence[EncodedPrompt], responses: list[list[int]]) -> Tensor:
         """See Reward."""
@@ -57,8 +52,7 @@ class TextReward:
     scorer: Scorer
     encoder: ChatEncoder
     eos_token_id: int
-    mean: float = 0.0
-    std: float = 1.0
+    normalization: Normalization = AS_IT_IS
 
     def __call__(self, batch: TokenBatch, prompts: Sequence[EncodedPrompt], responses: list[list[int]]) -> Tensor:
         """See Reward."""
@@ -108,9 +102,9 @@ def collect(
     normalized = normalized_scores(
         scores,
         batch.finished,
-        mean=reward.mean,
-        std=reward.std,
-        clip=settings.reward_clip,
+        mean=reward.normalization.mean,
+        std=reward.normalization.std,
+        clip=reward.normalization.clip,
         missing_eos_penalty=settings.missing_eos_penalty,
     )
     rewards = token_rewards(normalized, k1(logprobs, ref_logprobs), mask, settings.kl_coef)

@@ -8,19 +8,24 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
+from transformers import set_seed
 
+from pipelines.config.ppo import PpoSection
 from pipelines.data.canonical import read_rows
 from pipelines.data.chat import ChatEncoder
-from pipelines.data.encode import EncodedPrompt, LengthReport, encode_prompts
+from pipelines.data.encode import EncodedPrompt, encode_prompts
 from pipelines.data.rows import Prompt
-from pipelines.models.artifact import open_tokenizer
+from pipelines.errors import EnvironmentProblem
+from pipelines.models.artifact import open_config, open_tokenizer
 from pipelines.models.base import BaseRef
+from pipelines.models.limits import prompt_limit
 from pipelines.models.machine import choose_threads, resolve_device
 from pipelines.models.publish import publish_model
 from pipelines.ppo.casting import build_roles
 from pipelines.ppo.generation import TransformersEngine
 from pipelines.ppo.rollout import Reward, RoleReward, TextReward
 from pipelines.ppo.train import Training
+from pipelines.ppo.types import AS_IT_IS, Normalization
 from pipelines.scorers import load_scorer
 from pipelines.stage import StageContext
 
@@ -29,26 +34,22 @@ def run(ctx: StageContext) -> dict[str, Any]:
     """Train the policy against the reward source; publish `model/`, metrics.jsonl and samples.jsonl."""
     config, settings, run_dir = ctx.config, ctx.config.ppo, ctx.out.parent
     device = resolve_device(config.run)
+    set_seed(config.run.seed)
     sft, reward_model = ctx.inputs.get("sft"), ctx.inputs.get("reward")
     tokenizer = open_tokenizer(sft, config.model)
     encoder = ChatEncoder(tokenizer)
-    prompts, lengths = _prompts(ctx, encoder, "train")
-    held_out, _ = _prompts(ctx, encoder, "heldout")
-    ctx.notes["rows"] = asdict(lengths)
+    limit = prompt_limit(settings, open_config(sft, config.model), ctx.reporter)
+    prompts, held_out = _prompts(ctx, encoder, limit)
 
-    normalization = _normalization(reward_model) if settings.normalize_reward else (0.0, 1.0)
+    normalization = _normalization(reward_model, settings)
     roles = build_roles(config, run_dir, sft, reward_model, normalization, device)
     choose_threads(config.run, roles.policy.model.num_parameters(), ctx.reporter)
 
     reward: Reward
     if reward_model is not None:
-        reward = RoleReward(roles, settings.rollout_forward_batch_size, *normalization)
+        reward = RoleReward(roles, settings.rollout_forward_batch_size, normalization)
     else:
-        reward = TextReward(
-            load_scorer(settings.reward, ctx, device),
-            encoder,
-            tokenizer.eos_token_id,
-        )
+        reward = TextReward(load_scorer(settings.reward, ctx, device), encoder, tokenizer.eos_token_id)
     engine = TransformersEngine(
         roles,
         tokenizer.eos_token_id,
@@ -57,6 +58,11 @@ def run(ctx: StageContext) -> dict[str, Any]:
         settings.rollout_forward_batch_size,
     )
     accelerator = Accelerator(cpu=device.type == "cpu", log_with=config.run.report_to or None, project_dir=ctx.out)
+    if accelerator.num_processes != 1:
+        raise EnvironmentProblem(
+            f"PPO was started in {accelerator.num_processes} processes and runs in one",
+            hint="start it without accelerate launch or torchrun",
+        )
     if config.run.report_to:
         accelerator.init_trackers("rlhf", config={"ppo": json.dumps(settings.results_view())})
     training = Training(
@@ -66,7 +72,7 @@ def run(ctx: StageContext) -> dict[str, Any]:
         encoder=encoder,
         eos_token_id=tokenizer.eos_token_id,
         prompts=prompts,
-        held_out=held_out[: settings.num_sample_prompts],
+        held_out=held_out,
         settings=settings,
         accelerator=accelerator,
         reporter=ctx.reporter,
@@ -86,14 +92,24 @@ def run(ctx: StageContext) -> dict[str, Any]:
     return metrics
 
 
-def _prompts(ctx: StageContext, encoder: ChatEncoder, side: str) -> tuple[list[EncodedPrompt], LengthReport]:
-    path = ctx.inputs["data/prompts"] / f"{side}.jsonl"
-    return encode_prompts(read_rows(path, Prompt), encoder, ctx.config.ppo.max_prompt_length, name=path.name)
+def _prompts(ctx: StageContext, encoder: ChatEncoder, limit: int) -> tuple[list[EncodedPrompt], list[EncodedPrompt]]:
+    """Prompts to train on, and a few held-out ones to show; longer ones than `limit` are left out, and told."""
+    train, heldout = (ctx.inputs["data/prompts"] / f"{side}.jsonl" for side in ("train", "heldout"))
+    prompts, lengths = encode_prompts(read_rows(train, Prompt), encoder, limit, name=train.name)
+    ctx.notes["rows"] = asdict(lengths)
+    say = ctx.reporter.warn if lengths.dropped else ctx.reporter.info
+    say(f"PPO: {lengths.used} prompts used, {lengths.dropped} above {limit} tokens left out")
+    shown: list[EncodedPrompt] = []
+    for row in read_rows(heldout, Prompt):
+        ids = encoder.prompt(row.prompt)
+        if len(shown) < ctx.config.ppo.num_sample_prompts and 0 < len(ids) <= limit:
+            shown.append({"prompt_ids": ids, "messages": row.prompt})
+    return prompts, shown
 
 
-def _normalization(reward: Path | None) -> tuple[float, float]:
-    """Mean and deviation of the reward model's scores on SFT responses; 0 and 1 for any other reward source."""
-    if reward is None:
-        return 0.0, 1.0
+def _normalization(reward: Path | None, settings: PpoSection) -> Normalization:
+    """Of the run's reward model, as its stage measured it on SFT responses; any other source is used as it is."""
+    if reward is None or not settings.normalize_reward:
+        return AS_IT_IS
     stored = json.loads((reward / "model" / "normalization.json").read_text(encoding="utf-8"))
-    return stored["mean"], max(stored["std"], 1e-6)
+    return Normalization(stored["mean"], stored["std"], settings.reward_clip)

@@ -9,6 +9,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from pipelines.models.score import position_ids
+
 
 @dataclass(frozen=True)
 class TokenBatch:
@@ -65,7 +67,7 @@ class TokenBatch:
     @property
     def position_ids(self) -> Tensor:
         """[B, S] int64: positions counted over the row's own tokens, so that left padding moves nothing."""
-        return (self.attention_mask.long().cumsum(-1) - 1).clamp(min=0)
+        return position_ids(self.attention_mask)
 
     def to(self, device: torch.device) -> Self:
         """The same on `device`."""
@@ -89,6 +91,25 @@ class TokenBatch:
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> Self:
         return replace(self, **{field.name: function(getattr(self, field.name)) for field in fields(self)})
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """How a score is brought to unit scale before it becomes a reward.
+
+    Attributes:
+        mean: of the scores on SFT responses.
+        std: of the same.
+        clip: bound of the shifted and scaled score; None: unbounded.
+    """
+
+    mean: float = 0.0
+    std: float = 1.0
+    clip: float | None = None
+
+
+AS_IT_IS = Normalization()
+"""For scores that are used as the source gives them."""
 
 
 @dataclass(frozen=True)

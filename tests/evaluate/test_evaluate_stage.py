@@ -175,7 +175,9 @@ def test_the_whole_stage(evaluate: Callable[..., Any], run_dir: Path):
 def test_log_probabilities_of_answers_are_those_of_plain_transformers(run_dir: Path):
     tokenizer = tiny_tokenizer()
     config = config_of(run_dir, eval={"temperature": 0.7})
-    prompts, _ = choose_prompts(run_dir / "data" / "prompts" / "heldout.jsonl", ChatEncoder(tokenizer), config)
+    prompts, _ = choose_prompts(
+        run_dir / "data" / "prompts" / "heldout.jsonl", ChatEncoder(tokenizer), config, config.ppo.max_prompt_length
+    )
     model = LlamaForCausalLM.from_pretrained(run_dir / "ppo" / "model").eval()
     rng = torch.Generator().manual_seed(0)
     answers, expected = [], []
@@ -293,9 +295,9 @@ def test_prompts_do_not_depend_on_seed_or_order_of_the_file(run_dir: Path, tmp_p
     heldout = run_dir / "data" / "prompts" / "heldout.jsonl"
     backwards = tmp_path / "heldout.jsonl"
     backwards.write_text("\n".join(reversed(heldout.read_text().splitlines())) + "\n")
-    first, _ = choose_prompts(heldout, encoder, config_of(run_dir, run={"seed": 1}))
-    second, _ = choose_prompts(backwards, encoder, config_of(run_dir, run={"seed": 2}))
-    more, _ = choose_prompts(heldout, encoder, config_of(run_dir, eval={"num_prompts": 12}))
+    first, _ = choose_prompts(heldout, encoder, config_of(run_dir, run={"seed": 1}), 64)
+    second, _ = choose_prompts(backwards, encoder, config_of(run_dir, run={"seed": 2}), 64)
+    more, _ = choose_prompts(heldout, encoder, config_of(run_dir, eval={"num_prompts": 12}), 64)
     assert first == second == more[:8]
     file_order = [json.loads(line)["prompt"][0]["content"] for line in heldout.read_text().splitlines()[:8]]
     assert [prompt.messages[0].content for prompt in first] != file_order
@@ -306,14 +308,17 @@ def test_too_few_prompts_are_a_data_error(run_dir: Path):
         choose_prompts(
             run_dir / "data" / "prompts" / "heldout.jsonl",
             ChatEncoder(tiny_tokenizer()),
-            config_of(run_dir, ppo={"max_prompt_length": 3}),
+            config_of(run_dir),
+            3,
         )
 
 
 def test_equal_answers_are_scored_once_and_names_are_made_unique(evaluate: Callable[..., Any], run_dir: Path):
     encoder = ChatEncoder(tiny_tokenizer())
     config = config_of(run_dir)
-    prompts, _ = choose_prompts(run_dir / "data" / "prompts" / "heldout.jsonl", encoder, config)
+    prompts, _ = choose_prompts(
+        run_dir / "data" / "prompts" / "heldout.jsonl", encoder, config, config.ppo.max_prompt_length
+    )
     same, other = Completion("aaa", (1, 2), True), Completion("bb", (3,), False)
     answers = {"sft": [same] * 8, "ppo": [same] * 7 + [other]}
     sections = named_apart([*config.eval.scorers[2:3], *config.eval.scorers[2:3]])

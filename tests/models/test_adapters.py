@@ -19,7 +19,7 @@ from pipelines.models.adapters import (
     cast_trainable_to_fp32,
     lora_config,
     read_adapter,
-    read_score_head,
+    read_reward_adapter,
     set_trainable,
 )
 from pipelines.models.base import BaseRef, disable_dropout, load_causal, load_sequence_classifier
@@ -156,13 +156,13 @@ def test_reward_adapter_on_a_causal_base_gives_the_reward_models_scores(
     with adapter(carried, "value"):
         hidden = trunk(input_ids=ids, attention_mask=mask, position_ids=position_ids(mask)).last_hidden_state
     head = torch.nn.Linear(hidden.shape[-1], 1, bias=False)
-    head.weight = torch.nn.Parameter(read_score_head(tmp_path / "reward"))
+    head.weight = torch.nn.Parameter(read_reward_adapter(tmp_path / "reward").head)
     values = apply_head(head, pool_last(hidden, mask))
     # the batches differ, which moves a bf16 forward by its rounding
     assert values.tolist() == pytest.approx(scores, abs=1e-5 if dtype == "float32" and not four_bit else 0.05)
     publish_model(carried, tiny_tokenizer(), tmp_path / "p", base=ref, run_dir=tmp_path, adapter="policy")
     with pytest.raises(ArtifactError, match="head was lost"):
-        read_score_head(tmp_path / "p")
+        read_reward_adapter(tmp_path / "p")
 
 
 def test_one_of_several_adapters_is_published(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from pipelines.config.ppo import PpoSection
 from pipelines.models.adapters import AdapterState, adapter_state, add_adapter
 from pipelines.ppo.learner import Learner
 from pipelines.ppo.roles import PolicyAndValue, Role, Roles, value_head
+from pipelines.ppo.types import Normalization
 
 Kind = Literal["full", "lora"]
 
@@ -39,7 +40,7 @@ def cast(model: PreTrainedModel, kind: Kind = "full", *, sft: AdapterState | Non
     hidden = model.config.hidden_size
     if kind == "full":
         copies = [copy.deepcopy(model) for _ in range(3)]
-        trained = PolicyAndValue(Role(copies[0]), Role(copies[1], None, value_head(hidden, None, 0.0, 1.0)))
+        trained = PolicyAndValue(Role(copies[0]), Role(copies[1], None, value_head(hidden, None, Normalization())))
         roles = Roles(trained, Role(copies[2]), None)
     else:
         start = sft if sft is not None else lora_shape(rank)
@@ -47,7 +48,7 @@ def cast(model: PreTrainedModel, kind: Kind = "full", *, sft: AdapterState | Non
         if sft is not None:
             peft = add_adapter(peft, "reference", sft, trainable=False)
         peft = add_adapter(peft, "value", start, trainable=True)
-        value = Role(peft, "value", value_head(hidden, None, 0.0, 1.0))
+        value = Role(peft, "value", value_head(hidden, None, Normalization()))
         roles = Roles(PolicyAndValue(Role(peft, "policy"), value), Role(peft, "reference" if sft else None), None)
     roles.freeze_but_trained()
     return roles

@@ -19,7 +19,7 @@ from pipelines.errors import TrainingError
 from pipelines.ppo.generation import TransformersEngine
 from pipelines.ppo.roles import Role, Roles, score_head
 from pipelines.ppo.rollout import RoleReward, collect
-from pipelines.ppo.types import Rollout, TokenBatch
+from pipelines.ppo.types import Normalization, Rollout, TokenBatch
 from tests.ppo.cast import Kind, cast, learner, random_adapter
 from tests.tiny import tiny_gpt2, tiny_llama, tiny_tokenizer
 
@@ -73,7 +73,7 @@ class FixedEngine:
 
 def rollout_of(roles: Roles, settings: PpoSection = SETTINGS) -> Rollout:
     engine = FixedEngine()
-    reward = RoleReward(roles, settings.rollout_forward_batch_size, mean=0.5, std=2.0)
+    reward = RoleReward(roles, settings.rollout_forward_batch_size, Normalization(0.5, 2.0, settings.reward_clip))
     cpu = torch.device("cpu")
     rollout, _ = collect(prompts(), roles, engine, reward, settings, eos_token_id=EOS, device=cpu, seed=3)
     return rollout
@@ -158,8 +158,8 @@ def test_nan_in_the_pads_of_a_rollout_changes_no_gradient() -> None:
         assert torch.equal(one, two)
 
 
-def test_pad_equal_to_eos_changes_nothing() -> None:
-    """Masks come from lengths, so what the tokenizer calls its pad is never looked at."""
+def test_what_ids_stand_under_the_pads_changes_nothing() -> None:
+    """EOS there too, as with pad == eos."""
     roles = make("llama", "full")
     rollout = rollout_of(roles)
     other = replace(rollout, input_ids=torch.where(rollout.attention_mask, rollout.input_ids, EOS))

@@ -1,0 +1,61 @@
+"""The roles as the stage casts them from what SFT and reward published, not from the tests' own cast."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pipelines import reward, sft
+from pipelines.models.artifact import open_policy
+from pipelines.models.score import apply_head, pool_last
+from pipelines.ppo.casting import build_roles
+from pipelines.ppo.forward import hidden_states
+from pipelines.ppo.types import Normalization, TokenBatch
+from tests.models.helpers import comparisons, config_for, demonstrations, outside_base, run_stage, write_data
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("model", [{}, {"use_peft": True, "lora_r": 4}], ids=["full", "lora"])
+def test_roles_are_what_the_stages_published(tmp_path: Path, model: dict[str, Any]) -> None:
+    run = tmp_path / "run"
+    config = config_for(outside_base(tmp_path / "base"), model=model, sft={"max_steps": 4}, reward={"max_steps": 6})
+    write_data(run, "demonstrations", demonstrations(32), demonstrations(6, start=60))
+    write_data(run, "comparisons", comparisons(32), comparisons(8, start=60))
+    run_stage(run, "sft", sft.run, config, "data/demonstrations")
+    run_stage(run, "reward", reward.run, config, "data/comparisons", "sft")
+    mean, std = 3.0, 2.0
+    roles = build_roles(config, run, run / "sft", run / "reward", Normalization(mean, std), CPU)
+    roles.freeze_but_trained()
+
+    golden = json.loads((run / "reward" / "golden.json").read_text())["rows"]
+    ids = [row["input_ids"] for row in golden]
+    batch = TokenBatch.of([row[:-2] for row in ids], [row[-2:] for row in ids], ids[0][-1])
+    expected = torch.tensor([row["score"] for row in golden])
+    torch.testing.assert_close(roles.scores(batch, 3), expected, rtol=0, atol=1e-4)
+
+    # the value model begins as the reward model in normalized units
+    with torch.no_grad(), roles.value.active() as trunk:
+        first = apply_head(roles.value.head, pool_last(hidden_states(trunk, batch), batch.attention_mask))
+    torch.testing.assert_close(first, (expected - mean) / std, rtol=0, atol=1e-4)
+
+    # policy and reference begin as SFT
+    plain = open_policy(run / "sft", config.model, CPU)
+    with torch.no_grad():
+        told = plain(input_ids=torch.tensor(ids[:1])).logits
+        for role in (roles.policy, roles.reference):
+            with role.active() as opened:
+                torch.testing.assert_close(opened(input_ids=torch.tensor(ids[:1])).logits, told, rtol=0, atol=1e-5)
+
+    # training moves policy and value; reference and reward stay
+    before = roles.reference_logprobs(batch, 1.0, 8)
+    with torch.no_grad():
+        for parameter in [*roles.policy.parameters(), *roles.value.parameters()]:
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    assert torch.equal(roles.reference_logprobs(batch, 1.0, 8), before)
+    assert not torch.allclose(roles.policy_logprobs(batch, 1.0, 8), before)
+    torch.testing.assert_close(roles.scores(batch, 3), expected, rtol=0, atol=1e-4)
