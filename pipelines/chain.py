@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.config import Config, dump_config
+from pipelines.config.scorer import ScorerSection
 from pipelines.data.prepare import DataKind, effective_sources
 from pipelines.disk import disk_errors, write_atomic
-from pipelines.errors import ArtifactError, UsageError
+from pipelines.errors import ArtifactError, DataError, UsageError
 from pipelines.manifest import Manifest
 from pipelines.preflight import check_environment
 from pipelines.progress import Reporter
 from pipelines.provenance import package_versions, version_differences
 from pipelines.rundir import RunDir
+from pipelines.scorers.function import function_file
 from pipelines.stage import Plan, Stage, conflict, missing_input, plan_stage, run_stage
 
 Launcher = Callable[[Stage, bool], None]
@@ -74,6 +76,17 @@ def _eval_needs(config: Config) -> tuple[str, ...]:
     return ("data/prompts", *_sft(config), *reward, *ppo)
 
 
+def _of_ppo(config: Config, *keys: str) -> dict[str, Any]:
+    """Values of the ppo section that another stage works by: how a response is drawn is said once, there."""
+    return {key: getattr(config.ppo, key) for key in keys}
+
+
+def _function_files(*scorers: ScorerSection) -> tuple[Path, ...]:
+    """The files of the Python functions among the scorers: editing one changes the result."""
+    found = (function_file(scorer.function) for scorer in scorers if scorer.function is not None)
+    return tuple(path for path in found if path is not None)
+
+
 def _ppo_needs(config: Config) -> tuple[str, ...]:
     return ("data/prompts", *_sft(config), *(("reward",) if config.ppo.reward.kind == "run" else ()))
 
@@ -98,11 +111,7 @@ STAGES: tuple[Stage, ...] = (
             _common(config)
             | {
                 "reward": config.reward.results_view(),
-                "responses": {
-                    "response_length": config.ppo.response_length,
-                    "temperature": config.ppo.temperature,
-                    "rollout_forward_batch_size": config.ppo.rollout_forward_batch_size,
-                },
+                "ppo": _of_ppo(config, "response_length", "temperature", "rollout_forward_batch_size"),
             }
         ),
         produces=("model", "golden.json", "metrics.jsonl"),
@@ -113,6 +122,7 @@ STAGES: tuple[Stage, ...] = (
         runner="pipelines.ppo.stage:run",
         needs=_ppo_needs,
         section=lambda config: _common(config) | {"ppo": config.ppo.results_view()},
+        sources=lambda config: _function_files(config.ppo.reward),
         produces=("model", "metrics.jsonl", "samples.jsonl"),
         enabled=lambda config: config.ppo.enabled,
     ),
@@ -125,10 +135,10 @@ STAGES: tuple[Stage, ...] = (
             | {
                 "eval": config.eval.results_view(),
                 "scorers": [scorer.results_view() for scorer in config.eval_scorers],
-                "response_length": config.ppo.response_length,
-                "max_prompt_length": config.ppo.max_prompt_length,
+                "ppo": _of_ppo(config, "response_length", "max_prompt_length"),
             }
         ),
+        sources=lambda config: _function_files(*config.eval_scorers),
         produces=("results.json", "answers.jsonl", "table.md", "table.txt"),
         enabled=lambda config: config.eval.enabled,
     ),
@@ -231,11 +241,23 @@ def check_plans(plans: Sequence[Plan], config: Config, run_dir: RunDir) -> None:
         if plan.differences:
             raise conflict(plan, run_dir)
         if plan.action == "run":
-            plan.stage.sources(config)  # Raises where no data is named.
+            for path in plan.stage.sources(config):  # Raises where no data is named.
+                if not path.exists():
+                    raise DataError("no such data file", where=str(path), hint=f"the path is relative to {Path.cwd()}")
             for name in plan.stage.needs(config):
-                if name not in planned and Manifest.read(run_dir.stage(name)) is None:
-                    raise missing_input(plan.stage, name, run_dir)
+                if name not in planned:
+                    _check_finished(plan.stage, name, config, run_dir)
     check_environment(config, [plan.stage.name for plan in plans if plan.action == "run"])
+
+
+def _check_finished(stage: Stage, name: str, config: Config, run_dir: RunDir) -> None:
+    """Refuse to build on a stage that is not complete, or was made with other settings than those of now."""
+    if Manifest.read(run_dir.stage(name)) is None:
+        raise missing_input(stage, name, run_dir)
+    (needed,) = named(name)
+    plan = plan_stage(needed, config, run_dir)
+    if plan.differences:
+        raise conflict(plan, run_dir)
 
 
 def _prepare(plans: Sequence[Plan], config: Config, run_dir: RunDir, reporter: Reporter) -> None:
@@ -302,12 +324,14 @@ def _warn_of_versions(plans: Sequence[Plan], reporter: Reporter) -> None:
 
 
 def status_of(config: Config, run_dir: RunDir, *, verify: bool = False) -> list[dict[str, Any]]:
-    """One entry a stage: off, missing, partial, complete, stale or damaged, and why.
+    """One entry a stage: off, missing, partial, running, complete, stale or damaged, and why.
 
     Args:
         verify: read and hash every file instead of trusting size and time.
     """
     entries: list[dict[str, Any]] = []
+    stale: set[str] = set()
+    busy = run_dir.holder() is not None
     for stage in STAGES:
         try:
             plan = plan_stage(stage, config, run_dir, full=verify)
@@ -316,6 +340,13 @@ def status_of(config: Config, run_dir: RunDir, *, verify: bool = False) -> list[
             continue
         entry: dict[str, Any] = {"stage": stage.name, "state": plan.state, "reason": plan.reason}
         entry["differences"] = list(plan.differences)
+        upstream = [name for name in stage.needs(config) if name in stale]
+        if plan.state == "complete" and upstream:
+            entry |= {"state": "stale", "reason": f"{upstream[0]} is stale"}
+        if plan.state == "partial" and busy:
+            entry |= {"state": "running", "reason": "in progress"}
+        if entry["state"] in ("stale", "running", "partial"):
+            stale.add(stage.name)
         if plan.manifest is not None:
             entry |= {"wall_seconds": plan.manifest.wall_seconds, "metrics": plan.manifest.metrics}
         entries.append(entry)

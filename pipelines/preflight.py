@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pipelines.config import Config
 from pipelines.errors import ArtifactError, EnvironmentProblem, UsageError
+from pipelines.scorers.function import check_function
 
 
 def check_environment(config: Config, stages: Sequence[str]) -> None:
@@ -26,9 +27,11 @@ def check_environment(config: Config, stages: Sequence[str]) -> None:
         if model.name_or_path is None:
             raise UsageError("no model is named", where="model.name_or_path", hint="set it, or give --model")
         _check_model_path(model.name_or_path, "model.name_or_path")
-    scorers = [("ppo.reward.path", config.ppo.reward)] if "ppo" in stages else []
+    scorers = [("ppo.reward", config.ppo.reward)] if "ppo" in stages else []
     scorers += [("eval.scorers", scorer) for scorer in config.eval_scorers] if "eval" in stages else []
     for where, scorer in scorers:
+        if scorer.function is not None:
+            check_function(scorer.function)
         if scorer.path is not None:
             _check_model_path(scorer.path, where)
     if config.run.device == "cuda" and not cuda_devices():

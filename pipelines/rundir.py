@@ -18,7 +18,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from pipelines.disk import disk_errors, fsync, read_json, write_atomic
-from pipelines.errors import LockedError
+from pipelines.errors import DiskError, LockedError
 from pipelines.manifest import MANIFEST, Manifest
 from pipelines.provenance import utc_now
 
@@ -55,8 +55,11 @@ class RunDir:
         Raises:
             DiskError: no permission, or a file stands there.
         """
-        with disk_errors(self.root):
-            self.root.mkdir(parents=True, exist_ok=True)
+        try:
+            with disk_errors(self.root):
+                self.root.mkdir(parents=True, exist_ok=True)
+        except FileNotFoundError as error:  # what /proc and its like say
+            raise DiskError("the run directory cannot be made here", where=str(self.root)) from error
 
     def event(self, what: str, **fields: Any) -> None:
         """Append one line to events.jsonl."""

@@ -88,6 +88,7 @@ def trainer_arguments(
         "max_grad_norm": section.max_grad_norm,
         "activation_checkpointing": section.gradient_checkpointing,
         "logging_steps": section.logging_steps,
+        "logging_first_step": True,
         "logging_nan_inf_filter": False,
         "report_to": config.run.report_to or "none",
         "disable_tqdm": True,

@@ -150,7 +150,7 @@ def test_a_stage_alone_needs_what_came_before(bench: Bench) -> None:
 
 
 def test_switched_off_stages_are_left_out(bench: Bench) -> None:
-    sets = ("sft.enabled=false", "reward.enabled=false", "ppo.reward={kind: function, function: 'm:f'}")
+    sets = ("sft.enabled=false", "reward.enabled=false", "ppo.reward={kind: function, function: 'json:loads'}")
     assert bench.go(*sets) == ["data/prompts", "ppo", "eval"]
     assert bench.states(*sets) == {name: "complete" if name in bench.ran else "off" for name in [*DATA, *HEAVY]}
 
@@ -206,7 +206,7 @@ def test_status_tells_the_truth(bench: Bench) -> None:
     bench.go()
     assert set(bench.states().values()) == {"complete"}
     changed = bench.states("ppo.kl_coef=0.1")
-    assert changed == dict.fromkeys([*DATA, *HEAVY], "complete") | {"ppo": "stale"}
+    assert changed == dict.fromkeys([*DATA, *HEAVY], "complete") | {"ppo": "stale", "eval": "stale"}
     bench.run.partial("ppo").mkdir()
     shutil.rmtree(bench.run.stage("ppo"))
     (bench.run.stage("sft") / "manifest.json").write_text("{")
@@ -267,3 +267,18 @@ def test_moved_runs_stay_complete(bench: Bench, tmp_path: Path) -> None:
     bench.run = RunDir(bench.run.root.rename(tmp_path / "moved"))
     assert set(bench.states(verify=True).values()) == {"complete"}
     assert bench.go() == []
+
+
+def test_an_edited_reward_function_makes_ppo_stale(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code = tmp_path / "reward_of_mine.py"
+    code.write_text("def score(prompts, completions): return [1.0] * len(prompts)\n")
+    sets = ("reward.enabled=false", "ppo.reward={kind: function, function: 'reward_of_mine:score'}")
+    bench.go(*sets)
+    assert bench.states(*sets)["ppo"] == "complete"
+    code.write_text("def score(prompts, completions): return [2.0] * len(prompts)\n\n")
+    assert bench.states(*sets)["ppo"] == "stale"
+    code.unlink()
+    assert bench.states(*sets)["ppo"] == "complete"  # a source that is gone is not a change

@@ -178,7 +178,11 @@ def test_the_rate_falls_and_every_rollout_is_whole(inputs: dict[str, Path], tmp_
 
 def test_a_response_that_the_model_cannot_hold_is_refused(inputs: dict[str, Path], tmp_path: Path) -> None:
     config = with_model(inputs, "gpt2")
-    config["ppo"] = {**SMALL["ppo"], "response_length": 300, "reward": {"kind": "function", "function": "x:y"}}
+    config["ppo"] = {
+        **SMALL["ppo"],
+        "response_length": 300,
+        "reward": {"kind": "function", "function": f"{__name__}:letters"},
+    }
     with pytest.raises(UsageError, match="holds 256 tokens"):
         run({**config, "sft": {"enabled": False}, "reward": {"enabled": False}}, tmp_path / "run")
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from pipelines.config.base import Section
 
@@ -53,6 +54,13 @@ class ModelSection(Section):
     lora_alpha: int = Field(32, ge=1)
     lora_dropout: float = Field(0.0, ge=0, lt=1)
     lora_target_modules: str | list[str] = "all-linear"
+
+    @field_validator("name_or_path")
+    @classmethod
+    def _directory_from_anywhere(cls, value: str | None) -> str | None:
+        """A directory by its full path: adapters and a moved run still find it."""
+        path = Path(value).expanduser() if value else None
+        return str(path.absolute()) if path is not None and path.is_dir() else value
 
     @model_validator(mode="after")
     def _belongs_together(self) -> ModelSection:

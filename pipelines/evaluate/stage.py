@@ -23,6 +23,9 @@ from pipelines.models.machine import choose_threads, resolve_device
 from pipelines.scorers import Completion
 from pipelines.stage import StageContext
 
+FEW_PROMPTS = 30
+"""Below this a bootstrap over prompts says little."""
+
 
 def run(ctx: StageContext) -> dict[str, float]:
     """Compare the policies; write results.json, answers.jsonl, table.md and table.txt.
@@ -42,6 +45,8 @@ def run(ctx: StageContext) -> dict[str, float]:
     prompts, counts = choose_prompts(
         ctx.inputs["data/prompts"] / "heldout.jsonl", ChatEncoder(tokenizer), config, limit
     )
+    if counts.used < FEW_PROMPTS:
+        ctx.reporter.warn(f"only {counts.used} held-out prompts: the intervals below are wide, and too narrow at that")
     if counts.too_long:
         ctx.reporter.warn(f"{counts.too_long} held-out prompts are too long and were left out")
 

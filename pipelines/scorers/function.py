@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from importlib.machinery import ModuleSpec
+from pathlib import Path
 from typing import Any
 
 from pipelines.errors import DataError, RlhfError, UsageError
@@ -56,6 +59,41 @@ class FunctionScorer:
         return scores
 
 
+def function_file(spec: str) -> Path | None:
+    """The file of the module that ``module:function`` names, found without running it; None where there is none.
+
+    Raises:
+        UsageError: not of that form.
+    """
+    found = _module_spec(spec)
+    path = Path(found.origin) if found is not None and found.origin is not None else None
+    return path if path is not None and path.is_file() else None
+
+
+def check_function(spec: str) -> None:
+    """Refuse a function whose module is not there.
+
+    Raises:
+        UsageError: not of the form ``module:function``, or no such module.
+    """
+    if _module_spec(spec) is None:
+        raise UsageError(
+            f"the reward function {spec}: there is no module `{spec.partition(':')[0]}`",
+            hint=f"looked in the current directory ({os.getcwd()}) and among the installed packages",
+        )
+
+
+def _module_spec(spec: str) -> ModuleSpec | None:
+    module_name, _, attribute = spec.partition(":")
+    if not module_name or not attribute:
+        raise UsageError(f"`{spec}` does not name a function", hint="write module:function, e.g. my_reward:score")
+    _see_current_directory()
+    try:
+        return importlib.util.find_spec(module_name)
+    except (ImportError, ValueError):
+        return None
+
+
 def find_function(spec: str) -> RewardFunction:
     """Import what ``module:function`` names; modules of the current directory are found too.
 
@@ -63,21 +101,10 @@ def find_function(spec: str) -> RewardFunction:
         UsageError: not of that form, no such module, the module cannot be imported, or it has no such function.
     """
     module_name, _, attribute = spec.partition(":")
-    if not module_name or not attribute:
-        raise UsageError(f"`{spec}` does not name a function", hint="write module:function, e.g. my_reward:score")
-    if os.getcwd() not in sys.path:
-        # last, so that a file of the user never hides an installed package from the rest of the program
-        sys.path.append(os.getcwd())
-    importlib.invalidate_caches()
+    check_function(spec)
     try:
         module = importlib.import_module(module_name)
     except Exception as error:
-        missing = isinstance(error, ModuleNotFoundError) and error.name is not None
-        if missing and f"{module_name}.".startswith(f"{error.name}."):  # type: ignore[attr-defined]
-            raise UsageError(
-                f"the reward function {spec}: there is no module `{module_name}`",
-                hint=f"looked in the current directory ({os.getcwd()}) and among the installed packages",
-            ) from error
         raise UsageError(
             f"the reward function {spec}: its module cannot be imported: {type(error).__name__}: {error}",
             where=_last_line(error),
@@ -91,6 +118,13 @@ def find_function(spec: str) -> RewardFunction:
             f"the reward function {spec}: `{attribute}` {found}", where=getattr(module, "__file__", None) or module_name
         )
     return function  # type: ignore[no-any-return]
+
+
+def _see_current_directory() -> None:
+    if os.getcwd() not in sys.path:
+        # last, so that a file of the user never hides an installed package from the rest of the program
+        sys.path.append(os.getcwd())
+    importlib.invalidate_caches()
 
 
 def _last_line(error: BaseException) -> str | None:

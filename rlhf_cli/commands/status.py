@@ -12,7 +12,15 @@ from pipelines.errors import ArtifactError, UsageError
 from rlhf_cli import options, settings
 from rlhf_cli.console import harmless, print_json, seconds_text, styled
 
-_STYLES = {"complete": "32", "stale": "33", "partial": "33", "damaged": "1;31", "missing": "2", "off": "2"}
+_STYLES = {
+    "complete": "32",
+    "stale": "33",
+    "running": "36",
+    "partial": "33",
+    "damaged": "1;31",
+    "missing": "2",
+    "off": "2",
+}
 Verify = Annotated[bool, typer.Option("--verify", help="Read and hash every file, not only its size and time.")]
 
 
