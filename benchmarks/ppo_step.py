@@ -29,6 +29,7 @@ from pipelines.ppo.casting import build_roles
 from pipelines.ppo.generation import TransformersEngine
 from pipelines.ppo.rollout import TextReward
 from pipelines.ppo.train import Training
+from pipelines.ppo.types import AS_IT_IS
 from pipelines.progress import SilentReporter
 from pipelines.scorers.function import FunctionScorer
 
@@ -111,7 +112,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, object]:
         )
         settings, device = config.ppo, torch.device(arguments.device)
         started = time.perf_counter()
-        roles = build_roles(config, directory.parent, None, None, (0.0, 1.0), device)
+        roles = build_roles(config, directory.parent, None, None, AS_IT_IS, device)
         loading = time.perf_counter() - started
         tokenizer = PreTrainedTokenizerFast.from_pretrained(directory)
     encoder = ChatEncoder(tokenizer)

@@ -12,7 +12,7 @@ from pipelines.config import Config
 from pipelines.models.generate import sample
 from pipelines.ppo.casting import build_roles
 from pipelines.ppo.roles import Roles
-from pipelines.ppo.types import TokenBatch
+from pipelines.ppo.types import AS_IT_IS, TokenBatch
 from tests.tiny import save_pair, tiny_llama, tiny_tokenizer
 
 pytestmark = [
@@ -25,9 +25,7 @@ TOKENIZER = tiny_tokenizer()
 def roles(directory: Path, **model: object) -> Roles:
     save_pair(tiny_llama(TOKENIZER, hidden=256), TOKENIZER, directory / "base")
     section = {"name_or_path": str(directory / "base"), "dtype": "bfloat16", **model}
-    cast = build_roles(
-        Config.model_validate({"model": section}), directory, None, None, (0.0, 1.0), torch.device("cuda")
-    )
+    cast = build_roles(Config.model_validate({"model": section}), directory, None, None, AS_IT_IS, torch.device("cuda"))
     cast.freeze_but_trained()
     return cast
 
