@@ -11,6 +11,7 @@ from typing import Any
 from pipelines.config import Config, dump_config
 from pipelines.config.scorer import ScorerSection
 from pipelines.data.prepare import DataKind, effective_sources
+from pipelines.data.sources import source_files
 from pipelines.disk import disk_errors, write_atomic
 from pipelines.errors import ArtifactError, DataError, UsageError
 from pipelines.manifest import Manifest
@@ -48,7 +49,8 @@ def _data_files(kind: DataKind) -> Callable[[Config], tuple[Path, ...]]:
     def files(config: Config) -> tuple[Path, ...]:
         if config.data.task is not None:
             return ()
-        return tuple(Path(source.path) for source in effective_sources(config, kind))
+        found = (source_files(source) for source in effective_sources(config, kind))
+        return tuple(path for paths in found for path in paths)
 
     return files
 
@@ -72,7 +74,7 @@ def _sft(config: Config) -> tuple[str, ...]:
 
 def _eval_needs(config: Config) -> tuple[str, ...]:
     ppo = ("ppo",) if config.ppo.enabled else ()
-    reward = ("reward",) if any(scorer.kind == "run" for scorer in config.eval_scorers) else ()
+    reward = ("reward",) if any(scorer.uses("run") for scorer in config.eval_scorers) else ()
     return ("data/prompts", *_sft(config), *reward, *ppo)
 
 
@@ -83,12 +85,13 @@ def _of_ppo(config: Config, *keys: str) -> dict[str, Any]:
 
 def _function_files(*scorers: ScorerSection) -> tuple[Path, ...]:
     """The files of the Python functions among the scorers: editing one changes the result."""
-    found = (function_file(scorer.function) for scorer in scorers if scorer.function is not None)
+    parts = (part for scorer in scorers for part in scorer.flat())
+    found = (function_file(part.function) for part in parts if part.function is not None)
     return tuple(path for path in found if path is not None)
 
 
 def _ppo_needs(config: Config) -> tuple[str, ...]:
-    return ("data/prompts", *_sft(config), *(("reward",) if config.ppo.reward.kind == "run" else ()))
+    return ("data/prompts", *_sft(config), *(("reward",) if config.ppo.reward.uses("run") else ()))
 
 
 STAGES: tuple[Stage, ...] = (

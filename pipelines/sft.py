@@ -131,7 +131,7 @@ def _starting_point(
     """The tokenizer and the model that is trained: from scratch, loaded whole, or under a fresh adapter."""
     model = config.model
     if model.init == "scratch":
-        texts = (message.content for row in demonstrations for message in row.messages)
+        texts = (text for row in demonstrations for text in row.texts())
         tokenizer: PreTrainedTokenizerBase = train_scratch_tokenizer(texts, model.scratch)
         return tokenizer, build_scratch(model.scratch, tokenizer, config.run.seed).to(device)  # type: ignore[arg-type]
     base = BaseRef.outside(model)

@@ -12,7 +12,7 @@ import typer
 
 from rlhf_cli import __version__, failures, options
 from rlhf_cli.children import watch_parent
-from rlhf_cli.commands import config, env, stages, status
+from rlhf_cli.commands import config, data, env, score, stages, status
 
 app = typer.Typer(
     name="rlhf",
@@ -50,7 +50,9 @@ def _root(
 
 config.register(app)
 stages.register(app)
+score.register(app)
 status.register(app)
+data.register(app)
 env.register(app)
 
 

@@ -26,7 +26,10 @@ Model = Annotated[
 RewardModel = Annotated[
     str | None,
     typer.Option(
-        "--reward-model", metavar="NAME", help="Outside reward model or classifier; the reward stage is left out."
+        "--reward-model",
+        metavar="NAME",
+        help="Outside reward: a model's hub id or directory, module:function, or an http(s) address; the reward stage "
+        "is left out.",
     ),
 ]
 Dataset = Annotated[Path | None, typer.Option("--dataset", metavar="FILE", help="Data file that the stage reads.")]

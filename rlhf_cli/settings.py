@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,11 +28,20 @@ def named_flags(
     if model is not None:
         flags |= {"model.name_or_path": model, "model.init": "pretrained"}
     if reward_model is not None:
-        flags |= {"ppo.reward": {"kind": "classifier", "path": reward_model}, "reward.enabled": False}
+        flags |= {"ppo.reward": reward_source(reward_model), "reward.enabled": False}
     if dataset is not None:
         flags |= {f"data.{kind}": [{"path": str(dataset)}] for kind in _DATA_OF[command]}
         flags["data.task"] = None
     return flags
+
+
+def reward_source(name: str) -> dict[str, Any]:
+    """The scorer that `--reward-model` names: an http(s) address, module:function, or a model's hub id or directory."""
+    if name.startswith(("http://", "https://")):
+        return {"kind": "http", "url": name}
+    if re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", name) and not Path(name).exists():
+        return {"kind": "function", "function": name}
+    return {"kind": "classifier", "path": name}
 
 
 def resolve(

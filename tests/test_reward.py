@@ -18,8 +18,11 @@ from pipelines import reward, sft
 from pipelines.config import dump_config
 from pipelines.errors import ArtifactError, TrainingError
 from pipelines.models.artifact import open_policy, open_reward
-from pipelines.models.judge import check_golden, wilson
+from pipelines.models.base import BaseRef
+from pipelines.models.judge import check_golden
 from pipelines.models.score import score_ids
+from pipelines.reward import stage, start
+from pipelines.statistics import wilson
 from tests.models.helpers import comparisons, config_for, demonstrations, outside_base, run_stage, write_data
 
 CPU = torch.device("cpu")
@@ -37,6 +40,7 @@ import sys, torch
 from pathlib import Path
 from pipelines.config import load_config
 from pipelines.models.judge import check_golden
+from pipelines.statistics import wilson
 for run in map(Path, sys.argv[1:]):
     print(check_golden(run / "reward", load_config(run / "config.yaml"), torch.device("cpu")))
 """
@@ -126,13 +130,13 @@ def test_sft_switched_off_starts_from_the_outside_base(tmp_path: Path) -> None:
 
 def test_normalization_is_that_of_the_stored_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[list[list[int]]] = []
-    original = reward._normalization
+    original = stage._normalization
 
-    def spy(ctx: Any, model: Any, responses: Any) -> Any:
-        seen.append(responses)
-        return original(ctx, model, responses)
+    def spy(ctx: Any, scorer: Any, responses: Any) -> Any:
+        seen.append([scorer.row(answer.prompt, answer.text, answer.ids).ids for answer in responses])
+        return original(ctx, scorer, responses)
 
-    monkeypatch.setattr(reward, "_normalization", spy)
+    monkeypatch.setattr(stage, "_normalization", spy)
     run = tmp_path / "run"
     config, metrics = train_both(run, outside_base(tmp_path / "base"))
     stored = json.loads((run / "reward" / "model" / "normalization.json").read_text())
@@ -197,10 +201,10 @@ def test_reward_starts_as_the_sft_model(tmp_path: Path) -> None:
         write_data(run, "demonstrations", demonstrations(16), demonstrations(4, start=60))
         run_stage(run, "sft", sft.run, config, "data/demonstrations")
         policy = open_policy(run / "sft", config.model, CPU)
-        start = reward._starting_point(config, run / "sft", reward.BaseRef.of(config), run, CPU).eval()
+        begun = start._starting_point(config, run / "sft", BaseRef.of(config), run, CPU).eval()
         ids = torch.tensor([[3, 9, 8, 4, 7, 1]])
         trunks = [
-            (model.get_base_model() if hasattr(model, "peft_config") else model).base_model for model in (policy, start)
+            (model.get_base_model() if hasattr(model, "peft_config") else model).base_model for model in (policy, begun)
         ]
         ours, theirs = (trunk(input_ids=ids).last_hidden_state for trunk in trunks)
         assert float((ours - theirs).abs().max()) == 0.0

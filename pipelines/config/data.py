@@ -8,14 +8,38 @@ from pydantic import Field, field_validator
 
 from pipelines.config.base import Section
 
+TagName = Literal[
+    "role_tag", "content_tag", "user_tag", "assistant_tag", "observation_tag", "function_tag", "system_tag"
+]
+Tags = dict[TagName, str]
+"""What a dialogue calls the keys and the speakers of its turns, under the names that LLaMA-Factory gives them."""
+
 
 class Source(Section):
-    """One data file."""
+    """Where rows come from: a data file, a directory, a hub data set, or an entry of a dataset_info.json."""
 
-    path: str = Field(description="A .json, .jsonl or .txt file.")
+    path: str = Field(
+        description="A file (.json .jsonl .txt .csv .tsv, each also .gz; .parquet .arrow .feather), a directory, "
+        "a hub data set (owner/name), or LLaMA-Factory's dataset_info.json.",
+    )
+    name: str | None = Field(None, description="Configuration of a hub data set, or entry of the dataset_info.json.")
+    split: str = Field("train", description="Split of a hub data set or directory.")
+    revision: str | None = Field(None, description="Commit, branch or tag of a hub data set.")
     format: str | None = Field(None, description="Name of the format; default: detected from the first row.")
     columns: dict[str, str] = Field({}, description="Canonical name: name in the file, e.g. {prompt: question}.")
+    tags: Tags = Field(
+        {},
+        description="Keys and speakers of `conversations`, where they are not ShareGPT's own (from, value, human, "
+        "gpt), e.g. {role_tag: role, content_tag: content, user_tag: user, assistant_tag: assistant}.",
+    )
     limit: int | None = Field(None, ge=1, description="Take at most so many rows, from the start.")
+    sample: int | None = Field(None, ge=1, description="Of these, draw so many at random, always the same ones.")
+    weight: float = Field(
+        1.0,
+        gt=0,
+        description="How much it counts in training: 0.5 leaves out half of its prompts, 2 gives each row twice. "
+        "Held-out rows stay as they are.",
+    )
 
 
 class TaskSource(Section):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from pathlib import Path
 from typing import Literal
@@ -9,6 +10,9 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from pipelines.config.base import Section
+
+PACKAGE = "package:"
+"""Begins the name of a model that an installed Python package carries: ``package:<module>/<path inside it>``."""
 
 
 class ScratchModel(Section):
@@ -35,7 +39,9 @@ class ScratchModel(Section):
 class ModelSection(Section):
     """The base model that every stage builds on."""
 
-    name_or_path: str | None = Field(None, description="Hub id or directory of the base model.")
+    name_or_path: str | None = Field(
+        None, description="Hub id, directory or .gguf file of the base model, or package:<module>/<path inside it>."
+    )
     revision: str | None = Field(None, description="Commit of the hub repository.")
     trust_remote_code: bool = Field(False, description="Runs code of the model's repository; needs a pinned revision.")
     init: Literal["pretrained", "scratch"] = "pretrained"
@@ -58,16 +64,35 @@ class ModelSection(Section):
     @field_validator("name_or_path")
     @classmethod
     def _directory_from_anywhere(cls, value: str | None) -> str | None:
-        """A directory by its full path: adapters and a moved run still find it."""
-        path = Path(value).expanduser() if value else None
-        return str(path.absolute()) if path is not None and path.is_dir() else value
+        """A directory or file by its full path: adapters and a moved run still find it."""
+        if not value:
+            return value
+        path = _in_package(value) or Path(value).expanduser()
+        return str(path.absolute()) if path.is_dir() or (is_gguf(path) and path.is_file()) else value
 
     @model_validator(mode="after")
     def _belongs_together(self) -> ModelSection:
         if self.load_in_4bit and not self.use_peft:
             raise ValueError("load_in_4bit trains adapters only: set use_peft: true as well")
+        if self.load_in_4bit and is_gguf(self.name_or_path):
+            raise ValueError("load_in_4bit cannot quantize a .gguf file, which is quantized already")
         if self.load_in_4bit and self.init == "scratch":
             raise ValueError("load_in_4bit needs pretrained weights: set init: pretrained")
         if self.trust_remote_code and not re.fullmatch(r"[0-9a-f]{40}", self.revision or ""):
             raise ValueError("trust_remote_code needs revision: a commit of 40 hex digits")
         return self
+
+
+def is_gguf(name: str | Path | None) -> bool:
+    """Whether a model is named by a GGUF file."""
+    return str(name).endswith(".gguf")
+
+
+def _in_package(name: str) -> Path | None:
+    """Where the file lies that ``package:<module>/<path>`` names; None: another kind of name, or no such package."""
+    module, _, inside = name.removeprefix(PACKAGE).partition("/")
+    if not name.startswith(PACKAGE) or not module.isidentifier():
+        return None
+    spec = importlib.util.find_spec(module)
+    places = spec.submodule_search_locations if spec is not None else None
+    return Path(next(iter(places))) / inside if places else None

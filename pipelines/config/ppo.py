@@ -25,7 +25,10 @@ class PpoSection(Section):
     rollout_forward_batch_size: int = Field(
         32, ge=1, description="Rows in one generation or scoring forward; which numbers are drawn depends on it."
     )
-    max_prompt_length: int = Field(512, ge=1, description="Longer prompts are left out and counted.")
+    max_prompt_length: int = Field(512, ge=1, description="Most tokens of a prompt.")
+    overlong: Literal["drop", "cut", "fail"] = Field(
+        "drop", description="Longer prompts: drop; cut keeps their start, where no chat template is used; fail."
+    )
     response_length: int = Field(128, ge=1, description="Most new tokens of a response.")
     temperature: float = Field(1.0, gt=0)
     learning_rate: float = Field(1e-5, gt=0, description="Of the policy.")
@@ -58,7 +61,7 @@ class PpoSection(Section):
                 f"rollout_batch_size {self.rollout_batch_size} is not a multiple of "
                 f"num_mini_batches {self.num_mini_batches}"
             )
-        if self.reward.kind == "gold":
+        if self.reward.uses("gold"):
             raise ValueError("the gold scorer judges; it must not train: use another kind for ppo.reward")
         return self
 

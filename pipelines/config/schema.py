@@ -37,9 +37,9 @@ class Config(Section):
         uses = [("ppo.reward", self.ppo.reward)] if self.ppo.enabled else []
         uses += [("eval.scorers", scorer) for scorer in self.eval_scorers] if self.eval.enabled else []
         for where, scorer in uses:
-            if scorer.kind == "run" and not self.reward.enabled:
+            if scorer.uses("run") and not self.reward.enabled:
                 raise ValueError(f"{where} uses the run's reward model, but reward.enabled is false")
-            if scorer.kind == "gold" and self.data.task is None:
+            if scorer.uses("gold") and self.data.task is None:
                 raise ValueError(f"{where} names the gold scorer, which only a self-made task (data.task) has")
         if self.eval.enabled and not self.eval_scorers:
             raise ValueError("eval has no scorer: set eval.scorers, or eval.enabled: false")

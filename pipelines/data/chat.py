@@ -6,6 +6,8 @@ by itself, so the boundary between prompt and answer is always a boundary betwee
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import chain
@@ -48,6 +50,11 @@ class ChatEncoder:
         self._eos_id: int = tokenizer.eos_token_id
 
     @property
+    def has_template(self) -> bool:
+        """Whether there is a chat template; without one, text goes in as it is."""
+        return bool(self._tokenizer.chat_template)
+
+    @property
     def bos_id(self) -> int | None:
         """The token that opens a text, where the tokenizer has one."""
         found: int | None = self._tokenizer.bos_token_id
@@ -67,10 +74,14 @@ class ChatEncoder:
         Raises:
             DataError: as for `prompt`; or the completion contains the EOS token as text.
         """
-        turn = Message(role="assistant", content=completion)
+        return self._turn(messages, Message(role="assistant", content=completion))
+
+    def _turn(self, messages: Sequence[Message], turn: Message) -> Ids:
+        """Ids of the assistant's turn, which may call tools, after the prompt `messages`."""
         self._refuse_eos_in(turn)
-        if not self._tokenizer.chat_template:
-            return [*self._ids(completion), self._eos_id]
+        if not self.has_template:
+            self._refuse_tools([*messages, turn], "")
+            return [*self._ids(turn.content), self._eos_id]
         opening = self._render(messages, open_turn=True)
         whole = self._render([*messages, turn])
         if not whole.startswith(opening):
@@ -84,9 +95,13 @@ class ChatEncoder:
     def demonstration(self, row: Demonstration, train_on: Literal["all", "last"]) -> tuple[Ids, Ids]:
         """Ids of the dialogue, and labels: the same ids on the trained assistant turns, -100 elsewhere.
 
+        A row that is a text has its own ids and EOS, without a template, and all of them but a BOS are trained.
+
         Raises:
             DataError: as for `answer`; with ``all`` also where the template does not keep earlier turns as they were.
         """
+        if row.text is not None:
+            return self._text(row.text)
         messages, last = row.messages[:-1], row.messages[-1]
         try:
             segments = self._prompt_segments(messages, cut_or_raise=train_on == "all")
@@ -96,7 +111,7 @@ class ChatEncoder:
                 f"(reasoning is dropped, for example): the dialogue that begins with {_beginning(messages)}",
                 hint="set sft.train_on: last",
             ) from None
-        segments.append(_Segment(self.answer(messages, last.content), True))
+        segments.append(_Segment(self._turn(messages, last), True))
         labels: Ids = []
         for segment in segments:
             trained = segment.is_answer and (train_on == "all" or segment is segments[-1])
@@ -123,7 +138,7 @@ class ChatEncoder:
     @cached_property
     def _around_answer(self) -> tuple[str, str]:
         """What the template writes between the opened assistant turn and its text, and between the text and EOS."""
-        if not self._tokenizer.chat_template:
+        if not self.has_template:
             return "", ""
         probe = "probe"
         question = Message(role="user", content=probe)
@@ -143,7 +158,7 @@ class ChatEncoder:
         Raises:
             _UnstableTemplate: the same, with `cut_or_raise`.
         """
-        if not self._tokenizer.chat_template:
+        if not self.has_template:
             return [_Segment(self._raw_prompt(messages), False)]
         whole = self._render(messages, open_turn=True)
         try:
@@ -190,24 +205,60 @@ class ChatEncoder:
                 f"the dialogue that begins with {_beginning(messages)} has {len(messages)} turns",
                 hint="set model.chat_template",
             )
-        ids: Ids = list(self._tokenizer(messages[0].content, verbose=False)["input_ids"])
+        self._refuse_tools(messages, "")
+        return self._raw_ids(messages[0].content)
+
+    def _raw_ids(self, text: str) -> Ids:
+        """Ids of a text with what the tokenizer puts before it, without the EOS that some put after it."""
+        ids: Ids = list(self._tokenizer(text, verbose=False)["input_ids"])
         return ids[:-1] if ids and ids[-1] == self._eos_id else ids
+
+    def _text(self, text: str) -> tuple[Ids, Ids]:
+        if self._eos in text:
+            raise DataError(
+                f"a text contains the EOS token {self._eos} as text, so it would end there: {shorten(text)}"
+            )
+        ids = [*self._raw_ids(text), self._eos_id]
+        # BOS stands before every text and follows from nothing, and EOS may be the same token.
+        return ids, [NO_LOSS, *ids[1:]] if ids[0] == self.bos_id else list(ids)
 
     def _ids(self, text: str) -> Ids:
         return list(self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]) if text else []
 
     def _render(self, messages: Sequence[Message], *, open_turn: bool = False) -> str:
-        turns = [{"role": message.role, "content": message.content} for message in messages]
+        tools = messages[0].tools
+        turns = [message.model_dump(include={"role", "content", "tool_calls"}) for message in messages]
         try:
-            return str(self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=open_turn))
+            template = self._tokenizer.get_chat_template(tools=tools)
+            self._refuse_tools(messages, template)
+            return str(
+                self._tokenizer.apply_chat_template(
+                    turns, tools=list(tools) if tools else None, tokenize=False, add_generation_prompt=open_turn
+                )
+            )
+        except DataError:
+            raise
         except Exception as error:  # a template is a program of its own and may raise anything
             raise DataError(
                 f"the chat template refuses the dialogue that begins with {_beginning(messages)}: {error}",
                 hint="change the row, or give the model another chat template",
             ) from error
 
+    def _refuse_tools(self, messages: Sequence[Message], template: str) -> None:
+        """Raise where there are tools, or calls of them, that the template never mentions: it would drop them."""
+        used = {"tools": messages[0].tools, "tool_calls": any(message.tool_calls for message in messages)}
+        for word in (word for word, found in used.items() if found):
+            if not re.search(rf"\b{word}\b", template):
+                what = "the chat template never mentions" if template else "there is no chat template that could write"
+                raise DataError(
+                    f"{what} `{word}`, which the dialogue that begins with {_beginning(messages)} has",
+                    hint="give the model a chat template for tools (model.chat_template), or leave such rows out",
+                )
+
     def _refuse_eos_in(self, message: Message) -> None:
-        if self._eos in message.content:
+        if self._eos in message.content + (
+            json.dumps(message.tool_calls, ensure_ascii=False) if message.tool_calls else ""
+        ):
             raise DataError(
                 f"an answer contains the EOS token {self._eos} as text, so it would end there: "
                 f"{shorten(message.content)}"

@@ -11,9 +11,14 @@ Kind = TypeVar("Kind", bound=CanonicalRow)
 
 
 def prompt_of(row: CanonicalRow) -> tuple[Message, ...]:
-    """The turns before the last answer: what the split and the removal of duplicate prompts go by."""
+    """The turns before the last answer: what the split and the removal of duplicate prompts go by.
+
+    A text as it is stands for itself, as one user turn.
+    """
     if not isinstance(row, Demonstration):
         return row.prompt
+    if row.text is not None:
+        return (Message(role="user", content=row.text),)
     messages = row.messages
     while messages[-1].role == "assistant":
         messages = messages[:-1]
@@ -31,6 +36,11 @@ def to_kind(row: CanonicalRow, kind: type[Kind]) -> Kind:
     Raises:
         DataError: the row does not hold what the kind needs.
     """
+    if isinstance(row, Demonstration) and row.text is not None and kind is not Demonstration:
+        raise DataError(
+            "the row holds a text as it is, which has no prompt",
+            hint="where the text is to be continued, name it a prompt: columns: {prompt: text}",
+        )
     result: CanonicalRow | None = None
     if isinstance(row, kind):
         result = row

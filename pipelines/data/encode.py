@@ -8,7 +8,7 @@ from typing import Literal, NotRequired, TypedDict, TypeVar
 
 from pipelines.data.chat import NO_LOSS, ChatEncoder, Ids
 from pipelines.data.rows import CanonicalRow, Comparison, Demonstration, Message, Prompt
-from pipelines.errors import DataError
+from pipelines.errors import DataError, UsageError
 
 Overlong = Literal["drop", "cut", "fail"]
 MIN_PROMPT_TOKENS = 16
@@ -125,19 +125,45 @@ def encode_comparisons(
 
 
 def encode_prompts(
-    rows: Iterable[Prompt], encoder: ChatEncoder, max_prompt_length: int, *, name: str = "row"
+    rows: Iterable[Prompt],
+    encoder: ChatEncoder,
+    max_prompt_length: int,
+    overlong: Overlong = "drop",
+    *,
+    name: str = "row",
 ) -> tuple[list[EncodedPrompt], LengthReport]:
-    """Encode for PPO; longer prompts are dropped, for a cut question is another question.
+    """Encode for PPO. `cut` keeps the first `max_prompt_length` tokens, and the text that they are.
 
     Raises:
-        DataError: a row cannot be encoded, or none is left.
+        UsageError: `cut` with a chat template: a cut question is another question, and its answer would never open.
+        DataError: a row cannot be encoded, one is too long with `fail`, or none is left.
     """
+    if overlong == "cut" and encoder.has_template:
+        raise UsageError(
+            "prompts are cut only where the model continues raw text; with a chat template a cut prompt has no end",
+            where="ppo.overlong",
+            hint="set ppo.overlong to drop or fail, or model.chat_template to none",
+        )
 
     def fit(row: Prompt) -> Fitted[EncodedPrompt]:
-        ids = encoder.prompt(row.prompt)
-        return len(ids), {"prompt_ids": ids, "messages": row.prompt} if ids else None
+        return cut_prompt(row, encoder, max_prompt_length)
 
-    return _encode(rows, fit, max_prompt_length, "drop", name)
+    return _encode(rows, fit, max_prompt_length, overlong, name)
+
+
+def cut_prompt(row: Prompt, encoder: ChatEncoder, limit: int) -> Fitted[EncodedPrompt]:
+    """Length of a prompt in tokens, and its first `limit` tokens with the text that they are; None of no tokens.
+
+    Raises:
+        DataError: the prompt cannot be encoded.
+    """
+    ids = encoder.prompt(row.prompt)
+    if not ids:
+        return 0, None
+    messages = row.prompt
+    if len(ids) > limit:
+        messages = (Message(role="user", content=encoder.decode(ids[:limit])),)
+    return len(ids), {"prompt_ids": ids[:limit], "messages": messages}
 
 
 def _encode(
@@ -189,6 +215,7 @@ __all__ = [
     "EncodedDemonstration",
     "EncodedPrompt",
     "LengthReport",
+    "cut_prompt",
     "encode_comparisons",
     "encode_demonstrations",
     "encode_prompts",

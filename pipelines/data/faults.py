@@ -55,6 +55,8 @@ def fault_of(error: ValidationError, columns: dict[str, str] | None = None) -> F
     kind = first["type"]
     if kind == "missing":
         return Fault(field, "missing", detail)
+    if kind == "too_short" and first["ctx"]["actual_length"]:
+        return Fault(field, f"must hold at least {first['ctx']['min_length']}", detail)
     if kind in ("string_pattern_mismatch", "string_too_short", "too_short"):
         return Fault(field, "blank", detail)
     if kind == "value_error":

@@ -7,9 +7,9 @@ import hashlib
 import json
 import math
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TextIO
+from typing import Any, Literal, TextIO, TypeAlias
 
 from pipelines.config import Config
 from pipelines.config.data import Source, TaskSource
@@ -17,7 +17,8 @@ from pipelines.data.canonical import to_line
 from pipelines.data.convert import Kind, prompt_of
 from pipelines.data.faults import FaultLog
 from pipelines.data.read import Outcome, SourceReader
-from pipelines.data.rows import CanonicalRow, Comparison, Demonstration, Prompt
+from pipelines.data.rows import CanonicalRow, Comparison, Demonstration, Message, Prompt
+from pipelines.data.sources.files import READERS
 from pipelines.data.split import prompt_key, share_of
 from pipelines.errors import DataError, UsageError
 from pipelines.stage import StageContext
@@ -31,6 +32,8 @@ _FALLBACKS: dict[DataKind, tuple[DataKind, ...]] = {
 }
 _MEGABYTE = 1_000_000
 _BIG_FILE = 20 * _MEGABYTE
+_WEIGHT_SEED = 1  # Other than that of the split, with which it must have nothing in common.
+_Weighted: TypeAlias = tuple[Kind, float]
 
 
 def demonstrations(ctx: StageContext) -> dict[str, Any]:
@@ -69,6 +72,9 @@ class _Tally:
     """What became of the rows."""
 
     rows_read: int = 0
+    rows: int = 0
+    thinned: int = 0
+    repeated: int = 0
     train: int = 0
     heldout: int = 0
     duplicates: int = 0
@@ -81,12 +87,15 @@ class _Tally:
         held_out = sum(share_of(key) < fraction for key in self.prompts)
         return {
             "rows_read": self.rows_read,
+            "rows": self.rows,
             "train": self.train,
             "heldout": self.heldout,
             "train_prompts": len(self.prompts) - held_out,
             "heldout_prompts": held_out,
             "duplicates": self.duplicates,
             "equal_pairs": self.equal_pairs,
+            "thinned": self.thinned,
+            "repeated": self.repeated,
             "bad": self.faults.count,
             "sources": self.sources,
         }
@@ -102,15 +111,22 @@ def _prepare(ctx: StageContext, name: DataKind, kind: type[Kind]) -> dict[str, A
             rows = _generated(ctx, data.task, name, tally)
         else:
             rows = _read(ctx, effective_sources(ctx.config, name), kind, tally, rejects)
-        for row in _wanted(rows, tally):
-            key = prompt_key(prompt_of(row))
-            tally.prompts.add(key)
+        for row, weight in _wanted(rows, tally):
+            turns = prompt_of(row)
+            key = prompt_key(turns)
             if share_of(key) < data.eval_fraction:
+                tally.prompts.add(key)
                 tally.heldout += 1
                 heldout.write(to_line(row) + "\n")
-            else:
-                tally.train += 1
-                train.write(to_line(row) + "\n")
+                continue
+            copies = 1 if weight == 1 else _copies(turns, weight)
+            if not copies:
+                tally.thinned += 1
+                continue
+            tally.prompts.add(key)
+            tally.train += copies
+            tally.repeated += copies - 1
+            train.write((to_line(row) + "\n") * copies)
     if tally.faults.count and not drop:
         raise tally.faults.error(tally.rows_read)
     if tally.faults.count:
@@ -122,6 +138,7 @@ def _prepare(ctx: StageContext, name: DataKind, kind: type[Kind]) -> dict[str, A
     ctx.reporter.info(
         f"{name}: {tally.train} rows to train on, {tally.heldout} held out; left out: {tally.duplicates} duplicates, "
         f"{tally.equal_pairs} equal pairs, {tally.faults.count} bad"
+        + (f", {tally.thinned} by weight" if tally.thinned else "")
     )
     return tally.metrics(data.eval_fraction)
 
@@ -132,38 +149,44 @@ def _writer(ctx: StageContext, name: str) -> TextIO:
 
 def _read(
     ctx: StageContext, sources: tuple[Source, ...], kind: type[Kind], tally: _Tally, rejects: TextIO | None
-) -> Iterator[Kind]:
+) -> Iterator[_Weighted[Kind]]:
     """The good rows of all sources; the others go to the tally, and to `rejects` where there is one."""
     for source in sources:
         reader = SourceReader(source, kind)
-        before = tally.rows_read, tally.faults.count
+        before = tally.rows_read, tally.rows, tally.faults.count
         for outcome in _with_progress(ctx, reader):
             tally.rows_read += 1
-            if outcome.row is not None:
-                yield outcome.row
-            elif outcome.fault is not None:
+            for row in outcome.rows:
+                tally.rows += 1
+                yield row, source.weight
+            if outcome.fault is not None:
                 record, fault = outcome.record, outcome.fault
                 tally.faults.add(record.place, fault)
                 if rejects is not None:
                     entry = {"place": record.place, "field": fault.field, "reason": fault.reason}
                     rejects.write(json.dumps({**entry, "detail": fault.detail, "text": record.text}) + "\n")
-        tally.sources.append(
-            {
-                "path": source.path,
-                "format": reader.format.name if reader.format else None,
-                "rows_read": tally.rows_read - before[0],
-                "bad": tally.faults.count - before[1],
-            }
-        )
+        account: dict[str, Any] = {
+            "path": source.path,
+            "name": source.name,
+            "format": reader.format.name if reader.format else None,
+            "rows_read": tally.rows_read - before[0],
+            "rows": tally.rows - before[1],
+            "bad": tally.faults.count - before[2],
+        }
+        tally.sources.append({key: value for key, value in account.items() if key != "name" or value is not None})
+        if reader.commit is not None:
+            ctx.notes.setdefault("dataset_revisions", {})[source.path] = reader.commit
 
 
 def _with_progress(ctx: StageContext, reader: SourceReader[Kind]) -> Iterator[Outcome[Kind]]:
-    """The same rows; a big file shows how many of its megabytes are read."""
-    size = reader.path.stat().st_size if reader.path.is_file() else 0
-    if size < _BIG_FILE:
+    """The same rows; a big file of text shows how many of its megabytes are read."""
+    path = reader.path
+    plain = path is not None and path.is_file() and path.suffix.lower() in READERS
+    size = path.stat().st_size if path is not None and plain else 0
+    if path is None or size < _BIG_FILE:
         yield from reader
         return
-    with ctx.reporter.task(f"reading {reader.path.name} (MB)", size // _MEGABYTE) as task:
+    with ctx.reporter.task(f"reading {path.name} (MB)", size // _MEGABYTE) as task:
         unreported = 0
         for outcome in reader:
             unreported += len(outcome.record.text)
@@ -173,7 +196,7 @@ def _with_progress(ctx: StageContext, reader: SourceReader[Kind]) -> Iterator[Ou
             yield outcome
 
 
-def _generated(ctx: StageContext, source: TaskSource, name: DataKind, tally: _Tally) -> Iterator[Any]:
+def _generated(ctx: StageContext, source: TaskSource, name: DataKind, tally: _Tally) -> Iterator[_Weighted[Any]]:
     """The rows of a self-made task, by the run's seed; the comparisons are marked as simulated."""
     from pipelines.tasks import AnnotatorPool, load_task
 
@@ -193,14 +216,17 @@ def _generated(ctx: StageContext, source: TaskSource, name: DataKind, tally: _Ta
         )
     for row in rows:
         tally.rows_read += 1
-        yield row
-    tally.sources.append({"task": source.name, "format": None, "rows_read": tally.rows_read, "bad": 0})
+        tally.rows += 1
+        yield row, 1.0
+    tally.sources.append(
+        {"task": source.name, "format": None, "rows_read": tally.rows_read, "rows": tally.rows, "bad": 0}
+    )
 
 
-def _wanted(rows: Iterator[Kind], tally: _Tally) -> Iterator[Kind]:
+def _wanted(rows: Iterator[_Weighted[Kind]], tally: _Tally) -> Iterator[_Weighted[Kind]]:
     """Without rows that came before, and without pairs whose answers are equal: these teach nothing."""
     seen: set[bytes] = set()
-    for row in rows:
+    for row, weight in rows:
         if isinstance(row, Comparison) and _plain(row.chosen) == _plain(row.rejected):
             tally.equal_pairs += 1
             continue
@@ -209,7 +235,13 @@ def _wanted(rows: Iterator[Kind], tally: _Tally) -> Iterator[Kind]:
             tally.duplicates += 1
             continue
         seen.add(digest)
-        yield row
+        yield row, weight
+
+
+def _copies(turns: Sequence[Message], weight: float) -> int:
+    """How often a training row is written. Its prompt decides, so that the same ones are left out in every stage."""
+    whole = math.floor(weight)
+    return whole + (share_of(prompt_key(turns, _WEIGHT_SEED)) < weight - whole)
 
 
 def _plain(text: str) -> str:
@@ -226,6 +258,12 @@ def _check_sides(name: DataKind, tally: _Tally, fraction: float) -> None:
         )
     if tally.train and tally.heldout:
         return
+    if tally.thinned and not tally.train:
+        raise DataError(
+            f"the weights of the sources leave none of {tally.thinned} {name} to train on",
+            where=f"data.{name}",
+            hint="raise `weight`, or add data",
+        )
     if len(tally.prompts) < 2:
         raise DataError(
             f"all {name} have the same prompt; at least two are needed, one of them held out", where=f"data.{name}"

@@ -1,62 +1,101 @@
-"""One source of the configuration, row by row, as canonical rows of the kind that is asked for."""
+"""One source of the configuration, record by record, as canonical rows."""
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
-from typing import Any, Generic
+from typing import Any, Generic, cast
 
 from pydantic import ValidationError
 
 from pipelines.config.data import Source
+from pipelines.data.cells import for_detection, typed_cells
 from pipelines.data.convert import Kind, can_serve, to_kind
 from pipelines.data.faults import Fault, fault_of
 from pipelines.data.formats import Format, detect_format, known_columns, named_format
-from pipelines.data.sources import Record, read_records
+from pipelines.data.rows import Prompt
+from pipelines.data.sources import Record, find_source
+from pipelines.data.sources.files import ending
+from pipelines.data.turns import TurnRewriter
 from pipelines.errors import DataError, UsageError
+
+SAMPLE_SEED = 0
 
 
 @dataclass(frozen=True)
 class Outcome(Generic[Kind]):
-    """What became of one record: a canonical row, or what is wrong with it."""
+    """What became of one record: canonical rows, or what is wrong with it.
+
+    Attributes:
+        rows: one, except in formats that hold a list of answers; none where there is a fault.
+    """
 
     record: Record
-    row: Kind | None
+    rows: tuple[Kind, ...]
     fault: Fault | None
+
+    @property
+    def row(self) -> Kind | None:
+        """The first row, where there is one: all there is in most formats."""
+        return self.rows[0] if self.rows else None
 
 
 class SourceReader(Generic[Kind]):
     """Iterate over it once.
 
+    Args:
+        source: as configured.
+        kind: what is needed; None: every row as the richest kind that it holds.
+
     Attributes:
+        path: the local file or directory; None for a hub data set.
         format: known after the first row: the format that the source names, or the one that its first row shows.
+        reason: why it is that format.
+        commit: of the hub data set, known once reading has begun.
 
     Raises:
-        UsageError: the source names an unknown format or column.
+        UsageError: the source names an unknown format or column, or cannot be found in the register.
         DataError: the file cannot be read, its format is not recognized, or it cannot serve as this kind.
+        HubError: the hub data set could not be had.
     """
 
-    def __init__(self, source: Source, kind: type[Kind]) -> None:
-        self.path = Path(source.path)
+    def __init__(self, source: Source, kind: type[Kind] | None = None) -> None:
+        self._found = find_source(source)
+        self._source = self._found.source
+        if self._found.registry is not None and self._source.format == "text" and kind is Prompt:
+            # An entry that names a prompt column alone is plain text; where prompts are needed, one to be answered.
+            columns = {"prompt": self._source.columns["text"]}
+            self._source = self._source.model_copy(update={"format": "prompt", "columns": columns})
+        if self._source.format == "text" and self._found.path is not None and ending(self._found.path) == ".txt":
+            self._source = self._source.model_copy(update={"columns": {"text": "prompt"}})
+        self.path: Path | None = self._found.path
         self.format: type[Format] | None = None
-        self._source = source
+        self.reason = ""
+        self.commit: str | None = None
         self._kind = kind
-        if source.format is not None:
-            self._take(named_format(source.format), source.path)
-        _check_column_names(source)
+        self._turns = TurnRewriter(self._source.tags) if self._source.tags else None
+        if self._source.format is not None:
+            by = f"entry `{source.name}` of {self._found.registry}" if self._found.registry else "the configuration"
+            self._take(named_format(self._source.format), source.path, f"named by {by}")
+        _check_column_names(self._source)
 
     def __iter__(self) -> Iterator[Outcome[Kind]]:
-        for record in islice(read_records(self.path), self._source.limit):
+        records, self.commit = self._found.open()
+        records = islice(records, self._source.limit)
+        if self._source.sample is not None:
+            records = iter(sampled(records, self._source.sample))
+        for record in records:
             if record.fault:
-                yield Outcome(record, None, record.fault)
+                yield Outcome(record, (), record.fault)
                 continue
-            row, fault = self._convert(record)
-            yield Outcome(record, row, fault)
+            rows, fault = self._convert(record)
+            yield Outcome(record, rows, fault)
 
-    def _convert(self, record: Record) -> tuple[Kind | None, Fault | None]:
+    def _convert(self, record: Record) -> tuple[tuple[Kind, ...], Fault | None]:
         columns = self._source.columns
         missing = [name for name in columns.values() if name not in record.row]
         if missing and self.format is None:
@@ -65,31 +104,78 @@ class SourceReader(Generic[Kind]):
                 where=record.place,
                 hint="`columns` maps the canonical name to the name in the file, e.g. {prompt: question}",
             )
-        renamed = _rename(record.row, columns)
-        layout = self.format or self._take(detect_format(renamed, record.place), record.place)
+        row = _rename(record.row, columns, only=self._found.registry is not None)
+        fault: Fault | None = None
+        if self._turns is not None:
+            row, fault = self._turns.rewrite(row)
+            if fault is not None:
+                return (), _in_file(fault, columns)
+        layout = self.format or self._detect(row, record)
+        if not record.typed:
+            row, fault = typed_cells(row, layout)
+            if fault is not None:
+                return (), _in_file(fault, columns)
         try:
-            return to_kind(layout.model_validate(renamed).canonical(), self._kind), None
+            rows = layout.model_validate(row).rows()
+            if self._kind is None:
+                return cast("tuple[Kind, ...]", rows), None
+            return tuple(to_kind(found, self._kind) for found in rows), None
         except ValidationError as error:
-            return None, fault_of(error, columns)
+            fault = fault_of(error, columns)
+            return (), fault if self._turns is None else self._turns.named(fault)
         except ValueError as error:
-            return None, Fault("", str(error))
+            return (), Fault("", str(error))
         except DataError as error:
-            return None, Fault("", error.message)
+            return (), Fault("", error.message)
 
-    def _take(self, layout: type[Format], where: str) -> type[Format]:
-        if not any(can_serve(found, self._kind) for found in layout.holds):
+    def _detect(self, row: dict[str, Any], record: Record) -> type[Format]:
+        seen = row if record.typed else for_detection(row)
+        layout = detect_format(seen, record.place)
+        return self._take(layout, record.place, f"seen in the columns {', '.join(layout.shape)}")
+
+    def _take(self, layout: type[Format], where: str, reason: str) -> type[Format]:
+        if self._kind is not None and not any(can_serve(found, self._kind) for found in layout.holds):
             held = " or ".join(f"{kind.__name__.lower()}s" for kind in layout.holds)
             raise DataError(
                 f"format `{layout.name}` holds {held}, but {self._kind.__name__.lower()}s are needed", where=where
             )
-        self.format = layout
+        self.format, self.reason = layout, reason
         return layout
 
 
-def _rename(row: dict[str, Any], columns: dict[str, str]) -> dict[str, Any]:
-    """The row under canonical names; a mapped column hides one that already has that name."""
-    kept = {name: value for name, value in row.items() if name not in columns.values() and name not in columns}
-    return kept | {name: row[named] for name, named in columns.items() if named in row}
+def sampled(records: Iterator[Record], count: int) -> list[Record]:
+    """So many of the records, each with the same chance, in their order; the same ones every time."""
+    chance = random.Random(SAMPLE_SEED)
+    kept: list[tuple[int, Record]] = []
+    for index, record in enumerate(records):
+        if index < count:
+            kept.append((index, record))
+            continue
+        place = chance.randrange(index + 1)
+        if place < count:
+            kept[place] = (index, record)
+    return [record for _, record in sorted(kept, key=lambda pair: pair[0])]
+
+
+def _rename(row: dict[str, Any], columns: dict[str, str], *, only: bool) -> dict[str, Any]:
+    """The row under canonical names; a mapped column hides one that already has that name.
+
+    Args:
+        only: leave out columns that are not mapped.
+    """
+    mapped = {name: row[named] for name, named in columns.items() if named in row}
+    if only:
+        return mapped
+    return {name: value for name, value in row.items() if name not in columns.values() and name not in columns} | mapped
+
+
+def _in_file(fault: Fault, columns: dict[str, str]) -> Fault:
+    """The fault with the name that the column has in the file."""
+    head = fault.field.split("[")[0].split(".")[0]
+    if head not in columns or columns[head] == head:
+        return fault
+    note = f"column `{columns[head]}` of the file"
+    return replace(fault, detail=f"{fault.detail}; {note}" if fault.detail else note)
 
 
 def _check_column_names(source: Source) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
@@ -16,11 +17,37 @@ class Row(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
 
+def _is_unset(value: object) -> bool:
+    return value is None or value == ()
+
+
+Objects = Annotated[tuple[dict[str, Any], ...], Field(strict=False, min_length=1)]
+
+
 class Message(Row):
-    """One turn of a dialogue."""
+    """One turn of a dialogue.
+
+    Attributes:
+        role: who speaks.
+        content: the text; empty only where an assistant turn has tool calls, or a tool answers nothing.
+        tools: the tools that the dialogue may call, as the template takes them; on its first turn only.
+        tool_calls: the calls that an assistant turn makes.
+    """
 
     role: Role
     content: str
+    tools: Objects | None = Field(None, exclude_if=_is_unset)
+    tool_calls: Objects | None = Field(None, exclude_if=_is_unset)
+
+    def __hash__(self) -> int:
+        # Tools are made of JSON objects, which have no hash; equal turns still have equal hashes.
+        return hash((self.role, self.content))
+
+    @model_validator(mode="after")
+    def _only_the_assistant_calls(self) -> Message:
+        if self.tool_calls and self.role != "assistant":
+            raise ValueError(f"a {self.role} turn has tool calls")
+        return self
 
 
 class _HasPrompt(Row):
@@ -35,18 +62,33 @@ class _HasPrompt(Row):
 
 
 class Demonstration(Row):
-    """A dialogue to imitate: supervised fine-tuning trains on its assistant turns."""
+    """A dialogue to imitate: supervised fine-tuning trains on its assistant turns. Or a text, trained on as it is.
 
-    messages: tuple[Message, ...] = Field(min_length=2, strict=False)
+    Attributes:
+        messages: the dialogue; empty where there is a text.
+        text: the text, without any template; None where there is a dialogue.
+    """
+
+    messages: tuple[Message, ...] = Field((), strict=False, exclude_if=_is_unset)
+    text: NonBlank | None = Field(None, exclude_if=_is_unset)
 
     @model_validator(mode="after")
     def _ends_with_an_answer(self) -> Demonstration:
+        if (self.text is None) is (not self.messages):
+            raise ValueError("it must hold either a dialogue or a text")
+        if self.text is not None:
+            return self
         check_dialogue(self.messages)
-        if self.messages[-1].role != "assistant":
+        last = self.messages[-1]
+        if last.role != "assistant":
             raise ValueError("the last turn is not the assistant's")
-        if not self.messages[-1].content.strip():
+        if not last.content.strip() and not last.tool_calls:
             raise ValueError("the assistant's answer is blank")
         return self
+
+    def texts(self) -> tuple[str, ...]:
+        """The text, or the text of every turn."""
+        return (self.text,) if self.text is not None else tuple(message.content for message in self.messages)
 
 
 class Comparison(_HasPrompt):
@@ -75,10 +117,11 @@ class Prompt(_HasPrompt):
 CanonicalRow = Demonstration | Comparison | Judgement | Prompt
 
 
-def check_dialogue(messages: tuple[Message, ...]) -> None:
+def check_dialogue(messages: Sequence[Message]) -> None:
     """Raise ``ValueError`` unless the turns make a dialogue.
 
-    At most one system turn, and first; at least one user turn, before any assistant turn; no blank user turn.
+    At most one system turn, and first; at least one user turn, before any assistant turn; no blank user turn; tools
+    on the first turn only.
     """
     roles = [message.role for message in messages]
     if "system" in roles[1:]:
@@ -89,3 +132,5 @@ def check_dialogue(messages: tuple[Message, ...]) -> None:
         raise ValueError("an assistant turn stands before the first user turn")
     if any(message.role == "user" and not message.content.strip() for message in messages):
         raise ValueError("a user turn is blank")
+    if any(message.tools for message in messages[1:]):
+        raise ValueError("tools stand on a turn after the first")

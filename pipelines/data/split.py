@@ -13,8 +13,10 @@ SPLIT_SEED = 0
 
 
 def prompt_key(messages: Sequence[Message], seed: int = SPLIT_SEED) -> int:
-    """64 bits that stand for a prompt: role and content of its turns, blank ends and Unicode forms aside."""
-    turns = [[message.role, unicodedata.normalize("NFC", message.content).strip()] for message in messages]
+    """64 bits that stand for a prompt: role, content and tools of its turns, blank ends and Unicode forms aside."""
+    turns = [
+        [message.role, unicodedata.normalize("NFC", message.content).strip(), *_tools(message)] for message in messages
+    ]
     text = json.dumps([seed, turns], ensure_ascii=False, separators=(",", ":"))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
@@ -30,3 +32,8 @@ def is_held_out(messages: Sequence[Message], fraction: float, seed: int = SPLIT_
     The seed is not the run's: the split stays when the training seed changes.
     """
     return share_of(prompt_key(messages, seed)) < fraction
+
+
+def _tools(message: Message) -> list[object]:
+    """Nothing for a turn without tools: adding tools to the format left every other prompt on its side."""
+    return [message.tools, message.tool_calls] if message.tools or message.tool_calls else []

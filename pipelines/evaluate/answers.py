@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from pipelines.config import Config
 from pipelines.data.canonical import read_rows
-from pipelines.data.encode import ChatEncoder
+from pipelines.data.encode import ChatEncoder, cut_prompt
 from pipelines.data.rows import Message, Prompt
 from pipelines.data.split import prompt_key
 from pipelines.errors import DataError
@@ -71,10 +71,13 @@ def choose_prompts(
     """
     rows = [row.prompt for row in read_rows(path, Prompt)]
     distinct = {prompt_key(prompt, ORDER_SEED): prompt for prompt in reversed(rows)}
-    encoded = [EvalPrompt(prompt, tuple(encoder.prompt(prompt))) for _, prompt in sorted(distinct.items())]
-    fitting = [prompt for prompt in encoded if 0 < len(prompt.ids) <= limit]
+    fitting = []
+    for _, prompt in sorted(distinct.items()):
+        length, encoded = cut_prompt(Prompt(prompt=prompt), encoder, limit)
+        if encoded is not None and (length <= limit or config.ppo.overlong == "cut"):
+            fitting.append(EvalPrompt(encoded["messages"], tuple(encoded["prompt_ids"])))
     chosen = fitting[: config.eval.num_prompts]
-    counts = PromptCounts(len(rows), len(rows) - len(distinct), len(encoded) - len(fitting), len(chosen))
+    counts = PromptCounts(len(rows), len(rows) - len(distinct), len(distinct) - len(fitting), len(chosen))
     if len(chosen) < 2:
         raise DataError(
             f"the evaluation needs at least 2 held-out prompts and has {len(chosen)}: {len(rows)} are held out, "

@@ -32,17 +32,6 @@ class Verdict:
     truncated: int = 0
 
 
-def named_apart(sections: Sequence[ScorerSection]) -> list[ScorerSection]:
-    """The sections with names that differ from each other: the second of two equal names gets a number."""
-    seen: dict[str, int] = {}
-    result = []
-    for section in sections:
-        name = scorer_name(section)
-        seen[name] = seen.get(name, 0) + 1
-        result.append(section.model_copy(update={"name": name if seen[name] == 1 else f"{name}-{seen[name]}"}))
-    return result
-
-
 def judge(
     section: ScorerSection,
     ctx: StageContext,

@@ -13,14 +13,14 @@ from transformers import PreTrainedTokenizerBase
 from pipelines.data.encode import ChatEncoder
 from pipelines.disk import write_atomic
 from pipelines.evaluate.answers import EvalPrompt, Policies, answer, choose_prompts, free_memory, sequence_logprobs
-from pipelines.evaluate.judge import Verdict, judge, named_apart
+from pipelines.evaluate.judge import Verdict, judge
 from pipelines.evaluate.results import Evaluation, answer_rows, metrics_of, results_of
 from pipelines.evaluate.statistics import differences
 from pipelines.evaluate.table import markdown, plain
 from pipelines.models.artifact import open_config
 from pipelines.models.limits import prompt_limit
 from pipelines.models.machine import choose_threads, resolve_device
-from pipelines.scorers import Completion
+from pipelines.scorers import Completion, named_apart
 from pipelines.stage import StageContext
 
 FEW_PROMPTS = 30

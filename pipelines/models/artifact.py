@@ -12,7 +12,7 @@ from pipelines.config.model import ModelSection
 from pipelines.errors import ArtifactError
 from pipelines.manifest import Manifest
 from pipelines.models.adapters import CONFIG_FILE, DEFAULT, add_adapter, add_reward_adapter, read_reward_adapter
-from pipelines.models.base import BaseRef, explain, load_causal, load_sequence_classifier
+from pipelines.models.base import LOADING_ERRORS, BaseRef, explain, load_causal, load_sequence_classifier, location
 from pipelines.models.tokenizer import load_tokenizer
 
 
@@ -86,11 +86,12 @@ def open_config(stage_dir: Path | None, model: ModelSection) -> PretrainedConfig
         path, revision = base.path(stage_dir.parent), base.revision
     else:
         path, revision = str(directory), None
+    name, gguf = location(path)
     try:
         opened: PretrainedConfig = AutoConfig.from_pretrained(
-            path, revision=revision, trust_remote_code=model.trust_remote_code
+            name, revision=revision, trust_remote_code=model.trust_remote_code, **gguf
         )
-    except (OSError, ValueError) as error:
+    except LOADING_ERRORS as error:
         raise explain(error, path, revision) from error
     return opened
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import os
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -11,22 +13,36 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub import resolve_revision
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HFValidationError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+    RevisionResolutionError,
+)
 from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     BitsAndBytesConfig,
+    GgufConfig,
     PreTrainedModel,
 )
 from transformers.utils import logging as transformers_logging
 
 from pipelines.config import Config
-from pipelines.config.model import ModelSection
+from pipelines.config.model import ModelSection, is_gguf
 from pipelines.errors import ArtifactError, EnvironmentProblem, HubError, RlhfError, UsageError
+from pipelines.models.families import refuse_unfit
 
 HEAD = "score.weight"
+LOADING_ERRORS = (
+    *(OSError, ValueError, KeyError, IndexError, RuntimeError, ImportError),
+    *(SafetensorError, struct.error),  # damaged weights; a damaged GGUF file
+)
+"""What `from_pretrained` raises for files that are missing, damaged or of another kind; for `explain`."""
 _LOADERS = ("modeling_utils", "utils.loading_report", "distributed.tensor_parallel")
 
 
@@ -72,8 +88,17 @@ class BaseRef:
         return cls(**data)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data for a manifest's notes."""
-        return asdict(self)
+        """Plain data for a manifest's notes; of a hub model the commit that was loaded."""
+        return asdict(self) | {"revision": self._commit()}
+
+    def _commit(self) -> str | None:
+        """What the hub's cache says of the last load; `revision` as it is where there is none."""
+        if self.name_or_path is None or Path(self.name_or_path).exists():
+            return self.revision
+        try:
+            return resolve_revision(self.name_or_path, revision=self.revision, local_files_only=True).resolved
+        except (RevisionResolutionError, HFValidationError):
+            return self.revision
 
     def path(self, run_dir: Path) -> str:
         """What to load, given the run directory, wherever it stands now."""
@@ -82,6 +107,14 @@ class BaseRef:
     def seen_from(self, directory: Path, run_dir: Path) -> str:
         """How an adapter in `directory` names its base: an outside name as given, a stage by a relative path."""
         return os.path.relpath(self.path(run_dir), directory) if self.stage is not None else str(self.name_or_path)
+
+
+def location(path: str | Path) -> tuple[str, dict[str, str]]:
+    """What `from_pretrained` takes for a model, a tokenizer or a configuration: its name, and a GGUF file in it."""
+    if not is_gguf(path):
+        return str(path), {}
+    directory, _, file = str(path).rpartition("/")
+    return directory, {"gguf_file": file}
 
 
 def load_causal(
@@ -94,10 +127,11 @@ def load_causal(
     Raises:
         ArtifactError: the directory lacks files or weights, or they are damaged.
         HubError: the hub cannot be reached or refuses.
-        UsageError: the model cannot be loaded as asked.
+        UsageError: the model cannot be loaded as asked, or is of a kind that cannot be trained here.
         EnvironmentProblem: 4-bit without a device for it, or out of memory.
     """
     loaded, missing = _load(AutoModelForCausalLM, model, path, device, revision)
+    refuse_unfit(loaded, path)
     if missing:
         raise _incomplete(path, missing)
     return loaded
@@ -188,7 +222,7 @@ def explain(error: Exception, path: str | Path, revision: str | None = None) -> 
             where=where,
             hint="read that code, then set model.trust_remote_code: true and model.revision to its commit",
         )
-    if Path(path).is_dir():
+    if Path(path).exists():
         return ArtifactError(f"the model cannot be loaded: {first_line}", where=where)
     if str(path).startswith((".", "/", "~")) or str(path).count("/") > 1:
         return ArtifactError("there is no such model directory", where=where)
@@ -224,12 +258,16 @@ def _load(
             bnb_4bit_compute_dtype=torch.bfloat16,
         )
         kwargs["device_map"] = {"": str(device)}
+    name, gguf = location(path)
+    if gguf:
+        _need_gguf(path)
+        kwargs |= gguf | {"quantization_config": GgufConfig(dequantize=True)}  # else it could not be saved again
     if model.attn_implementation is not None:
         kwargs["attn_implementation"] = model.attn_implementation
     try:
         with quiet():
             loaded, info = auto.from_pretrained(
-                str(path),
+                name,
                 revision=revision,
                 dtype=weights_dtype(model),
                 trust_remote_code=model.trust_remote_code,
@@ -238,7 +276,7 @@ def _load(
             )
         if not model.load_in_4bit:
             loaded = loaded.to(device)
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
+    except LOADING_ERRORS as error:
         raise explain(error, path, revision) from error
     for module in loaded.modules():
         # bitsandbytes 0.50 repacks the weights in the first evaluation forward on these processors; afterwards the
@@ -246,6 +284,11 @@ def _load(
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
     return loaded.eval(), set(info["missing_keys"])
+
+
+def _need_gguf(path: str | Path) -> None:
+    if importlib.util.find_spec("gguf") is None:
+        raise EnvironmentProblem("a .gguf model needs the package gguf", where=str(path), hint="pip install gguf")
 
 
 def _incomplete(path: str | Path, missing: set[str]) -> ArtifactError:

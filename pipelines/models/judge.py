@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import json
-import math
 import statistics
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
-from transformers import PreTrainedModel
 
 from pipelines.config import Config
-from pipelines.data.encode import ChatEncoder, EncodedComparison
 from pipelines.disk import write_atomic
 from pipelines.errors import TrainingError
-from pipelines.models.artifact import open_reward
 from pipelines.models.base import BaseRef
-from pipelines.models.machine import autocast
-from pipelines.models.score import score_ids
+from pipelines.models.reward_model import Reads, RewardModel, open_reward_model
+from pipelines.models.text_classifier import EncodedText
+from pipelines.statistics import wilson
 
 GOLDEN_ROWS = 8
 GOLDEN_TOLERANCE = 1e-5
@@ -28,31 +25,18 @@ GOLDEN_TOLERANCE = 1e-5
 PROBES_PER_ATTRIBUTE = 64
 
 
-def wilson(successes: float, n: int, z: float = 1.959964) -> tuple[float, float]:
-    """The 95 % interval of a share (Wilson 1927): unlike the normal one it stays within [0, 1].
+@dataclass(frozen=True)
+class Pair:
+    """Two answers to one prompt as a reward model reads them; `margin`: by how much the first is better."""
 
-    Args:
-        successes: how many of `n` succeeded; a tie is half a success.
-        n: at least 1.
-        z: quantile of the normal distribution.
-    """
-    share = successes / n
-    center = (share + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z / (1 + z**2 / n) * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-    return max(0.0, center - half), min(1.0, center + half)
+    chosen: EncodedText
+    rejected: EncodedText
+    margin: float | None = None
 
 
-def judge(
-    model: PreTrainedModel | PeftModel, pairs: Sequence[EncodedComparison], batch_size: int, config: Config
-) -> dict[str, float]:
+def judge(model: RewardModel, pairs: Sequence[Pair]) -> dict[str, float]:
     """Pairwise accuracy (a tie is half right) with its 95 % interval, and the mean margin chosen - rejected."""
-    chosen, rejected = _score_pairs(
-        model,
-        [pair["prompt_ids"] + pair["chosen_ids"] for pair in pairs],
-        [pair["prompt_ids"] + pair["rejected_ids"] for pair in pairs],
-        batch_size,
-        config,
-    )
+    chosen, rejected = _score_pairs(model, [pair.chosen for pair in pairs], [pair.rejected for pair in pairs])
     right = _right(chosen, rejected)
     low, high = wilson(right, len(pairs))
     return {
@@ -63,7 +47,7 @@ def judge(
     }
 
 
-def probe(model: PreTrainedModel | PeftModel, encoder: ChatEncoder, config: Config) -> dict[str, float]:
+def probe(model: RewardModel, config: Config) -> dict[str, float]:
     """Of a self-made task: the share of answers ranked above the same answer with one attribute spoiled."""
     if config.data.task is None:
         return {}
@@ -73,10 +57,8 @@ def probe(model: PreTrainedModel | PeftModel, encoder: ChatEncoder, config: Conf
     probes = list(task.probes(PROBES_PER_ATTRIBUTE * len(task.probe_attributes), config.run.seed))
     good, spoiled = _score_pairs(
         model,
-        [encoder.prompt(probe.prompt) + encoder.answer(probe.prompt, probe.good) for probe in probes],
-        [encoder.prompt(probe.prompt) + encoder.answer(probe.prompt, probe.spoiled) for probe in probes],
-        config.reward.per_device_eval_batch_size,
-        config,
+        [model.row(probe.prompt, probe.good) for probe in probes],
+        [model.row(probe.prompt, probe.spoiled) for probe in probes],
     )
     shares = {}
     for attribute in task.probe_attributes:
@@ -87,17 +69,24 @@ def probe(model: PreTrainedModel | PeftModel, encoder: ChatEncoder, config: Conf
     return shares
 
 
-def write_golden(stage_dir: Path, model: PreTrainedModel | PeftModel, pairs: Sequence[EncodedComparison]) -> None:
-    """Keep a few rows of ids with their scores in `golden.json`."""
-    rows: list[list[int]] = []
-    for pair in pairs[: GOLDEN_ROWS // 2]:
-        rows += [pair["prompt_ids"] + pair["chosen_ids"], pair["prompt_ids"] + pair["rejected_ids"]]
-    scores = score_ids(model, rows, GOLDEN_ROWS)
-    golden = [{"input_ids": ids, "score": score} for ids, score in zip(rows, scores, strict=True)]
+def write_golden(stage_dir: Path, model: RewardModel, pairs: Sequence[Pair]) -> None:
+    """Keep a few rows of ids, with segments where the model reads text, and their scores in `golden.json`."""
+    rows = [row for pair in pairs[: GOLDEN_ROWS // 2] for row in (pair.chosen, pair.rejected)]
+    scores = model.scores(rows, exact=True)
+    golden = [
+        {"input_ids": row.ids, "score": score} | ({"segments": row.segments} if row.segments else {})
+        for row, score in zip(rows, scores, strict=True)
+    ]
     write_atomic(stage_dir / "golden.json", json.dumps({"rows": golden, "tolerance": GOLDEN_TOLERANCE}) + "\n")
 
 
-def check_golden(stage_dir: Path, config: Config, device: torch.device, base: BaseRef | None = None) -> float:
+def check_golden(
+    stage_dir: Path,
+    config: Config,
+    device: torch.device,
+    base: BaseRef | None = None,
+    reads: Reads | None = None,
+) -> float:
     """Load the published reward model afresh and compare its scores with `golden.json`.
 
     Args:
@@ -105,6 +94,7 @@ def check_golden(stage_dir: Path, config: Config, device: torch.device, base: Ba
         config: the whole configuration.
         device: where to load it.
         base: what an adapter stands on; None: as the manifest says.
+        reads: what the model reads; None: as the manifest says.
 
     Returns:
         The largest difference, relative above 1.
@@ -113,8 +103,10 @@ def check_golden(stage_dir: Path, config: Config, device: torch.device, base: Ba
         TrainingError: a score differs by more than the tolerance.
     """
     golden: dict[str, Any] = json.loads((stage_dir / "golden.json").read_text(encoding="utf-8"))
-    model, _ = open_reward(stage_dir, config.model, device, base=base)
-    scores = score_ids(model, [row["input_ids"] for row in golden["rows"]], GOLDEN_ROWS)
+    size = config.reward.per_device_eval_batch_size
+    model = open_reward_model(stage_dir, config.model, device, batch_size=size, reads=reads, base=base)
+    rows = [EncodedText(row["input_ids"], row.get("segments", []), len(row["input_ids"])) for row in golden["rows"]]
+    scores = model.scores(rows, exact=True)
     difference: float = max(
         abs(score - row["score"]) / max(1.0, abs(row["score"]))
         for score, row in zip(scores, golden["rows"], strict=True)
@@ -130,14 +122,9 @@ def check_golden(stage_dir: Path, config: Config, device: torch.device, base: Ba
 
 
 def _score_pairs(
-    model: PreTrainedModel | PeftModel,
-    better: list[list[int]],
-    worse: list[list[int]],
-    batch_size: int,
-    config: Config,
+    model: RewardModel, better: list[EncodedText], worse: list[EncodedText]
 ) -> tuple[list[float], list[float]]:
-    with autocast(config.model, next(model.parameters()).device):
-        scores = score_ids(model, better + worse, batch_size)
+    scores = model.scores(better + worse)
     return scores[: len(better)], scores[len(better) :]
 
 

@@ -9,7 +9,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from pipelines.config.model import ModelSection
 from pipelines.errors import UsageError
-from pipelines.models.base import explain
+from pipelines.models.base import LOADING_ERRORS, explain, location
 
 _PLAIN_TEMPLATE = (
     "{% for message in messages %}"
@@ -32,11 +32,12 @@ def load_tokenizer(path: str | Path, model: ModelSection, *, revision: str | Non
         ArtifactError, HubError: it cannot be had.
         UsageError: it has no EOS token, or the template file cannot be read.
     """
+    name, gguf = location(path)
     try:
         tokenizer = AutoTokenizer.from_pretrained(
-            str(path), revision=revision, trust_remote_code=model.trust_remote_code
+            name, revision=revision, trust_remote_code=model.trust_remote_code, **gguf
         )
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except LOADING_ERRORS as error:
         raise explain(error, path, revision) from error
     if tokenizer.eos_token_id is None:
         raise UsageError(

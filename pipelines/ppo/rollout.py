@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
 from typing import Protocol
 
 import torch
@@ -18,7 +19,21 @@ from pipelines.ppo.generation import RolloutEngine
 from pipelines.ppo.objective import advantages_and_returns, k1, normalized_scores, token_rewards
 from pipelines.ppo.roles import Roles
 from pipelines.ppo.types import AS_IT_IS, Normalization, Rollout, TokenBatch
-from pipelines.scorers.base import Completion, Scorer
+from pipelines.scorers.base import Completion, Scorer, ScorerWithParts, counts_of
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What a reward source says of a batch.
+
+    Attributes:
+        scores: [B], on the device of the batch.
+        figures: what is worth logging beside them: ``scores/<part>``, the mean of each part of the score, and
+            ``reward/<count>``, what the source counted since the start (requests, texts that it cut).
+    """
+
+    scores: Tensor
+    figures: Mapping[str, float] = field(default_factory=dict)
 
 
 class Reward(Protocol):
@@ -28,8 +43,8 @@ class Reward(Protocol):
     def normalization(self) -> Normalization:
         """What brings its scores to unit scale; for most sources nothing does."""
 
-    def __call__(self, batch: TokenBatch, prompts: Sequence[EncodedPrompt], responses: list[list[int]]) -> Tensor:
-        """One score a row: [B]."""
+    def __call__(self, batch: TokenBatch, prompts: Sequence[EncodedPrompt], responses: list[list[int]]) -> Scored:
+        """One score a row."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +55,9 @@ class RoleReward:
     chunk: int
     normalization: Normalization = AS_IT_IS
 
-    def __call__(self, batch: TokenBatch, prompts: Sequence[EncodedPrompt], responses: list[list[int]]) -> Tensor:
+    def __call__(self, batch: TokenBatch, prompts: Sequence[EncodedPrompt], responses: list[list[int]]) -> Scored:
         """See Reward."""
-        return self.roles.scores(batch, self.chunk)
+        return Scored(self.roles.scores(batch, self.chunk))
 
 
 @dataclass(frozen=True)
@@ -54,13 +69,20 @@ class TextReward:
     eos_token_id: int
     normalization: Normalization = AS_IT_IS
 
-    def __call__(self, batch: TokenBatch, prompts: Sequence[EncodedPrompt], responses: list[list[int]]) -> Tensor:
+    def __call__(self, batch: TokenBatch, prompts: Sequence[EncodedPrompt], responses: list[list[int]]) -> Scored:
         """See Reward."""
         completions = [
             Completion(self.encoder.decode(ids), tuple(ids), finished=ids[-1] == self.eos_token_id) for ids in responses
         ]
-        scores = self.scorer([prompt["messages"] for prompt in prompts], completions)
-        return torch.tensor(scores, dtype=torch.float32, device=batch.device)
+        dialogues = [prompt["messages"] for prompt in prompts]
+        parts: dict[str, list[float]] = {}
+        if isinstance(self.scorer, ScorerWithParts):
+            scores, parts = self.scorer.with_parts(dialogues, completions)
+        else:
+            scores = self.scorer(dialogues, completions)
+        figures = {f"scores/{name}": fmean(values) for name, values in parts.items()}
+        figures |= {f"reward/{name}": count for name, count in counts_of(self.scorer).items()}
+        return Scored(torch.tensor(scores, dtype=torch.float32, device=batch.device), figures)
 
 
 @dataclass(frozen=True)
@@ -82,8 +104,11 @@ def collect(
     device: torch.device,
     seed: int,
     clock: Callable[[], float] = time.perf_counter,
-) -> tuple[Rollout, Timing]:
+) -> tuple[Rollout, Timing, Mapping[str, float]]:
     """Answer the prompts and work out everything that an update needs.
+
+    Returns:
+        The rollout, what it took, and the figures of the reward source.
 
     Raises:
         TrainingError: the reward source gave a number that is not finite.
@@ -93,7 +118,8 @@ def collect(
     generated = clock()
     batch = TokenBatch.of([prompt["prompt_ids"] for prompt in prompts], responses, eos_token_id).to(device)
     chunk, mask = settings.rollout_forward_batch_size, batch.response_mask
-    scores = reward(batch, prompts, responses)
+    scored = reward(batch, prompts, responses)
+    scores = scored.scores
     if not torch.isfinite(scores).all():
         raise TrainingError("the reward source gave a score that is not finite", where="ppo.reward")
     logprobs = roles.policy_logprobs(batch, settings.temperature, chunk)
@@ -122,4 +148,4 @@ def collect(
         advantages=advantages,
         returns=returns,
     )
-    return rollout, Timing(generated - started, clock() - generated)
+    return rollout, Timing(generated - started, clock() - generated), scored.figures

@@ -13,7 +13,7 @@ from transformers import set_seed
 from pipelines.config.ppo import PpoSection
 from pipelines.data.canonical import read_rows
 from pipelines.data.chat import ChatEncoder
-from pipelines.data.encode import EncodedPrompt, encode_prompts
+from pipelines.data.encode import EncodedPrompt, cut_prompt, encode_prompts
 from pipelines.data.rows import Prompt
 from pipelines.errors import EnvironmentProblem
 from pipelines.models.artifact import open_config, open_tokenizer
@@ -21,6 +21,7 @@ from pipelines.models.base import BaseRef
 from pipelines.models.limits import prompt_limit
 from pipelines.models.machine import choose_threads, resolve_device
 from pipelines.models.publish import publish_model
+from pipelines.models.reward_model import what_it_reads
 from pipelines.ppo.casting import build_roles
 from pipelines.ppo.generation import TransformersEngine
 from pipelines.ppo.rollout import Reward, RoleReward, TextReward
@@ -35,21 +36,25 @@ def run(ctx: StageContext) -> dict[str, Any]:
     config, settings, run_dir = ctx.config, ctx.config.ppo, ctx.out.parent
     device = resolve_device(config.run)
     set_seed(config.run.seed)
-    sft, reward_model = ctx.inputs.get("sft"), ctx.inputs.get("reward")
+    sft = ctx.inputs.get("sft")
+    reward_model = ctx.inputs.get("reward") if settings.reward.kind == "run" else None  # in a sum it is a text scorer
     tokenizer = open_tokenizer(sft, config.model)
     encoder = ChatEncoder(tokenizer)
     limit = prompt_limit(settings, open_config(sft, config.model), ctx.reporter)
     prompts, held_out = _prompts(ctx, encoder, limit)
 
+    # only a reward model on the policy's own base and tokens can be a role; any other source reads text
+    judges = reward_model if reward_model is not None and what_it_reads(reward_model) == "tokens" else None
     normalization = _normalization(reward_model, settings)
-    roles = build_roles(config, run_dir, sft, reward_model, normalization, device)
+    roles = build_roles(config, run_dir, sft, judges, normalization, device)
     choose_threads(config.run, roles.policy.model.num_parameters(), ctx.reporter)
 
     reward: Reward
-    if reward_model is not None:
+    if judges is not None:
         reward = RoleReward(roles, settings.rollout_forward_batch_size, normalization)
     else:
-        reward = TextReward(load_scorer(settings.reward, ctx, device), encoder, tokenizer.eos_token_id)
+        scorer = load_scorer(settings.reward, ctx, device)
+        reward = TextReward(scorer, encoder, tokenizer.eos_token_id, normalization)
     engine = TransformersEngine(
         roles,
         tokenizer.eos_token_id,
@@ -87,23 +92,23 @@ def run(ctx: StageContext) -> dict[str, Any]:
     publish_model(
         roles.policy.model, tokenizer, ctx.out / "model", base=base, run_dir=run_dir, adapter=roles.policy.adapter or ""
     )
-    if roles.policy.adapter is not None:
-        ctx.notes["base"] = base.as_dict()
+    ctx.notes["base"] = base.as_dict()
     return metrics
 
 
 def _prompts(ctx: StageContext, encoder: ChatEncoder, limit: int) -> tuple[list[EncodedPrompt], list[EncodedPrompt]]:
     """Prompts to train on, and a few held-out ones to show; longer ones than `limit` are left out, and told."""
     train, heldout = (ctx.inputs["data/prompts"] / f"{side}.jsonl" for side in ("train", "heldout"))
-    prompts, lengths = encode_prompts(read_rows(train, Prompt), encoder, limit, name=train.name)
+    overlong = ctx.config.ppo.overlong
+    prompts, lengths = encode_prompts(read_rows(train, Prompt), encoder, limit, overlong, name=train.name)
     ctx.notes["rows"] = asdict(lengths)
     say = ctx.reporter.warn if lengths.dropped else ctx.reporter.info
-    say(f"PPO: {lengths.used} prompts used, {lengths.dropped} above {limit} tokens left out")
+    say(f"PPO: {lengths.used} prompts used, {lengths.dropped} above {limit} tokens left out, {lengths.cut} cut")
     shown: list[EncodedPrompt] = []
     for row in read_rows(heldout, Prompt):
-        ids = encoder.prompt(row.prompt)
-        if len(shown) < ctx.config.ppo.num_sample_prompts and 0 < len(ids) <= limit:
-            shown.append({"prompt_ids": ids, "messages": row.prompt})
+        length, encoded = cut_prompt(row, encoder, limit)
+        if len(shown) < ctx.config.ppo.num_sample_prompts and encoded and (length <= limit or overlong == "cut"):
+            shown.append(encoded)
     return prompts, shown
 
 

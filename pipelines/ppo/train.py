@@ -88,11 +88,15 @@ class Training:
             for update in range(1, updates + 1):
                 started = time.perf_counter()
                 prompts = stream.take(settings.rollout_batch_size)
-                rollout, timing = self._collect(prompts, update)
+                rollout, timing, figures = self._collect(prompts, update)
                 result = learner.update(rollout, shuffle)
                 seconds = time.perf_counter() - started
                 metrics = update_metrics(rollout, result, settings, timing, seconds)
-                metrics |= {"lr": scheduler.get_last_lr()[0], "episode": update * settings.rollout_batch_size}
+                metrics |= {
+                    "lr": scheduler.get_last_lr()[0],
+                    "episode": update * settings.rollout_batch_size,
+                    **figures,
+                }
                 first = first or metrics
                 scheduler.step()
                 if update % settings.logging_steps == 0 or update in (1, updates):
@@ -108,7 +112,7 @@ class Training:
                 )
         return metrics | {f"start/{name}": first[name] for name in STARTING_POINT}
 
-    def _collect(self, prompts: Sequence[EncodedPrompt], update: int) -> tuple[Rollout, Timing]:
+    def _collect(self, prompts: Sequence[EncodedPrompt], update: int) -> tuple[Rollout, Timing, Mapping[str, float]]:
         return collect(
             prompts,
             self.roles,
@@ -126,7 +130,7 @@ class Training:
             return
         responses = self.engine.generate([prompt["prompt_ids"] for prompt in self.held_out], seed=self.seed)
         batch = TokenBatch.of([prompt["prompt_ids"] for prompt in self.held_out], responses, self.eos_token_id)
-        scores = self.reward(batch.to(self.accelerator.device), self.held_out, responses)
+        scores = self.reward(batch.to(self.accelerator.device), self.held_out, responses).scores
         rows = zip(self.held_out, responses, scores.tolist(), batch.finished.tolist(), strict=True)
         for prompt, response, score, finished in rows:
             sample = {

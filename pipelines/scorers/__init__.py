@@ -4,6 +4,6 @@
 """
 
 from pipelines.scorers.base import Completion, Dialogue, Scorer, ScorerWithParts
-from pipelines.scorers.load import load_scorer, scorer_name
+from pipelines.scorers.load import load_scorer, named_apart, scorer_name
 
-__all__ = ["Completion", "Dialogue", "Scorer", "ScorerWithParts", "load_scorer", "scorer_name"]
+__all__ = ["Completion", "Dialogue", "Scorer", "ScorerWithParts", "load_scorer", "named_apart", "scorer_name"]

@@ -55,6 +55,14 @@ class ScorerWithParts(Protocol):
         """The scores as `__call__` gives them, and each part by its name, one value a pair."""
 
 
+def counts_of(scorer: Scorer) -> dict[str, float]:
+    """What a scorer counted since it was made: texts it had to cut, requests it sent; empty for one that counts not."""
+    counts: dict[str, float] = dict(getattr(scorer, "counts", {}))
+    if hasattr(scorer, "truncated"):
+        counts["truncated"] = scorer.truncated
+    return counts
+
+
 def checked_scores(scorer: str, values: Iterable[float], rows: int) -> list[float]:
     """The scores as plain floats, proven to be one finite number a row.
 

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
+from urllib.parse import urlsplit
 
 from pipelines.config import Config
-from pipelines.config.scorer import ScorerSection
+from pipelines.config.scorer import ScorerPart, ScorerSection
 from pipelines.errors import ArtifactError, UsageError
 from pipelines.scorers.base import Progress, Scorer
 
 if TYPE_CHECKING:
     import torch
+
+    from pipelines.scorers.combined import Part
+
+_Section = TypeVar("_Section", bound=ScorerSection)
 
 
 class ScorerContext(Protocol):
@@ -59,9 +65,32 @@ def load_scorer(
             assert section.function is not None  # the schema holds it
             return FunctionScorer.load(name, section.function, progress=progress)
         case "classifier":
+            if is_published_reward(Path(str(section.path))):
+                from pipelines.scorers.published import PublishedRewardScorer
+
+                return PublishedRewardScorer.load(name, section, device, progress=progress)
             from pipelines.scorers.classifier import ClassifierScorer
 
             return ClassifierScorer.load(name, section, device, progress=progress)
+        case "http":
+            from pipelines.scorers.http import HttpScorer
+
+            return HttpScorer.load(name, section, progress=progress)
+        case "length" | "repetition":
+            from pipelines.scorers.rules import RuleScorer, length, repetition
+
+            rule = length(section.target) if section.target is not None else repetition(section.ngram)
+            return RuleScorer(name, rule, progress=progress)
+        case "sum" | "ensemble":
+            from pipelines.scorers.combined import CombinedScorer, careful_mean, shared, weighted_sum
+
+            told = shared(progress, len(section.parts))
+            parts = [_load_part(part, context, device, told) for part in named_apart(section.parts)]
+            summed = section.kind == "sum"
+            combine = (
+                weighted_sum([part.weight for part in section.parts]) if summed else careful_mean(section.deviations)
+            )
+            return CombinedScorer(name, parts, combine)
         case "gold":
             from pipelines.scorers.gold import GoldScorer
             from pipelines.tasks import load_task
@@ -71,16 +100,54 @@ def load_scorer(
             return GoldScorer(name, load_task(config.data.task.name), progress=progress)
 
 
+def _load_part(section: ScorerPart, context: ScorerContext, device: torch.device, progress: Progress | None) -> Part:
+    """A part with the mean and deviation of the run's reward model, as its stage measured them, where it is one."""
+    from pipelines.scorers.combined import Part
+
+    scorer = load_scorer(section, context, device, progress=progress)
+    if section.kind != "run" or not section.normalize:
+        return Part(scorer)
+    path = context.inputs["reward"] / "model" / "normalization.json"
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        return Part(scorer, stored["mean"], stored["std"])
+    except (OSError, ValueError, KeyError) as error:
+        raise ArtifactError(f"the scale of the reward model cannot be read: {error}", where=str(path)) from error
+
+
+def is_published_reward(path: Path) -> bool:
+    """Whether `path` is the `model/` of a run's reward stage, which is read as the run itself reads it."""
+    stage_dir = path.absolute().parent
+    return (
+        (path / "normalization.json").is_file()
+        and (stage_dir / "manifest.json").is_file()
+        and (stage_dir.parent / "config.yaml").is_file()
+    )
+
+
+def named_apart(sections: Sequence[_Section]) -> list[_Section]:
+    """The sections with names that differ from each other: the second of two equal names gets a number."""
+    seen: dict[str, int] = {}
+    result = []
+    for section in sections:
+        name = scorer_name(section)
+        seen[name] = seen.get(name, 0) + 1
+        result.append(section.model_copy(update={"name": name if seen[name] == 1 else f"{name}-{seen[name]}"}))
+    return result
+
+
 def scorer_name(section: ScorerSection) -> str:
     """What tables call the scorer: its given name, or one made from what it is."""
     if section.name:
         return section.name
     match section.kind:
+        case "run":
+            return "reward_model"
         case "function":
             return (section.function or "").partition(":")[2] or "function"
         case "classifier":
             return Path(section.path or "classifier").name or "classifier"
-        case "gold":
-            return "gold"
-        case _:
-            return "reward_model"
+        case "http":
+            return urlsplit(section.url or "").hostname or "http"
+        case kind:
+            return kind

@@ -1,4 +1,4 @@
-"""The run's own reward model as a scorer: on token ids, exactly as PPO reads it."""
+"""The run's own reward model as a scorer: on token ids as PPO reads it, or on text where it has a base of its own."""
 
 from __future__ import annotations
 
@@ -6,13 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from pipelines.config.model import ModelSection
-from pipelines.data.encode import ChatEncoder
-from pipelines.models.artifact import open_reward
-from pipelines.models.machine import autocast
-from pipelines.models.score import score_ids
+from pipelines.models.reward_model import RewardModel, open_reward_model
 from pipelines.scorers.base import Completion, Dialogue, Progress, checked_scores
 
 BATCHES_A_TIME = 8
@@ -20,22 +16,17 @@ BATCHES_A_TIME = 8
 
 
 class RunRewardScorer:
-    """Scores prompt and response at the last token, so that an answer cut at the limit is scored without an EOS."""
+    """Scores prompt and response as the reward stage's own judging does.
+
+    Attributes:
+        name: what tables call it.
+    """
 
     def __init__(
-        self,
-        name: str,
-        model: nn.Module,
-        encoder: ChatEncoder,
-        section: ModelSection,
-        *,
-        batch_size: int = 32,
-        progress: Progress | None = None,
+        self, name: str, model: RewardModel, *, batch_size: int = 32, progress: Progress | None = None
     ) -> None:
         self.name = name
         self._model = model
-        self._encoder = encoder
-        self._section = section
         self._batch_size = batch_size
         self._progress = progress
 
@@ -50,22 +41,25 @@ class RunRewardScorer:
         batch_size: int = 32,
         progress: Progress | None = None,
     ) -> RunRewardScorer:
-        """Open what the reward stage published in `stage_dir`; see `open_reward` for the errors."""
-        model, tokenizer = open_reward(stage_dir, section, device)
-        return cls(name, model, ChatEncoder(tokenizer), section, batch_size=batch_size, progress=progress)
+        """Open what the reward stage published in `stage_dir`; see `open_reward_model` for the errors."""
+        model = open_reward_model(stage_dir, section, device, batch_size=batch_size)
+        return cls(name, model, batch_size=batch_size, progress=progress)
+
+    @property
+    def truncated(self) -> int:
+        """Texts cut so far; a model that reads tokens cuts none."""
+        return self._model.truncated
 
     def __call__(self, prompts: Sequence[Dialogue], completions: Sequence[Completion]) -> list[float]:
         """The reward model's raw scores, not normalized."""
         rows = [
-            [*self._encoder.prompt(prompt), *completion.ids]
+            self._model.row(prompt, completion.text, completion.ids)
             for prompt, completion in zip(prompts, completions, strict=True)
         ]
         scores: list[float] = []
-        device = next(self._model.parameters()).device
         for start in range(0, len(rows), BATCHES_A_TIME * self._batch_size):
             part = rows[start : start + BATCHES_A_TIME * self._batch_size]
-            with autocast(self._section, device):
-                scores += score_ids(self._model, part, self._batch_size)
+            scores += self._model.scores(part)
             if self._progress is not None:
                 self._progress(len(part))
         return checked_scores(f"the reward model {self.name}", scores, len(rows))

@@ -277,3 +277,40 @@ def test_overlong_prompts_are_dropped() -> None:
     kept, report = encode_prompts(rows, encoder, 30)
     assert kept == [{"prompt_ids": encoder.prompt(QUESTION), "messages": QUESTION}]
     assert (report.used, report.dropped, report.cut) == (1, 1, 0)
+
+
+def test_overlong_prompts_are_cut_only_where_there_is_no_template() -> None:
+    rows = [Prompt(prompt=QUESTION), Prompt(prompt=(message("user", "the cat sat " * 20),))]
+    raw = ChatEncoder(tiny_tokenizer(template=None))
+    kept, report = encode_prompts(rows, raw, 12, "cut")
+    whole = raw.prompt(rows[1].prompt)
+    assert [row["prompt_ids"] for row in kept] == [raw.prompt(QUESTION), whole[:12]]
+    assert (report.used, report.dropped, report.cut, report.longest) == (2, 0, 1, len(whole))
+    (shown,) = kept[1]["messages"]
+    assert shown.role == "user"
+    assert rows[1].prompt[0].content.startswith(shown.content)
+    assert raw.prompt(kept[1]["messages"]) == whole[:12], "what scorers read is what the policy saw"
+    with pytest.raises(DataError, match="1 of 2 rows are longer than 12 tokens"):
+        encode_prompts(rows, raw, 12, "fail")
+    with pytest.raises(UsageError, match="raw text"):
+        encode_prompts(rows, ChatEncoder(tiny_tokenizer()), 12, "cut")
+
+
+@pytest.mark.parametrize("template", [None, CHAT_TEMPLATE])
+def test_a_text_is_trained_on_as_it_is(template: str | None) -> None:
+    tokenizer = tiny_tokenizer(template=template)
+    encoder = ChatEncoder(tokenizer)
+    text = " Once, \nünïcode 你好 "
+    ids, labels = encoder.demonstration(Demonstration(text=text), "all")
+    assert ids == labels == [*tokenizer(text)["input_ids"], tokenizer.eos_token_id]
+    assert encoder.demonstration(Demonstration(text=text), "last") == (ids, labels)
+    assert tokenizer.decode(ids) == text + "</s>"
+    with pytest.raises(DataError, match="contains the EOS token"):
+        encoder.demonstration(Demonstration(text="one</s>two"), "all")
+
+
+def test_the_bos_of_a_text_is_not_trained(shared_data: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(shared_data / "stories260K-hf")
+    ids, labels = ChatEncoder(tokenizer).demonstration(Demonstration(text="Once upon a time."), "all")
+    assert ids[0] == tokenizer.bos_token_id
+    assert labels == [-100, *ids[1:]]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pipelines.config.data import Source
-from pipelines.data.convert import to_kind
+from pipelines.data.convert import prompt_of, to_kind
 from pipelines.data.formats import FORMATS, detect_format, named_format
 from pipelines.data.read import SourceReader
 from pipelines.data.rows import CanonicalRow, Comparison, Demonstration, Judgement, Message, Prompt
@@ -33,8 +33,15 @@ PAIR = {"chosen": "Yes.", "rejected": "No."}
 DEMO = Demonstration(messages=turns(U, A))
 COMPARED = Comparison(prompt=turns(U), **PAIR)
 PROMPT = Prompt(prompt=turns(U))
+GOOD, BAD = (Judgement(prompt=turns(U), completion="Yes.", label=label) for label in (True, False))
+SCORED = Judgement(prompt=turns(U), completion="Yes.", label=3.0)
 
-CASES: list[tuple[str, dict[str, Any], CanonicalRow]] = [
+
+def better(chosen: str, rejected: str, margin: float) -> Comparison:
+    return Comparison(prompt=turns(U), chosen=chosen, rejected=rejected, margin=margin)
+
+
+CASES: list[tuple[str, dict[str, Any], CanonicalRow | tuple[CanonicalRow, ...]]] = [
     ("messages", {"messages": chat(U, A)}, DEMO),
     ("messages", {"messages": chat(S, U)}, Prompt(prompt=turns(S, U))),
     ("comparison", {"prompt": chat(U), **PAIR}, COMPARED),
@@ -107,14 +114,65 @@ CASES: list[tuple[str, dict[str, Any], CanonicalRow]] = [
     ),
     ("sharegpt_preference", {"conversations": share(("human", "Hi?")), **PAIR}, COMPARED),
     ("sharegpt_preference", {"conversations": "Hi?", **PAIR}, COMPARED),
+    (
+        "preference_implicit",
+        {
+            "prompt": "Hi?",
+            "messages": chat(U, A),
+            "chosen": chat(U, A),
+            "rejected": chat(U, ("assistant", "No.")),
+            "score_chosen": 8.5,
+            "score_rejected": 3,
+        },
+        COMPARED,
+    ),
+    ("judgement", {"prompt": chat(U), "completion": "Yes.", "label": 3}, SCORED),
+    ("kto", {"prompt": "Hi?", "completion": "Yes.", "label": True}, GOOD),
+    ("kto", {"prompt": chat(U), "completion": chat(A), "label": False}, BAD),
+    ("messages_kto", {"messages": chat(U, A), "label": False}, BAD),
+    ("sharegpt_kto", {"conversations": share(("human", "Hi?"), ("gpt", "Yes.")), "label": True}, GOOD),
+    ("alpaca_kto", {"instruction": "Hi?", "input": "", "output": "Yes.", "label": True}, GOOD),
+    ("scored", {"prompt": "Hi?", "completion": "Yes.", "score": 3}, SCORED),
+    ("scored_response", {"prompt": chat(U), "response": chat(A), "score": 3.0}, SCORED),
+    (
+        "scored_list",
+        {"prompt": "Hi?", "responses": ["low", "high", "mid", "also mid"], "scores": [1, 4, 2.5, 2.5]},
+        (
+            better("high", "mid", 1.5),
+            better("high", "also mid", 1.5),
+            better("high", "low", 3),
+            better("mid", "low", 1.5),
+            better("also mid", "low", 1.5),
+        ),
+    ),
+    ("scored_list", {"instruction": "Hi?", "responses": ["a", "b"], "scores": [1, 1]}, ()),
+    (
+        "ultrafeedback",
+        {
+            "instruction": "Hi?",
+            "completions": [
+                {"model": "m", "response": "No.", "overall_score": 2.0, "critique": "Short."},
+                {"model": "n", "response": "Yes.", "overall_score": 7.5},
+            ],
+        },
+        better("Yes.", "No.", 5.5),
+    ),
+    (
+        "hh",
+        {"chosen": "\n\nHuman: Hi?\n\nAssistant: Yes.", "rejected": "\n\nHuman: Hi?\n\nAssistant: No."},
+        COMPARED,
+    ),
+    ("text", {"text": " Once.\n", "label": 1}, Demonstration(text=" Once.\n")),
 ]
 
 
 @pytest.mark.parametrize(("name", "row", "expected"), CASES)
-def test_a_row_is_recognized_and_converted(name: str, row: dict[str, Any], expected: CanonicalRow) -> None:
+def test_a_row_is_recognized_and_converted(
+    name: str, row: dict[str, Any], expected: CanonicalRow | tuple[CanonicalRow, ...]
+) -> None:
     found = detect_format(row, "x:1")
     assert found.name == name
-    assert found.model_validate(row).canonical() == expected
+    assert found.model_validate(row).rows() == (expected if isinstance(expected, tuple) else (expected,))
 
 
 def test_every_format_is_tried() -> None:
@@ -142,6 +200,14 @@ def test_every_format_is_tried() -> None:
         ({"conversations": "a", "chosen": {"from": "human", "value": "b"}, "rejected": "c"}, "the assistant's turn"),
         ({"chosen": chat(U, A), "rejected": chat(("user", "Ho?"), A)}, "differ before their last turn"),
         ({"chosen": chat(U, A), "rejected": chat(U, U)}, "rejected must be one assistant turn"),
+        ({"prompt": None, "chosen": "a", "rejected": "b"}, "prompt: must be a list, not null"),
+        ({"prompt": "a", "responses": ["b", "c"], "scores": [1]}, "there are 2 responses and 1 scores"),
+        ({"prompt": "a", "responses": ["b"], "scores": [1]}, "responses: must hold at least 2"),
+        ({"prompt": "a", "responses": ["b", " "], "scores": [1, 2]}, "responses[1]: blank"),
+        ({"prompt": "a", "responses": ["b", "c"], "scores": [1, "2"]}, "scores[1]: must be a number, not text"),
+        ({"responses": ["b", "c"], "scores": [1, 2]}, "there must be either a prompt or an instruction"),
+        ({"prompt": "a", "instruction": "a", "responses": ["b", "c"], "scores": [1, 2]}, "either a prompt or an instr"),
+        ({"instruction": "a", "completions": [{"response": "b"}] * 2}, "completions[0].overall_score: missing"),
     ],
 )
 def test_a_bad_row_says_what_is_wrong(tmp_path: Path, row: dict[str, Any], reason: str) -> None:
@@ -152,21 +218,13 @@ def test_a_bad_row_says_what_is_wrong(tmp_path: Path, row: dict[str, Any], reaso
     assert reason in str(outcome.fault)
 
 
-def test_tool_calls_are_refused() -> None:
-    row = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "", "tool_calls": [{}]}]}
-    with pytest.raises(ValueError, match="tool_calls"):
-        detect_format(row, "x:1").model_validate(row)
-
-
 @pytest.mark.parametrize(
     "row",
     [
         {},
-        {"text": "a"},
-        {"chosen": "a", "rejected": "b"},
+        {"text": 5},
         {"prompt": "a", "chosen": "b"},
         {"prompt": 5},
-        {"messages": chat(U, A), "label": True},
     ],
 )
 def test_an_unknown_layout_lists_what_was_found_and_what_is_accepted(row: dict[str, Any]) -> None:
@@ -191,6 +249,10 @@ def test_kinds_serve_downwards_only() -> None:
     two_calls = Demonstration(messages=turns(U, ("assistant", "f()"), A))
     assert to_kind(two_calls, Prompt) == PROMPT
     judged = Judgement(prompt=turns(U), completion="x", label=False)
+    text = Demonstration(text="Once.")
+    assert prompt_of(text) == (Message(role="user", content="Once."),)
+    with pytest.raises(DataError, match="a text as it is, which has no prompt"):
+        to_kind(text, Prompt)
     for row, kind in ((PROMPT, Comparison), (PROMPT, Demonstration), (DEMO, Comparison), (judged, Demonstration)):
         with pytest.raises(DataError, match="is needed"):
             to_kind(row, kind)
@@ -245,9 +307,40 @@ def test_real_rows_through_a_column_map(shared_data: Path) -> None:
         assert row.rejected == original["answer_not_matching_behavior"]
 
 
-def test_real_judgements_are_not_taken_for_demonstrations(shared_data: Path) -> None:
-    with pytest.raises(DataError, match="judged"):
-        read(shared_data / "llamafactory" / "kto_en_demo.json", Demonstration)
+def test_real_judgements(shared_data: Path) -> None:
+    path = shared_data / "llamafactory" / "kto_en_demo.json"
+    rows = read(path, Judgement)
+    raw = json.loads(path.read_text())
+    assert len(rows) == len(raw) == 300
+    for row, original in zip(rows, raw, strict=True):
+        assert [{"role": m.role, "content": m.content} for m in row.prompt] == [
+            {"role": turn["role"], "content": turn["content"]} for turn in original["messages"][:-1]
+        ]
+        assert row.completion == original["messages"][-1]["content"]
+        assert row.label is original["label"]
+    assert sum(row.label for row in rows) == 150
+    assert len(read(path, Prompt)) == 300
+
+
+JUDGED_LABELS = (True, False, "true", "False", "0", 1, 0.5)
+
+
+@pytest.mark.parametrize("label", JUDGED_LABELS)
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"messages": chat(U, A)},
+        {"prompt": "Hi?", "completion": "Yes."},
+        {"prompt": chat(U), "completion": chat(A)},
+        {"instruction": "Hi?", "output": "Yes."},
+        {"conversations": share(("human", "Hi?"), ("gpt", "Yes."))},
+    ],
+)
+def test_a_judged_answer_is_never_one_to_imitate(tmp_path: Path, row: dict[str, Any], label: Any) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({**row, "label": label}))
+    with pytest.raises(DataError, match="holds judgements, but demonstrations are needed"):
+        read(path, Demonstration)
 
 
 def test_column_map(tmp_path: Path) -> None:

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from pipelines.config import Config
-from pipelines.data import prepare
+from pipelines.data import prepare, sources
 from pipelines.data.canonical import read_rows, write_rows
 from pipelines.data.prepare import comparisons, demonstrations, effective_sources, prompts
 from pipelines.data.rows import Comparison, Demonstration, Message, Prompt
+from pipelines.data.sources import Record
 from pipelines.data.split import is_held_out
 from pipelines.errors import ArtifactError, DataError, UsageError
 from pipelines.progress import SilentReporter
@@ -55,14 +56,17 @@ def test_comparisons_are_read_cleaned_and_split(tmp_path: Path) -> None:
     assert sorted(row.chosen for row in train + heldout) == sorted(f"Yes {i}" for i in [*range(100), 1])
     assert metrics == {
         "rows_read": 103,
+        "rows": 103,
         "train": len(train),
         "heldout": len(heldout),
         "train_prompts": len({row.prompt for row in train}),
         "heldout_prompts": len({row.prompt for row in heldout}),
         "duplicates": 1,
         "equal_pairs": 1,
+        "thinned": 0,
+        "repeated": 0,
         "bad": 0,
-        "sources": [{"path": source, "format": "preference", "rows_read": 103, "bad": 0}],
+        "sources": [{"path": source, "format": "preference", "rows_read": 103, "rows": 103, "bad": 0}],
     }
     assert sorted(path.name for path in ctx.out.iterdir()) == ["heldout.jsonl", "train.jsonl"]
 
@@ -145,6 +149,70 @@ def test_limit_and_several_sources(tmp_path: Path) -> None:
     ctx = context(tmp_path / "out", prompts=[{"path": first, "limit": 25}, str(second)])
     metrics = prompts(ctx)
     assert [(s["format"], s["rows_read"]) for s in metrics["sources"]] == [("preference", 25), ("prompt", 30)]
+
+
+def written(ctx: StageContext) -> tuple[list[str], list[str]]:
+    """The prompts of both sides, as often as they were written."""
+    sides = (read_rows(ctx.out / f"{side}.jsonl", Comparison) for side in ("train", "heldout"))
+    train, heldout = ([row.prompt[0].content for row in rows] for rows in sides)
+    return train, heldout
+
+
+def test_weights_thin_and_repeat_what_is_trained_on_and_nothing_else(tmp_path: Path) -> None:
+    source = jsonl(tmp_path / "a.jsonl", pairs(400))
+    found = {}
+    for weight in (1.0, 0.5, 0.25, 2.0, 2.5):
+        ctx = context(tmp_path / str(weight), comparisons={"path": source, "weight": weight})
+        metrics = comparisons(ctx)
+        found[weight], heldout = written(ctx)
+        assert set(heldout) == {f"Question {i}?" for i in range(400)} - set(written_plain(tmp_path))
+        assert len(heldout) == len(set(heldout)) == metrics["heldout"]
+        assert metrics["train"] == len(found[weight])
+        assert metrics["train_prompts"] == len(set(found[weight]))
+        assert metrics["thinned"] == len(found[1.0]) - len(set(found[weight]))
+        assert metrics["repeated"] == len(found[weight]) - len(set(found[weight]))
+    whole = len(found[1.0])
+    assert abs(len(found[0.5]) - whole / 2) < 40  # 4 standard deviations.
+    assert set(found[0.25]) < set(found[0.5]) < set(found[1.0])
+    assert sorted(found[2.0]) == sorted(found[1.0] * 2)
+    assert abs(len(found[2.5]) - whole * 2.5) < 40
+
+
+def written_plain(tmp_path: Path) -> list[str]:
+    """The prompts to train on at weight 1."""
+    return [row.prompt[0].content for row in read_rows(tmp_path / "1.0" / "train.jsonl", Comparison)]
+
+
+def test_every_source_has_its_own_weight(tmp_path: Path) -> None:
+    first = jsonl(tmp_path / "a.jsonl", pairs(100))
+    second = jsonl(tmp_path / "b.jsonl", [{**row, "prompt": "B " + row["prompt"]} for row in pairs(100)])
+    ctx = context(tmp_path / "out", comparisons=[first, {"path": second, "weight": 3}])
+    comparisons(ctx)
+    train, _ = written(ctx)
+    assert {train.count(text) for text in train if text.startswith("B")} == {3}
+    assert {train.count(text) for text in train if not text.startswith("B")} == {1}
+
+
+def test_weights_that_leave_nothing_are_refused(tmp_path: Path) -> None:
+    source = jsonl(tmp_path / "a.jsonl", pairs(20))
+    with pytest.raises(DataError, match="weights of the sources leave none of"):
+        comparisons(context(tmp_path / "out", comparisons={"path": source, "weight": 1e-9}))
+
+
+def test_records_and_the_rows_that_they_hold_are_counted_apart(tmp_path: Path) -> None:
+    rows = [{"prompt": f"q{i}", "responses": ["a", "b", "c"], "scores": [3, 2, 1]} for i in range(20)]
+    ctx = context(tmp_path / "out", comparisons=jsonl(tmp_path / "a.jsonl", rows))
+    metrics = comparisons(ctx)
+    assert (metrics["rows_read"], metrics["rows"], metrics["train"] + metrics["heldout"]) == (20, 60, 60)
+    assert (metrics["sources"][0]["rows_read"], metrics["sources"][0]["rows"]) == (20, 60)
+
+
+def test_the_commit_of_a_hub_data_set_is_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [Record(f"org/set/train:row {i}", "", row) for i, row in enumerate(pairs(30))]
+    monkeypatch.setattr(sources, "open_hub", lambda wanted: (iter(rows), "abc"))
+    ctx = context(tmp_path / "out", comparisons="org/set")
+    comparisons(ctx)
+    assert ctx.notes["dataset_revisions"] == {"org/set": "abc"}
 
 
 @pytest.mark.parametrize("fraction", [0.001, 0.999])

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pipelines.data import sources
-from pipelines.data.sources import read_records
+from pipelines.data.sources import json_file, read_records
+from pipelines.data.sources import record as limits
 from pipelines.errors import DataError
 
 GOOD = b'{"prompt": "a"}'
@@ -30,6 +32,11 @@ def write(tmp_path: Path, name: str, content: bytes) -> Path:
         ("a.jsonl", '{"prompt": "\u2028\x85 ok"}'.encode(), [("1", {"prompt": "\u2028\x85 ok"})]),
         ("a.json", b"\xef\xbb\xbf [ " + GOOD + b",\r\n" + GOOD + b"]\n", [("row 1", {"prompt": "a"})] * 2),
         ("a.JSON", b"[" + GOOD + b"]", [("row 1", {"prompt": "a"})]),
+        ("a.json", GOOD + b"\n" + GOOD, [("1", {"prompt": "a"}), ("2", {"prompt": "a"})]),
+        ("a.json.gz", gzip.compress(b"[" + GOOD + b"]"), [("row 1", {"prompt": "a"})]),
+        ("a.json.gz", gzip.compress(GOOD), [("1", {"prompt": "a"})]),
+        ("a.jsonl.gz", gzip.compress(GOOD), [("1", {"prompt": "a"})]),
+        ("a.csv.GZ", gzip.compress(b"prompt\na"), [("2", {"prompt": "a"})]),
         ("a.txt", b"\xef\xbb\xbfone \r\n\r\n\xc3\xa9t\xc3\xa9", [("1", {"prompt": "one "}), ("3", {"prompt": "été"})]),
     ],
 )
@@ -99,7 +106,7 @@ def test_a_bad_row_of_an_array_has_a_place_and_the_next_is_read(tmp_path: Path, 
         ("a.json", b" [ ] ", "", "no rows"),
         ("a.jsonl", b"\n \n", "", "no rows"),
         ("a.txt", b"", "", "no rows"),
-        ("a.json", GOOD + b"\n" + GOOD, ":1", "must be one array"),
+        ("a.json", b'{\n  "prompt": "a"\n}', ":1", "one array of objects, or one object a line"),
         ("a.json", b"nonsense", ":1", "must be one array"),
         ("a.json", b"[" + GOOD + b",\n {]", ":2", "not valid JSON: column 3"),
         ("a.json", b"[" + GOOD + b"\n" + GOOD + b"]", ":2", "column 1: Expecting ',' or ']'"),
@@ -110,8 +117,12 @@ def test_a_bad_row_of_an_array_has_a_place_and_the_next_is_read(tmp_path: Path, 
         ("a.json", b"[\n\xff]", ":2", "not UTF-8 (byte 0xff at offset 2)"),
         ("a.json", '[{"a": 1}]'.encode("utf-16"), ":1", "UTF-16"),
         ("a.jsonl", '{"a": 1}'.encode("utf-16"), ":1", "UTF-16"),
-        ("a.xlsx", GOOD, "", "`.xlsx` is unknown; data files end in .json, .jsonl, .txt"),
+        ("a.xlsx", GOOD, "", "`.xlsx` is unknown; data files end in .json, .jsonl, .txt, .csv, .tsv, .parquet"),
         ("a", GOOD, "", "no ending"),
+        ("a.zip.gz", GOOD, "", "`.gz` is unknown"),
+        ("a.jsonl.gz", GOOD, "", "cannot be unpacked: Not a gzipped file"),
+        ("a.jsonl.gz", gzip.compress(GOOD * 50)[:-12], "", "cannot be unpacked"),
+        ("a.json.gz", gzip.compress(GOOD * 50)[:20] + b"xxxxxxxxxxxxxx", "", "cannot be unpacked"),
     ],
 )
 def test_a_file_that_cannot_be_read(tmp_path: Path, name: str, content: bytes, where: str, reason: str) -> None:
@@ -130,7 +141,7 @@ def test_missing_file_and_directory(tmp_path: Path) -> None:
 
 
 def test_a_line_over_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "MAX_ROW_SIZE", 30)
+    monkeypatch.setattr(limits, "MAX_ROW_SIZE", 30)
     exact = b'{"prompt": "' + b"x" * 16 + b'"}'
     content = b"\r\n".join([exact, b'{"prompt": "' + b"x" * 200 + b'"}', GOOD])
     first, long, last = read_records(write(tmp_path, "a.jsonl", content))
@@ -140,3 +151,36 @@ def test_a_line_over_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert (last.place[-1], last.row) == ("3", {"prompt": "a"})
     records = list(read_records(write(tmp_path, "a.json", b'[{"prompt": "' + b"x" * 200 + b'"}]')))
     assert "longer" in str(records[0].fault)
+
+
+def test_an_array_is_read_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every cut of the text, also inside a number, an escape or a character, gives the same rows."""
+    rows = [{"a": 'é\u2028\\ "]}, {', "b": [1.5e-7, -12, True, None]}, {"c": {"d": "x" * 50}}, {"e": 123456}]
+    content = json.dumps(rows, indent=1, ensure_ascii=False).encode() + b" \n"
+    path = write(tmp_path, "a.json", content)
+    for size in (1, 2, 3, 7, 64):
+        monkeypatch.setattr(json_file, "CHUNK", size)
+        assert [record.row for record in read_records(path)] == rows
+        broken = write(tmp_path, "b.json", content[:-4] + b", {]")
+        with pytest.raises(DataError) as caught:
+            list(read_records(broken))
+        assert caught.value.where == f"{broken}:{len(content[:-4].splitlines())}"
+
+
+def test_an_array_never_stands_in_memory_as_a_whole(tmp_path: Path) -> None:
+    def peak(rows: int) -> int:
+        path = write(tmp_path, f"{rows}.json", json.dumps([{"prompt": "x" * 900}] * rows).encode())
+        tracemalloc.start()
+        assert sum(1 for _ in read_records(path)) == rows
+        top = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return top
+
+    assert peak(4000) < peak(500) + 200_000  # The big file is 3.2 MB bigger.
+
+
+def test_a_row_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "MAX_ROW_SIZE", 1_000_000)
+    path = write(tmp_path, "a.json", b'[{"prompt": "' + b"x" * 6_000_000)
+    with pytest.raises(DataError, match="no end within 4 MB"):
+        list(read_records(path))

@@ -19,9 +19,9 @@ from pipelines.data.encode import ChatEncoder
 from pipelines.errors import DataError
 from pipelines.evaluate import stage
 from pipelines.evaluate.answers import Policies, choose_prompts, sequence_logprobs
-from pipelines.evaluate.judge import judge, named_apart
+from pipelines.evaluate.judge import judge
 from pipelines.progress import SilentReporter
-from pipelines.scorers import Completion, load_scorer
+from pipelines.scorers import Completion, load_scorer, named_apart
 from pipelines.stage import StageContext
 from pipelines.tasks import load_task
 from tests.tiny import save_pair, tiny_llama, tiny_tokenizer

@@ -145,6 +145,24 @@ def test_base_ref_names_its_place(tmp_path: Path) -> None:
         BaseRef.outside(ModelSection())
 
 
+def test_notes_name_the_commit_that_the_hub_gave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    cached = tmp_path / "models--org--tiny"
+    (cached / "refs").mkdir(parents=True)
+    (cached / "refs" / "main").write_text(commit)
+    named = BaseRef(name_or_path="org/tiny")
+    assert named.as_dict() == {"name_or_path": "org/tiny", "revision": commit, "stage": None}
+    assert BaseRef(name_or_path="org/tiny", revision="main").as_dict()["revision"] == commit
+    assert BaseRef(name_or_path="org/tiny", revision="never-seen").as_dict()["revision"] == "never-seen"
+    assert BaseRef(name_or_path=str(tmp_path)).as_dict()["revision"] is None
+    outside_base(cached / "snapshots" / commit)
+    loaded = load_causal(ModelSection(name_or_path="org/tiny"), "org/tiny", CPU)
+    again = BaseRef.from_dict(named.as_dict())
+    pinned = load_causal(ModelSection(), again.path(tmp_path), CPU, revision=again.revision)
+    assert torch.equal(loaded(input_ids=IDS).logits, pinned(input_ids=IDS).logits)
+
+
 def test_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     before = torch.get_num_threads()
     try:

@@ -75,7 +75,7 @@ def rollout_of(roles: Roles, settings: PpoSection = SETTINGS) -> Rollout:
     engine = FixedEngine()
     reward = RoleReward(roles, settings.rollout_forward_batch_size, Normalization(0.5, 2.0, settings.reward_clip))
     cpu = torch.device("cpu")
-    rollout, _ = collect(prompts(), roles, engine, reward, settings, eos_token_id=EOS, device=cpu, seed=3)
+    rollout, _, _ = collect(prompts(), roles, engine, reward, settings, eos_token_id=EOS, device=cpu, seed=3)
     return rollout
 
 

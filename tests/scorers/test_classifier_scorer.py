@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
 from transformers import BertModel, LlamaForSequenceClassification, PreTrainedModel, PreTrainedTokenizerFast
 
 from pipelines.config.scorer import ScorerSection
 from pipelines.data.rows import Message
-from pipelines.errors import ArtifactError, DataError, UsageError
+from pipelines.errors import ArtifactError, DataError, RlhfError, UsageError
 from pipelines.scorers import Completion
 from pipelines.scorers.classifier import ClassifierScorer
 from tests.tiny import save_pair, tiny_bert, tiny_llama, tiny_tokenizer
 
 CPU = torch.device("cpu")
+SECTION = ScorerSection(kind="classifier", path="tiny")
 TEXTS = [("hello world", "the cat"), ("please write a short story about a red ball", "no"), ("how", "thank you " * 9)]
 PROMPTS = [(Message(role="user", content=prompt),) for prompt, _ in TEXTS]
 COMPLETIONS = [Completion(text, (), True) for _, text in TEXTS]
@@ -67,7 +72,8 @@ def test_an_encoder_sees_a_pair_with_segments_where_its_tokenizer_knows_pairs():
         segments = torch.tensor([[0] * (len(first) + 1) + [1] * (len(second) + 1)])
         with torch.no_grad():
             expected.append(model(input_ids=ids, token_type_ids=segments).logits.item())
-    assert ClassifierScorer("pairs", model, tokenizer)(PROMPTS, COMPLETIONS) == pytest.approx(expected, abs=1e-5)
+    scorer = ClassifierScorer("pairs", model, tokenizer, SECTION)
+    assert scorer(PROMPTS, COMPLETIONS) == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.mark.parametrize("label", [2, "good"])
@@ -76,7 +82,7 @@ def test_the_label_chooses_among_several_logits(label: int | str):
     model = tiny_bert(tokenizer, num_labels=3).eval()
     model.config.id2label = {0: "bad", 1: "middling", 2: "good"}
     expected = [alone(model, tokenizer(f"{prompt}\n{text}")["input_ids"])[2] for prompt, text in TEXTS]
-    scorer = ClassifierScorer("mood", model, tokenizer, label=label)
+    scorer = ClassifierScorer("mood", model, tokenizer, SECTION.model_copy(update={"label": label}))
     assert scorer(PROMPTS, COMPLETIONS) == pytest.approx(expected, abs=1e-5)
 
 
@@ -86,7 +92,7 @@ def test_several_logits_without_a_choice_are_refused_with_the_list(label: int | 
     model = tiny_bert(tokenizer, num_labels=3)
     model.config.id2label = {0: "bad", 1: "middling", 2: "good"}
     with pytest.raises(UsageError, match="the classifier mood has") as caught:
-        ClassifierScorer("mood", model, tokenizer, label=label)
+        ClassifierScorer("mood", model, tokenizer, SECTION.model_copy(update={"label": label}))
     assert "0: bad, 1: middling, 2: good" in (caught.value.hint or "")
 
 
@@ -108,8 +114,11 @@ def test_a_row_of_a_decoder_gets_in_a_batch_what_transformers_gives_it_alone(pad
     model = decoder(tokenizer, {"own": tokenizer.pad_token_id, "eos": tokenizer.eos_token_id, None: None}[pad])
     texts = [f"<|user|>{p}<|assistant|>{c}</s>" for p, c in TEXTS]
     expected = [alone(model, tokenizer(text, add_special_tokens=False)["input_ids"])[0] for text in texts]
-    batched = ClassifierScorer("rm", model, tokenizer)(PROMPTS, COMPLETIONS)
-    single = [ClassifierScorer("rm", model, tokenizer)([p], [c])[0] for p, c in zip(PROMPTS, COMPLETIONS, strict=True)]
+    batched = ClassifierScorer("rm", model, tokenizer, SECTION)(PROMPTS, COMPLETIONS)
+    single = [
+        ClassifierScorer("rm", model, tokenizer, SECTION)([p], [c])[0]
+        for p, c in zip(PROMPTS, COMPLETIONS, strict=True)
+    ]
     assert batched == pytest.approx(expected, abs=1e-5)
     assert single == pytest.approx(expected, abs=1e-5)
 
@@ -118,8 +127,9 @@ def test_batch_size_and_order_change_nothing_and_progress_is_told():
     tokenizer = plain_tokenizer()
     model = tiny_bert(tokenizer)
     told: list[int] = []
-    whole = ClassifierScorer("bert", model, tokenizer)(PROMPTS, COMPLETIONS)
-    one = ClassifierScorer("bert", model, tokenizer, batch_size=1, progress=told.append)
+    whole = ClassifierScorer("bert", model, tokenizer, SECTION)(PROMPTS, COMPLETIONS)
+    one_by_one = SECTION.model_copy(update={"batch_size": 1})
+    one = ClassifierScorer("bert", model, tokenizer, one_by_one, progress=told.append)
     assert one(PROMPTS[::-1], COMPLETIONS[::-1])[::-1] == pytest.approx(whole, abs=1e-5)
     assert told == [1, 1, 1]
 
@@ -128,7 +138,7 @@ def test_too_long_texts_lose_their_beginning_and_are_counted():
     tokenizer = plain_tokenizer()
     tokenizer.model_max_length = 12
     model = tiny_bert(tokenizer).eval()
-    scorer = ClassifierScorer("bert", model, tokenizer)
+    scorer = ClassifierScorer("bert", model, tokenizer, SECTION)
     long = [Completion("the dog looked at the cat " * 20, (), True), Completion("x", (), True)]
     scores = scorer([PROMPTS[0], (Message(role="user", content="a"),)], long)
     assert scorer.truncated == 1
@@ -139,7 +149,7 @@ def test_too_long_texts_lose_their_beginning_and_are_counted():
 def test_positions_limit_the_text_where_the_tokenizer_knows_no_limit():
     tokenizer = plain_tokenizer()
     tokenizer.model_max_length = int(1e30)
-    scorer = ClassifierScorer("bert", tiny_bert(tokenizer), tokenizer)  # 256 positions
+    scorer = ClassifierScorer("bert", tiny_bert(tokenizer), tokenizer, SECTION)  # 256 positions
     scorer([PROMPTS[0]], [Completion("7 " * 300, (), True)])
     assert scorer.truncated == 1
 
@@ -161,10 +171,6 @@ def test_what_is_no_classifier_is_refused_in_words(tmp_path: Path):
 
     with pytest.raises(UsageError, match="no directory"):
         load(tmp_path / "nowhere")
-    (tmp_path / "adapter").mkdir()
-    (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
-    with pytest.raises(UsageError, match="adapter"):
-        load(tmp_path / "adapter")
     (tmp_path / "empty").mkdir()
     with pytest.raises(ArtifactError):
         load(tmp_path / "empty")
@@ -173,7 +179,7 @@ def test_what_is_no_classifier_is_refused_in_words(tmp_path: Path):
 def test_a_template_that_refuses_a_dialogue_is_a_data_error():
     tokenizer = tiny_tokenizer(template="{{ raise_exception('no system turn, please') }}")
     with pytest.raises(DataError, match="no system turn, please"):
-        ClassifierScorer("rm", decoder(tokenizer, 0), tokenizer)(PROMPTS, COMPLETIONS)
+        ClassifierScorer("rm", decoder(tokenizer, 0), tokenizer, SECTION)(PROMPTS, COMPLETIONS)
 
 
 def test_a_score_that_is_not_finite_is_a_data_error():
@@ -181,4 +187,68 @@ def test_a_score_that_is_not_finite_is_a_data_error():
     model = tiny_bert(tokenizer)
     torch.nn.init.constant_(model.classifier.bias, float("nan"))
     with pytest.raises(DataError, match="must be finite"):
-        ClassifierScorer("bert", model, tokenizer)(PROMPTS, COMPLETIONS)
+        ClassifierScorer("bert", model, tokenizer, SECTION)(PROMPTS, COMPLETIONS)
+
+
+@pytest.mark.parametrize("classes", [1, 3])
+@pytest.mark.parametrize("output", ["probability", "logprob"])
+@pytest.mark.parametrize("lower", [False, True])
+def test_the_output_is_a_sigmoid_of_one_logit_or_a_softmax_over_classes(classes: int, output: str, lower: bool):
+    tokenizer = plain_tokenizer()
+    model = tiny_bert(tokenizer, num_labels=classes).eval()
+    section = SECTION.model_copy(update={"label": classes - 1, "output": output, "lower_is_better": lower})
+    expected = []
+    for prompt, text in TEXTS:
+        logits = torch.tensor(alone(model, tokenizer(f"{prompt}\n{text}")["input_ids"]))
+        share = (1 / (1 + (-logits).exp()) if classes == 1 else logits.exp() / logits.exp().sum())[-1]
+        expected.append((-1 if lower else 1) * (share if output == "probability" else share.log()).item())
+    assert ClassifierScorer("c", model, tokenizer, section)(PROMPTS, COMPLETIONS) == pytest.approx(expected, abs=1e-5)
+
+
+def lora_reward_model(folder: Path) -> tuple[Any, PreTrainedTokenizerFast]:
+    """A LoRA reward model in `folder`/adapter whose base is named by a relative path."""
+    tokenizer = tiny_tokenizer()
+    save_pair(tiny_llama(tokenizer), tokenizer, folder / "base")
+    config = LoraConfig(r=4, target_modules="all-linear", task_type="SEQ_CLS", modules_to_save=["score"])
+    bare = LlamaForSequenceClassification.from_pretrained(folder / "base", num_labels=1)
+    model = get_peft_model(bare, config)
+    torch.manual_seed(5)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter, std=0.5)
+    model.peft_config["default"].base_model_name_or_path = "../base"
+    model.save_pretrained(folder / "adapter")
+    return model.eval(), tokenizer
+
+
+def test_a_lora_reward_model_gives_the_scores_that_peft_gives(tmp_path: Path):
+    model, tokenizer = lora_reward_model(tmp_path)
+    ids = [tokenizer(f"<|user|>{p}<|assistant|>{c}</s>", add_special_tokens=False)["input_ids"] for p, c in TEXTS]
+    expected = [alone(model, row)[0] for row in ids]
+    section = ScorerSection(kind="classifier", path=str(tmp_path / "adapter"))
+    scores = ClassifierScorer.load("rm", section, CPU)(PROMPTS, COMPLETIONS)
+    assert scores == pytest.approx(expected, abs=1e-5)
+    assert max(scores) - min(scores) > 1e-2
+
+
+def test_an_adapter_without_its_head_its_base_or_of_another_kind_is_refused(tmp_path: Path):
+    lora_reward_model(tmp_path)
+    place = tmp_path / "adapter"
+
+    def refusal() -> RlhfError:
+        with pytest.raises(RlhfError) as caught:
+            ClassifierScorer.load("rm", ScorerSection(kind="classifier", path=str(place)), CPU)
+        return caught.value
+
+    shape = json.loads((place / "adapter_config.json").read_text())
+    weights = load_file(place / "adapter_model.safetensors")
+    save_file({key: value for key, value in weights.items() if "score" not in key}, place / "adapter_model.safetensors")
+    lost = refusal()
+    assert isinstance(lost, ArtifactError)
+    assert "score.weight" in lost.message
+    (place / "adapter_config.json").write_text(json.dumps(shape | {"base_model_name_or_path": "../gone"}))
+    gone = refusal()
+    assert isinstance(gone, UsageError)
+    assert "../gone" in gone.message
+    (place / "adapter_config.json").write_text(json.dumps(shape | {"task_type": "CAUSAL_LM"}))
+    assert "CAUSAL_LM" in refusal().message

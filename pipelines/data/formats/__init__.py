@@ -7,8 +7,8 @@ from difflib import get_close_matches
 from typing import Any
 
 from pipelines.data.faults import shorten, type_name
-from pipelines.data.formats import alpaca, sharegpt, trl
-from pipelines.data.formats.base import Format, is_judged
+from pipelines.data.formats import alpaca, hh, judged, scored, sharegpt, trl
+from pipelines.data.formats.base import Format
 from pipelines.errors import DataError, UsageError
 
 # Where a row fits several, the first one counts: richer formats stand before poorer ones.
@@ -16,12 +16,21 @@ FORMATS: dict[str, type[Format]] = {
     found.name: found
     for found in (
         trl.ComparisonRow,
-        trl.JudgementRow,
+        judged.JudgementRow,
         trl.Preference,
         trl.PreferenceChat,
         sharegpt.ShareGPTPreference,
         alpaca.AlpacaPreference,
         trl.PreferenceImplicit,
+        hh.Transcripts,
+        scored.ScoredList,
+        scored.UltraFeedback,
+        judged.Kto,
+        judged.MessagesKto,
+        judged.ShareGPTKto,
+        judged.AlpacaKto,
+        scored.Scored,
+        scored.ScoredResponse,
         trl.Messages,
         sharegpt.ShareGPT,
         alpaca.Alpaca,
@@ -29,6 +38,7 @@ FORMATS: dict[str, type[Format]] = {
         trl.PromptCompletionChat,
         trl.PromptText,
         trl.PromptChat,
+        trl.Text,
     )
 }
 
@@ -55,7 +65,7 @@ def detect_format(row: Mapping[str, Any], place: str) -> type[Format]:
     Raises:
         DataError: it fits none.
     """
-    scores = {found: found.score(row) for found in FORMATS.values()}
+    scores = {found: found.likeness(row) for found in FORMATS.values()}
     for found, score in scores.items():
         if score == len(found.shape):
             return found
@@ -64,9 +74,8 @@ def detect_format(row: Mapping[str, Any], place: str) -> type[Format]:
         return nearest
     columns = ", ".join(f"{shorten(name)} ({type_name(value)})" for name, value in row.items()) or "(none)"
     accepted = "\n".join(f"  {found.described()}" for found in FORMATS.values())
-    note = "; a true/false `label` makes an answer one that was judged, not one to imitate" if is_judged(row) else ""
     raise DataError(
-        f"the format is not recognized from the columns {columns}{note}; accepted are\n{accepted}",
+        f"the format is not recognized from the columns {columns}; accepted are\n{accepted}",
         where=place,
         hint="name the columns with `columns: {prompt: <name in the file>, ...}`, or the format with `format:`",
     )

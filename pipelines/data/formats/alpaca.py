@@ -7,14 +7,16 @@ from typing import Annotated
 from pydantic import Field
 from typing_extensions import override
 
-from pipelines.data.formats.base import Format, assistant, columns, system_turn, user
-from pipelines.data.formats.trl import TEXT, Labeled
+from pipelines.data.formats.base import TEXT, Format, assistant, columns, system_turn, user
+from pipelines.data.formats.trl import Labeled
 from pipelines.data.rows import Comparison, Demonstration, Message
 
 Pair = Annotated[list[str], Field(min_length=2, max_length=2)]
 
 
-class _Instruction(Format):
+class Instruction(Format):
+    """What all rows in this layout have."""
+
     instruction: str
     input: str | None = None
     system: str | None = None
@@ -27,7 +29,7 @@ class _Instruction(Format):
         return (*system_turn(self.system), *earlier, user("\n".join(part for part in parts if part)))
 
 
-class AlpacaPreference(_Instruction, Labeled):
+class AlpacaPreference(Instruction, Labeled):
     """An instruction and two answers."""
 
     name = "alpaca_preference"
@@ -41,7 +43,7 @@ class AlpacaPreference(_Instruction, Labeled):
         return self.comparison(self.prompt(), self.chosen, self.rejected)
 
 
-class Alpaca(_Instruction):
+class Alpaca(Instruction):
     """An instruction and its answer."""
 
     name = "alpaca"

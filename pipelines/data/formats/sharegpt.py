@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 from typing_extensions import override
 
-from pipelines.data.formats.base import Format, Lenient, columns, system_turn
-from pipelines.data.formats.trl import LIST, Labeled, dialogue
+from pipelines.data.formats.base import LIST, Format, Lenient, columns, system_turn
+from pipelines.data.formats.trl import Labeled, dialogue
 from pipelines.data.rows import Comparison, Demonstration, Message, Prompt, Role
 
 _ROLES: dict[str, Role] = {
@@ -39,7 +39,9 @@ def _as_answer(value: Any) -> Any:
     return {"from": "gpt", "value": value} if isinstance(value, str) else value
 
 
-class _Conversations(Format):
+class Conversations(Format):
+    """What all rows in this layout have."""
+
     conversations: list[Turn]
     system: str | None = None
 
@@ -50,7 +52,7 @@ class _Conversations(Format):
         return turns if system == turns[:1] else system + turns
 
 
-class ShareGPTPreference(_Conversations, Labeled):
+class ShareGPTPreference(Conversations, Labeled):
     """A dialogue, or one question as text, and two answers, each one turn or text."""
 
     name = "sharegpt_preference"
@@ -69,7 +71,7 @@ class ShareGPTPreference(_Conversations, Labeled):
         return self.comparison(self.messages(), chosen.content, rejected.content)
 
 
-class ShareGPT(_Conversations):
+class ShareGPT(Conversations):
     """One dialogue."""
 
     name = "sharegpt"

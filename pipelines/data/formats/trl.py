@@ -5,15 +5,8 @@ from __future__ import annotations
 from pydantic import Field
 from typing_extensions import override
 
-from pipelines.data.formats.base import ChatMessage, Format, assistant, columns, user
-from pipelines.data.rows import Comparison, Demonstration, Judgement, Message, Prompt
-
-Turns = list[ChatMessage]
-TEXT, LIST, FLAG = (str,), (list,), (bool,)
-
-
-def _messages(turns: Turns) -> tuple[Message, ...]:
-    return tuple(turn.message() for turn in turns)
+from pipelines.data.formats.base import LIST, TEXT, Format, Turns, answer_text, assistant, columns, messages_of, user
+from pipelines.data.rows import Comparison, Demonstration, Message, Prompt
 
 
 def dialogue(messages: tuple[Message, ...]) -> Demonstration | Prompt:
@@ -54,30 +47,7 @@ class ComparisonRow(Labeled):
 
     @override
     def canonical(self) -> Comparison:
-        return self.comparison(_messages(self.prompt), self.chosen, self.rejected)
-
-
-class JudgementRow(Format):
-    """The canonical judgement: a dialogue, one text and what somebody thought of it."""
-
-    name = "judgement"
-    shape = columns(prompt=LIST, completion=TEXT, label=FLAG)
-    holds = (Judgement,)
-    prompt: Turns
-    completion: str
-    label: bool
-    annotator: str | None = None
-    source: str | None = None
-
-    @override
-    def canonical(self) -> Judgement:
-        return Judgement(
-            prompt=_messages(self.prompt),
-            completion=self.completion,
-            label=self.label,
-            annotator=self.annotator,
-            source=self.source,
-        )
+        return self.comparison(messages_of(self.prompt), self.chosen, self.rejected)
 
 
 class Preference(Labeled):
@@ -108,7 +78,7 @@ class PreferenceChat(Labeled):
     @override
     def canonical(self) -> Comparison:
         return self.comparison(
-            _messages(self.prompt), _answer("chosen", self.chosen), _answer("rejected", self.rejected)
+            messages_of(self.prompt), answer_text("chosen", self.chosen), answer_text("rejected", self.rejected)
         )
 
 
@@ -127,7 +97,7 @@ class PreferenceImplicit(Labeled):
         if prompt != self.rejected[:-1]:
             raise ValueError("chosen and rejected differ before their last turn")
         return self.comparison(
-            _messages(prompt), _answer("chosen", self.chosen[-1:]), _answer("rejected", self.rejected[-1:])
+            messages_of(prompt), answer_text("chosen", self.chosen[-1:]), answer_text("rejected", self.rejected[-1:])
         )
 
 
@@ -158,7 +128,7 @@ class PromptCompletionChat(Format):
 
     @override
     def canonical(self) -> Demonstration:
-        return Demonstration(messages=_messages(self.prompt) + _messages(self.completion))
+        return Demonstration(messages=messages_of(self.prompt) + messages_of(self.completion))
 
 
 class Messages(Format):
@@ -171,7 +141,7 @@ class Messages(Format):
 
     @override
     def canonical(self) -> Demonstration | Prompt:
-        return dialogue(_messages(self.messages))
+        return dialogue(messages_of(self.messages))
 
 
 class PromptText(Format):
@@ -199,10 +169,18 @@ class PromptChat(Format):
 
     @override
     def canonical(self) -> Prompt:
-        return Prompt(prompt=_messages(self.prompt))
+        return Prompt(prompt=messages_of(self.prompt))
 
 
-def _answer(column: str, turns: Turns) -> str:
-    if len(turns) != 1 or turns[0].role != "assistant":
-        raise ValueError(f"{column} must be one assistant turn")
-    return turns[0].content
+class Text(Format):
+    """A text that is trained on as it is: no template, no question, no answer."""
+
+    name = "text"
+    shape = columns(text=TEXT)
+    unless = ("prompt", "completion", "chosen", "rejected", "messages", "conversations", "instruction")
+    holds = (Demonstration,)
+    text: str
+
+    @override
+    def canonical(self) -> Demonstration:
+        return Demonstration(text=self.text)

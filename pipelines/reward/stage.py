@@ -1,4 +1,4 @@
-"""The reward model: a pairwise (Bradley-Terry) score that starts from the SFT model and is read at the EOS."""
+"""The `reward` stage: a pairwise (Bradley-Terry) score, trained on the comparisons, judged, published and proven."""
 
 from __future__ import annotations
 
@@ -6,31 +6,30 @@ import gc
 import json
 import statistics
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset, Features, List, Value
-from peft import PeftModel
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
+from datasets import Dataset, Features
+from transformers import PreTrainedTokenizerBase, set_seed
 from trl import RewardConfig, RewardTrainer  # type: ignore[attr-defined]
 
-from pipelines.config import Config
 from pipelines.data.canonical import read_rows
-from pipelines.data.encode import ChatEncoder, EncodedComparison, encode_comparisons
-from pipelines.data.rows import Comparison
+from pipelines.data.encode import ChatEncoder
+from pipelines.data.rows import Comparison, Message
 from pipelines.disk import write_atomic
 from pipelines.errors import DataError, UsageError
-from pipelines.models.adapters import add_reward_adapter, cast_trainable_to_fp32, trainable_parameters
-from pipelines.models.artifact import model_directory, open_policy, open_tokenizer
-from pipelines.models.base import BaseRef, check_4bit, disable_dropout, load_sequence_classifier
+from pipelines.models.adapters import cast_trainable_to_fp32, trainable_parameters
+from pipelines.models.artifact import open_policy, open_tokenizer
+from pipelines.models.base import check_4bit
 from pipelines.models.generate import sample
-from pipelines.models.judge import check_golden, judge, probe, write_golden
+from pipelines.models.judge import Pair, check_golden, judge, probe, write_golden
 from pipelines.models.limits import length_limit
 from pipelines.models.machine import autocast, choose_threads, resolve_device
 from pipelines.models.publish import publish_model
-from pipelines.models.score import score_ids
-from pipelines.models.tokenizer import reward_tokenizer
+from pipelines.models.reward_model import RewardModel
+from pipelines.reward.start import Start, columns, on_its_own_base, on_the_sft_model
 from pipelines.stage import StageContext
 from pipelines.trainers import no_telemetry, train, trainer_arguments
 
@@ -53,42 +52,42 @@ def run(ctx: StageContext) -> dict[str, Any]:
     check_4bit(config.model, device)
     set_seed(config.run.seed)
     sft = ctx.inputs.get("sft")
-    tokenizer = open_tokenizer(sft, config.model)
-    encoder, padded = ChatEncoder(tokenizer), reward_tokenizer(tokenizer)
+    policy_tokenizer = open_tokenizer(sft, config.model)
     comparisons = ctx.inputs["data/comparisons"]
     heldout_rows = list(read_rows(comparisons / "heldout.jsonl", Comparison))
 
-    base = BaseRef.of(config)
-    responses = _sft_responses(ctx, sft, encoder, tokenizer, heldout_rows, device)
-    model = _starting_point(config, sft, base, ctx.out.parent, device)
-    disable_dropout(model)
-    limit = length_limit(section, model.config, ctx.reporter)
-    pairs, report = encode_comparisons(
-        read_rows(comparisons / "train.jsonl", Comparison), encoder, limit, section.overlong, name=TRAIN
-    )
-    heldout, _ = encode_comparisons(heldout_rows, encoder, limit, section.overlong, name=HELDOUT)
+    responses = _sft_responses(ctx, sft, policy_tokenizer, heldout_rows, device)
+    if section.base is None:
+        start = on_the_sft_model(ctx, sft, policy_tokenizer, device)
+    else:
+        start = on_its_own_base(ctx, device)
+    pairs, report = start.encode(read_rows(comparisons / "train.jsonl", Comparison), TRAIN)
+    heldout, _ = start.encode(heldout_rows, HELDOUT)
     if not heldout:
         raise DataError("there is no held-out pair to judge the reward model by", where=HELDOUT)
     say = ctx.reporter.warn if report.dropped else ctx.reporter.info
     say(f"reward: {report.used} pairs used, {report.dropped} dropped, {report.cut} cut; longest {report.longest}")
 
-    before = judge(model, heldout, section.per_device_eval_batch_size, config)
-    trainer = _trainer(ctx, model, padded, pairs, device)
-    trained = trainable_parameters(model)
+    scorer = start.scorer
+    before = judge(scorer, heldout)
+    trainer = _trainer(ctx, start, pairs, device)
+    trained = trainable_parameters(start.model)
     result = train(trainer, ctx, "reward model")
-    after = judge(model, heldout, section.per_device_eval_batch_size, config)
-    probes = probe(model, encoder, config)
+    after = judge(scorer, heldout)
+    probes = probe(scorer, config)
 
-    publish_model(model, padded, ctx.out / "model", base=base, run_dir=ctx.out.parent)
-    normalization = _normalization(ctx, model, responses)
-    write_golden(ctx.out, model, heldout)
-    del model, trainer
+    base, reads = start.base, scorer.reads
+    publish_model(start.model, start.tokenizer, ctx.out / "model", base=base, run_dir=ctx.out.parent)
+    normalization = _normalization(ctx, scorer, responses)
+    write_golden(ctx.out, scorer, heldout)
+    del start, scorer, trainer
     _free()
-    check_golden(ctx.out, config, device, base)
+    check_golden(ctx.out, config, device, base, reads)
 
     ctx.notes["base"] = base.as_dict()
+    ctx.notes["reads"] = reads
     ctx.notes["rows"] = {"used": report.used, "dropped": report.dropped, "cut": report.cut}
-    tokens = sum(2 * len(p["prompt_ids"]) + len(p["chosen_ids"]) + len(p["rejected_ids"]) for p in pairs)
+    tokens = sum(len(pair.chosen.ids) + len(pair.rejected.ids) for pair in pairs)
     share_done = result.metrics.get("epoch", section.num_train_epochs)
     return {
         **{f"{key}_before": value for key, value in before.items()},
@@ -107,74 +106,55 @@ def run(ctx: StageContext) -> dict[str, Any]:
     }
 
 
-def _starting_point(
-    config: Config, sft: Path | None, base: BaseRef, run_dir: Path, device: torch.device
-) -> PreTrainedModel | PeftModel:
-    """The SFT model (or the outside base) with a new head: under a copy of the SFT adapter, or whole."""
-    model = config.model
-    if not model.use_peft:
-        start = str(model_directory(sft)) if sft is not None else base.path(run_dir)
-        revision = base.revision if sft is None else None
-        return load_sequence_classifier(model, start, device, revision=revision, new_head=True)
-    classifier = load_sequence_classifier(model, base.path(run_dir), device, revision=base.revision, new_head=True)
-    adapter = model_directory(sft) if sft is not None and config.sft_trains_adapter else None
-    return add_reward_adapter(classifier, model, adapter)
-
-
-def _trainer(
-    ctx: StageContext,
-    model: PreTrainedModel | PeftModel,
-    tokenizer: PreTrainedTokenizerBase,
-    pairs: Sequence[EncodedComparison],
-    device: torch.device,
-) -> RewardTrainer:
+def _trainer(ctx: StageContext, start: Start, pairs: Sequence[Pair], device: torch.device) -> RewardTrainer:
     section = ctx.config.reward
-    rows: list[dict[str, Any]] = [
-        {
-            "chosen_ids": pair["prompt_ids"] + pair["chosen_ids"],
-            "rejected_ids": pair["prompt_ids"] + pair["rejected_ids"],
-        }
-        for pair in pairs
-    ]
-    features = {"chosen_ids": List(Value("int32")), "rejected_ids": List(Value("int32"))}
-    if section.use_margin and any("margin" in pair for pair in pairs):
-        features["margin"] = Value("float32")
-        rows = [{**row, "margin": pair.get("margin", 0.0)} for row, pair in zip(rows, pairs, strict=True)]
+    rows, features = columns(pairs, segments=start.collate is not None, margin=section.use_margin)
     own = {
         "max_length": None,  # TRL would drop longer rows without a word
         "disable_dropout": True,
         "center_rewards_coefficient": section.center_rewards_coefficient,
+        "remove_unused_columns": start.collate is None,
     }
     args = trainer_arguments(RewardConfig, ctx.config, "reward", ctx.out, device, own)
     no_telemetry()
     try:
         trainer = RewardTrainer(
-            model=model,
+            model=start.model,
             args=args,
             train_dataset=Dataset.from_list(rows, features=Features(features)),
-            processing_class=tokenizer,
+            processing_class=start.tokenizer,
+            data_collator=start.collate,
         )
     except ValueError as error:
         raise UsageError(f"the reward model cannot be set up: {error}", where="reward") from error
-    cast_trainable_to_fp32(model)
+    cast_trainable_to_fp32(start.model)
     return trainer
+
+
+@dataclass(frozen=True)
+class _Response:
+    """What the SFT model answered: messages and text, and the answer's ids as sampled."""
+
+    prompt: Sequence[Message]
+    text: str
+    ids: list[int]
 
 
 def _sft_responses(
     ctx: StageContext,
     sft: Path | None,
-    encoder: ChatEncoder,
     tokenizer: PreTrainedTokenizerBase,
     heldout: Sequence[Comparison],
     device: torch.device,
-) -> list[list[int]]:
-    """Held-out prompts with a sampled response of the SFT model each, as ids."""
-    config = ctx.config
+) -> list[_Response]:
+    """Held-out prompts with a sampled response of the SFT model each."""
+    config, encoder = ctx.config, ChatEncoder(tokenizer)
     policy = open_policy(sft, config.model, device)
     choose_threads(config.run, policy.num_parameters(), ctx.reporter)
     room = length_limit(config.reward, policy.config, ctx.reporter) - config.ppo.response_length
     distinct = list(dict.fromkeys(row.prompt for row in heldout))
-    prompts = [ids for ids in map(encoder.prompt, distinct) if 0 < len(ids) <= room]
+    encoded = [(prompt, encoder.prompt(prompt)) for prompt in distinct]
+    prompts = [(prompt, ids) for prompt, ids in encoded if 0 < len(ids) <= room]
     prompts = prompts[: config.reward.normalization_prompts]
     if not prompts:
         raise DataError(
@@ -185,7 +165,7 @@ def _sft_responses(
     with ctx.reporter.task("SFT responses", len(prompts)) as task, autocast(config.model, device):
         responses = sample(
             policy,
-            prompts,
+            [ids for _, ids in prompts],
             max_new_tokens=config.ppo.response_length,
             temperature=config.ppo.temperature,
             eos_token_id=int(tokenizer.eos_token_id),
@@ -195,15 +175,12 @@ def _sft_responses(
         )
     del policy
     _free()
-    return [prompt + response for prompt, response in zip(prompts, responses, strict=True)]
+    return [_Response(prompt, encoder.decode(ids), ids) for (prompt, _), ids in zip(prompts, responses, strict=True)]
 
 
-def _normalization(
-    ctx: StageContext, model: PreTrainedModel | PeftModel, responses: Sequence[Sequence[int]]
-) -> dict[str, float]:
+def _normalization(ctx: StageContext, scorer: RewardModel, responses: Sequence[_Response]) -> dict[str, float]:
     """Mean and deviation of the score on SFT responses, stored beside the model: PPO shifts and scales by them."""
-    with autocast(ctx.config.model, next(model.parameters()).device):  # as PPO scores
-        scores = score_ids(model, responses, ctx.config.reward.per_device_eval_batch_size)
+    scores = scorer.scores([scorer.row(answer.prompt, answer.text, answer.ids) for answer in responses])
     deviation = statistics.pstdev(scores)
     if deviation < 1e-6:
         ctx.reporter.warn("the reward model gives every SFT response the same score; it will not be scaled")

@@ -1,0 +1,131 @@
+"""All figures of a check, as plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pipelines.data.check.examples import Example
+from pipelines.data.check.figures import Spread
+from pipelines.data.check.repeats import Leaks, Repeats
+from pipelines.data.check.tokens import Fit
+from pipelines.errors import DataError
+
+
+@dataclass(frozen=True)
+class Preferences:
+    """What is told by comparisons.
+
+    Attributes:
+        pairs: comparisons.
+        equal: pairs whose two answers are the same.
+        unequal: pairs whose answers differ in length.
+        longer_chosen: of these, those in which the longer answer was chosen.
+        share: longer_chosen / unequal, with the bounds `low` and `high` of its 95 % interval; None without such pairs.
+    """
+
+    pairs: int
+    equal: int
+    unequal: int
+    longer_chosen: int
+    share: float | None
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class FileReport:
+    """One file.
+
+    Attributes:
+        path: as it was given.
+        format: name of the detected or named format; `reason` says why.
+        rows_read: good and bad ones.
+        bad: bad rows; `bad_kinds` counts them by kind, `bad_places` holds the first ones.
+        error: message, place and hint, where the file could not be read to its end.
+        kinds: good rows by kind.
+        serves: rows that each stage could use.
+        turns, characters, prompt_characters, answer_characters: their spreads; None without such rows.
+        roles: turns by role.
+        system_share: of the rows with a system turn; `multi_turn_share`: of those with several user turns.
+        languages: of `language_rows` sampled rows; None where the extra is not installed.
+        repeats: exact repeats among all rows.
+        near_rows: sampled rows that were compared with each other; `near` of them nearly repeat an earlier one.
+        preferences: of comparisons; None without any.
+        labels: of judgements: the share of good ones where they are true or false, else their spread.
+        sampled: rows that `fits` and `near` were measured on; equal to the good rows where all were.
+        fits: how the rows fit each stage, in tokens; empty without a model.
+        examples: the first rows.
+    """
+
+    path: str
+    format: str | None
+    reason: str | None
+    rows_read: int
+    bad: int
+    bad_kinds: dict[str, int]
+    bad_places: list[tuple[str, str]]
+    error: dict[str, Any] | None
+    kinds: dict[str, int]
+    serves: dict[str, int]
+    turns: Spread | None
+    roles: dict[str, int]
+    system_share: float
+    multi_turn_share: float
+    languages: dict[str, int] | None
+    characters: Spread | None
+    prompt_characters: Spread | None
+    answer_characters: Spread | None
+    repeats: Repeats
+    near: int
+    preferences: Preferences | None
+    labels: dict[str, Any] | None
+    sampled: int
+    fits: Mapping[str, Fit]
+    examples: list[Example]
+
+    @property
+    def good(self) -> int:
+        """Rows that can be used."""
+        return sum(self.kinds.values())
+
+
+@dataclass(frozen=True)
+class Report:
+    """All files, and what only shows between them.
+
+    Attributes:
+        files: one report a file.
+        model: whose tokens were counted; None without a model.
+        eval_fraction: share of the prompts that is held out.
+        leaks: of the split of all prompts.
+        shared_prompts: prompts that stand in more than one file.
+        shared_rows: rows that stand in more than one file.
+    """
+
+    files: list[FileReport]
+    model: str | None
+    eval_fraction: float
+    leaks: Leaks
+    shared_prompts: int
+    shared_rows: int
+
+    def problem(self) -> DataError | None:
+        """What keeps the files from being used as they are: a file that cannot be read, or bad rows."""
+        error = next((file.error for file in self.files if file.error), None)
+        if error:
+            return DataError(error["message"], where=error["where"], hint=error["hint"])
+        bad = [file for file in self.files if file.bad]
+        if not bad:
+            return None
+        rows = sum(file.rows_read for file in self.files)
+        return DataError(
+            f"{sum(file.bad for file in bad)} of {rows} rows are bad",
+            where=bad[0].bad_places[0][0],
+            hint="correct the rows, or set data.on_bad_row: drop to leave them out of a run",
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for ``--json``."""
+        return asdict(self)

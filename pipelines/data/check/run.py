@@ -1,0 +1,134 @@
+"""From sources to a report."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from typing import Any
+
+from pipelines.config import Config
+from pipelines.config.data import Source
+from pipelines.data.check.examples import Example, as_dialogue, as_model_input
+from pipelines.data.check.figures import spread
+from pipelines.data.check.languages import languages
+from pipelines.data.check.repeats import in_several, leaks, repeats
+from pipelines.data.check.report import FileReport, Preferences, Report
+from pipelines.data.check.scan import Scan, loose, text_of
+from pipelines.data.check.similar import near_duplicates
+from pipelines.data.check.tokens import Measure
+from pipelines.data.rows import CanonicalRow, Comparison, Demonstration, Judgement, Prompt
+from pipelines.errors import DataError
+from pipelines.progress import Reporter
+from pipelines.statistics import wilson
+
+STAGES: dict[str, type[Demonstration] | type[Comparison] | type[Prompt]] = {
+    "sft": Demonstration,
+    "reward": Comparison,
+    "ppo": Prompt,
+}
+"""What each stage is trained on."""
+
+
+def check(
+    sources: Sequence[Source],
+    config: Config,
+    reporter: Reporter,
+    *,
+    stage: str | None = None,
+    with_model: bool = False,
+    examples: int = 3,
+) -> Report:
+    """Look at data files. Bad rows and unreadable files are part of the report.
+
+    Args:
+        sources: the files, at least one.
+        config: limits, the share held out and, with `with_model`, the model.
+        reporter: shows the progress.
+        stage: read them as sft, reward or ppo would; None: as the richest rows that they hold.
+        with_model: count tokens with the model's tokenizer.
+        examples: rows of each file to show.
+
+    Raises:
+        UsageError: a format or a column that does not exist.
+        ArtifactError, HubError: the tokenizer, or a file of the hub, cannot be had.
+    """
+    measure = Measure(config) if with_model else None
+    kind = STAGES[stage] if stage is not None else None
+    scans, files = [], []
+    for source in sources:
+        scan = Scan(source, kind, examples)
+        scan.read(reporter)
+        scans.append(scan)
+        files.append(_file_report(scan, config, measure, reporter))
+        scan.sample.clear()
+    prompts, words = array("Q"), array("Q")
+    for scan in scans:
+        prompts.extend(scan.prompts)
+        words.extend(scan.loose)
+    return Report(
+        files=files,
+        model=config.model.name_or_path if with_model else None,
+        eval_fraction=config.data.eval_fraction,
+        leaks=leaks(prompts, words, config.data.eval_fraction),
+        shared_prompts=in_several([scan.prompts for scan in scans]),
+        shared_rows=in_several([scan.rows for scan in scans]),
+    )
+
+
+def _file_report(scan: Scan, config: Config, measure: Measure | None, reporter: Reporter) -> FileReport:
+    texts = [text_of(row) for row in scan.sample]
+    found = languages(texts)
+    good = max(scan.good, 1)
+    return FileReport(
+        path=scan.path,
+        format=scan.format,
+        reason=scan.reason,
+        rows_read=scan.rows_read,
+        bad=scan.faults.count,
+        bad_kinds=dict(scan.faults.kinds.most_common()),
+        bad_places=scan.bad,
+        error=scan.error.as_dict() if scan.error else None,
+        kinds={kind.__name__.lower(): count for kind, count in scan.kinds.most_common()},
+        serves={name: scan.serving(kind) for name, kind in STAGES.items()},
+        turns=spread(scan.turns),
+        roles=dict(scan.roles.most_common()),
+        system_share=scan.with_system / good,
+        multi_turn_share=scan.multi_turn / good,
+        languages=dict(found.most_common()) if found is not None else None,
+        characters=spread(scan.characters),
+        prompt_characters=spread(scan.prompt_characters),
+        answer_characters=spread(scan.answer_characters),
+        repeats=repeats(scan.rows, scan.prompts, scan.pairs),
+        near=near_duplicates([loose(text) for text in dict.fromkeys(texts)], reporter),
+        preferences=_preferences(scan),
+        labels=_labels(scan),
+        sampled=len(scan.sample),
+        fits=measure.fits(scan.sample, reporter) if measure else {},
+        examples=[_example(place, row, measure, config) for place, row in scan.first],
+    )
+
+
+def _preferences(scan: Scan) -> Preferences | None:
+    pairs = scan.kinds[Comparison]
+    if not pairs:
+        return None
+    longer, unequal = scan.longer_chosen, scan.unequal_lengths
+    low, high = wilson(longer, unequal) if unequal else (None, None)
+    return Preferences(pairs, scan.equal_pairs, unequal, longer, longer / unequal if unequal else None, low, high)
+
+
+def _labels(scan: Scan) -> dict[str, Any] | None:
+    if not scan.kinds[Judgement]:
+        return None
+    if scan.scaled_labels:
+        return {"scores": spread(scan.labels)}
+    return {"good": int(sum(scan.labels)), "bad": len(scan.labels) - int(sum(scan.labels))}
+
+
+def _example(place: str, row: CanonicalRow, measure: Measure | None, config: Config) -> Example:
+    if measure is None:
+        return as_dialogue(place, row)
+    try:
+        return as_model_input(place, row, measure.encoder, measure.tokenizer, config.sft.train_on)
+    except DataError:  # counted and explained with the lengths
+        return as_dialogue(place, row)

@@ -1,0 +1,60 @@
+"""Pairs of whole transcripts in plain text, as Anthropic's HH-RLHF has them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from typing_extensions import override
+
+from pipelines.data.formats.base import TEXT, assistant, columns, user
+from pipelines.data.formats.trl import Labeled
+from pipelines.data.rows import Comparison, Message
+
+_LAST = "\n\nAssistant:"
+_SPEAKER = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):")
+
+
+class Transcripts(Labeled):
+    """Two transcripts that differ in the last answer.
+
+    They are cut at the last ``Assistant:``. Cutting where the two texts begin to differ would give the prompt a part
+    of the answers: "Yes, I can" and "Yes I cannot" share their "Yes".
+    """
+
+    name = "hh"
+    shape = columns(chosen=TEXT, rejected=TEXT)
+    holds = (Comparison,)
+    chosen: str
+    rejected: str
+
+    @classmethod
+    @override
+    def likeness(cls, row: Mapping[str, Any]) -> int:
+        if any(column in row for column in ("prompt", "instruction", "conversations")):
+            return -1  # the question stands by itself, even where its value is of the wrong type
+        return super().likeness(row)
+
+    @override
+    def canonical(self) -> Comparison:
+        prompt, chosen = _cut("chosen", self.chosen)
+        other, rejected = _cut("rejected", self.rejected)
+        if prompt != other:
+            raise ValueError("chosen and rejected differ before their last answer")
+        return self.comparison(prompt, chosen, rejected)
+
+
+def _cut(column: str, transcript: str) -> tuple[tuple[Message, ...], str]:
+    """The turns before the last answer, and that answer; blanks around a turn belong to the transcript."""
+    earlier, found, answer = transcript.rpartition(_LAST)
+    if not found:
+        raise ValueError(rf"{column} has no `\n\nAssistant:`; a transcript is `\n\nHuman: ... \n\nAssistant: ...`")
+    if "\n\nHuman:" in answer:
+        raise ValueError(f"{column} ends with a turn of the human")
+    before, *parts = _SPEAKER.split(earlier)
+    if before.strip() or not parts:
+        raise ValueError(f"{column} does not begin with `Human:`")
+    make = {"Human": user, "Assistant": assistant}
+    turns = tuple(make[who](text.strip()) for who, text in zip(parts[::2], parts[1::2], strict=True))
+    return turns, answer.strip()

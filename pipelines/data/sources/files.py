@@ -1,0 +1,92 @@
+"""A data file of any kind as a stream of records. A further kind is one more line in `READERS`."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from pipelines.data.sources.columnar import arrow_rows, columnar_error, parquet_rows
+from pipelines.data.sources.json_file import json_rows
+from pipelines.data.sources.lines import json_lines, text_lines
+from pipelines.data.sources.record import Record
+from pipelines.data.sources.tables import csv_rows, tsv_rows
+from pipelines.errors import DataError
+
+READERS: dict[str, Callable[[BinaryIO, str], Iterator[Record]]] = {
+    ".json": json_rows,
+    ".jsonl": json_lines,
+    ".txt": text_lines,
+    ".csv": csv_rows,
+    ".tsv": tsv_rows,
+}
+"""Readers of text, by ending; each of these may be packed once more (.gz)."""
+COLUMNAR: dict[str, Callable[[Path], Iterator[Record]]] = {
+    ".parquet": parquet_rows,
+    ".arrow": arrow_rows,
+    ".feather": arrow_rows,
+}
+
+
+def read_records(path: Path) -> Iterator[Record]:
+    """Read a file row by row.
+
+    Raises:
+        DataError: there is no such file, it is empty or of an unknown kind, or it cannot be read to its end.
+    """
+    empty = True
+    for record in _records(path, ending(path)):
+        empty = False
+        yield record
+    if empty:
+        raise DataError("the file holds no rows", where=str(path))
+
+
+def _records(path: Path, kind: str) -> Iterator[Record]:
+    _check_there(path, kind)
+    if kind in COLUMNAR:
+        yield from _columnar(path, COLUMNAR[kind])
+        return
+    packed = path.suffix.lower() == ".gz"
+    try:
+        with cast(BinaryIO, gzip.open(path)) if packed else path.open("rb") as file:
+            yield from READERS[kind](file, str(path))
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(f"the file cannot be unpacked: {error}", where=str(path)) from error
+    except OSError as error:
+        raise DataError(f"the file cannot be read: {error.strerror or error}", where=str(path)) from error
+
+
+def _columnar(path: Path, reader: Callable[[Path], Iterator[Record]]) -> Iterator[Record]:
+    import pyarrow
+
+    try:
+        yield from reader(path)
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise columnar_error(error, path) from error
+
+
+def ending(path: Path) -> str:
+    """What tells the kind of a file: its ending, without `.gz`; nothing where it is not one that can be read."""
+    suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
+    packed = suffixes[-1:] == [".gz"]
+    found = suffixes[-2] if packed and len(suffixes) == 2 else "" if packed else "".join(suffixes[-1:])
+    return found if found in READERS or (found in COLUMNAR and not packed) else ""
+
+
+def endings() -> str:
+    """The endings of data files, for messages."""
+    return f"{', '.join((*READERS, *COLUMNAR))}; text files also with .gz"
+
+
+def _check_there(path: Path, kind: str) -> None:
+    if path.is_dir():
+        raise DataError("this is a directory, not a data file", where=str(path))
+    if not path.exists():
+        hint = None if path.is_absolute() else f"the path is relative to {Path.cwd()}"
+        raise DataError("no such data file", where=str(path), hint=hint)
+    if not kind:
+        named = f"the ending `{path.suffix}` is unknown" if path.suffix else "the file name has no ending"
+        raise DataError(f"{named}; data files end in {endings()}", where=str(path))

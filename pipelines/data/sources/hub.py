@@ -1,0 +1,106 @@
+"""Data sets of the hub, and directories laid out like one. Code that a data set brings is never run."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipelines.data.sources.columnar import object_rows
+from pipelines.data.sources.files import ending, read_records
+from pipelines.data.sources.record import Record
+from pipelines.errors import DataError, HubError, RlhfError, UsageError
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which part of a data set.
+
+    Attributes:
+        path: hub id, or a directory.
+        name: its configuration, where it has several.
+        split: e.g. train.
+        revision: commit, branch or tag of the hub repository.
+        folder: only the files below this folder of it.
+    """
+
+    path: str
+    name: str | None = None
+    split: str = "train"
+    revision: str | None = None
+    folder: str | None = None
+
+
+def open_hub(wanted: Wanted) -> tuple[Iterator[Record], str | None]:
+    """The rows of a hub data set, streamed, and the commit they are of.
+
+    Raises:
+        HubError: the hub cannot be reached, or it has no such data set.
+        UsageError: there is no such configuration or split.
+    """
+    builder = _builder(wanted)
+    commit = builder.hash if builder.hash and len(builder.hash) == 40 else None
+    return _streamed(builder, wanted), commit
+
+
+def open_directory(wanted: Wanted) -> Iterator[Record]:
+    """The rows of a local directory, file by file in the order that `datasets` gives them.
+
+    The files are read by our own readers, which change no types and know the place of every row; only a directory with
+    other kinds of files goes through `datasets`.
+
+    Raises:
+        DataError: it holds no data files, or one of them is broken.
+        UsageError: there is no such configuration or split.
+    """
+    builder = _builder(wanted)
+    splits = {str(split): files for split, files in (builder.config.data_files or {}).items()}
+    files = [Path(file) for file in splits.get(wanted.split, [])]
+    if splits and not files:
+        raise UsageError(
+            f"there is no split `{wanted.split}`", where=wanted.path, hint=f"splits: {', '.join(sorted(splits))}"
+        )
+    if files and all(ending(file) for file in files):
+        return itertools.chain.from_iterable(read_records(file) for file in files)
+    return _streamed(builder, wanted)
+
+
+def _builder(wanted: Wanted) -> Any:
+    from datasets import load_dataset_builder
+
+    try:
+        return load_dataset_builder(wanted.path, wanted.name, data_dir=wanted.folder, revision=wanted.revision)
+    except Exception as error:  # A network, a cache and a dozen file formats stand behind this one call.
+        raise _explain(error, wanted) from error
+
+
+def _streamed(builder: Any, wanted: Wanted) -> Iterator[Record]:
+    try:
+        rows = builder.as_streaming_dataset(split=wanted.split)
+        yield from object_rows(iter(rows), f"{wanted.path}/{wanted.split}")
+    except Exception as error:  # As above: what comes through here is fetched while it is read.
+        raise _explain(error, wanted) from error
+
+
+def _explain(error: Exception, wanted: Wanted) -> RlhfError:
+    """What `datasets` raised, as one of our errors."""
+    if isinstance(error, RlhfError):
+        return error
+    first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    where = f"{wanted.path}@{wanted.revision}" if wanted.revision else wanted.path
+    if "scripts are no longer supported" in str(error):
+        return UsageError("the data set is a program, which is never run", where=where, hint="use its data files")
+    if isinstance(error, ValueError):  # An unknown configuration or split.
+        return UsageError(first_line, where=where, hint="`name` is the configuration, `split` the part of it")
+    if Path(wanted.path).is_dir() and isinstance(error, FileNotFoundError):
+        return DataError("the directory holds no data files", where=where)
+    if Path(wanted.path).is_dir():
+        return DataError(f"the directory cannot be read as a data set: {first_line}", where=where)
+    return HubError(
+        f"the data set could not be had: {first_line}",
+        where=where,
+        hint="check the name and the network (`hf auth login` where it is private or gated); "
+        "a local file or directory is named by its path",
+    )

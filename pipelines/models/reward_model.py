@@ -1,0 +1,133 @@
+"""The run's reward model as something that scores: on the policy's token ids, or on text with its own tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Literal, Protocol
+
+import torch
+from peft import PeftModel
+from transformers import PreTrainedModel
+
+from pipelines.config.model import ModelSection
+from pipelines.data.encode import ChatEncoder
+from pipelines.data.rows import Message
+from pipelines.manifest import Manifest
+from pipelines.models.artifact import model_directory, open_reward
+from pipelines.models.base import BaseRef
+from pipelines.models.machine import autocast
+from pipelines.models.score import score_ids
+from pipelines.models.text_classifier import EncodedText, TextClassifier, load_text_classifier
+
+Reads = Literal["tokens", "text"]
+"""What a reward model reads: ids of the policy's tokenizer, or text by a tokenizer of its own."""
+
+
+class RewardModel(Protocol):
+    """A reward model of either kind.
+
+    Attributes:
+        reads: what it reads.
+    """
+
+    reads: Reads
+
+    @property
+    def truncated(self) -> int:
+        """Texts cut so far."""
+
+    def row(self, prompt: Sequence[Message], text: str, ids: Sequence[int] | None = None) -> EncodedText:
+        """An answer as the model reads it.
+
+        Args:
+            prompt: what is answered.
+            text: the answer.
+            ids: the answer as the policy sampled it, the EOS included where it came; None: an answer that ended.
+        """
+
+    def scores(self, rows: Sequence[EncodedText], *, exact: bool = False) -> list[float]:
+        """One score a row; `exact`: without autocast, so that a reload can be compared."""
+
+
+class TokenRewardModel:
+    """On the policy's tokens, read at the last one: an answer cut at the limit is scored without an EOS."""
+
+    reads: Reads = "tokens"
+    truncated = 0
+
+    def __init__(
+        self, model: PreTrainedModel | PeftModel, encoder: ChatEncoder, section: ModelSection, batch_size: int
+    ) -> None:
+        self._model, self._encoder, self._section, self._batch_size = model, encoder, section, batch_size
+
+    def row(self, prompt: Sequence[Message], text: str, ids: Sequence[int] | None = None) -> EncodedText:
+        """See RewardModel."""
+        answer = self._encoder.answer(prompt, text) if ids is None else ids
+        whole = [*self._encoder.prompt(prompt), *answer]
+        return EncodedText(whole, [], len(whole))
+
+    def scores(self, rows: Sequence[EncodedText], *, exact: bool = False) -> list[float]:
+        """See RewardModel."""
+        device = next(self._model.parameters()).device
+        with nullcontext() if exact else autocast(self._section, device):
+            return score_ids(self._model, [row.ids for row in rows], self._batch_size)
+
+
+class TextRewardModel:
+    """On text, with its own tokenizer; always in fp32."""
+
+    reads: Reads = "text"
+
+    def __init__(self, classifier: TextClassifier, batch_size: int) -> None:
+        self._classifier, self._batch_size = classifier, batch_size
+
+    @property
+    def truncated(self) -> int:
+        """See RewardModel."""
+        return self._classifier.truncated
+
+    def row(self, prompt: Sequence[Message], text: str, ids: Sequence[int] | None = None) -> EncodedText:
+        """See RewardModel; the ids of another tokenizer say nothing here."""
+        return self._classifier.encode(prompt, text)
+
+    def scores(self, rows: Sequence[EncodedText], *, exact: bool = False) -> list[float]:
+        """See RewardModel."""
+        found: list[float] = self._classifier.all_logits(rows, self._batch_size)[:, 0].tolist()
+        return found
+
+
+def what_it_reads(stage_dir: Path) -> Reads:
+    """What the reward model of a published reward stage reads, as its manifest says."""
+    manifest = Manifest.read(stage_dir)
+    return "text" if manifest is not None and manifest.notes.get("reads") == "text" else "tokens"
+
+
+def open_reward_model(
+    stage_dir: Path,
+    section: ModelSection,
+    device: torch.device,
+    *,
+    batch_size: int = 32,
+    reads: Reads | None = None,
+    base: BaseRef | None = None,
+) -> RewardModel:
+    """What the reward stage published in `stage_dir`.
+
+    Args:
+        stage_dir: of the reward stage, or its working directory.
+        section: the run's model section.
+        device: where to put it.
+        batch_size: rows in one forward.
+        reads: None: as the manifest says.
+        base: what an adapter stands on; None: as the manifest says.
+
+    Raises:
+        RlhfError: see `open_reward` and `load_text_classifier`.
+    """
+    if (reads or what_it_reads(stage_dir)) == "text":
+        model, tokenizer = load_text_classifier(str(model_directory(stage_dir)), device)
+        return TextRewardModel(TextClassifier("of the run", model, tokenizer), batch_size)
+    opened, tokenizer = open_reward(stage_dir, section, device, base=base)
+    return TokenRewardModel(opened, ChatEncoder(tokenizer), section, batch_size)

@@ -1,0 +1,110 @@
+"""Opening an outside classifier or reward model: saved whole, or as a LoRA adapter whose base can be found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftConfig, PeftModel
+from peft.utils.save_and_load import load_peft_weights
+from safetensors import SafetensorError
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils.peft_utils import find_adapter_config_file
+
+from pipelines.config.scorer import ScorerSection
+from pipelines.errors import ArtifactError, UsageError
+from pipelines.models.base import explain, quiet
+
+LOADING_ERRORS = (OSError, ValueError, KeyError, RuntimeError, ImportError, TypeError, SafetensorError)
+
+
+def open_classifier(
+    name: str, section: ScorerSection, device: torch.device
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The sequence classifier that ``section.path`` names, and its tokenizer; code of a model is never run.
+
+    Raises:
+        ArtifactError: the directory is damaged, or the model's head was never trained or got lost.
+        HubError: the hub cannot be reached or refuses.
+        UsageError: no such directory, or an adapter of another kind.
+    """
+    path = str(section.path)
+    if not Path(path).is_dir() and (path.startswith((".", "/", "~")) or path.count("/") > 1):
+        raise UsageError(f"there is no directory {path}", hint="a hub id has the form owner/name")
+    try:
+        with quiet():
+            found = find_adapter_config_file(path, revision=section.revision)
+            if found is not None:
+                return _open_adapter(name, path, section.revision, device)
+            tokenizer = AutoTokenizer.from_pretrained(path, revision=section.revision, trust_remote_code=False)
+            model, missing = _open_whole(path, section.revision, device)
+    except LOADING_ERRORS as error:
+        raise explain(error, path, section.revision) from error
+    _refuse_lost_head(name, path, missing)
+    return model, tokenizer
+
+
+def _open_whole(
+    path: str, revision: str | None, device: torch.device, **kwargs: Any
+) -> tuple[PreTrainedModel, list[str]]:
+    """The model, and the names of weights that its files lack."""
+    model, info = AutoModelForSequenceClassification.from_pretrained(
+        path,
+        revision=revision,
+        trust_remote_code=False,
+        # halves are slow or missing on a CPU; a GPU takes what the files hold
+        dtype="auto" if device.type == "cuda" else torch.float32,
+        output_loading_info=True,
+        **kwargs,
+    )
+    return model.to(device), sorted(info["missing_keys"])
+
+
+def _open_adapter(
+    name: str, path: str, revision: str | None, device: torch.device
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A LoRA adapter with a score head of one label on its base; the LoRA layers stay unmerged in the model."""
+    config = PeftConfig.from_pretrained(path, revision=revision)
+    if config.task_type != "SEQ_CLS":
+        raise UsageError(
+            f"this is an adapter of kind {config.task_type}, not a reward model (SEQ_CLS)",
+            where=path,
+            hint="name the adapter of a reward model, or merge it into its base and save that as a classifier",
+        )
+    base = _base_of(path, config.base_model_name_or_path)
+    model, missing = _open_whole(base, config.revision, device, num_labels=1)
+    weights = load_peft_weights(path, device="cpu", revision=revision)
+    _refuse_lost_head(name, path, [key for key in missing if not any(own.endswith(f".{key}") for own in weights)])
+    source = path if not Path(path).is_dir() or (Path(path) / "tokenizer_config.json").is_file() else base
+    tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
+    wrapped = PeftModel.from_pretrained(model, path, revision=revision)
+    return wrapped.get_base_model().to(device), tokenizer  # type: ignore[return-value]
+
+
+def _base_of(path: str, named: str | None) -> str:
+    """What an adapter stands on: a hub id, or a directory, a relative one as seen from the adapter.
+
+    Raises:
+        UsageError: it cannot be found.
+    """
+    beside = Path(path) / (named or ".")
+    if named and beside.is_dir():
+        return str(beside.resolve())
+    if not named or (not Path(named).is_dir() and (named.startswith((".", "/", "~")) or named.count("/") > 1)):
+        raise UsageError(
+            f"the base of this adapter cannot be found: {named or 'it names none'}",
+            where=f"{path}/adapter_config.json",
+            hint="set base_model_name_or_path there; a relative path counts from the adapter's directory",
+        )
+    return named
+
+
+def _refuse_lost_head(name: str, path: str, missing: list[str]) -> None:
+    if missing:
+        raise ArtifactError(
+            f"the classifier {name} was never trained, or its head got lost: its files lack {', '.join(missing[:3])}",
+            where=path,
+            hint="name a model that was saved as a sequence classifier",
+        )

@@ -1,0 +1,209 @@
+"""Scores of the answers that a data file holds: what `ppo.reward` would say of them, and whether people agree."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipelines.config import Config
+from pipelines.config.data import Source
+from pipelines.config.scorer import ScorerSection
+from pipelines.data.read import SourceReader
+from pipelines.data.rows import CanonicalRow, Comparison, Demonstration, Judgement, Message
+from pipelines.errors import DataError
+from pipelines.manifest import Manifest
+from pipelines.progress import Reporter
+from pipelines.rundir import RunDir
+from pipelines.scorers.base import Completion, ScorerWithParts, counts_of
+from pipelines.scorers.load import load_scorer, scorer_name
+from pipelines.statistics import wilson
+
+if TYPE_CHECKING:
+    from pipelines.data.chat import ChatEncoder
+
+QUANTILES = (5, 25, 50, 75, 95)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the file.
+
+    Attributes:
+        place: ``file:line``.
+        prompt: the turns before the answers.
+        answers: texts by their role: chosen and rejected, or completion alone.
+        label: what somebody thought of the completion; None where nobody was asked.
+    """
+
+    place: str
+    prompt: tuple[Message, ...]
+    answers: Mapping[str, str]
+    label: float | None = None
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """A `ScorerContext` outside of any stage."""
+
+    config: Config
+    inputs: Mapping[str, Path]
+
+
+def surroundings(config: Config, run_dir: RunDir | None) -> Surroundings:
+    """The configuration with what the run has finished of SFT and reward model."""
+    names = () if run_dir is None else ("sft", "reward")
+    found = {name: run_dir.stage(name) for name in names if run_dir is not None}
+    return Surroundings(config, {name: path for name, path in found.items() if Manifest.read(path) is not None})
+
+
+def read_answers(source: Source) -> list[Row]:
+    """Every row of the file with its answers.
+
+    Raises:
+        DataError: a row is bad or holds no answer; see also `SourceReader`.
+    """
+    rows: list[Row] = []
+    for outcome in SourceReader[CanonicalRow](source):
+        if outcome.fault is not None:
+            raise DataError(str(outcome.fault), where=outcome.record.place)
+        for found in outcome.rows:
+            rows.append(_with_answers(found, outcome.record.place))
+    return rows
+
+
+def score_rows(
+    section: ScorerSection, rows: Sequence[Row], context: Surroundings, reporter: Reporter, *, as_policy: bool
+) -> dict[str, Any]:
+    """Score all answers of all rows.
+
+    Args:
+        section: who scores.
+        rows: as `read_answers` gives them.
+        context: the run around them.
+        reporter: progress.
+        as_policy: put the answers through the tokenizer of the run's policy first, as PPO does.
+
+    Returns:
+        ``rows``, one plain entry each with its scores and the parts of them, and ``summary``.
+
+    Raises:
+        RlhfError: see `load_scorer` and the scorers.
+    """
+    from pipelines.models.machine import resolve_device
+
+    device = resolve_device(context.config.run)
+    encoder = _policy_encoder(context) if as_policy else None
+    flat = [(row, role, text) for row in rows for role, text in row.answers.items()]
+    prompts = [row.prompt for row, _, _ in flat]
+    completions = [_completion(encoder, row, text) for row, _, text in flat]
+    with reporter.task(f"scoring by {scorer_name(section)}", len(flat)) as task:
+        scorer = load_scorer(section, context, device, progress=task.advance)
+        parts: dict[str, list[float]] = {}
+        if isinstance(scorer, ScorerWithParts):
+            scores, parts = scorer.with_parts(prompts, completions)
+        else:
+            scores = scorer(prompts, completions)
+    entries: list[dict[str, Any]] = [{"place": row.place, "scores": {}} for row in rows]
+    for entry, row in zip(entries, rows, strict=True):
+        entry |= {"label": row.label} if row.label is not None else {}
+        entry |= {"parts": {name: {} for name in parts}} if parts else {}
+    owners = (entry for entry, row in zip(entries, rows, strict=True) for _ in row.answers)
+    for index, (entry, (_, role, _)) in enumerate(zip(owners, flat, strict=True)):
+        entry["scores"][role] = scores[index]
+        for name, values in parts.items():
+            entry["parts"][name][role] = values[index]
+    summary = {"scorer": scorer.name, "rows": len(rows), "counts": counts_of(scorer), **summarize(entries)}
+    return {"summary": summary, "rows": entries}
+
+
+def summarize(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Figures of the scored rows.
+
+    Returns:
+        For each role of answers ``mean``, ``sd`` and quantiles; for comparisons ``accuracy``, the share whose chosen
+        answer scores higher (a tie is half), with its 95 % interval (Wilson); for labels ``auc`` where they are 0 and
+        1, else ``rank_correlation`` (Spearman).
+    """
+    by_role: dict[str, list[float]] = {}
+    for entry in entries:
+        for role, score in entry["scores"].items():
+            by_role.setdefault(role, []).append(score)
+    summary: dict[str, Any] = {"answers": {role: _spread(scores) for role, scores in by_role.items()}}
+    pairs = [entry["scores"] for entry in entries if "chosen" in entry["scores"]]
+    if pairs:
+        right = sum(0.5 if p["chosen"] == p["rejected"] else float(p["chosen"] > p["rejected"]) for p in pairs)
+        low, high = wilson(right, len(pairs))
+        summary["accuracy"] = {"value": right / len(pairs), "low": low, "high": high, "n": len(pairs)}
+    judged = [(entry["label"], entry["scores"]["completion"]) for entry in entries if "label" in entry]
+    if judged:
+        summary |= agreement([float(label) for label, _ in judged], [score for _, score in judged])
+    return summary
+
+
+def agreement(labels: Sequence[float], scores: Sequence[float]) -> dict[str, float | None]:
+    """How well scores go with labels: ``auc`` for 0 and 1, else ``rank_correlation``; None where one never varies."""
+    ranks = _ranks(scores)
+    if set(labels) <= {0.0, 1.0}:
+        good = sum(label == 1 for label in labels)
+        bad = len(labels) - good
+        above = sum(rank for rank, label in zip(ranks, labels, strict=True) if label == 1) - good * (good + 1) / 2
+        return {"auc": above / (good * bad) if good and bad else None}
+    if len(set(labels)) < 2 or len(set(scores)) < 2:
+        return {"rank_correlation": None}
+    return {"rank_correlation": statistics.correlation(_ranks(labels), ranks)}
+
+
+def _ranks(values: Sequence[float]) -> list[float]:
+    """The place of each value from 1 on; equal values share the mean of their places."""
+    order = sorted(range(len(values)), key=values.__getitem__)
+    ranks = [0.0] * len(values)
+    start = 0
+    for stop in range(1, len(order) + 1):
+        if stop == len(order) or values[order[stop]] != values[order[start]]:
+            for index in order[start:stop]:
+                ranks[index] = (start + 1 + stop) / 2
+            start = stop
+    return ranks
+
+
+def _spread(scores: list[float]) -> dict[str, float]:
+    cuts = statistics.quantiles(scores, n=100, method="inclusive") if len(scores) > 1 else scores * 99
+    return {
+        "n": len(scores),
+        "mean": statistics.fmean(scores),
+        "sd": statistics.stdev(scores) if len(scores) > 1 else 0.0,
+        "min": min(scores),
+        **{f"p{percent}": cuts[percent - 1] for percent in QUANTILES},
+        "max": max(scores),
+    }
+
+
+def _with_answers(row: CanonicalRow, place: str) -> Row:
+    if isinstance(row, Comparison):
+        return Row(place, row.prompt, {"chosen": row.chosen, "rejected": row.rejected})
+    if isinstance(row, Judgement):
+        return Row(place, row.prompt, {"completion": row.completion}, float(row.label))
+    if isinstance(row, Demonstration) and row.messages:
+        return Row(place, row.messages[:-1], {"completion": row.messages[-1].content})
+    raise DataError("the row holds no prompt with an answer, so there is nothing to score", where=place)
+
+
+def _policy_encoder(context: Surroundings) -> ChatEncoder:
+    from pipelines.data.chat import ChatEncoder
+    from pipelines.models.artifact import open_tokenizer
+
+    return ChatEncoder(open_tokenizer(context.inputs.get("sft"), context.config.model))
+
+
+def _completion(encoder: ChatEncoder | None, row: Row, text: str) -> Completion:
+    """The answer as PPO hands it over: finished, and as its tokens read; without a policy just the text."""
+    if encoder is None:
+        return Completion(text, (), True)
+    try:
+        ids = encoder.answer(row.prompt, text)
+    except DataError as error:
+        raise DataError(error.message, where=row.place, hint=error.hint) from error
+    return Completion(encoder.decode(ids), tuple(ids), True)

@@ -1,0 +1,128 @@
+"""`rlhf score`."""
+
+from __future__ import annotations
+
+import contextlib
+import json as jsonlib
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from pipelines.config import load_config
+from pipelines.config.data import Source
+from pipelines.config.scorer import ScorerSection
+from pipelines.disk import disk_errors, write_atomic
+from pipelines.errors import UsageError
+from rlhf_cli import options, settings
+from rlhf_cli.commands.stages import LIBRARY_DEFAULTS
+from rlhf_cli.console import ConsoleReporter, harmless, print_json
+
+File = Annotated[str, typer.Argument(metavar="FILE", help="Comparisons, judgements or demonstrations.")]
+RewardModel = Annotated[
+    str | None,
+    typer.Option(
+        "--reward-model", metavar="X", help="Directory or hub id of a model, module:function, or http(s) address."
+    ),
+]
+Label = Annotated[str | None, typer.Option("--label", metavar="CLASS", help="Class of a classifier with several.")]
+Output = Annotated[
+    Literal["logit", "probability", "logprob"] | None, typer.Option("--output", help="What of the class is the score.")
+]
+Lower = Annotated[bool, typer.Option("--lower-is-better", help="The classifier rates something bad: negate it.")]
+BatchSize = Annotated[int | None, typer.Option("--batch-size", min=1, metavar="N", help="Answers at a time.")]
+Out = Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write the scored rows here, as JSON lines.")]
+
+
+def score(
+    file: File,
+    reward_model: RewardModel = None,
+    run_dir: options.Dir = None,
+    config: options.Config = None,
+    sets: options.Sets = None,
+    label: Label = None,
+    output: Output = None,
+    lower_is_better: Lower = False,
+    batch_size: BatchSize = None,
+    out: Out = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Score the answers of a file with a reward model, as PPO would.
+
+    The scorer is --reward-model, or `ppo.reward` of --config, or the reward model of the run in --run-dir. One JSON
+    line a row goes to stdout, or to --out; the summary says how the scores spread, and how often the chosen answer of
+    a comparison scores higher.
+    """
+    details: dict[str, Any] = {
+        "label": int(label) if label is not None and label.lstrip("-").isdigit() else label,
+        "output": output,
+        "lower_is_better": lower_is_better or None,
+        "batch_size": batch_size,
+    }
+    given = {key: value for key, value in details.items() if value is not None}
+    for variable, value in LIBRARY_DEFAULTS.items():
+        os.environ.setdefault(variable, value)
+    run = None
+    if reward_model is not None:
+        if run_dir is not None or config is not None:
+            raise UsageError("--reward-model stands alone: without --run-dir and --config")
+        source = settings.reward_source(reward_model) | given
+        resolved = load_config(None, sets or (), {"ppo.reward": source, "reward.enabled": False})
+        section = resolved.ppo.reward
+    else:
+        resolved, run = settings.resolve(config, run_dir, sets or ())
+        section = resolved.ppo.reward if config is not None else ScorerSection()
+        if given.keys() - {"batch_size"}:
+            raise UsageError(f"--{min(given).replace('_', '-')} goes with --reward-model only")
+        section = section.model_copy(update=given)
+
+    from pipelines.scorers import score_file
+
+    reporter = ConsoleReporter(quiet=quiet)
+    # stdout is for data: what a library or a reward function prints goes to stderr
+    with contextlib.redirect_stdout(sys.stderr):
+        rows = score_file.read_answers(Source(path=file))
+        context = score_file.surroundings(resolved, run)
+        found = score_file.score_rows(section, rows, context, reporter, as_policy=run is not None)
+    lines = "".join(jsonlib.dumps(entry, ensure_ascii=False) + "\n" for entry in found["rows"])
+    if out is not None:
+        with disk_errors(out.absolute().parent):
+            write_atomic(out, lines)
+    if json:
+        print_json(found["summary"] if out is not None else found)
+        return
+    if out is None:
+        sys.stdout.write(lines)
+    for line in _summary_lines(found["summary"]):
+        print(harmless(line), file=sys.stderr if out is None else sys.stdout)
+
+
+def _summary_lines(summary: dict[str, Any]) -> list[str]:
+    lines = [f"{summary['rows']} rows scored by {summary['scorer']}"]
+    for role, spread in summary["answers"].items():
+        lines.append(f"  {role:10} " + "  ".join(f"{name} {value:.4g}" for name, value in spread.items()))
+    if "accuracy" in summary:
+        found = summary["accuracy"]
+        share = f"{found['value']:.1%} (95 % interval {found['low']:.1%} to {found['high']:.1%})"
+        lines.append(f"  the chosen answer scores higher in {share} of {found['n']} comparisons")
+    for name, words in (("auc", "area under the curve of the labels"), ("rank_correlation", "rank correlation")):
+        if name in summary:
+            value = summary[name]
+            lines.append(f"  {words}: {'not defined, something never varies' if value is None else f'{value:.3f}'}")
+    if summary["counts"]:
+        lines.append("  " + "  ".join(f"{name} {value:.4g}" for name, value in summary["counts"].items()))
+    return lines
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(
+        epilog=options.examples(
+            "rlhf score pairs.jsonl --run-dir runs/my --out scored.jsonl",
+            "rlhf score pairs.jsonl --reward-model org/classifier --label toxic --output logprob --lower-is-better",
+            "rlhf score chats.jsonl --reward-model my_reward:score --json",
+        )
+    )(score)

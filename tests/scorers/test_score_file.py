@@ -1,0 +1,48 @@
+"""Figures of scored rows, by hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pipelines.config.data import Source
+from pipelines.errors import DataError
+from pipelines.scorers.score_file import agreement, read_answers, summarize
+
+
+def test_accuracy_counts_a_tie_as_half_and_has_an_interval():
+    pairs = [(2.0, 1.0), (1.0, 1.0), (0.0, 3.0), (5.0, 4.0)]
+    entries = [{"scores": {"chosen": chosen, "rejected": rejected}} for chosen, rejected in pairs]
+    summary = summarize(entries)
+    assert summary["accuracy"]["value"] == 2.5 / 4
+    assert 0.2 < summary["accuracy"]["low"] < 0.625 < summary["accuracy"]["high"] < 0.95
+    assert summary["answers"]["chosen"]["mean"] == 2.0
+    assert summary["answers"]["rejected"]["p50"] == 2.0
+    assert (summary["answers"]["rejected"]["min"], summary["answers"]["rejected"]["max"]) == (1.0, 4.0)
+
+
+def test_agreement_with_labels():
+    # pairs (good, bad): (3, 1) and (2, 1) are right, (3, 3) is a tie, (2, 3) is wrong
+    assert agreement([1, 1, 0, 0], [3, 2, 1, 3]) == {"auc": 2.5 / 4}
+    assert agreement([1, 1], [3, 2]) == {"auc": None}
+    assert agreement([1, 2, 3, 9], [0.1, 0.2, 5, 6]) == {"rank_correlation": pytest.approx(1.0)}
+    assert agreement([1, 2, 3], [3, 1, 2]) == {"rank_correlation": pytest.approx(-0.5)}
+    assert agreement([1, 2, 3], [1, 1, 1]) == {"rank_correlation": None}
+
+
+def test_every_kind_with_answers_is_read_and_others_are_refused_with_their_place(tmp_path: Path):
+    def read(row: dict[str, object]) -> dict[str, str]:
+        (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n")
+        (found,) = read_answers(Source(path=str(tmp_path / "rows.jsonl")))
+        assert [turn.content for turn in found.prompt] == ["q"]
+        return dict(found.answers)
+
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    assert read({"prompt": "q", "chosen": "a", "rejected": "b"}) == {"chosen": "a", "rejected": "b"}
+    assert read({"prompt": "q", "completion": "a", "label": True}) == {"completion": "a"}
+    assert read({"messages": turns}) == {"completion": "a"}
+    with pytest.raises(DataError, match="nothing to score") as caught:
+        read({"prompt": "q"})
+    assert caught.value.where == f"{tmp_path / 'rows.jsonl'}:1"
