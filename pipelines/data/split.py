@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pipelines.data.rows import Message
 
 SPLIT_SEED = 0
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
 def prompt_key(messages: Sequence[Message], seed: int = SPLIT_SEED) -> int:
@@ -17,7 +18,7 @@ def prompt_key(messages: Sequence[Message], seed: int = SPLIT_SEED) -> int:
     turns = [
         [message.role, unicodedata.normalize("NFC", message.content).strip(), *_tools(message)] for message in messages
     ]
-    text = json.dumps([seed, turns], ensure_ascii=False, separators=(",", ":"))
+    text = _ENCODER.encode([seed, turns])
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
 
