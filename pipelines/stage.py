@@ -132,6 +132,8 @@ def _stale_input(stage: Stage, config: Config, run_dir: RunDir, manifest: Manife
             return f"{name} has changed"
     for path in stage.sources(config):
         # A source that is gone is no reason: the artifact holds what was read from it.
+        if path.is_file() and _source_key(path) not in manifest.inputs:
+            return f"{path.name} is new"
         if path.exists() and changed_files(path.parent, manifest.inputs.get(_source_key(path), []), full=full):
             return f"{path.name} has changed"
     return None

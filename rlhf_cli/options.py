@@ -32,7 +32,10 @@ RewardModel = Annotated[
         "is left out.",
     ),
 ]
-Dataset = Annotated[Path | None, typer.Option("--dataset", metavar="FILE", help="Data file that the stage reads.")]
+Dataset = Annotated[
+    Path | None,
+    typer.Option("--dataset", metavar="FILE", help="Data file, directory or hub data set that the stage reads."),
+]
 Force = Annotated[bool, typer.Option("--force", help="Run again what is complete, or was made with other settings.")]
 ForceStages = Annotated[
     list[str] | None,

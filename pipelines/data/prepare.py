@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import json
 import math
-import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TextIO, TypeAlias
@@ -16,10 +15,9 @@ from pipelines.config.data import Source, TaskSource
 from pipelines.data.canonical import to_line
 from pipelines.data.convert import Kind, prompt_of
 from pipelines.data.faults import FaultLog
-from pipelines.data.read import Outcome, SourceReader
+from pipelines.data.read import SourceReader, with_progress
 from pipelines.data.rows import CanonicalRow, Comparison, Demonstration, Message, Prompt
-from pipelines.data.sources.files import READERS
-from pipelines.data.split import prompt_key, share_of
+from pipelines.data.split import plain, prompt_key, share_of
 from pipelines.errors import DataError, UsageError
 from pipelines.stage import StageContext
 
@@ -30,8 +28,6 @@ _FALLBACKS: dict[DataKind, tuple[DataKind, ...]] = {
     "comparisons": ("comparisons",),
     "prompts": ("prompts", "comparisons", "demonstrations"),
 }
-_MEGABYTE = 1_000_000
-_BIG_FILE = 20 * _MEGABYTE
 _WEIGHT_SEED = 1  # Other than that of the split, with which it must have nothing in common.
 _Weighted: TypeAlias = tuple[Kind, float]
 
@@ -154,7 +150,7 @@ def _read(
     for source in sources:
         reader = SourceReader(source, kind)
         before = tally.rows_read, tally.rows, tally.faults.count
-        for outcome in _with_progress(ctx, reader):
+        for outcome in with_progress(reader, ctx.reporter):
             tally.rows_read += 1
             for row in outcome.rows:
                 tally.rows += 1
@@ -176,24 +172,6 @@ def _read(
         tally.sources.append({key: value for key, value in account.items() if key != "name" or value is not None})
         if reader.commit is not None:
             ctx.notes.setdefault("dataset_revisions", {})[source.path] = reader.commit
-
-
-def _with_progress(ctx: StageContext, reader: SourceReader[Kind]) -> Iterator[Outcome[Kind]]:
-    """The same rows; a big file of text shows how many of its megabytes are read."""
-    path = reader.path
-    plain = path is not None and path.is_file() and path.suffix.lower() in READERS
-    size = path.stat().st_size if path is not None and plain else 0
-    if path is None or size < _BIG_FILE:
-        yield from reader
-        return
-    with ctx.reporter.task(f"reading {path.name} (MB)", size // _MEGABYTE) as task:
-        unreported = 0
-        for outcome in reader:
-            unreported += len(outcome.record.text)
-            if unreported >= _MEGABYTE:
-                task.advance(unreported // _MEGABYTE)
-                unreported %= _MEGABYTE
-            yield outcome
 
 
 def _generated(ctx: StageContext, source: TaskSource, name: DataKind, tally: _Tally) -> Iterator[_Weighted[Any]]:
@@ -227,7 +205,7 @@ def _wanted(rows: Iterator[_Weighted[Kind]], tally: _Tally) -> Iterator[_Weighte
     """Without rows that came before, and without pairs whose answers are equal: these teach nothing."""
     seen: set[bytes] = set()
     for row, weight in rows:
-        if isinstance(row, Comparison) and _plain(row.chosen) == _plain(row.rejected):
+        if isinstance(row, Comparison) and plain(row.chosen) == plain(row.rejected):
             tally.equal_pairs += 1
             continue
         digest = hashlib.sha256(to_line(row).encode()).digest()[:16]
@@ -242,10 +220,6 @@ def _copies(turns: Sequence[Message], weight: float) -> int:
     """How often a training row is written. Its prompt decides, so that the same ones are left out in every stage."""
     whole = math.floor(weight)
     return whole + (share_of(prompt_key(turns, _WEIGHT_SEED)) < weight - whole)
-
-
-def _plain(text: str) -> str:
-    return unicodedata.normalize("NFC", text).strip()
 
 
 def _check_sides(name: DataKind, tally: _Tally, fraction: float) -> None:

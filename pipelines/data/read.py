@@ -19,11 +19,14 @@ from pipelines.data.faults import Fault, fault_of
 from pipelines.data.formats import Format, detect_format, known_columns, named_format
 from pipelines.data.rows import Prompt
 from pipelines.data.sources import Record, find_source
-from pipelines.data.sources.files import ending
+from pipelines.data.sources.files import READERS, ending
 from pipelines.data.turns import TurnRewriter
 from pipelines.errors import DataError, UsageError
+from pipelines.progress import Reporter
 
 SAMPLE_SEED = 0
+_MEGABYTE = 1_000_000
+_BIG_FILE = 20 * _MEGABYTE
 
 
 @dataclass(frozen=True)
@@ -141,6 +144,24 @@ class SourceReader(Generic[Kind]):
             )
         self.format, self.reason = layout, reason
         return layout
+
+
+def with_progress(reader: SourceReader[Kind], reporter: Reporter) -> Iterator[Outcome[Kind]]:
+    """The same outcomes; a big file of text shows how many of its megabytes are read."""
+    path = reader.path
+    plain_text = path is not None and path.is_file() and path.suffix.lower() in READERS
+    size = path.stat().st_size if path is not None and plain_text else 0
+    if path is None or size < _BIG_FILE:
+        yield from reader
+        return
+    with reporter.task(f"reading {path.name} (MB)", size // _MEGABYTE) as task:
+        unreported = 0
+        for outcome in reader:
+            unreported += len(outcome.record.text)
+            if unreported >= _MEGABYTE:
+                task.advance(unreported // _MEGABYTE)
+                unreported %= _MEGABYTE
+            yield outcome
 
 
 def sampled(records: Iterator[Record], count: int) -> list[Record]:

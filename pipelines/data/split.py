@@ -13,11 +13,14 @@ SPLIT_SEED = 0
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
+def plain(text: str) -> str:
+    """The text with Unicode forms and blank ends aside: what is equal so counts as the same."""
+    return unicodedata.normalize("NFC", text).strip()
+
+
 def prompt_key(messages: Sequence[Message], seed: int = SPLIT_SEED) -> int:
     """64 bits that stand for a prompt: role, content and tools of its turns, blank ends and Unicode forms aside."""
-    turns = [
-        [message.role, unicodedata.normalize("NFC", message.content).strip(), *_tools(message)] for message in messages
-    ]
+    turns = [[message.role, plain(message.content), *_tools(message)] for message in messages]
     text = _ENCODER.encode([seed, turns])
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 

@@ -39,7 +39,7 @@ from pipelines.models.families import refuse_unfit
 
 HEAD = "score.weight"
 LOADING_ERRORS = (
-    *(OSError, ValueError, KeyError, IndexError, RuntimeError, ImportError),
+    *(OSError, ValueError, TypeError, KeyError, IndexError, RuntimeError, ImportError),
     *(SafetensorError, struct.error),  # damaged weights; a damaged GGUF file
 )
 """What `from_pretrained` raises for files that are missing, damaged or of another kind; for `explain`."""

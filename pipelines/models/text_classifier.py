@@ -9,14 +9,13 @@ from typing import Any, NamedTuple
 
 import torch
 from jinja2 import TemplateError
-from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from pipelines.data.rows import Message
 from pipelines.errors import ArtifactError, DataError, UsageError
 from pipelines.models.adapters import CONFIG_FILE
-from pipelines.models.base import explain, quiet
+from pipelines.models.base import LOADING_ERRORS, explain, quiet
 from pipelines.models.generate import pad_left
 from pipelines.models.score import pad_right, position_ids
 
@@ -177,7 +176,7 @@ def load_text_classifier(
                 **kwargs,
             )
             model = model.to(device)
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
+    except LOADING_ERRORS as error:
         raise explain(error, path, revision) from error
     # a mismatched key comes with its two shapes
     lost = {*info["missing_keys"], *(key if isinstance(key, str) else key[0] for key in info["mismatched_keys"])}

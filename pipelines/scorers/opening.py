@@ -8,15 +8,12 @@ from typing import Any
 import torch
 from peft import PeftConfig, PeftModel
 from peft.utils.save_and_load import load_peft_weights
-from safetensors import SafetensorError
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.peft_utils import find_adapter_config_file
 
 from pipelines.config.scorer import ScorerSection
 from pipelines.errors import ArtifactError, UsageError
-from pipelines.models.base import explain, quiet
-
-LOADING_ERRORS = (OSError, ValueError, KeyError, RuntimeError, ImportError, TypeError, SafetensorError)
+from pipelines.models.base import LOADING_ERRORS, explain, quiet
 
 
 def open_classifier(

@@ -20,7 +20,22 @@ from rlhf_cli.commands import stages
 from rlhf_cli.commands.stages import Manner
 from rlhf_cli.failures import Terminated, describe
 
-COMMANDS = ["", "init", "sft", "reward", "ppo", "eval", "all", "status", "config", "config show", "env"]
+COMMANDS = [
+    "",
+    "init",
+    "sft",
+    "reward",
+    "ppo",
+    "eval",
+    "all",
+    "data",
+    "data check",
+    "score",
+    "status",
+    "config",
+    "config show",
+    "env",
+]
 
 
 @pytest.fixture(autouse=True)

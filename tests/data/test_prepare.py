@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pipelines.config import Config
-from pipelines.data import prepare, sources
+from pipelines.data import read, sources
 from pipelines.data.canonical import read_rows, write_rows
 from pipelines.data.prepare import comparisons, demonstrations, effective_sources, prompts
 from pipelines.data.rows import Comparison, Demonstration, Message, Prompt
@@ -245,8 +245,8 @@ def test_a_task_makes_its_rows_and_marks_the_simulated_ones(tmp_path: Path) -> N
 
 
 def test_a_big_file_shows_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prepare, "_BIG_FILE", 1000)
-    monkeypatch.setattr(prepare, "_MEGABYTE", 1000)
+    monkeypatch.setattr(read, "_BIG_FILE", 1000)
+    monkeypatch.setattr(read, "_MEGABYTE", 1000)
     advanced: list[int] = []
 
     class Task:

@@ -50,6 +50,8 @@ def test_a_directory(tmp_path: Path) -> None:
     assert run(tmp_path, str(tmp_path / "d"))[0] == "skip"
     rows(tmp_path / "d" / "b.jsonl", 70)
     assert run(tmp_path, str(tmp_path / "d")) == ("run", "b.jsonl has changed")
+    rows(tmp_path / "d" / "c.jsonl", 80)
+    assert run(tmp_path, str(tmp_path / "d")) == ("run", "c.jsonl is new")
 
 
 def test_what_is_wrong_is_said_before_the_stage_begins(tmp_path: Path) -> None:

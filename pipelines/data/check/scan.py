@@ -10,25 +10,22 @@ import re
 import unicodedata
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from pipelines.config.data import Source
 from pipelines.data.canonical import to_line
 from pipelines.data.convert import can_serve, prompt_of
 from pipelines.data.faults import SHOWN_PLACES, FaultLog
-from pipelines.data.read import Outcome, SourceReader
+from pipelines.data.read import SourceReader, with_progress
 from pipelines.data.rows import CanonicalRow, Comparison, Demonstration, Judgement, Message, Prompt
-from pipelines.data.sources.files import READERS
-from pipelines.data.split import prompt_key
+from pipelines.data.split import plain, prompt_key
 from pipelines.errors import DataError
 from pipelines.progress import Reporter
 
 SAMPLE_ROWS = 10_000
 """Rows that stay in memory for what is too slow to do on every row: tokens, near duplicates, languages."""
 
-_MEGABYTE = 1_000_000
-_BIG_FILE = 20 * _MEGABYTE
 _NOT_WORDS = re.compile(r"[\W_]+")
 _ASCII_LETTERS = {code: None for code in range(128) if not chr(code).isalnum()}
 _ALL = 2**64 - 1
@@ -190,11 +187,6 @@ def row_key(row: CanonicalRow, prompt: Sequence[Message]) -> int:
     return hash(row) & _ALL
 
 
-def plain(text: str) -> str:
-    """The text as the data stages compare answers: Unicode forms and blank ends aside."""
-    return unicodedata.normalize("NFC", text).strip()
-
-
 def loose(text: str) -> str:
     """Letters and digits alone, in lower case; a text without any stays as it is."""
     if text.isascii():
@@ -205,21 +197,3 @@ def loose(text: str) -> str:
 def loose_key(messages: Sequence[Message]) -> int:
     """64 bits that are equal for prompts that differ only in case, blanks and punctuation."""
     return hash(tuple([loose(message.content) for message in messages])) & _ALL
-
-
-def with_progress(reader: SourceReader[Any], reporter: Reporter) -> Iterator[Outcome[Any]]:
-    """The same rows; a big file of text shows how many of its megabytes are read."""
-    path = reader.path
-    plain_text = path is not None and path.is_file() and path.suffix.lower() in READERS
-    size = path.stat().st_size if path is not None and plain_text else 0
-    if path is None or size < _BIG_FILE:
-        yield from reader
-        return
-    with reporter.task(f"reading {path.name} (MB)", size // _MEGABYTE) as task:
-        unreported = 0
-        for outcome in reader:
-            unreported += len(outcome.record.text)
-            if unreported >= _MEGABYTE:
-                task.advance(unreported // _MEGABYTE)
-                unreported %= _MEGABYTE
-            yield outcome
