@@ -122,7 +122,7 @@ def register(app: typer.Typer) -> None:
     app.command(
         epilog=options.examples(
             "rlhf score pairs.jsonl --run-dir runs/my --out scored.jsonl",
-            "rlhf score pairs.jsonl --reward-model org/toxic --label toxic --lower-is-better",
+            "rlhf score a.jsonl --reward-model org/toxic --label toxic --lower-is-better",
             "rlhf score chats.jsonl --reward-model my_reward:score --json",
         )
     )(score)
