@@ -14,11 +14,13 @@ from typing import Any
 import pytest
 
 from pipelines import chain
+from pipelines import stages as table
 from pipelines.config import Config, load_config
 from pipelines.errors import ArtifactError, ConflictError, EnvironmentProblem, UsageError
 from pipelines.progress import SilentReporter
 from pipelines.rundir import RunDir
 from pipelines.stage import Stage, StageContext
+from pipelines.stages import select, with_data_of
 
 DATA = ["data/demonstrations", "data/comparisons", "data/prompts"]
 HEAVY = ["sft", "reward", "ppo", "eval"]
@@ -63,12 +65,12 @@ class Bench:
         """Names of the stages that ran."""
         self.ran = []
         self.reporter = Listening()
-        chosen = chain.STAGES if stages is None else stages
+        chosen = table.STAGES if stages is None else stages
         chain.run_chain(chosen, self.config(*sets), self.run, self.reporter, **kwargs)
         return self.ran
 
     def planned(self, *sets: str, stages: Sequence[Stage] | None = None, **kwargs: Any) -> dict[str, str]:
-        plans = chain.plan_chain(stages or chain.STAGES, self.config(*sets), self.run, **kwargs)
+        plans = chain.plan_chain(stages or table.STAGES, self.config(*sets), self.run, **kwargs)
         return {plan.stage.name: plan.action for plan in plans}
 
     def states(self, *sets: str, verify: bool = False) -> dict[str, str]:
@@ -82,8 +84,9 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     module = types.ModuleType("fake_runners")
     module.work = bench.work  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "fake_runners", module)
-    stages = tuple(replace(stage, runner="fake_runners:work", produces=("made",)) for stage in chain.STAGES)
+    stages = tuple(replace(stage, runner="fake_runners:work", produces=("made",)) for stage in table.STAGES)
     monkeypatch.setattr(chain, "STAGES", stages)
+    monkeypatch.setattr(table, "STAGES", stages)
     return bench
 
 
@@ -120,32 +123,32 @@ def test_force_takes_what_follows(bench: Bench) -> None:
     assert bench.go(force=["reward"]) == ["reward", "ppo", "eval"]
     assert bench.go(force=["data"]) == [*DATA, *HEAVY]
     assert bench.go(force=["prompts"]) == ["data/prompts", "ppo", "eval"]
-    assert bench.go(stages=chain.select("sft", "sft"), force=["sft"]) == ["sft"]
+    assert bench.go(stages=select("sft", "sft"), force=["sft"]) == ["sft"]
 
 
 def test_force_outside_the_selection_is_refused(bench: Bench) -> None:
     with pytest.raises(UsageError, match="--force names sft"):
-        bench.planned(stages=chain.select("reward", None), force=["sft"])
+        bench.planned(stages=select("reward", None), force=["sft"])
 
 
 def test_selection(bench: Bench) -> None:
     names = lambda stages: [stage.name for stage in stages]  # noqa: E731
-    assert names(chain.select(None, None)) == [*DATA, *HEAVY]
-    assert names(chain.select("reward", None)) == ["reward", "ppo", "eval"]
-    assert names(chain.select(None, "data")) == DATA
-    assert names(chain.select("data", "sft")) == [*DATA, "sft"]
-    assert names(chain.with_data_of("ppo", bench.config())) == ["data/prompts", "ppo"]
-    assert names(chain.with_data_of("reward", bench.config())) == ["data/comparisons", "reward"]
+    assert names(select(None, None)) == [*DATA, *HEAVY]
+    assert names(select("reward", None)) == ["reward", "ppo", "eval"]
+    assert names(select(None, "data")) == DATA
+    assert names(select("data", "sft")) == [*DATA, "sft"]
+    assert names(with_data_of("ppo", bench.config())) == ["data/prompts", "ppo"]
+    assert names(with_data_of("reward", bench.config())) == ["data/comparisons", "reward"]
     with pytest.raises(UsageError, match="comes after"):
-        chain.select("ppo", "sft")
+        select("ppo", "sft")
     with pytest.raises(UsageError) as caught:
-        chain.select("rewrad", None)
+        select("rewrad", None)
     assert caught.value.hint == "did you mean `reward`?"
 
 
 def test_a_stage_alone_needs_what_came_before(bench: Bench) -> None:
     with pytest.raises(ArtifactError, match="ppo needs stage sft"):
-        bench.go(stages=chain.with_data_of("ppo", bench.config()))
+        bench.go(stages=with_data_of("ppo", bench.config()))
     assert bench.ran == [], "refused before the data stage ran"
 
 
@@ -157,7 +160,7 @@ def test_switched_off_stages_are_left_out(bench: Bench) -> None:
 
 def test_a_plan_writes_nothing(bench: Bench) -> None:
     before = files_below(bench.run.root.parent)
-    plans = chain.plan_chain(chain.STAGES, bench.config(), bench.run)
+    plans = chain.plan_chain(table.STAGES, bench.config(), bench.run)
     chain.check_plans(plans, bench.config(), bench.run)
     chain.status_of(bench.config(), bench.run)
     assert {plan.action for plan in plans} == {"run"}
@@ -167,7 +170,7 @@ def test_a_plan_writes_nothing(bench: Bench) -> None:
 def test_a_plan_foresees_what_follows(bench: Bench) -> None:
     bench.go()
     bench.rows.write_text("two\n")
-    plans = chain.plan_chain(chain.STAGES, bench.config(), bench.run)
+    plans = chain.plan_chain(table.STAGES, bench.config(), bench.run)
     reasons = {plan.stage.name: plan.reason for plan in plans}
     assert reasons["data/prompts"] == "rows.jsonl has changed"
     assert reasons["sft"] == "data/demonstrations runs again"
@@ -231,7 +234,7 @@ def test_other_library_versions_warn(bench: Bench, monkeypatch: pytest.MonkeyPat
 
 def test_data_that_nobody_names_is_refused(bench: Bench) -> None:
     with pytest.raises(UsageError, match="no demonstrations"):
-        chain.run_chain(chain.STAGES, load_config(None), bench.run, SilentReporter())
+        chain.run_chain(table.STAGES, load_config(None), bench.run, SilentReporter())
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import torch
 from peft import AutoPeftModelForCausalLM, PeftModel
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from pipelines.chain import STAGES, Outcome, run_chain
+from pipelines.chain import Outcome, run_chain
 from pipelines.config import Config
 from pipelines.errors import ConflictError, UsageError
 from pipelines.manifest import Manifest
@@ -22,6 +22,7 @@ from pipelines.ppo import stage as ppo_stage
 from pipelines.ppo.roles import Roles
 from pipelines.progress import SilentReporter
 from pipelines.rundir import RunDir
+from pipelines.stages import STAGES
 from tests.tiny import save_pair, tiny_gpt2, tiny_llama, tiny_tokenizer
 
 WORDS = ["cat", "dog", "ball", "story", "mat", "world", "answer", "today"]

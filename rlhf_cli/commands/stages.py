@@ -15,6 +15,7 @@ from pipelines.config import Config
 from pipelines.errors import UsageError
 from pipelines.rundir import RunDir
 from pipelines.stage import Stage
+from pipelines.stages import named, select, with_data_of
 from rlhf_cli import options, settings
 from rlhf_cli.children import ChildLauncher, is_child
 from rlhf_cli.commands import plan
@@ -86,7 +87,7 @@ def all_command(
 def run_one(name: str, config: Config, run_dir: RunDir, *, force: bool, manner: Manner) -> None:
     """Run one stage in this process."""
     # The parent has run the data stages already.
-    stages = chain.named(name) if is_child() else chain.with_data_of(name, config)
+    stages = named(name) if is_child() else with_data_of(name, config)
     if not stages[-1].enabled(config):
         raise UsageError(
             f"stage {name} is switched off by the configuration", hint=f"switch it on: --set {name}.enabled=true"
@@ -106,7 +107,7 @@ def run_all(
     config: Config, run_dir: RunDir, *, first: str | None, last: str | None, force: Sequence[str], manner: Manner
 ) -> None:
     """Run the chain, every heavy stage in a process of its own, and show the final table."""
-    stages = chain.select(first, last)
+    stages = select(first, last)
     if manner.dry_run:
         plan.show(stages, config, run_dir, force=force, as_json=manner.json)
         return

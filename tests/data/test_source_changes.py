@@ -12,8 +12,9 @@ from pipelines.config import load_config
 from pipelines.errors import DataError, UsageError
 from pipelines.progress import SilentReporter
 from pipelines.rundir import RunDir
+from pipelines.stages import named
 
-STAGES = chain.named("data/prompts")
+STAGES = named("data/prompts")
 
 
 def rows(path: Path, count: int = 40) -> None:

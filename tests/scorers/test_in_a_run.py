@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from pipelines.chain import STAGES, run_chain
+from pipelines.chain import run_chain
 from pipelines.config import Config, dump_config
 from pipelines.config.data import Source
 from pipelines.config.scorer import ScorerSection
@@ -20,6 +20,7 @@ from pipelines.progress import SilentReporter
 from pipelines.rundir import RunDir
 from pipelines.scorers import Completion, load_scorer
 from pipelines.scorers.score_file import read_answers, score_rows, surroundings
+from pipelines.stages import STAGES
 from tests.tiny import save_pair, tiny_llama, tiny_tokenizer
 
 CPU = torch.device("cpu")
