@@ -18,7 +18,7 @@ def check_environment(config: Config, stages: Sequence[str]) -> None:
     """Check that the machine and the named models can serve the stages that will run.
 
     Raises:
-        UsageError: no model is named.
+        UsageError: no model is named, or the reward model is to start from a .gguf file.
         ArtifactError: a directory that is named as a model does not hold one.
         EnvironmentProblem: CUDA or a package is missing.
     """
@@ -30,6 +30,12 @@ def check_environment(config: Config, stages: Sequence[str]) -> None:
             raise UsageError("no model is named", where="model.name_or_path", hint="set it, or give --model")
         _check_model_path(model.name_or_path, "model.name_or_path")
     if "reward" in stages and config.reward.base is not None:
+        if is_gguf(config.reward.base):  # its tokenizer and weights come by another way, which leads to policies only
+            raise UsageError(
+                "a .gguf file cannot be the base of a reward model",
+                where="reward.base",
+                hint="name the model that the file was made of, by its hub id or directory",
+            )
         _check_model_path(config.reward.base, "reward.base")
     scorers = [("ppo.reward", config.ppo.reward)] if "ppo" in stages else []
     scorers += [("eval.scorers", scorer) for scorer in config.eval_scorers] if "eval" in stages else []

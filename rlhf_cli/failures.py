@@ -47,18 +47,19 @@ def describe(error: BaseException) -> dict[str, Any]:
         return _entry("interrupted", 130, "interrupted", hint=GO_ON)
     if isinstance(error, typer.TyperException):
         command = getattr(getattr(error, "ctx", None), "command_path", "rlhf")
-        return _entry("usage", error.exit_code, error.format_message(), hint=f"see {command} --help")
+        message = error.format_message().replace("Value error, ", "")  # words of pydantic's
+        return _entry("usage", error.exit_code, message, hint=f"see {command} --help")
     known = error if isinstance(error, RlhfError) else _recognized(error)
     if known is not None:
         return known.as_dict()
     log = log_of(error)
-    where = f"the traceback is in {log}" if log else "run it again with -v to see the traceback"
+    where = f"the traceback is in {log}" if log else "the traceback is above"
     return _entry("bug", 1, f"this is a bug: {type(error).__name__}: {error}", hint=f"{where}; please report it")
 
 
 def render(entry: dict[str, Any], error: BaseException, *, as_json: bool, verbose: bool) -> None:
-    """Show the error once: as JSON on stdout, or as words on stderr."""
-    if verbose:
+    """Show the error once: as JSON on stdout, or as words on stderr; a bug that no log holds with its traceback."""
+    if verbose or (entry["code"] == "bug" and not log_of(error)):
         traceback.print_exception(error)
     if as_json:
         print_json({"error": entry})

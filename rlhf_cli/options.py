@@ -36,6 +36,19 @@ Dataset = Annotated[
     Path | None,
     typer.Option("--dataset", metavar="FILE", help="Data file, directory or hub data set that the stage reads."),
 ]
+Name = Annotated[str | None, typer.Option("--name", metavar="N", help="As `name` of a source.")]
+Format = Annotated[str | None, typer.Option("--format", metavar="F", help="Name of the format. Default: detected.")]
+Columns = Annotated[
+    list[str] | None,
+    typer.Option("--columns", metavar="KEY=COL", help="The file calls KEY `COL`, e.g. prompt=question. Repeatable."),
+]
+Tags = Annotated[
+    list[str] | None,
+    typer.Option("--tags", metavar="TAG=TEXT", help="As `tags` of a source, e.g. role_tag=speaker. Repeatable."),
+]
+Split = Annotated[str, typer.Option("--split", metavar="S", help="Split of a hub data set or directory.")]
+Revision = Annotated[str | None, typer.Option("--revision", metavar="R", help="Commit, branch or tag of the hub.")]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, metavar="N", help="Only the first N rows.")]
 Force = Annotated[bool, typer.Option("--force", help="Run again what is complete, or was made with other settings.")]
 ForceStages = Annotated[
     list[str] | None,
@@ -43,7 +56,7 @@ ForceStages = Annotated[
 ]
 From = Annotated[str | None, typer.Option("--from", metavar="STAGE", help="First stage: data, sft, reward, ppo, eval.")]
 Until = Annotated[str | None, typer.Option("--until", metavar="STAGE", help="Last stage.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would run and why; write nothing.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would run and why; write nothing, open no data.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, also for errors.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show log lines, and the traceback of an error.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings, errors and results.")]

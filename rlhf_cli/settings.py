@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pipelines.config import Config, load_config
+from pipelines.config.data import Source, TagName
 from pipelines.errors import UsageError
 from pipelines.rundir import RunDir
 
@@ -44,6 +45,61 @@ def reward_source(name: str) -> dict[str, Any]:
     return {"kind": "classifier", "path": name}
 
 
+def source_of(
+    path: str, *, columns: Sequence[str] | None = None, tags: Sequence[str] | None = None, **options: Any
+) -> Source:
+    """A source of the configuration, from the options that go by the same names.
+
+    Args:
+        path: as `path` of the source.
+        columns: ``KEY=COL`` each.
+        tags: ``TAG=TEXT`` each.
+        options: further keys of the source.
+
+    Raises:
+        UsageError: an entry is not of this form, or there is no such column or tag.
+    """
+    told = _pairs("--tags", "TAG=TEXT", tags or ())
+    known = get_args(TagName)
+    for tag in told:
+        if tag not in known:
+            raise UsageError(f"there is no tag `{tag}`", where="--tags", hint=f"the tags are {', '.join(known)}")
+    source = Source.model_validate(
+        {"path": path, "columns": _pairs("--columns", "KEY=COLUMN", columns or ()), "tags": told, **options}
+    )
+    if source.columns:
+        from pipelines.data.read import check_column_names
+
+        check_column_names(source)
+    return source
+
+
+def _pairs(option: str, form: str, entries: Sequence[str]) -> dict[str, str]:
+    found = {}
+    for entry in entries:
+        key, separator, value = entry.partition("=")
+        if not (key and separator and value):
+            raise UsageError(f"{option} wants {form}, not `{entry}`", where=option)
+        found[key] = value
+    return found
+
+
+def checked(config: Config) -> Config:
+    """The configuration as it is, once its column maps name columns that an accepted format has.
+
+    Raises:
+        UsageError: one of them does not.
+    """
+    data = config.data
+    mapped = [source for source in (*data.demonstrations, *data.comparisons, *data.prompts) if source.columns]
+    if mapped:
+        from pipelines.data.read import check_column_names  # takes a while, and few configurations need it
+
+        for source in mapped:
+            check_column_names(source)
+    return config
+
+
 def resolve(
     config_path: Path | None, run_dir: Path | None, sets: Sequence[str] = (), flags: dict[str, Any] | None = None
 ) -> tuple[Config, RunDir]:
@@ -60,15 +116,15 @@ def resolve(
             )
         recorded = RunDir(run_dir).config_path
         if recorded.is_file():
-            return load_config(recorded, sets, flags), RunDir(run_dir)
+            return checked(load_config(recorded, sets, flags)), RunDir(run_dir)
         if "model.name_or_path" in (flags or {}):  # Enough to go by: the rest has defaults.
-            return load_config(None, sets, flags), RunDir(run_dir)
+            return checked(load_config(None, sets, flags)), RunDir(run_dir)
         raise UsageError(
             "this directory holds no run yet",
             where=str(recorded),
             hint="give --config FILE to begin one; `rlhf init` writes a file to start from",
         )
-    config = load_config(config_path, sets, flags)
+    config = checked(load_config(config_path, sets, flags))
     if run_dir is None:
         run_dir = _own_run(config_path) or Path(config.run.dir or Path("runs") / config_path.stem)
     return config, RunDir(run_dir)

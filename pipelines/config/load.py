@@ -91,7 +91,7 @@ def _as_usage_error(error: ValidationError, label: str, places: Places) -> Usage
     # A misspelled key first: the field that is missing for it is no second fault.
     faults = sorted(error.errors(include_url=False), key=lambda fault: fault["type"] != "extra_forbidden")
     first = faults[0]
-    location = _without_tags(first["loc"])
+    location = tuple(part for part in _without_tags(first["loc"]) if part != "[key]")
     dotted = ".".join(str(part) for part in location)
     hint = None
     if first["type"] == "extra_forbidden":

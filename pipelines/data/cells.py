@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import cache
 from types import UnionType
@@ -44,9 +45,11 @@ def _parsed(cell: str, kinds: frozenset[type]) -> tuple[Any, bool]:
         return _TRUTH[cell.strip().lower()], True
     if float in kinds:
         try:
-            return float(cell), True
+            number = float(cell)
         except ValueError:
-            pass
+            return cell, False
+        if math.isfinite(number):
+            return number, True
     return cell, False
 
 

@@ -18,6 +18,7 @@ from pipelines.data.rows import Comparison, Demonstration, Message
 from pipelines.errors import DataError, UsageError
 
 NO_LOSS = -100
+_PROBE = "probe"
 Ids = list[int]
 
 
@@ -90,7 +91,7 @@ class ChatEncoder:
                 f"the dialogue that begins with {_beginning(messages)}",
                 hint="give the model a chat template that only appends",
             )
-        return self._ended(whole[len(opening) :])[0]
+        return self._ended(whole[len(opening) :], turn)[0]
 
     def demonstration(self, row: Demonstration, train_on: Literal["all", "last"]) -> tuple[Ids, Ids]:
         """Ids of the dialogue, and labels: the same ids on the trained assistant turns, -100 elsewhere.
@@ -140,14 +141,13 @@ class ChatEncoder:
         """What the template writes between the opened assistant turn and its text, and between the text and EOS."""
         if not self.has_template:
             return "", ""
-        probe = "probe"
-        question = Message(role="user", content=probe)
+        question = Message(role="user", content=_PROBE)
         try:
             opening = self._render([question], open_turn=True)
-            whole = self._render([question, Message(role="assistant", content=probe)])
+            whole = self._render([question, Message(role="assistant", content=_PROBE)])
         except DataError:
             return "", ""
-        before, found, after = whole.removeprefix(opening).partition(probe)
+        before, found, after = whole.removeprefix(opening).partition(_PROBE)
         return (before, after.partition(self._eos)[0].rstrip()) if found else ("", "")
 
     def _prompt_segments(self, messages: Sequence[Message], *, cut_or_raise: bool = False) -> list[_Segment]:
@@ -180,22 +180,23 @@ class ChatEncoder:
             if len(opening) < done or not closing.startswith(opening) or not whole.startswith(closing):
                 raise _UnstableTemplate
             segments.append(_Segment(self._ids(rest + whole[done : len(opening)]), False))
-            ids, rest = self._ended(closing[len(opening) :])
+            ids, rest = self._ended(closing[len(opening) :], message)
             segments.append(_Segment(ids, True))
             done = len(closing)
         segments.append(_Segment(self._ids(rest + whole[done:]), False))
         return segments
 
-    def _ended(self, text: str) -> tuple[Ids, str]:
+    def _ended(self, text: str, turn: Message) -> tuple[Ids, str]:
         """Ids of an assistant turn with EOS as the last, and the text that belongs to what follows.
 
         Where the template closes the turn with another token or with none, EOS is appended: it is the token that
-        generation stops at. Blanks after the turn are the template's, and belong to what follows.
+        generation stops at. Blanks after what the turn says are the template's, and belong to what follows.
         """
         answer, eos, rest = text.partition(self._eos)
         if not eos:
-            answer = text.rstrip()
-            rest = text[len(answer) :]
+            said = text.rfind(turn.content) + len(turn.content) if turn.content in text and turn.content.strip() else 0
+            end = max(len(text.rstrip()), said)
+            answer, rest = text[:end], text[end:]
         return [*self._ids(answer), self._eos_id], rest
 
     def _raw_prompt(self, messages: Sequence[Message]) -> Ids:
@@ -226,6 +227,23 @@ class ChatEncoder:
         return list(self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]) if text else []
 
     def _render(self, messages: Sequence[Message], *, open_turn: bool = False) -> str:
+        text = self._rendered(messages, open_turn)
+        for index, message in enumerate(messages):
+            content = message.content.strip()
+            if content in text:
+                continue
+            # It may stand there in another form: trimmed, as JSON, without its reasoning.
+            other = message.model_copy(update={"content": f"{message.content}\n{_PROBE}"})
+            if self._rendered([*messages[:index], other, *messages[index + 1 :]], open_turn) == text:
+                raise DataError(
+                    f"the chat template leaves out what a {message.role} turn says: "
+                    f"the dialogue that begins with {_beginning(messages)}",
+                    hint="give the model a chat template that writes such turns (model.chat_template), "
+                    "or leave such rows out",
+                )
+        return text
+
+    def _rendered(self, messages: Sequence[Message], open_turn: bool) -> str:
         tools = messages[0].tools
         turns = [message.model_dump(include={"role", "content", "tool_calls"}) for message in messages]
         try:

@@ -15,7 +15,7 @@ def prompt_of(row: CanonicalRow) -> tuple[Message, ...]:
 
     A text as it is stands for itself, as one user turn.
     """
-    if not isinstance(row, Demonstration):
+    if type(row) is not Demonstration:  # a look at the type takes a tenth of what isinstance does on pydantic's
         return row.prompt
     if row.text is not None:
         return (Message(role="user", content=row.text),)

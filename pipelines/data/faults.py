@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,6 +97,16 @@ def shorten(value: Any, width: int = 60) -> str:
     return repr(value if len(value) <= width else value[: width - 3] + "...")
 
 
+def speakers_hint(kinds: Iterable[str]) -> str:
+    """What else to do where rows are bad for the role of a turn; nothing where none is."""
+    if not any(".role: must be" in kind for kind in kinds):
+        return ""
+    return (
+        "; speakers by other names are told with columns: {conversations: messages} and tags: {role_tag: role, "
+        "content_tag: content, user_tag: <name>, assistant_tag: <name>}"
+    )
+
+
 class FaultLog:
     """All bad rows of a stage: how many, of what kind, and where the first ones are."""
 
@@ -121,6 +132,7 @@ class FaultLog:
     def error(self, rows_read: int) -> DataError:
         """All of it as one error."""
         hint = "correct the rows, or set data.on_bad_row: drop to leave them out and list them in rejects.jsonl"
+        hint += speakers_hint(self.kinds)
         place, fault = self._first[0]
         if self.count == 1:
             return DataError(str(fault), where=place, hint=hint)

@@ -17,7 +17,7 @@ from pipelines.data.convert import Kind, prompt_of
 from pipelines.data.faults import FaultLog
 from pipelines.data.read import SourceReader, with_progress
 from pipelines.data.rows import CanonicalRow, Comparison, Demonstration, Message, Prompt
-from pipelines.data.split import plain, prompt_key, share_of
+from pipelines.data.split import plain, prompt_key, share_of, split_key
 from pipelines.errors import DataError, UsageError
 from pipelines.stage import StageContext
 
@@ -77,10 +77,10 @@ class _Tally:
     equal_pairs: int = 0
     faults: FaultLog = field(default_factory=FaultLog)
     sources: list[dict[str, Any]] = field(default_factory=list)
-    prompts: set[int] = field(default_factory=set)
+    prompts: dict[int, float] = field(default_factory=dict)  # by key; where 0 to 1 each stands for the split
 
     def metrics(self, fraction: float) -> dict[str, Any]:
-        held_out = sum(share_of(key) < fraction for key in self.prompts)
+        held_out = sum(share < fraction for share in self.prompts.values())
         return {
             "rows_read": self.rows_read,
             "rows": self.rows,
@@ -107,22 +107,15 @@ def _prepare(ctx: StageContext, name: DataKind, kind: type[Kind]) -> dict[str, A
             rows = _generated(ctx, data.task, name, tally)
         else:
             rows = _read(ctx, effective_sources(ctx.config, name), kind, tally, rejects)
-        for row, weight in _wanted(rows, tally):
-            turns = prompt_of(row)
-            key = prompt_key(turns)
-            if share_of(key) < data.eval_fraction:
-                tally.prompts.add(key)
+        for line, key, share, copies in _wanted(rows, data.eval_fraction, tally):
+            tally.prompts[key] = share
+            if share < data.eval_fraction:
                 tally.heldout += 1
-                heldout.write(to_line(row) + "\n")
+                heldout.write(line)
                 continue
-            copies = 1 if weight == 1 else _copies(turns, weight)
-            if not copies:
-                tally.thinned += 1
-                continue
-            tally.prompts.add(key)
             tally.train += copies
             tally.repeated += copies - 1
-            train.write((to_line(row) + "\n") * copies)
+            train.write(line * copies)
     if tally.faults.count and not drop:
         raise tally.faults.error(tally.rows_read)
     if tally.faults.count:
@@ -201,19 +194,30 @@ def _generated(ctx: StageContext, source: TaskSource, name: DataKind, tally: _Ta
     )
 
 
-def _wanted(rows: Iterator[_Weighted[Kind]], tally: _Tally) -> Iterator[_Weighted[Kind]]:
-    """Without rows that came before, and without pairs whose answers are equal: these teach nothing."""
+def _wanted(rows: Iterator[_Weighted[Kind]], fraction: float, tally: _Tally) -> Iterator[tuple[str, int, float, int]]:
+    """Line, key of the prompt, its place in the split, and how often the line is to be written.
+
+    Without rows that were written before, and without pairs whose answers are equal: these teach nothing. A row that
+    its weight leaves out was not written, so a further source that holds it may still give it.
+    """
     seen: set[bytes] = set()
     for row, weight in rows:
         if isinstance(row, Comparison) and plain(row.chosen) == plain(row.rejected):
             tally.equal_pairs += 1
             continue
-        digest = hashlib.sha256(to_line(row).encode()).digest()[:16]
+        line = to_line(row) + "\n"
+        digest = hashlib.sha256(line.encode()).digest()[:16]
         if digest in seen:
             tally.duplicates += 1
             continue
+        turns = prompt_of(row)
+        share = share_of(split_key(turns))
+        copies = 1 if weight == 1 or share < fraction else _copies(turns, weight)
+        if not copies:
+            tally.thinned += 1
+            continue
         seen.add(digest)
-        yield row, weight
+        yield line, prompt_key(turns), share, copies
 
 
 def _copies(turns: Sequence[Message], weight: float) -> int:
@@ -238,11 +242,12 @@ def _check_sides(name: DataKind, tally: _Tally, fraction: float) -> None:
             where=f"data.{name}",
             hint="raise `weight`, or add data",
         )
-    if len(tally.prompts) < 2:
+    shares = sorted(set(tally.prompts.values()))
+    if len(shares) < 2:
         raise DataError(
-            f"all {name} have the same prompt; at least two are needed, one of them held out", where=f"data.{name}"
+            f"all {name} begin with the same prompt; at least two are needed, one of them held out",
+            where=f"data.{name}",
         )
-    shares = sorted(share_of(key) for key in tally.prompts)
     if tally.heldout:
         side, wanted = "left to train on", math.floor(shares[-1] * 10_000) / 10_000
     else:

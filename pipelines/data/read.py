@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
-from typing import Any, Generic, cast
+from typing import Any, Generic, NamedTuple, cast
 
 from pydantic import ValidationError
 
@@ -16,7 +16,8 @@ from pipelines.config.data import Source
 from pipelines.data.cells import for_detection, typed_cells
 from pipelines.data.convert import Kind, can_serve, to_kind
 from pipelines.data.faults import Fault, fault_of
-from pipelines.data.formats import Format, detect_format, known_columns, named_format
+from pipelines.data.formats import FORMATS, Format, column_names, detect_format, known_columns, named_format
+from pipelines.data.formats.unread import VERDICTS, way_out
 from pipelines.data.rows import Prompt
 from pipelines.data.sources import Record, find_source
 from pipelines.data.sources.files import READERS, ending
@@ -25,12 +26,13 @@ from pipelines.errors import DataError, UsageError
 from pipelines.progress import Reporter
 
 SAMPLE_SEED = 0
+FIRST_ROWS = 20
+"""What the format and the columns of a source are told from."""
 _MEGABYTE = 1_000_000
 _BIG_FILE = 20 * _MEGABYTE
 
 
-@dataclass(frozen=True)
-class Outcome(Generic[Kind]):
+class Outcome(NamedTuple, Generic[Kind]):
     """What became of one record: canonical rows, or what is wrong with it.
 
     Attributes:
@@ -47,6 +49,9 @@ class Outcome(Generic[Kind]):
         return self.rows[0] if self.rows else None
 
 
+_Named = tuple[Record, dict[str, Any], Fault | None]
+
+
 class SourceReader(Generic[Kind]):
     """Iterate over it once.
 
@@ -56,13 +61,15 @@ class SourceReader(Generic[Kind]):
 
     Attributes:
         path: the local file or directory; None for a hub data set.
-        format: known after the first row: the format that the source names, or the one that its first row shows.
+        format: known after the first row: the format that the source names, or the one that its first rows show.
         reason: why it is that format.
         commit: of the hub data set, known once reading has begun.
 
     Raises:
-        UsageError: the source names an unknown format or column, or cannot be found in the register.
-        DataError: the file cannot be read, its format is not recognized, or it cannot serve as this kind.
+        UsageError: the source names an unknown format, maps a column that the format does not read, or cannot be found
+            in the register.
+        DataError: the file cannot be read, has no such column, its format is not recognized, or it cannot serve as
+            this kind.
         HubError: the hub data set could not be had.
     """
 
@@ -81,46 +88,61 @@ class SourceReader(Generic[Kind]):
         self.commit: str | None = None
         self._kind = kind
         self._turns = TurnRewriter(self._source.tags) if self._source.tags else None
+        check_column_names(self._source)
         if self._source.format is not None:
             by = f"entry `{source.name}` of {self._found.registry}" if self._found.registry else "the configuration"
             self._take(named_format(self._source.format), source.path, f"named by {by}")
-        _check_column_names(self._source)
 
     def __iter__(self) -> Iterator[Outcome[Kind]]:
         records, self.commit = self._found.open()
         records = islice(records, self._source.limit)
         if self._source.sample is not None:
             records = iter(sampled(records, self._source.sample))
-        for record in records:
-            if record.fault:
-                yield Outcome(record, (), record.fault)
+        for record, row, fault in self._settled(map(self._under_our_names, records)):
+            if fault is not None:
+                yield Outcome(record, (), fault)
                 continue
-            rows, fault = self._convert(record)
+            rows, fault = self._convert(record, row)
             yield Outcome(record, rows, fault)
 
-    def _convert(self, record: Record) -> tuple[tuple[Kind, ...], Fault | None]:
-        columns = self._source.columns
-        missing = [name for name in columns.values() if name not in record.row]
-        if missing and self.format is None:
-            raise DataError(
-                f"there is no column `{missing[0]}`; the first row has {', '.join(record.row) or 'none'}",
-                where=record.place,
-                hint="`columns` maps the canonical name to the name in the file, e.g. {prompt: question}",
-            )
-        row = _rename(record.row, columns, only=self._found.registry is not None)
-        fault: Fault | None = None
+    def _settled(self, rows: Iterator[_Named]) -> Iterator[_Named]:
+        """The same rows; before the first good one comes, the format is known."""
+        good: list[tuple[Record, dict[str, Any]]] = []
+        while not good:
+            first, rows = _first(rows)
+            if not first:
+                break
+            good = [(record, row) for record, row, fault in first if fault is None]
+            if good:
+                self._settle(good)
+            yield from first
+        yield from rows
+
+    def _under_our_names(self, record: Record) -> _Named:
+        """The record with its row under canonical names, or why it has none."""
+        if record.fault is not None:
+            return record, {}, record.fault
+        row, fault = record.row, None
+        columns, registry = self._source.columns, self._found.registry
+        if columns or registry is not None:
+            row = _rename(row, columns, only=registry is not None)
         if self._turns is not None:
             row, fault = self._turns.rewrite(row)
-            if fault is not None:
-                return (), _in_file(fault, columns)
-        layout = self.format or self._detect(row, record)
+        return record, row, None if fault is None else _in_file(fault, columns)
+
+    def _convert(self, record: Record, row: dict[str, Any]) -> tuple[tuple[Kind, ...], Fault | None]:
+        columns, layout = self._source.columns, cast("type[Format]", self.format)
+        fault = layout.unread(row)
+        if fault is not None:
+            return (), fault
         if not record.typed:
             row, fault = typed_cells(row, layout)
             if fault is not None:
                 return (), _in_file(fault, columns)
         try:
-            rows = layout.model_validate(row).rows()
-            if self._kind is None:
+            quick = layout.quick(row)
+            rows = layout.model_validate(row).rows() if quick is None else (quick,)
+            if self._kind is None or type(quick) is self._kind:
                 return cast("tuple[Kind, ...]", rows), None
             return tuple(to_kind(found, self._kind) for found in rows), None
         except ValidationError as error:
@@ -129,21 +151,53 @@ class SourceReader(Generic[Kind]):
         except ValueError as error:
             return (), Fault("", str(error))
         except DataError as error:
-            return (), Fault("", error.message)
+            return (), Fault("", error.message, error.hint or "")
 
-    def _detect(self, row: dict[str, Any], record: Record) -> type[Format]:
-        seen = row if record.typed else for_detection(row)
-        layout = detect_format(seen, record.place)
-        return self._take(layout, record.place, f"seen in the columns {', '.join(layout.shape)}")
+    def _settle(self, first: Sequence[tuple[Record, dict[str, Any]]]) -> None:
+        """Look at the first good rows: whether they have the mapped columns, and of what format they are."""
+        _check_columns_are_there([record for record, _ in first], self._source.columns)
+        if self.format is not None:
+            return
+        rows = [row if record.typed else for_detection(row) for record, row in first]
+        place = first[0][0].place
+        layout = detect_format(rows, place, [found for found in FORMATS.values() if self._serves(found)])
+        self._take(layout, place, f"seen in the columns {', '.join(layout.shape)}")
 
-    def _take(self, layout: type[Format], where: str, reason: str) -> type[Format]:
-        if self._kind is not None and not any(can_serve(found, self._kind) for found in layout.holds):
+    def _serves(self, layout: type[Format]) -> bool:
+        return self._kind is None or any(can_serve(found, self._kind) for found in layout.holds)
+
+    def _take(self, layout: type[Format], where: str, reason: str) -> None:
+        if self._kind is not None and not self._serves(layout):
+            verdict = next((name for name in VERDICTS if name in layout.shape), None)
             held = " or ".join(f"{kind.__name__.lower()}s" for kind in layout.holds)
             raise DataError(
-                f"format `{layout.name}` holds {held}, but {self._kind.__name__.lower()}s are needed", where=where
+                f"format `{layout.name}` holds {held}, but {self._kind.__name__.lower()}s are needed",
+                where=where,
+                hint=way_out(verdict) if verdict else None,
             )
+        for name, named in self._source.columns.items():
+            if named and name not in column_names(layout):
+                raise UsageError(
+                    f"`columns` maps `{named}` to `{name}`, which format `{layout.name}` does not read",
+                    where=self._source.path,
+                    hint=f"it reads {', '.join(sorted(column_names(layout)))}",
+                )
         self.format, self.reason = layout, reason
-        return layout
+
+
+def _first(rows: Iterator[_Named]) -> tuple[list[_Named], Iterator[_Named]]:
+    """The next `FIRST_ROWS` rows, and those behind them; where the file breaks off earlier, it does so behind them."""
+    found: list[_Named] = []
+    try:
+        found.extend(islice(rows, FIRST_ROWS))
+    except DataError as error:
+        return found, _broken(error)
+    return found, rows
+
+
+def _broken(error: DataError) -> Iterator[_Named]:
+    raise error
+    yield
 
 
 def with_progress(reader: SourceReader[Kind], reporter: Reporter) -> Iterator[Outcome[Kind]]:
@@ -199,7 +253,27 @@ def _in_file(fault: Fault, columns: dict[str, str]) -> Fault:
     return replace(fault, detail=f"{fault.detail}; {note}" if fault.detail else note)
 
 
-def _check_column_names(source: Source) -> None:
+def _check_columns_are_there(first: Sequence[Record], columns: dict[str, str]) -> None:
+    there = dict.fromkeys(name for record in first for name in record.row)
+    for name, named in columns.items():
+        if named and named not in there:
+            near = get_close_matches(named, there, n=1)
+            raise DataError(
+                f"there is no column `{named}`; the first rows have {', '.join(there) or 'none'}",
+                where=first[0].place,
+                hint=f"did you mean `{near[0]}`?"
+                if near
+                else f"`columns` maps `{name}` to the name in the file; a column that few rows have stands in one of "
+                f"the first {FIRST_ROWS}, as null where it holds nothing",
+            )
+
+
+def check_column_names(source: Source) -> None:
+    """Refuse a column map that maps to what is a column of no format.
+
+    Raises:
+        UsageError: with the nearest column as a hint.
+    """
     known = known_columns()
     for name in source.columns:
         if name not in known:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, final, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 Role = Literal["system", "user", "assistant", "tool"]
+ROLES: tuple[str, ...] = get_args(Role)
 NonBlank = Annotated[str, StringConstraints(min_length=1, pattern=r"\S")]
 
 
@@ -61,6 +62,7 @@ class _HasPrompt(Row):
         return self
 
 
+@final
 class Demonstration(Row):
     """A dialogue to imitate: supervised fine-tuning trains on its assistant turns. Or a text, trained on as it is.
 
@@ -82,7 +84,7 @@ class Demonstration(Row):
         last = self.messages[-1]
         if last.role != "assistant":
             raise ValueError("the last turn is not the assistant's")
-        if not last.content.strip() and not last.tool_calls:
+        if any(turn.role == "assistant" and not turn.content.strip() and not turn.tool_calls for turn in self.messages):
             raise ValueError("the assistant's answer is blank")
         return self
 
@@ -91,6 +93,7 @@ class Demonstration(Row):
         return (self.text,) if self.text is not None else tuple(message.content for message in self.messages)
 
 
+@final
 class Comparison(_HasPrompt):
     """Two answers to one prompt, the preferred one first."""
 
@@ -101,6 +104,7 @@ class Comparison(_HasPrompt):
     source: str | None = None
 
 
+@final
 class Judgement(_HasPrompt):
     """One answer and what somebody thought of it, as 0/1 or on a scale."""
 
@@ -110,6 +114,7 @@ class Judgement(_HasPrompt):
     source: str | None = None
 
 
+@final
 class Prompt(_HasPrompt):
     """Something to be answered."""
 
@@ -123,6 +128,8 @@ def check_dialogue(messages: Sequence[Message]) -> None:
     At most one system turn, and first; at least one user turn, before any assistant turn; no blank user turn; tools
     on the first turn only.
     """
+    if len(messages) == 1 and messages[0].role == "user" and messages[0].content.strip():
+        return  # what most prompts are
     roles = [message.role for message in messages]
     if "system" in roles[1:]:
         raise ValueError("a system turn stands after the first turn")

@@ -35,7 +35,7 @@ from transformers.utils import logging as transformers_logging
 from pipelines.config import Config
 from pipelines.config.model import ModelSection, is_gguf
 from pipelines.errors import ArtifactError, EnvironmentProblem, HubError, RlhfError, UsageError
-from pipelines.models.families import refuse_unfit
+from pipelines.models.families import of_another_kind, refuse_unfit
 
 HEAD = "score.weight"
 LOADING_ERRORS = (
@@ -43,6 +43,7 @@ LOADING_ERRORS = (
     *(SafetensorError, struct.error),  # damaged weights; a damaged GGUF file
 )
 """What `from_pretrained` raises for files that are missing, damaged or of another kind; for `explain`."""
+_MODEL_FILES = ("config.json", "adapter_config.json", "tokenizer_config.json")
 _LOADERS = ("modeling_utils", "utils.loading_report", "distributed.tensor_parallel")
 
 
@@ -211,6 +212,8 @@ def explain(error: Exception, path: str | Path, revision: str | None = None) -> 
         chain.append(link)
         link = link.__cause__ or link.__context__
     first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    if first_line.rstrip().endswith(":"):  # a list follows
+        first_line = " ".join(str(error).split())
     where = f"{path}@{revision}" if revision else str(path)
     if isinstance(error, torch.OutOfMemoryError):
         return EnvironmentProblem(
@@ -221,6 +224,12 @@ def explain(error: Exception, path: str | Path, revision: str | None = None) -> 
             "the model brings its own code, which is not run by default",
             where=where,
             hint="read that code, then set model.trust_remote_code: true and model.revision to its commit",
+        )
+    if unfit := of_another_kind(error, where):
+        return unfit
+    if Path(path).is_dir() and not any((Path(path) / name).is_file() for name in _MODEL_FILES):
+        return ArtifactError(
+            "the directory holds no model", where=where, hint=f"a saved one has {' or '.join(_MODEL_FILES)}"
         )
     if Path(path).exists():
         return ArtifactError(f"the model cannot be loaded: {first_line}", where=where)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from transformers import PreTrainedModel
@@ -13,6 +14,22 @@ _MOVED_BY_PADS = {"recurrent_gemma", "rwkv", "xlnet"}
 models, where all others stay within 2e-6), or they refuse it."""
 _DECODERS_BY_NATURE = {"gpt_neox", "gpt_neox_japanese"}
 """Their configuration has the switch `is_decoder`, and no use for it."""
+
+_NO_SUCH_FORM = re.compile(
+    r"Unrecognized configuration class <class '(?:\w+\.)*?(?P<kind>\w+)\.configuration_.* AutoModel: (?P<form>\w+)"
+)
+
+
+def of_another_kind(error: Exception, where: str) -> UsageError | None:
+    """What to say where transformers found a whole model that has no form of the wanted sort; None: another error."""
+    found = _NO_SUCH_FORM.search(str(error))
+    if found is None:
+        return None
+    return UsageError(
+        f"a {found['kind']} model cannot be opened as {found['form']}",
+        where=where,
+        hint="a base must be a decoder, such as Llama, Qwen, Gemma, Mistral or GPT-2, not an encoder-decoder",
+    )
 
 
 def refuse_unfit(model: PreTrainedModel, path: str | Path) -> None:

@@ -38,6 +38,10 @@ class RewardModel(Protocol):
     def truncated(self) -> int:
         """Texts cut so far."""
 
+    @property
+    def num_parameters(self) -> int:
+        """Of the model."""
+
     def row(self, prompt: Sequence[Message], text: str, ids: Sequence[int] | None = None) -> EncodedText:
         """An answer as the model reads it.
 
@@ -61,6 +65,11 @@ class TokenRewardModel:
         self, model: PreTrainedModel | PeftModel, encoder: ChatEncoder, section: ModelSection, batch_size: int
     ) -> None:
         self._model, self._encoder, self._section, self._batch_size = model, encoder, section, batch_size
+
+    @property
+    def num_parameters(self) -> int:
+        """See RewardModel."""
+        return sum(parameter.numel() for parameter in self._model.parameters())
 
     def row(self, prompt: Sequence[Message], text: str, ids: Sequence[int] | None = None) -> EncodedText:
         """See RewardModel."""
@@ -87,6 +96,11 @@ class TextRewardModel:
     def truncated(self) -> int:
         """See RewardModel."""
         return self._classifier.truncated
+
+    @property
+    def num_parameters(self) -> int:
+        """See RewardModel."""
+        return self._classifier.model.num_parameters()
 
     def row(self, prompt: Sequence[Message], text: str, ids: Sequence[int] | None = None) -> EncodedText:
         """See RewardModel; the ids of another tokenizer say nothing here."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+import json
+import re
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +14,7 @@ from jinja2 import TemplateError
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from pipelines.data.messages import as_dict
 from pipelines.data.rows import Message
 from pipelines.errors import ArtifactError, DataError, UsageError
 from pipelines.models.adapters import CONFIG_FILE
@@ -19,6 +22,11 @@ from pipelines.models.base import LOADING_ERRORS, explain, quiet
 from pipelines.models.generate import pad_left
 from pipelines.models.score import pad_right, position_ids
 
+Pad = Callable[[Sequence[Sequence[int]], torch.device | str], tuple[Tensor, Tensor]]
+EXACT, ROUNDED = 1e-3, 0.2
+"""How far a padded row's logits may be from those of the row alone: in fp32, and in halves, which round more."""
+_OTHER_TASK = re.compile(r"For(?!.*(Sequence|Reward))")
+"""Names of classes with a head for something else: LlamaForTokenClassification, BertForMultipleChoice."""
 NO_PAD = -1
 """A pad id that no token has: Hugging Face then reads a decoder's score at the last place of the row."""
 
@@ -48,6 +56,7 @@ class TextClassifier:
         model: as given, in evaluation mode.
         limit: the most tokens a text may have; None: no limit is known.
         takes_segments: whether the model is told which tokens are the prompt's and which the completion's.
+        one_by_one: whether padding of either side changes its scores (FNet takes no mask), so that it gets no batches.
         truncated: texts cut so far.
     """
 
@@ -67,9 +76,17 @@ class TextClassifier:
         self._takes_positions = "position_ids" in parameters
         # a decoder reads its score at the last token that is not the pad id; its `score` head tells it apart
         self._is_decoder = hasattr(model, "score")
-        self.takes_segments = not self._is_decoder and "token_type_ids" in parameters
+        # a model that could take them may have been trained without: the tokenizer knows
+        known = "token_type_ids" in tokenizer.model_input_names
+        self.takes_segments = known and not self._is_decoder and "token_type_ids" in parameters
         if self._is_decoder and model.config.get_text_config().pad_token_id is None:
             model.config.get_text_config().pad_token_id = NO_PAD
+        self._pad = self._padding_that_changes_nothing()
+
+    @property
+    def one_by_one(self) -> bool:
+        """See the class."""
+        return self._pad is None
 
     def encode(self, prompt: Sequence[Message], completion: str) -> EncodedText:
         """One dialogue with its answer, cut to `limit`; counts the cut ones in `truncated`.
@@ -79,30 +96,46 @@ class TextClassifier:
         """
         tokenizer, text, pair, special = self._tokenizer, "", None, True
         if tokenizer.chat_template is not None:
-            messages = [{"role": turn.role, "content": turn.content} for turn in prompt]
-            messages.append({"role": "assistant", "content": completion})
-            try:
-                text = str(tokenizer.apply_chat_template(messages, tokenize=False))
-            except (TemplateError, ValueError) as error:
-                raise DataError(
-                    f"the chat template of the classifier {self.name} refuses a dialogue: {error}",
-                    where=", ".join(message["role"] for message in messages),
-                ) from error
-            special = False  # the template has written them
+            text, special = self._written(prompt, completion), False  # the template has written the special tokens
         else:
-            text = "\n".join(turn.content for turn in prompt)
+            text = "\n".join(_as_text(turn) for turn in prompt)
             if self._takes_pairs:
                 pair = completion
             else:
                 text = f"{text}\n{completion}"
+        found = self._encoded(text, pair, special=special)
+        self.truncated += found.length > len(found.ids)
+        if not found.ids:
+            raise DataError(f"the classifier {self.name} got an empty text to score")
+        return found
+
+    def _written(self, prompt: Sequence[Message], completion: str) -> str:
+        """The dialogue by the chat template."""
+        turns = [as_dict(turn) for turn in (*prompt, Message(role="assistant", content=completion))]
+        tools = turns[0].pop("tools", None)
+        where = ", ".join(turn["role"] for turn in turns)
+        used = {"tools": tools, "tool_calls": any("tool_calls" in turn for turn in turns)}
+        try:
+            template = self._tokenizer.get_chat_template(tools=tools)
+            for word in (word for word, found in used.items() if found):
+                if not re.search(rf"\b{word}\b", template):
+                    raise DataError(
+                        f"the chat template of the classifier {self.name} never mentions `{word}`",
+                        where=where,
+                        hint="score it with a model that knows tools, or leave such dialogues out",
+                    )
+            return str(self._tokenizer.apply_chat_template(turns, tools=tools, tokenize=False))
+        except (TemplateError, ValueError) as error:
+            raise DataError(
+                f"the chat template of the classifier {self.name} refuses a dialogue: {error}", where=where
+            ) from error
+
+    def _encoded(self, text: str, pair: str | None, *, special: bool) -> EncodedText:
         encode: dict[str, Any] = {"add_special_tokens": special, "return_token_type_ids": True, "verbose": False}
-        encoded = tokenizer(text, pair, **encode)
+        encoded = self._tokenizer(text, pair, **encode)
         length = len(encoded["input_ids"])
         if self.limit is not None and length > self.limit:
-            self.truncated += 1
-            encoded = tokenizer(text, pair, truncation="longest_first", max_length=self.limit, **encode)
-        if not encoded["input_ids"]:
-            raise DataError(f"the classifier {self.name} got an empty text to score")
+            encoded = self._tokenizer(text, pair, truncation="longest_first", max_length=self.limit, **encode)
         return EncodedText(encoded["input_ids"], encoded["token_type_ids"], length)
 
     def inputs(self, rows: Sequence[EncodedText], device: torch.device | str) -> dict[str, Tensor]:
@@ -110,13 +143,46 @@ class TextClassifier:
 
         A row gets what it gets alone: masks come from lengths, positions from the row's own tokens.
         """
-        ids, mask = (pad_left if self._is_decoder else pad_right)([row.ids for row in rows], device)
+        pad = self._pad
+        if pad is None:
+            if len({len(row.ids) for row in rows}) > 1:
+                raise UsageError(
+                    f"the scores of the classifier {self.name} change with padding, so it takes no batches",
+                    where=type(self.model).__name__,
+                    hint="it can score, one text after another, but not be trained: choose another base",
+                )
+            pad = pad_right
+        return self._padded(rows, pad, device)
+
+    def _padded(self, rows: Sequence[EncodedText], pad: Pad, device: torch.device | str) -> dict[str, Tensor]:
+        ids, mask = pad([row.ids for row in rows], device)
         inputs = {"input_ids": ids, "attention_mask": mask}
         if self._is_decoder and self._takes_positions:
             inputs["position_ids"] = position_ids(mask)
         if self.takes_segments:
-            inputs["token_type_ids"] = pad_right([row.segments for row in rows], device)[0]
+            inputs["token_type_ids"] = pad([row.segments for row in rows], device)[0]
         return inputs
+
+    @torch.no_grad()
+    def _padding_that_changes_nothing(self) -> Pad | None:
+        """On which side a short row may be padded beside a long one; None where either changes its scores.
+
+        It is tried, not known: most encoders read their first place and most decoders their last, but XLNet reads the
+        last place of all, FNet takes no mask, and CTRL takes no batches at all.
+        """
+        device = next(self.model.parameters()).device
+        short, long = (self._encoded(text, None, special=True) for text in ("one", "two three four " * 8))
+        for pad in (pad_left, pad_right) if self._is_decoder else (pad_right, pad_left):
+            try:
+                alone, beside = (
+                    self.model(**self._padded(rows, pad, device)).logits[0].float() for rows in ([short], [short, long])
+                )
+            except (ValueError, IndexError, RuntimeError):
+                continue
+            near = EXACT if self.model.dtype == torch.float32 else ROUNDED
+            if torch.allclose(alone, beside, rtol=near, atol=near, equal_nan=True):
+                return pad
+        return None
 
     def logits(self, rows: Sequence[EncodedText]) -> Tensor:
         """[B, classes]."""
@@ -131,9 +197,10 @@ class TextClassifier:
 
         Args:
             rows: as `encode` gives them, at least one.
-            batch_size: rows in one forward.
+            batch_size: rows in one forward; see `one_by_one`.
             progress: called with the number of rows of each forward.
         """
+        batch_size = 1 if self.one_by_one else batch_size
         order = sorted(range(len(rows)), key=lambda index: len(rows[index].ids))
         parts = []
         for start in range(0, len(order), batch_size):
@@ -146,67 +213,109 @@ class TextClassifier:
 
 
 def load_text_classifier(
-    path: str, device: torch.device, *, revision: str | None = None, new_head: bool = False
+    path: str,
+    device: torch.device,
+    *,
+    revision: str | None = None,
+    labels: int | None = 1,
+    dtype: torch.dtype | str = torch.float32,
+    new_head: bool = False,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A sequence classifier with one label in fp32, and its tokenizer; code of its repository is never run.
+    """A sequence classifier in evaluation mode, and its tokenizer; code of its repository is never run.
 
     Args:
         path: hub id or directory.
         device: where to put it.
         revision: commit of the hub repository.
-        new_head: head and pooler may be missing or of another size, and are then drawn at random.
+        labels: how many it must have; None: as many as its files say.
+        dtype: of its weights; ``auto``: as they are stored.
+        new_head: head and pooler may be missing, of another size or of another task, and are then drawn at random.
 
     Raises:
-        ArtifactError: the files are damaged or lack weights.
+        ArtifactError: the files are damaged, lack weights, or hold a model of another task.
         HubError: the hub cannot be reached or refuses.
         UsageError: an adapter, or not a model that can be a sequence classifier.
     """
     if (Path(path) / CONFIG_FILE).is_file():
         raise UsageError("this is an adapter, not a whole model", where=path, hint="merge it into its base first")
-    kwargs: dict[str, Any] = {"revision": revision, "trust_remote_code": False}
     try:
         with quiet():
-            tokenizer = AutoTokenizer.from_pretrained(path, **kwargs)
-            model, info = AutoModelForSequenceClassification.from_pretrained(
-                path,
-                num_labels=1,
-                dtype=torch.float32,
-                ignore_mismatched_sizes=new_head,
-                output_loading_info=True,
-                **kwargs,
-            )
-            model = model.to(device)
+            tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=False)
+            model, lost = open_weights(path, device, revision=revision, labels=labels, dtype=dtype, new_head=new_head)
     except LOADING_ERRORS as error:
         raise explain(error, path, revision) from error
-    # a mismatched key comes with its two shapes
-    lost = {*info["missing_keys"], *(key if isinstance(key, str) else key[0] for key in info["mismatched_keys"])}
-    trunk = f"{model.base_model_prefix}."
     if new_head:  # pretraining leaves head and pooler out; a trunk without weights would train from nothing
+        trunk = f"{model.base_model_prefix}."
         lost = {key for key in lost if key.startswith(trunk) and not key.startswith(f"{trunk}pooler.")}
-    if lost:
-        raise ArtifactError(
-            f"the model's files lack {len(lost)} of its weights: {', '.join(sorted(lost)[:3])}", where=path
-        )
-    return model.eval(), tokenizer
+    refuse_lost(path, lost)
+    return model, tokenizer  # in evaluation mode, as from_pretrained leaves it
 
 
-def choose_logit(model: PreTrainedModel, label: int | str | None, name: str) -> int:
-    """Index of the logit that is the score: the only one, or the one that `label` names by index or by class name.
+def open_weights(
+    path: str,
+    device: torch.device,
+    *,
+    revision: str | None,
+    labels: int | None,
+    dtype: torch.dtype | str,
+    new_head: bool,
+) -> tuple[PreTrainedModel, set[str]]:
+    """The model as transformers opens it, and the names of weights that its files lack or have in another size.
+
+    Args: see `load_text_classifier`.
 
     Raises:
-        UsageError: there are several and `label` names none of them.
+        ArtifactError: the files hold a model of another task, whose head would be read as if it were this one.
+        Exception: one of `LOADING_ERRORS`.
     """
-    classes = {int(index): str(text) for index, text in (model.config.id2label or {}).items()}
-    if label is None and len(classes) == 1:
-        return 0
-    if isinstance(label, int) and label in classes:
-        return label
-    found = [index for index, text in classes.items() if text == label]
-    if len(found) == 1:
-        return found[0]
-    shown = ", ".join(f"{index}: {text}" for index, text in sorted(classes.items()))
-    said = f"has no class {label!r}" if label is not None else f"has {len(classes)} classes, and none was chosen"
-    raise UsageError(f"the classifier {name} {said}", hint=f"set `label` to one of these: {shown}")
+    model, info = AutoModelForSequenceClassification.from_pretrained(
+        path,
+        revision=revision,
+        trust_remote_code=False,
+        dtype=dtype,
+        ignore_mismatched_sizes=new_head,
+        output_loading_info=True,
+        **({} if labels is None else {"num_labels": labels}),
+    )
+    # a mismatched key comes with its two shapes
+    lost = {*info["missing_keys"], *(key if isinstance(key, str) else key[0] for key in info["mismatched_keys"])}
+    if not new_head and not lost:
+        _refuse_other_task(path, model, info["unexpected_keys"])
+    return model.to(device), lost
+
+
+def _refuse_other_task(path: str, model: PreTrainedModel, unexpected: Iterable[str]) -> None:
+    """Raise where every weight has its place, and the files still are those of a tagger or a multiple-choice model."""
+    heads = {name for name, _ in model.named_children()} - {model.base_model_prefix}
+    left = sorted(key for key in unexpected if key.partition(".")[0] in heads)
+    saved_as = [name for name in model.config.architectures or [] if _OTHER_TASK.search(name)]
+    if left or saved_as:
+        found = f"they were saved as {saved_as[0]}" if saved_as else f"their head has {', '.join(left[:3])} besides"
+        raise ArtifactError(
+            f"the files do not hold a {type(model).__name__}: {found}",
+            where=path,
+            hint="name a model that was saved as a sequence classifier",
+        )
+
+
+def refuse_lost(path: str, lost: Collection[str]) -> None:
+    """Refuse a model without all of its weights.
+
+    Raises:
+        ArtifactError: some are lost.
+    """
+    if lost:
+        raise ArtifactError(
+            f"the model's files lack {len(lost)} of its weights: {', '.join(sorted(lost)[:3])}",
+            where=path,
+            hint="name a model that was saved as a sequence classifier, with its trained head",
+        )
+
+
+def _as_text(turn: Message) -> str:
+    """A turn without any template: its text, and the calls of tools as JSON."""
+    calls = [json.dumps(call, ensure_ascii=False) for call in turn.tool_calls or ()]
+    return "\n".join([*([turn.content] if turn.content or not calls else []), *calls])
 
 
 def longest_input(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int | None:

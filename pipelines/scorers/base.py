@@ -63,29 +63,47 @@ def counts_of(scorer: Scorer) -> dict[str, float]:
     return counts
 
 
-def checked_scores(scorer: str, values: Iterable[float], rows: int) -> list[float]:
-    """The scores as plain floats, proven to be one finite number a row.
+class ScoreError(DataError):
+    """A score that is not one finite number.
+
+    Attributes:
+        row: index of its completion among those that were given.
+    """
+
+    def __init__(self, message: str, row: int) -> None:
+        super().__init__(message)
+        self.row = row
+
+
+def checked_scores(scorer: str, values: Iterable[float], rows: int, *, start: int = 0) -> list[float]:
+    """The scores as plain floats, proven to be one finite number for each completion.
 
     Args:
         scorer: what the error calls the source of the scores.
         values: numbers, or zero-dimensional tensors or arrays.
         rows: how many scores there must be.
+        start: index of the first completion, where these are a batch out of more.
 
     Raises:
-        DataError: another number of scores, not a number, or not finite.
+        DataError: another number of scores.
+        ScoreError: one is not a number, or not finite.
     """
     scores: list[float] = []
     for row, value in enumerate(values):
-        if isinstance(value, str | bytes):
-            raise DataError(f"{scorer} gave the text {value!r} as the score of row {row}; it must be a number")
         try:
+            if isinstance(value, str | bytes):
+                raise TypeError("a text that looks like a number is still a text")
             scores.append(float(value))
-        except (TypeError, ValueError) as error:
-            kind = type(value).__name__
-            raise DataError(f"{scorer} gave a {kind} as the score of row {row}; it must be one number") from error
+        except (TypeError, ValueError, RuntimeError) as error:
+            kind = f"the text {value!r}" if isinstance(value, str | bytes) else f"a {type(value).__name__}"
+            raise ScoreError(
+                f"{scorer} gave {kind} as the score of completion {start + row + 1}; it must be one number", start + row
+            ) from error
     if len(scores) != rows:
-        raise DataError(f"{scorer} gave {len(scores)} scores for {rows} rows; it must give one for each")
+        raise DataError(f"{scorer} gave {len(scores)} scores for {rows} completions; it must give one for each")
     for row, score in enumerate(scores):
         if not math.isfinite(score):
-            raise DataError(f"{scorer} gave the score {score} for row {row}; scores must be finite")
+            raise ScoreError(
+                f"{scorer} gave the score {score} for completion {start + row + 1}; scores must be finite", start + row
+            )
     return scores

@@ -9,7 +9,8 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pipelines.config.scorer import ScorerSection
-from pipelines.models.text_classifier import TextClassifier, choose_logit
+from pipelines.errors import UsageError
+from pipelines.models.text_classifier import TextClassifier
 from pipelines.scorers.base import Completion, Dialogue, Progress, checked_scores
 from pipelines.scorers.opening import open_classifier
 
@@ -41,6 +42,11 @@ class ClassifierScorer:
         """Texts cut so far."""
         return self._classifier.truncated
 
+    @property
+    def num_parameters(self) -> int:
+        """Of the model."""
+        return self._classifier.model.num_parameters()
+
     @classmethod
     def load(
         cls, name: str, section: ScorerSection, device: torch.device, *, progress: Progress | None = None
@@ -50,7 +56,7 @@ class ClassifierScorer:
         Raises:
             UsageError: also where a choice among several classes is missing.
         """
-        return cls(name, *open_classifier(name, section, device), section, progress=progress)
+        return cls(name, *open_classifier(section, device), section, progress=progress)
 
     def __call__(self, prompts: Sequence[Dialogue], completions: Sequence[Completion]) -> list[float]:
         """The chosen output of the chosen class for each pair.
@@ -80,3 +86,22 @@ def scores_of(logits: Tensor, chosen: int, section: ScorerSection) -> list[float
         found = torch.nn.functional.logsigmoid(found) if alone else logits.log_softmax(-1)[:, chosen]
         found = found.exp() if section.output == "probability" else found
     return (-found if section.lower_is_better else found).tolist()
+
+
+def choose_logit(model: PreTrainedModel, label: int | str | None, name: str) -> int:
+    """Index of the logit that is the score: the only one, or the one that `label` names by index or by class name.
+
+    Raises:
+        UsageError: there are several and `label` names none of them.
+    """
+    classes = {int(index): str(text) for index, text in (model.config.id2label or {}).items()}
+    if label is None and len(classes) == 1:
+        return 0
+    if isinstance(label, int) and label in classes:
+        return label
+    found = [index for index, text in classes.items() if text == label]
+    if len(found) == 1:
+        return found[0]
+    shown = ", ".join(f"{index}: {text}" for index, text in sorted(classes.items()))
+    said = f"has no class {label!r}" if label is not None else f"has {len(classes)} classes, and none was chosen"
+    raise UsageError(f"the classifier {name} {said}", hint=f"set `label` to one of these: {shown}")

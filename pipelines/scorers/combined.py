@@ -41,6 +41,11 @@ class CombinedScorer:
         return sum(getattr(part.scorer, "truncated", 0) for part in self._parts)
 
     @property
+    def num_parameters(self) -> int:
+        """Of the models among the parts."""
+        return sum(getattr(part.scorer, "num_parameters", 0) for part in self._parts)
+
+    @property
     def counts(self) -> dict[str, float]:
         """What the parts counted so far."""
         return _by_part({part.scorer.name: counts_of(part.scorer) for part in self._parts})
@@ -53,7 +58,7 @@ class CombinedScorer:
         self, prompts: Sequence[Dialogue], completions: Sequence[Completion]
     ) -> tuple[list[float], dict[str, list[float]]]:
         """The combined scores, and those of the parts: at unit scale where they were brought to it, without weight."""
-        own: dict[str, list[float]] = {}
+        own: list[list[float]] = []
         below: dict[str, dict[str, list[float]]] = {}
         for part in self._parts:
             name = part.scorer.name
@@ -61,8 +66,9 @@ class CombinedScorer:
                 scores, below[name] = part.scorer.with_parts(prompts, completions)
             else:
                 scores = part.scorer(prompts, completions)
-            own[name] = [(score - part.mean) / part.std for score in scores]
-        return [self._combine(row) for row in zip(*own.values(), strict=True)], own | _by_part(below)
+            own.append([(score - part.mean) / part.std for score in scores])
+        named = {part.scorer.name: scores for part, scores in zip(self._parts, own, strict=True)}
+        return [self._combine(row) for row in zip(*own, strict=True)], named | _by_part(below)
 
 
 def weighted_sum(weights: Sequence[float]) -> Combine:

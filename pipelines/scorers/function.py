@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import ast
+import difflib
 import importlib
 import importlib.util
+import inspect
 import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
+from pipelines.data.messages import as_dict
 from pipelines.errors import DataError, RlhfError, UsageError
 from pipelines.scorers.base import Completion, Dialogue, Progress, checked_scores
 
-RewardFunction = Callable[[list[list[dict[str, str]]], list[str]], Sequence[float]]
-"""Gets the prompts as lists of ``{"role", "content"}`` and the completions as text; gives one number a row."""
+RewardFunction = Callable[[list[list[dict[str, Any]]], list[str]], Iterable[float]]
+"""Gets the prompts as lists of `as_dict` and the completions as text; gives one number for each."""
+CALLED = "it is called as function(prompts, completions) and returns one number for each completion"
+_UNORDERED = (Mapping, Set, str, bytes)
+"""What can be iterated, but holds no numbers in the order of the completions."""
 
 
 class FunctionScorer:
@@ -39,21 +46,32 @@ class FunctionScorer:
         Raises:
             DataError: it raised, or gave something else than one finite number a row.
         """
-        dialogues = [[{"role": turn.role, "content": turn.content} for turn in prompt] for prompt in prompts]
+        dialogues = [[as_dict(turn) for turn in prompt] for prompt in prompts]
         texts = [completion.text for completion in completions]
         called = f"the reward function {self._spec}"
         try:
-            result = self._function(dialogues, texts)
-            values = list(result)
+            result: Any = self._function(dialogues, texts)
+            values = None if result is None or isinstance(result, _UNORDERED) else list(result)
         except RlhfError:
             raise
         except Exception as error:
             raise DataError(
                 f"{called} failed: {type(error).__name__}: {error}",
-                where=_last_line(error),
-                hint="it is called as function(prompts, completions) and returns one number for each completion",
+                where=_last_line(error, self._function),
+                hint=CALLED,
             ) from error
-        scores = checked_scores(called, values, len(prompts))
+        if values is None:
+            found = "nothing (None)" if result is None else f"a {type(result).__name__}"
+            raise DataError(
+                f"{called} returned {found}; it must return a list of numbers",
+                where=_first_line(self._function),
+                hint=CALLED,
+            )
+        try:
+            scores = checked_scores(called, values, len(prompts))
+        except DataError as error:
+            error.where = _first_line(self._function)
+            raise
         if self._progress is not None:
             self._progress(len(scores))
         return scores
@@ -71,22 +89,74 @@ def function_file(spec: str) -> Path | None:
 
 
 def check_function(spec: str) -> None:
-    """Refuse a function whose module is not there.
+    """Refuse a function that is not there; its module is read, not run.
 
     Raises:
-        UsageError: not of the form ``module:function``, or no such module.
+        UsageError: not of the form ``module:function``, no such module, or its file cannot be parsed or never binds
+            that name.
     """
+    module_name, _, attribute = spec.partition(":")
     if _module_spec(spec) is None:
+        file = module_name.removesuffix(".py")
         raise UsageError(
-            f"the reward function {spec}: there is no module `{spec.partition(':')[0]}`",
-            hint=f"looked in the current directory ({os.getcwd()}) and among the installed packages",
+            f"the reward function {spec}: there is no module `{module_name}`",
+            hint=f"write {file.replace('/', '.')}:{attribute}: a module's name has no .py and no slash"
+            if file != module_name or "/" in file
+            else f"looked in the current directory ({os.getcwd()}) and among the installed packages",
         )
+    path = function_file(spec)
+    if path is None or path.suffix != ".py" or "." in attribute:
+        return  # compiled, or an attribute of a class or a submodule: only an import can tell
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError) as error:
+        raise UsageError(
+            f"the reward function {spec}: its module cannot be imported: {type(error).__name__}: {error}",
+            where=f"{path}:{getattr(error, 'lineno', None) or 1}",
+        ) from error
+    if not _may_bind(tree, attribute):
+        raise _no_function(spec, "does not exist", str(path), _functions(tree))
+
+
+def _functions(tree: ast.Module) -> list[str]:
+    return [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
+
+
+def _may_bind(tree: ast.Module, name: str) -> bool:
+    """Whether running the module may bind the name; functions and classes are not looked into, but for `global`."""
+    if any(isinstance(node, ast.Global) and name in node.names for node in ast.walk(tree)):
+        return True
+    nodes: list[ast.AST] = [*tree.body]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            if node.name in (name, "__getattr__"):
+                return True
+            continue
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and node.id == name:
+            return True
+        if isinstance(node, ast.alias) and (node.asname or node.name.partition(".")[0]) in (name, "*"):
+            return True
+        nodes += ast.iter_child_nodes(node)
+    return False
+
+
+def _no_function(spec: str, found: str, where: str, others: Sequence[str] = ()) -> UsageError:
+    attribute = spec.partition(":")[2]
+    near = difflib.get_close_matches(attribute, others, n=1) or list(others[:3])
+    return UsageError(
+        f"the reward function {spec}: `{attribute}` {found}",
+        where=where,
+        hint=f"the module has {', '.join(near)}" if near else None,
+    )
 
 
 def _module_spec(spec: str) -> ModuleSpec | None:
     module_name, _, attribute = spec.partition(":")
     if not module_name or not attribute:
         raise UsageError(f"`{spec}` does not name a function", hint="write module:function, e.g. my_reward:score")
+    if module_name.endswith(".py") or "/" in module_name:
+        return None  # to look for `a.py` as a module would run a.py
     _see_current_directory()
     try:
         return importlib.util.find_spec(module_name)
@@ -98,7 +168,7 @@ def find_function(spec: str) -> RewardFunction:
     """Import what ``module:function`` names; modules of the current directory are found too.
 
     Raises:
-        UsageError: not of that form, no such module, the module cannot be imported, or it has no such function.
+        UsageError: see `check_function`; or the module cannot be imported.
     """
     module_name, _, attribute = spec.partition(":")
     check_function(spec)
@@ -114,9 +184,7 @@ def find_function(spec: str) -> RewardFunction:
         function = getattr(function, part, None)
     if not callable(function):
         found = "is not callable" if function is not None else "does not exist"
-        raise UsageError(
-            f"the reward function {spec}: `{attribute}` {found}", where=getattr(module, "__file__", None) or module_name
-        )
+        raise _no_function(spec, found, getattr(module, "__file__", None) or module_name)
     return function  # type: ignore[no-any-return]
 
 
@@ -127,7 +195,13 @@ def _see_current_directory() -> None:
     importlib.invalidate_caches()
 
 
-def _last_line(error: BaseException) -> str | None:
-    """``file:line`` at which the error arose."""
-    frames = traceback.extract_tb(error.__traceback__)
-    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else None
+def _last_line(error: BaseException, function: object = None) -> str | None:
+    """``file:line`` at which the error arose; of a call that never got into `function`, where that begins."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
+    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else _first_line(function)
+
+
+def _first_line(function: object) -> str | None:
+    """``file:line`` where the function is written; None where Python does not say."""
+    code = getattr(inspect.unwrap(function) if callable(function) else function, "__code__", None)
+    return f"{code.co_filename}:{code.co_firstlineno}" if code is not None else None

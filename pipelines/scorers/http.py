@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import time
@@ -13,11 +14,14 @@ from urllib.parse import urlsplit
 import httpx2
 
 from pipelines.config.scorer import ScorerSection
+from pipelines.data.messages import as_dict
 from pipelines.errors import DataError, HubError, UsageError
-from pipelines.scorers.base import Completion, Dialogue, Progress, checked_scores
+from pipelines.scorers.base import Completion, Dialogue, Progress, ScoreError, checked_scores
 
 FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0
 """Seconds before the first repetition of a request, doubled each time, and the most."""
+LARGEST_ANSWER = 2**24
+"""Bytes of an answer that are read at most."""
 _PASSING = (httpx2.TimeoutException, httpx2.NetworkError, httpx2.RemoteProtocolError)
 """What may be gone when the same request is sent again."""
 logging.getLogger("httpx2").setLevel(logging.WARNING)  # its line for each request holds the whole address
@@ -50,6 +54,7 @@ class HttpScorer:
         self.counts: dict[str, float] = {"requests": 0, "retries": 0, "seconds": 0.0}
         self._url = url
         self._batch_size = batch_size
+        self._timeout = timeout
         self._retries = retries
         self._progress = progress
         self._sleep = sleep
@@ -83,19 +88,19 @@ class HttpScorer:
         scores: list[float] = []
         for start in range(0, len(prompts), self._batch_size):
             part = slice(start, start + self._batch_size)
-            turns = [[{"role": turn.role, "content": turn.content} for turn in prompt] for prompt in prompts[part]]
+            turns = [[as_dict(turn) for turn in prompt] for prompt in prompts[part]]
             texts = [completion.text for completion in completions[part]]
             began = time.monotonic()
             try:
-                response = self._post({"prompts": turns, "completions": texts})
+                answer = self._post({"prompts": turns, "completions": texts})
             finally:
                 self.counts["seconds"] += time.monotonic() - began
-            scores += self._read(response, len(texts))
+            scores += self._read(answer, len(texts), start)
             if self._progress is not None:
                 self._progress(len(texts))
         return scores
 
-    def _post(self, body: dict[str, Any]) -> httpx2.Response:
+    def _post(self, body: dict[str, Any]) -> bytes:
         """The answer with status 200 to the first request that gets one."""
         wait, fault = FIRST_WAIT, ""
         for attempt in range(1 + self._retries):
@@ -105,7 +110,7 @@ class HttpScorer:
                 self.counts["retries"] += 1
             self.counts["requests"] += 1
             try:
-                response = self._client.post(self._url, json=body)
+                status, answer = self._ask(body)
             except _PASSING as error:
                 fault = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
                 continue
@@ -113,10 +118,10 @@ class HttpScorer:
                 raise HubError(
                     f"the reward server {self.name} cannot be asked: {type(error).__name__}", where=shown(self._url)
                 ) from error
-            if response.status_code == HTTPStatus.OK:
-                return response
-            fault = f"it answers with status {response.status_code} {response.reason_phrase}"
-            if response.status_code < HTTPStatus.INTERNAL_SERVER_ERROR:
+            if status == HTTPStatus.OK:
+                return answer
+            fault = f"it answers with status {status} {httpx2.codes.get_reason_phrase(status)}"
+            if status < HTTPStatus.INTERNAL_SERVER_ERROR:
                 raise HubError(
                     f"the reward server {self.name} refuses: {fault}",
                     where=shown(self._url),
@@ -129,10 +134,33 @@ class HttpScorer:
             hint="check that it runs; `timeout` and `retries` of the scorer give it more time",
         )
 
-    def _read(self, response: httpx2.Response, rows: int) -> list[float]:
+    def _ask(self, body: dict[str, Any]) -> tuple[int, bytes]:
+        """Status and body of one answer; the body of a refusal stays unread.
+
+        The client's own timeout is for each read: a server that sends a byte now and then would never meet it.
+        """
+        deadline = time.monotonic() + self._timeout
+        with self._client.stream("POST", self._url, json=body) as response:
+            if response.status_code != HTTPStatus.OK:
+                return response.status_code, b""
+            answer = bytearray()
+            for chunk in response.iter_bytes():
+                answer += chunk
+                if len(answer) > LARGEST_ANSWER:
+                    raise DataError(
+                        f"the reward server {self.name} answers with more than {LARGEST_ANSWER} bytes",
+                        where=shown(self._url),
+                        hint='it must answer {"scores": [...]} and little else',
+                    )
+                if time.monotonic() > deadline:
+                    raise httpx2.ReadTimeout(f"its answer was not complete after {self._timeout:g} s")
+            return response.status_code, bytes(answer)
+
+    def _read(self, body: bytes, rows: int, start: int) -> list[float]:
+        """The scores that a body holds for `rows` completions from number `start` on."""
         called = f"the reward server {self.name}"
         try:
-            answer = response.json()
+            answer = json.loads(body)
         except ValueError as error:
             raise DataError(f"{called} answers with something that is not JSON", where=shown(self._url)) from error
         scores = answer.get("scores") if isinstance(answer, dict) else None
@@ -143,7 +171,13 @@ class HttpScorer:
                 hint='it must answer {"scores": [...]} with one number for each completion',
             )
         try:
-            return checked_scores(called, scores, rows)
+            for row, score in enumerate(scores):
+                if isinstance(score, bool):
+                    raise ScoreError(
+                        f"{called} gave {str(score).lower()} for completion {start + row + 1}; it must be a number",
+                        start + row,
+                    )
+            return checked_scores(called, scores, rows, start=start)
         except DataError as error:
             error.where = shown(self._url)
             raise

@@ -126,14 +126,16 @@ def is_published_reward(path: Path) -> bool:
 
 
 def named_apart(sections: Sequence[_Section]) -> list[_Section]:
-    """The sections with names that differ from each other: the second of two equal names gets a number."""
-    seen: dict[str, int] = {}
-    result = []
-    for section in sections:
-        name = scorer_name(section)
-        seen[name] = seen.get(name, 0) + 1
-        result.append(section.model_copy(update={"name": name if seen[name] == 1 else f"{name}-{seen[name]}"}))
-    return result
+    """The sections with names that differ from each other: the second of two equal names gets the next free number."""
+    names = [scorer_name(section) for section in sections]
+    used: set[str] = set()
+    for index, name in enumerate(names):
+        number = 1
+        while names[index] in used or (number > 1 and names[index] in names[index + 1 :]):
+            number += 1
+            names[index] = f"{name}-{number}"
+        used.add(names[index])
+    return [section.model_copy(update={"name": name}) for section, name in zip(sections, names, strict=True)]
 
 
 def scorer_name(section: ScorerSection) -> str:

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from peft import PeftConfig, PeftModel
 from peft.utils.save_and_load import load_peft_weights
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.peft_utils import find_adapter_config_file
 
 from pipelines.config.scorer import ScorerSection
-from pipelines.errors import ArtifactError, UsageError
+from pipelines.errors import UsageError
 from pipelines.models.base import LOADING_ERRORS, explain, quiet
+from pipelines.models.text_classifier import load_text_classifier, open_weights, refuse_lost
 
 
-def open_classifier(
-    name: str, section: ScorerSection, device: torch.device
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def open_classifier(section: ScorerSection, device: torch.device) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The sequence classifier that ``section.path`` names, and its tokenizer; code of a model is never run.
 
     Raises:
-        ArtifactError: the directory is damaged, or the model's head was never trained or got lost.
+        ArtifactError: the directory is damaged, the head was never trained or got lost, or is one for another task.
         HubError: the hub cannot be reached or refuses.
         UsageError: no such directory, or an adapter of another kind.
     """
@@ -31,35 +29,20 @@ def open_classifier(
         raise UsageError(f"there is no directory {path}", hint="a hub id has the form owner/name")
     try:
         with quiet():
-            found = find_adapter_config_file(path, revision=section.revision)
-            if found is not None:
-                return _open_adapter(name, path, section.revision, device)
-            tokenizer = AutoTokenizer.from_pretrained(path, revision=section.revision, trust_remote_code=False)
-            model, missing = _open_whole(path, section.revision, device)
+            if find_adapter_config_file(path, revision=section.revision) is not None:
+                return _open_adapter(path, section.revision, device)
     except LOADING_ERRORS as error:
         raise explain(error, path, section.revision) from error
-    _refuse_lost_head(name, path, missing)
-    return model, tokenizer
+    return load_text_classifier(path, device, revision=section.revision, labels=None, dtype=_dtype(device))
 
 
-def _open_whole(
-    path: str, revision: str | None, device: torch.device, **kwargs: Any
-) -> tuple[PreTrainedModel, list[str]]:
-    """The model, and the names of weights that its files lack."""
-    model, info = AutoModelForSequenceClassification.from_pretrained(
-        path,
-        revision=revision,
-        trust_remote_code=False,
-        # halves are slow or missing on a CPU; a GPU takes what the files hold
-        dtype="auto" if device.type == "cuda" else torch.float32,
-        output_loading_info=True,
-        **kwargs,
-    )
-    return model.to(device), sorted(info["missing_keys"])
+def _dtype(device: torch.device) -> torch.dtype | str:
+    """Halves are slow or missing on a CPU; a GPU takes what the files hold."""
+    return "auto" if device.type == "cuda" else torch.float32
 
 
 def _open_adapter(
-    name: str, path: str, revision: str | None, device: torch.device
+    path: str, revision: str | None, device: torch.device
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A LoRA adapter with a score head of one label on its base; the LoRA layers stay unmerged in the model."""
     config = PeftConfig.from_pretrained(path, revision=revision)
@@ -70,9 +53,9 @@ def _open_adapter(
             hint="name the adapter of a reward model, or merge it into its base and save that as a classifier",
         )
     base = _base_of(path, config.base_model_name_or_path)
-    model, missing = _open_whole(base, config.revision, device, num_labels=1)
+    model, lost = open_weights(base, device, revision=config.revision, labels=1, dtype=_dtype(device), new_head=True)
     weights = load_peft_weights(path, device="cpu", revision=revision)
-    _refuse_lost_head(name, path, [key for key in missing if not any(own.endswith(f".{key}") for own in weights)])
+    refuse_lost(path, [key for key in lost if not any(own.endswith(f".{key}") for own in weights)])
     source = path if not Path(path).is_dir() or (Path(path) / "tokenizer_config.json").is_file() else base
     tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
@@ -96,12 +79,3 @@ def _base_of(path: str, named: str | None) -> str:
             hint="set base_model_name_or_path there; a relative path counts from the adapter's directory",
         )
     return named
-
-
-def _refuse_lost_head(name: str, path: str, missing: list[str]) -> None:
-    if missing:
-        raise ArtifactError(
-            f"the classifier {name} was never trained, or its head got lost: its files lack {', '.join(missing[:3])}",
-            where=path,
-            hint="name a model that was saved as a sequence classifier",
-        )

@@ -53,6 +53,11 @@ class PublishedRewardScorer:
         """Texts cut so far; a model that reads tokens cuts none."""
         return self._model.truncated
 
+    @property
+    def num_parameters(self) -> int:
+        """Of the model."""
+        return self._model.num_parameters
+
     def __call__(self, prompts: Sequence[Dialogue], completions: Sequence[Completion]) -> list[float]:
         """The reward model's scores, not normalized.
 

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 
 from pipelines.scorers.base import Completion, Dialogue, Progress
 
 Rule = Callable[[Completion], float]
+LONGEST_WORD = 40
+"""Characters; more without a blank are no word."""
+_UNSPACED = (
+    r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"  # Thai and Lao, Burmese, Khmer
+    r"\u3001-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff01-\uff65"  # kana, ideographs, their punctuation
+    r"\U00020000-\U0003ffff"  # rare ideographs
+)
+_PIECE = re.compile(rf"[{_UNSPACED}]|[^\s{_UNSPACED}]+")
 
 
 class RuleScorer:
@@ -35,11 +44,23 @@ def length(target: int) -> Rule:
 
 
 def repetition(ngram: int) -> Rule:
-    """Minus the share of the answer's n-grams of words that came before in it: 0 is none, near -1 is a loop."""
+    """Minus the share of the answer's n-grams of `pieces` that came before in it: 0 is none, near -1 is a loop."""
 
     def rule(completion: Completion) -> float:
-        words = completion.text.split()
+        words = pieces(completion.text)
         grams = [tuple(words[start : start + ngram]) for start in range(len(words) - ngram + 1)]
         return (len(set(grams)) - len(grams)) / len(grams) if grams else 0.0
 
     return rule
+
+
+def pieces(text: str) -> list[str]:
+    """The words of a text; single characters where it has no blanks between words.
+
+    These are the characters of scripts that write none (Chinese, Japanese, Thai, Lao, Khmer, Burmese), and those of
+    anything longer than `LONGEST_WORD`: a loop such as "hahaha..." has no blanks either.
+    """
+    found: list[str] = []
+    for word in _PIECE.findall(text):
+        found += word if len(word) > LONGEST_WORD else [word]
+    return found

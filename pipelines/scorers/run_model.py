@@ -50,6 +50,11 @@ class RunRewardScorer:
         """Texts cut so far; a model that reads tokens cuts none."""
         return self._model.truncated
 
+    @property
+    def num_parameters(self) -> int:
+        """Of the model."""
+        return self._model.num_parameters
+
     def __call__(self, prompts: Sequence[Dialogue], completions: Sequence[Completion]) -> list[float]:
         """The reward model's raw scores, not normalized."""
         rows = [

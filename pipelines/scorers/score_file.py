@@ -17,7 +17,7 @@ from pipelines.errors import DataError
 from pipelines.manifest import Manifest
 from pipelines.progress import Reporter
 from pipelines.rundir import RunDir
-from pipelines.scorers.base import Completion, ScorerWithParts, counts_of
+from pipelines.scorers.base import Completion, ScoreError, ScorerWithParts, counts_of
 from pipelines.scorers.load import load_scorer, scorer_name
 from pipelines.statistics import wilson
 
@@ -92,20 +92,28 @@ def score_rows(
     Raises:
         RlhfError: see `load_scorer` and the scorers.
     """
-    from pipelines.models.machine import resolve_device
+    from pipelines.models.machine import choose_threads, resolve_device
 
     device = resolve_device(context.config.run)
     encoder = _policy_encoder(context) if as_policy else None
     flat = [(row, role, text) for row in rows for role, text in row.answers.items()]
     prompts = [row.prompt for row, _, _ in flat]
     completions = [_completion(encoder, row, text) for row, _, text in flat]
-    with reporter.task(f"scoring by {scorer_name(section)}", len(flat)) as task:
+    with reporter.task(f"answers scored by {scorer_name(section)}", len(flat)) as task:
         scorer = load_scorer(section, context, device, progress=task.advance)
+        if parameters := getattr(scorer, "num_parameters", 0):
+            choose_threads(context.config.run, parameters, reporter)
         parts: dict[str, list[float]] = {}
-        if isinstance(scorer, ScorerWithParts):
-            scores, parts = scorer.with_parts(prompts, completions)
-        else:
-            scores = scorer(prompts, completions)
+        try:
+            if isinstance(scorer, ScorerWithParts):
+                scores, parts = scorer.with_parts(prompts, completions)
+            else:
+                scores = scorer(prompts, completions)
+        except ScoreError as error:
+            row, role, _ = flat[error.row]
+            raise DataError(
+                error.message, where=f"{row.place} ({role})", hint=error.where and f"see {error.where}"
+            ) from error
     entries: list[dict[str, Any]] = [{"place": row.place, "scores": {}} for row in rows]
     for entry, row in zip(entries, rows, strict=True):
         entry |= {"label": row.label} if row.label is not None else {}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -31,7 +33,7 @@ def show(
     """Print the resolved configuration: defaults < file < --set < named options. Without a file: the defaults."""
     flags = settings.named_flags("all", model=model, reward_model=reward_model, dataset=dataset)
     if config is None and run_dir is None:
-        resolved: Config = load_config(None, sets or (), flags)
+        resolved: Config = settings.checked(load_config(None, sets or (), flags))
     else:
         resolved, _ = settings.resolve(config, run_dir, sets or (), flags)
     if json:
@@ -77,9 +79,10 @@ def shipped_configs() -> dict[str, Path]:
 
 
 def _about(path: Path) -> str:
-    """The first comment of the file."""
-    first = path.read_text(encoding="utf-8").partition("\n")[0]
-    return first.removeprefix("#").strip() if first.startswith("#") else ""
+    """The first sentence of the comment that the file begins with."""
+    comment = itertools.takewhile(lambda line: line.strip("# "), path.read_text(encoding="utf-8").splitlines())
+    text = " ".join(line.removeprefix("#").strip() for line in comment if line.startswith("#"))
+    return re.split(r"(?<=[^.]\.) (?=[A-Z`])", text, maxsplit=1)[0]
 
 
 def register(app: typer.Typer) -> None:

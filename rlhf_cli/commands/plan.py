@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import typer
 
 from pipelines import chain
 from pipelines.config import Config
+from pipelines.data.prepare import DataKind, effective_sources
+from pipelines.data.sources import find_source
 from pipelines.errors import RlhfError
 from pipelines.rundir import RunDir
 from pipelines.stage import Plan, Stage
@@ -36,6 +38,8 @@ def show(stages: Sequence[Stage], config: Config, run_dir: RunDir, *, force: Seq
         print(f"run directory: {run_dir.root}")
         for entry in entries:
             _print_entry(entry)
+        if any(entry["action"] == "run" and entry["stage"].startswith("data/") for entry in entries):
+            print("the data is not opened: `rlhf data check --config FILE` reads it and says what a run would refuse")
         if problem is not None:
             print(f"{styled('would refuse:', '1;31', sys.stderr)} {harmless(problem.message)}", file=sys.stderr)
             for label, text in (("where", problem.where), ("hint", problem.hint)):
@@ -76,10 +80,22 @@ def _entry(plan: Plan, config: Config, run_dir: RunDir) -> dict[str, Any]:
         "reason": plan.reason,
         "differences": list(plan.differences),
         "needs": list(plan.stage.needs(config)) if running else [],
-        "sources": [str(path) for path in plan.stage.sources(config)] if running else [],
+        "sources": [*map(str, plan.stage.sources(config)), *_on_hub(plan.stage.name, config)] if running else [],
         "produces": list(plan.stage.produces),
         "directory": str(run_dir.stage(plan.stage.name)),
     }
+
+
+def _on_hub(stage: str, config: Config) -> list[str]:
+    """The hub data sets that a data stage reads, each with its revision."""
+    if not stage.startswith("data/"):
+        return []
+    found = [find_source(source) for source in effective_sources(config, cast(DataKind, stage.removeprefix("data/")))]
+    return [
+        f"{one.source.path}@{one.source.revision}" if one.source.revision else one.source.path
+        for one in found
+        if one.path is None
+    ]
 
 
 def _print_entry(entry: dict[str, Any]) -> None:

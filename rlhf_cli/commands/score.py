@@ -12,7 +12,6 @@ from typing import Annotated, Any, Literal
 import typer
 
 from pipelines.config import load_config
-from pipelines.config.data import Source
 from pipelines.config.scorer import ScorerSection
 from pipelines.disk import disk_errors, write_atomic
 from pipelines.errors import UsageError
@@ -46,6 +45,13 @@ def score(
     output: Output = None,
     lower_is_better: Lower = False,
     batch_size: BatchSize = None,
+    name: options.Name = None,
+    format_: options.Format = None,
+    columns: options.Columns = None,
+    tags: options.Tags = None,
+    split: options.Split = "train",
+    revision: options.Revision = None,
+    limit: options.Limit = None,
     out: Out = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
@@ -56,6 +62,11 @@ def score(
     line a row goes to stdout, or to --out; the summary says how the scores spread, and how often the chosen answer of
     a comparison scores higher.
     """
+    source = settings.source_of(
+        file, columns=columns, tags=tags, name=name, format=format_, split=split, revision=revision, limit=limit
+    )
+    if out is not None:
+        _make_room(out)
     details: dict[str, Any] = {
         "label": int(label) if label is not None and label.lstrip("-").isdigit() else label,
         "output": output,
@@ -69,8 +80,8 @@ def score(
     if reward_model is not None:
         if run_dir is not None or config is not None:
             raise UsageError("--reward-model stands alone: without --run-dir and --config")
-        source = settings.reward_source(reward_model) | given
-        resolved = load_config(None, sets or (), {"ppo.reward": source, "reward.enabled": False})
+        scorer = settings.reward_source(reward_model) | given
+        resolved = load_config(None, sets or (), {"ppo.reward": scorer, "reward.enabled": False})
         section = resolved.ppo.reward
     else:
         resolved, run = settings.resolve(config, run_dir, sets or ())
@@ -84,7 +95,7 @@ def score(
     reporter = ConsoleReporter(quiet=quiet)
     # stdout is for data: what a library or a reward function prints goes to stderr
     with contextlib.redirect_stdout(sys.stderr):
-        rows = score_file.read_answers(Source(path=file))
+        rows = score_file.read_answers(source)
         context = score_file.surroundings(resolved, run)
         found = score_file.score_rows(section, rows, context, reporter, as_policy=run is not None)
     lines = "".join(jsonlib.dumps(entry, ensure_ascii=False) + "\n" for entry in found["rows"])
@@ -98,6 +109,15 @@ def score(
         sys.stdout.write(lines)
     for line in _summary_lines(found["summary"]):
         print(harmless(line), file=sys.stderr if out is None else sys.stdout)
+
+
+def _make_room(out: Path) -> None:
+    """See to it before anything is scored that the file can be written, as far as that can be told."""
+    if out.is_dir():
+        raise UsageError("this is a directory, not a file", where=str(out), hint="--out names the file to write")
+    folder = out.absolute().parent
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
 
 
 def _summary_lines(summary: dict[str, Any]) -> list[str]:

@@ -233,6 +233,13 @@ def test_init_writes_and_never_overwrites(
     assert run("init", "--output", "no/such/dir.yaml", "--json") != 0
 
 
+def test_the_list_of_configurations_holds_whole_sentences(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("init", "--list") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert all(line.endswith(".") for line in lines)
+    assert any("split and num_samples." in line for line in lines)
+
+
 def test_shipped_configurations_are_found() -> None:
     directory = Path(rlhf_cli.__file__).parents[1] / "configs"
     assert list(config_commands.shipped_configs().values()) == sorted(directory.glob("*.yaml"))

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from pipelines.data.sources.hub import Wanted
+from pipelines.errors import HubError
 from rlhf_cli import app as application
 from tests.tiny import tiny_tokenizer
 
@@ -52,7 +54,7 @@ def test_bad_rows_exit_3_after_everything_is_printed(capsys: pytest.CaptureFixtu
     assert run("bad.jsonl", "good.jsonl", "-q") == 3
     out, err = capsys.readouterr()
     assert "bad.jsonl:2: chosen: blank" in out
-    assert "1 prompts, 1 whole rows" in out
+    assert "1 prompt, 1 whole row" in out
     assert "error: 1 of 3 rows are bad" in err
 
 
@@ -76,17 +78,74 @@ def test_options_of_a_source(capsys: pytest.CaptureFixture[str]) -> None:
     assert run() == 2
 
 
+def test_a_hub_that_cannot_be_had_leaves_the_rest_of_the_report(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(wanted: Wanted) -> None:
+        raise HubError("gone", where=wanted.path)
+
+    monkeypatch.setattr("pipelines.data.sources.open_hub", refuse)
+    assert run("good.jsonl", "nope/nope", "--json", "-q") == 10
+    found = json.loads(capsys.readouterr().out)
+    assert found["files"][0]["kinds"] == {"comparison": 1}
+    assert found["problem"]["code"] == "network"
+    assert found["problem"]["where"] == "nope/nope"
+
+
+def test_without_files_those_of_the_configuration(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "my.yaml").write_text(
+        "data:\n  demonstrations: good.jsonl\n  prompts: {path: faq.csv, columns: {prompt: question}}\n"
+    )
+    assert run("--config", "my.yaml", "--json", "-q") == 0
+    files = json.loads(capsys.readouterr().out)["files"]
+    assert [(file["stage"], file["kinds"]) for file in files] == [
+        ("sft", {"demonstration": 1}),
+        ("ppo", {"prompt": 1}),
+    ]
+    assert run("--config", "my.yaml", "--columns", "prompt=x", "-q") == 2
+    assert "--columns goes with FILE" in capsys.readouterr().err
+    (folder / "my.yaml").write_text("data:\n  comparisons: faq.csv\n")
+    assert run("--config", "my.yaml", "-q") == 3
+
+
+def test_what_a_source_can_be_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    turns = [{"who": "human", "value": "hi"}, {"who": "bot", "value": "ho"}]
+    (folder / "turns.jsonl").write_text(json.dumps({"conversations": turns}) + "\n" + json.dumps({"bad": 1}) + "\n")
+    tags = ("--tags", "role_tag=who", "--tags", "assistant_tag=bot")
+    assert run("turns.jsonl", *tags, "--limit", "1", "-q") == 0
+    assert run("turns.jsonl", *tags, "-q") == 3
+    assert run("good.jsonl", "--split", "test", "-q") == 2
+    capsys.readouterr()
+    assert run("good.jsonl", "--tags", "role=who", "-q") == 2
+    assert "there is no tag `role`" in capsys.readouterr().err
+
+
+def test_a_file_that_cannot_be_read_has_no_figures(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "wrapped.json").write_text('{"data": [{"prompt": "a"}]}')
+    assert run("wrapped.json", "-q") == 3
+    out, err = capsys.readouterr()
+    assert "not read  " in out
+    assert "rows" not in out
+    assert "split" not in out
+    assert "save that list alone" in err
+
+
+def test_words_of_libraries_do_not_show(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("good.jsonl", "--as", "foo") == 2
+    assert "Value error" not in capsys.readouterr().err
+
+
 def test_tokens_and_their_marks(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tiny_tokenizer().save_pretrained(folder / "model")
     (folder / "my.yaml").write_text("sft: {max_length: 9}\nreward: {max_length: 9}\ndata: {eval_fraction: 0.5}\n")
     assert run("good.jsonl", "--model", "model", "--config", "my.yaml", "--as", "reward", "-q") == 0
     out = capsys.readouterr().out
     assert "<|user|>one<|assistant|>[[good</s>]]" in out
-    assert "at 9 tokens: 0 of 1 rows left out" in out
+    assert "at 9 tokens: 0 of 1 row left out" in out
     assert "data.eval_fraction 0.5" in out
     (folder / "long.jsonl").write_text(json.dumps(GOOD | {"chosen": "xyz" * 5}) + "\n")
     assert run("long.jsonl", "--model", "model", "--max-length", "8", "-q") == 0
-    assert "at 8 tokens: 1 of 1 rows left out" in capsys.readouterr().out
+    assert "at 8 tokens: 1 of 1 row left out" in capsys.readouterr().out
 
 
 def test_escape_sequences_of_a_file_do_not_reach_the_terminal(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

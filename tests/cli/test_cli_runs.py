@@ -205,11 +205,20 @@ def test_dry_run_writes_nothing(program: Program) -> None:
     assert sorted(program.folder.rglob("*")) == before
     assert "rows.jsonl -> data/comparisons/{" in done.stdout
     assert "data/comparisons, sft -> reward/{" in done.stdout
+    assert "the data is not opened" in done.stdout
     plan = program.json("ppo", "--config", "my.yaml", "--dry-run", code=6)
     assert [entry["stage"] for entry in plan["plan"]] == ["data/prompts", "ppo"]
     assert plan["problem"]["code"] == "artifact"
     plan = program.json("all", "--config", "my.yaml", "--reward-model", "cls/x", "--dry-run")["plan"]
     assert {entry["stage"]: entry["action"] for entry in plan}["reward"] == "off"
+
+
+def test_dry_run_names_hub_data_and_refuses_an_unknown_column(program: Program) -> None:
+    line = ("all", "--config", "my.yaml", "--dry-run")
+    plan = program.json(*line, "--set", "data.prompts={path: a/b, revision: v1}")["plan"]
+    assert [entry["sources"] for entry in plan if entry["stage"] == "data/prompts"] == [["a/b@v1"]]
+    error = program.json(*line, "--set", "data.prompts={path: a/b, columns: {promt: q}}", code=2)["error"]
+    assert error["hint"] == "did you mean `prompt`?"
 
 
 def test_dry_run_on_a_finished_run_shows_the_refusal(finished: Program) -> None:

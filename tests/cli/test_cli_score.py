@@ -38,6 +38,22 @@ def test_with_out_the_lines_go_there_and_the_summary_to_stdout(folder: Program):
     assert len((folder.folder / "scored.jsonl").read_text().splitlines()) == 2
 
 
+def test_columns_are_named_and_the_directory_of_out_is_made(folder: Program):
+    (folder.folder / "own.jsonl").write_text('{"q": "a", "a": "bb"}\n')
+    columns = ("--columns", "prompt=q", "--columns", "completion=a")
+    out = ("--out", "new/dir/scored.jsonl")
+    folder.json("score", "own.jsonl", "--reward-model", "my_reward:score", *columns, *out)
+    assert json.loads((folder.folder / "new/dir/scored.jsonl").read_text())["scores"] == {"completion": 2.0}
+
+
+def test_an_out_that_cannot_be_written_is_refused_before_scoring(folder: Program):
+    done = folder("score", "pairs.jsonl", "--reward-model", "my_reward:score", "--out", ".")
+    assert done.returncode == 2
+    done = folder("score", "pairs.jsonl", "--reward-model", "my_reward:score", "--out", "pairs.jsonl/x")
+    assert done.returncode == 9
+    assert "noise" not in done.stderr
+
+
 def test_a_bad_row_is_exit_code_3_and_its_place(folder: Program):
     with (folder.folder / "pairs.jsonl").open("a") as file:
         file.write('{"prompt": "q", "chosen": "aaa"}\n')

@@ -189,3 +189,9 @@ def test_shipped_configurations_parse(path: Path) -> None:
     config = load_config(path)
     assert config == load_config(path)
     assert path.read_text(encoding="utf-8").startswith("#"), "its first comment is what `rlhf init --list` shows"
+
+
+def test_a_key_of_a_mapping_is_named_as_the_file_names_it() -> None:
+    with pytest.raises(UsageError) as caught:
+        load_config(None, ["data.prompts={path: a, tags: {role: x}}"])
+    assert caught.value.message.startswith("`data.prompts.0.tags.role`: should be 'role_tag'")

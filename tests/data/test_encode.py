@@ -187,6 +187,40 @@ def test_a_template_that_raises_names_the_row() -> None:
     assert caught.value.where == "a.jsonl:2"
 
 
+@pytest.mark.parametrize("role", ["system", "tool"])
+def test_a_template_that_leaves_out_a_turn_is_refused(role: str) -> None:
+    leaving_out = CHAT_TEMPLATE.replace("{% for m in messages %}", f"{{% for m in messages if m.role != '{role}' %}}")
+    encoder = ChatEncoder(tiny_tokenizer(template=leaving_out))
+    turn = message(role, "be kind")
+    prompt = (turn, *QUESTION) if role == "system" else (*LONG, turn)
+    with pytest.raises(DataError, match=f"leaves out what a {role} turn says"):
+        encoder.prompt(prompt)
+    assert encoder.prompt(QUESTION)
+    blank = (message(role, " "), *QUESTION) if role == "system" else (*LONG, message(role, ""))
+    assert encoder.prompt(blank), "there is nothing to leave out"
+
+
+def test_a_turn_may_be_written_in_another_form() -> None:
+    quoted = CHAT_TEMPLATE.replace("{{ m.content }}", "{{ m.content | trim | tojson }}")
+    assert quoted != CHAT_TEMPLATE
+    tokenizer = tiny_tokenizer(template=quoted)
+    ids = ChatEncoder(tokenizer).prompt((message("user", 'say "hello"\nworld '),))
+    assert 'say \\"hello\\"\\nworld"' in tokenizer.decode(ids)
+
+
+@pytest.mark.parametrize("template", [WITHOUT_EOS, OTHER_END, CHAT_TEMPLATE, None])
+def test_blank_ends_of_an_answer_are_its_own(template: str | None) -> None:
+    tokenizer = tiny_tokenizer(template=template)
+    encoder = ChatEncoder(tokenizer)
+    for text in ("def f():\n    ", "yes \n", "yes"):
+        assert encoder.decode(encoder.answer(QUESTION, text)) == text
+        if template is None:
+            continue
+        row = Demonstration(messages=(*QUESTION, message("assistant", text), *QUESTION, message("assistant", text)))
+        runs = trained(tokenizer, *encoder.demonstration(row, "all"))
+        assert [encoder.decode(run) for run in runs] == [text, text]
+
+
 def test_eos_as_text_inside_an_answer_is_refused() -> None:
     encoder = ChatEncoder(tiny_tokenizer())
     with pytest.raises(DataError, match="contains the EOS token"):

@@ -170,7 +170,7 @@ CASES: list[tuple[str, dict[str, Any], CanonicalRow | tuple[CanonicalRow, ...]]]
 def test_a_row_is_recognized_and_converted(
     name: str, row: dict[str, Any], expected: CanonicalRow | tuple[CanonicalRow, ...]
 ) -> None:
-    found = detect_format(row, "x:1")
+    found = detect_format([row], "x:1")
     assert found.name == name
     assert found.model_validate(row).rows() == (expected if isinstance(expected, tuple) else (expected,))
 
@@ -229,10 +229,10 @@ def test_a_bad_row_says_what_is_wrong(tmp_path: Path, row: dict[str, Any], reaso
 )
 def test_an_unknown_layout_lists_what_was_found_and_what_is_accepted(row: dict[str, Any]) -> None:
     with pytest.raises(DataError) as caught:
-        detect_format(row, "x.jsonl:1")
+        detect_format([row], "x.jsonl:1")
     assert caught.value.where == "x.jsonl:1"
     assert all(key in caught.value.message for key in row)
-    assert "alpaca_preference: instruction (text)" in caught.value.message
+    assert "alpaca_preference: instruction (text)" in (caught.value.hint or "")
     assert "columns" in str(caught.value.hint)
 
 
@@ -350,7 +350,7 @@ def test_column_map(tmp_path: Path) -> None:
     good, bad = SourceReader(Source(path=str(path), columns=columns), Demonstration)
     assert good.row == DEMO
     assert str(bad.fault) == "completion: missing (column `a` of the file)"
-    with pytest.raises(DataError, match="no column `z`; the first row has q, prompt, a"):
+    with pytest.raises(DataError, match="no column `z`; the first rows have q, prompt, a, b"):
         list(SourceReader(Source(path=str(path), columns={"prompt": "z"}), Demonstration))
     with pytest.raises(UsageError) as caught:
         SourceReader(Source(path=str(path), columns={"promt": "q"}), Demonstration)
@@ -364,7 +364,7 @@ def test_a_source_of_a_poorer_kind_is_refused_at_once(tmp_path: Path) -> None:
         list(SourceReader(Source(path=str(path)), Comparison))
 
 
-def test_the_first_row_decides_and_format_forces(tmp_path: Path) -> None:
+def test_of_equals_the_first_row_decides_and_format_forces(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text('{"prompt": "a"}\n{"messages": []}\n')
     _, second = SourceReader(Source(path=str(path)), Prompt)
@@ -372,3 +372,9 @@ def test_the_first_row_decides_and_format_forces(tmp_path: Path) -> None:
     path.write_text('{"prompt": "a", "completion": "b"}\n')
     (forced,) = SourceReader(Source(path=str(path), format="prompt"), Prompt)
     assert forced.row == Prompt(prompt=turns(("user", "a")))
+
+
+def test_rows_inside_a_list_get_a_hint() -> None:
+    with pytest.raises(DataError) as caught:
+        detect_format([{"data": [{"prompt": "a"}]}], "x.json:1")
+    assert "the list `data`" in (caught.value.hint or "")

@@ -193,6 +193,28 @@ def test_every_source_has_its_own_weight(tmp_path: Path) -> None:
     assert {train.count(text) for text in train if not text.startswith("B")} == {1}
 
 
+def test_a_row_that_one_source_leaves_out_still_comes_with_the_next(tmp_path: Path) -> None:
+    source = jsonl(tmp_path / "a.jsonl", pairs(100))
+    metrics = comparisons(context(tmp_path / "out", comparisons=[{"path": source, "weight": 0.2}, source]))
+    assert metrics["train_prompts"] + metrics["heldout_prompts"] == 100
+    assert metrics["train"] + metrics["heldout"] == 100
+    assert metrics["thinned"] + metrics["duplicates"] == 100
+    assert metrics["thinned"] > 50
+
+
+def test_no_answer_to_a_held_out_prompt_is_trained_on_inside_a_longer_dialogue(tmp_path: Path) -> None:
+    def dialogue(*texts: str) -> dict[str, Any]:
+        roles = ("user", "assistant") * 2
+        return {"messages": [{"role": r, "content": t} for r, t in zip(roles, texts, strict=False)]}
+
+    rows = [dialogue(f"q{i}", f"a{i}", *more) for i in range(100) for more in ((), ("more", "b"))]
+    ctx = context(tmp_path / "out", demonstrations=jsonl(tmp_path / "a.jsonl", rows))
+    metrics = demonstrations(ctx)
+    train, heldout = (list(read_rows(ctx.out / f"{side}.jsonl", Demonstration)) for side in ("train", "heldout"))
+    assert {row.messages[0] for row in heldout}.isdisjoint(row.messages[0] for row in train)
+    assert (metrics["train_prompts"], metrics["heldout_prompts"]) == (len(train), len(heldout))
+
+
 def test_weights_that_leave_nothing_are_refused(tmp_path: Path) -> None:
     source = jsonl(tmp_path / "a.jsonl", pairs(20))
     with pytest.raises(DataError, match="weights of the sources leave none of"):
@@ -229,6 +251,10 @@ def test_one_prompt_or_no_rows_are_refused(tmp_path: Path) -> None:
     one = jsonl(tmp_path / "a.jsonl", [{**pairs(1)[0], "rejected": text} for text in "abc"])
     with pytest.raises(DataError, match="same prompt"):
         comparisons(context(tmp_path / "out", comparisons=one))
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]
+    alike = jsonl(tmp_path / "c.jsonl", [{"prompt": turns[:1]}, {"prompt": turns}])
+    with pytest.raises(DataError, match="all prompts begin with the same prompt"):
+        prompts(context(tmp_path / "out", prompts=alike))
     equal = jsonl(tmp_path / "b.jsonl", [{"prompt": "a", "chosen": "b", "rejected": "b"}])
     with pytest.raises(DataError, match="no comparisons are left of 1 rows read"):
         comparisons(context(tmp_path / "out", comparisons=equal))

@@ -227,3 +227,8 @@ def test_the_files_that_an_entry_depends_on(tmp_path: Path) -> None:
     path = register(tmp_path, [ALPACA])
     expected = (path / "dataset_info.json", path / "rows.json")
     assert source_files(Source(path=str(path), name="mine")) == expected
+
+
+def test_an_address_is_not_taken_for_a_file() -> None:
+    with pytest.raises(UsageError, match="addresses are not read"):
+        find_source(Source(path="https://host/rows.jsonl"))

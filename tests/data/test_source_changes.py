@@ -19,7 +19,9 @@ STAGES = named("data/prompts")
 
 def rows(path: Path, count: int = 40) -> None:
     path.parent.mkdir(exist_ok=True)
-    path.write_text("".join(json.dumps({"instruction": f"q{i}", "output": f"a{i}"}) + "\n" for i in range(count)))
+    path.write_text(
+        "".join(json.dumps({"instruction": f"q{i}", "input": "", "output": f"a{i}"}) + "\n" for i in range(count))
+    )
 
 
 def run(root: Path, source: str) -> tuple[str, str]:

@@ -184,3 +184,12 @@ def test_a_row_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     path = write(tmp_path, "a.json", b'[{"prompt": "' + b"x" * 6_000_000)
     with pytest.raises(DataError, match="no end within 4 MB"):
         list(read_records(path))
+
+
+def test_an_array_that_is_cut_off_is_said_to_be(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    for text, cut in (('[{"a": "b"}, {"a": "b', True), ('[{"a": "b"}, {"a"', True), ('[{"a": 1} 2]', False)):
+        path.write_text(text)
+        with pytest.raises(DataError) as caught:
+            list(read_records(path))
+        assert ("cut off" in (caught.value.hint or "")) == cut

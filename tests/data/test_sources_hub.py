@@ -60,6 +60,41 @@ def test_a_directory_with_configurations(tmp_path: Path) -> None:
         prompts_of(Source(path=str(tmp_path), name="z"))
 
 
+@pytest.mark.parametrize(
+    ("others", "left_out"),
+    [
+        (("train.jsonl", "extra.jsonl"), "extra.jsonl"),
+        (("a.jsonl", "b.csv"), "b.csv"),
+        (("a.jsonl", "more/b.txt"), "more/b.txt"),
+        (("a.jsonl", "b.jsonl.gz", "c.tsv"), "c.tsv"),
+    ],
+)
+def test_a_directory_loses_no_file_in_silence(tmp_path: Path, others: tuple[str, ...], left_out: str) -> None:
+    for name in others:
+        lines(tmp_path / name, "x")
+    with pytest.raises(UsageError, match=f"`{left_out}` would be left out") as caught:
+        prompts_of(Source(path=str(tmp_path)))
+    assert "as sources" in str(caught.value.hint)
+
+
+def test_what_is_no_data_may_lie_in_a_directory(tmp_path: Path) -> None:
+    lines(tmp_path / "a.jsonl", "x")
+    for name in (".cache/x.json", "notes.md", "_old/b.csv"):
+        lines(tmp_path / name, "y")
+    (tmp_path / "dataset_infos.json").write_text("{}")
+    assert [text for _, text in prompts_of(Source(path=str(tmp_path)))] == ["x"]
+
+
+def test_a_directory_whose_card_names_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines(tmp_path / "one.jsonl", "a")
+    lines(tmp_path / "figures.jsonl", "b")
+    (tmp_path / "README.md").write_text("---\nconfigs:\n- config_name: default\n  data_files: one.jsonl\n---\n")
+    assert [text for _, text in prompts_of(Source(path=str(tmp_path)))] == ["a"]
+    (tmp_path / "README.md").write_text("# About\n")
+    monkeypatch.chdir(tmp_path.parent)
+    assert sorted(text for _, text in prompts_of(Source(path=tmp_path.name))) == ["a", "b"]
+
+
 def test_a_directory_without_data(tmp_path: Path) -> None:
     (tmp_path / "notes.md").write_text("hello")
     with pytest.raises(DataError, match="no data files") as caught:

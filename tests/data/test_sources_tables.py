@@ -31,11 +31,11 @@ def faults(path: Path, **source: Any) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize(("name", "mark"), [("a.csv", ","), ("a.tsv", "\t")])
 def test_a_table_of_text(tmp_path: Path, name: str, mark: str) -> None:
-    lines = ["prompt#chosen", '"a#""b""\nc"#', "", "d\u2028é#e "]
+    lines = ["prompt#chosen", '"a#""b""\nc#d"#', "", "d\u2028é#e "]
     path = write(tmp_path, name, "\ufeff" + "\r\n".join(lines).replace("#", mark))
     first, second = read_records(path)
-    assert first.row == {"prompt": f'a{mark}"b"\nc', "chosen": ""}
-    assert first.text == f'"a{mark}""b""\nc"{mark}'
+    assert first.row == {"prompt": f'a{mark}"b"\nc{mark}d', "chosen": ""}
+    assert first.text == f'"a{mark}""b""\nc{mark}d"{mark}'
     assert second.row == {"prompt": "d\u2028é", "chosen": "e "}
     assert [first.place, second.place] == [f"{path}:2", f"{path}:5"]
 
@@ -104,6 +104,23 @@ def test_declared_numbers_and_truth_values_are_parsed(tmp_path: Path) -> None:
     assert str(rows[-1].fault) == "label: must be true, false, 1 or 0 (found 'maybe')"
 
 
+@pytest.mark.parametrize("cell", ["nan", "inf", "-Infinity", "1e999"])
+def test_a_number_in_a_table_is_finite(tmp_path: Path, cell: str) -> None:
+    path = write(tmp_path, "a.csv", f"prompt,chosen,rejected,margin\na,b,c,1.5\na,b,c,{cell}\n")
+    assert faults(path) == [("3", f"margin: must be a number (found '{cell}')")]
+
+
+def test_an_open_quote_in_a_tsv_file_swallows_no_rows(tmp_path: Path) -> None:
+    head = "prompt\tcompletion\n"
+    path = write(tmp_path, "a.tsv", head + 'a\tA\n"open\tB\nnext\tC\nclosing"\tD\nb\tE\n"two\nlines"\tF\n')
+    (fault,) = faults(path)
+    assert fault[0] == "3"
+    assert "a cell in quotes runs over lines that look like rows" in fault[1]
+    rows = [outcome.row for outcome in SourceReader(Source(path=str(path)), Prompt) if outcome.row is not None]
+    assert [row.prompt[0].content for row in rows] == ["a", "b", "two\nlines"]
+    assert faults(write(tmp_path, "a.csv", 'prompt,x\n"a\tb\nc",d\n')) == []
+
+
 ROWS: list[dict[str, Any]] = [{"prompt": f"q{i}", "chosen": "é", "rejected": "n", "margin": 0.5} for i in range(2500)]
 
 
@@ -155,3 +172,10 @@ def test_broken_columnar_files(tmp_path: Path, name: str) -> None:
         assert caught.value.where == str(path)
     with pytest.raises(DataError, match="no rows"):
         list(read_records(save(tmp_path, name, [])))
+
+
+def test_semicolons_are_named_as_what_is_wrong(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.csv", "prompt;completion\na;b\n")
+    with pytest.raises(DataError, match="';' between the columns") as caught:
+        list(read_records(path))
+    assert caught.value.where == f"{path}:1"

@@ -6,7 +6,7 @@ import unicodedata
 
 from pipelines.data.convert import prompt_of, to_kind
 from pipelines.data.rows import Comparison, Demonstration, Message, Prompt
-from pipelines.data.split import is_held_out
+from pipelines.data.split import is_held_out, prompt_key, split_key
 
 
 def prompts(n: int) -> list[tuple[Message, ...]]:
@@ -47,3 +47,13 @@ def test_blank_ends_and_unicode_forms_do_not_matter_but_the_role_and_seed_do() -
     assert sides("Café?") == sides(unicodedata.normalize("NFD", " Café?\n"))
     assert sides("Café?") != sides("Café?", role="tool")
     assert sides("Café?") != sides("Café?", seed=1)
+
+
+def test_dialogues_that_begin_alike_are_on_one_side() -> None:
+    system = Message(role="system", content="Be kind.")
+    later = (Message(role="assistant", content="Yes."), Message(role="user", content="More?"))
+    for prompt in prompts(50):
+        assert is_held_out((*prompt, *later), 0.3) is is_held_out(prompt, 0.3)
+        assert is_held_out((system, *prompt, *later), 0.3) is is_held_out((system, *prompt), 0.3)
+        assert split_key((system, *prompt)) != split_key(prompt) == split_key((*prompt, *later))
+        assert prompt_key((*prompt, *later)) != prompt_key(prompt) == split_key(prompt)

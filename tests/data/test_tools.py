@@ -53,7 +53,7 @@ def test_everything_stands_in_the_rendering(tmp_path: Path, tools: Any) -> None:
     assert row.messages[0].tools == tuple(TOOLS)
     assert row.messages[2].tool_calls == (CALL,)
     assert Demonstration.model_validate_json(to_line(row)) == row
-    assert detect_format(json.loads(to_line(row)), "").model_validate(json.loads(to_line(row))).rows() == (row,)
+    assert detect_format([json.loads(to_line(row))], "").model_validate(json.loads(to_line(row))).rows() == (row,)
     tokenizer = tiny_tokenizer(template=WITH_CALLS)
     ids, labels = ChatEncoder(tokenizer).demonstration(row, "all")
     text = tokenizer.decode(ids)

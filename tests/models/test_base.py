@@ -11,7 +11,7 @@ from pipelines.config.model import ModelSection
 from pipelines.config.run import RunSection
 from pipelines.errors import ArtifactError, EnvironmentProblem, HubError, UsageError
 from pipelines.models.adapters import add_adapter, lora_config
-from pipelines.models.base import BaseRef, disable_dropout, load_causal, load_sequence_classifier
+from pipelines.models.base import BaseRef, disable_dropout, explain, load_causal, load_sequence_classifier
 from pipelines.models.machine import choose_threads, resolve_device
 from pipelines.progress import SilentReporter
 from tests.models.helpers import config_for, outside_base
@@ -182,3 +182,11 @@ def test_device() -> None:
     assert resolve_device(RunSection()) == CPU
     with pytest.raises(EnvironmentProblem, match="CUDA"):
         resolve_device(RunSection(device="cuda"))
+
+
+def test_a_directory_without_a_model_is_said_to_hold_none(tmp_path: Path) -> None:
+    found = explain(ValueError("from one of: \n(1) a file"), tmp_path)
+    assert isinstance(found, ArtifactError)
+    assert found.message == "the directory holds no model"
+    (tmp_path / "config.json").write_text("{}")
+    assert explain(ValueError("from one of: \n(1) a file"), tmp_path).message.endswith("from one of: (1) a file")

@@ -33,6 +33,9 @@ CPU = torch.device("cpu")
 def base_of_its_own(directory: Path, kind: str) -> Path:
     """An encoder, or a decoder whose tokenizer has no pad token."""
     tokenizer = tiny_tokenizer(template=None, pad="<pad>" if kind == "bert" else None)
+    if kind == "bert":  # as BERT's own tokenizer does
+        tokenizer.model_input_names = ["input_ids", "token_type_ids", "attention_mask"]
+        tokenizer.init_kwargs["model_input_names"] = tokenizer.model_input_names  # save_pretrained writes these
     model = tiny_bert(tokenizer) if kind == "bert" else tiny_llama(tokenizer, seed=7)
     return save_pair(model, tokenizer, directory)
 
@@ -171,6 +174,10 @@ def test_bad_bases_are_refused_before_anything_is_loaded(tmp_path: Path) -> None
     with pytest.raises(ArtifactError) as error:
         check_environment(config_for(policy, reward={"base": str(tmp_path / "none")}), ["reward"])
     assert error.value.where == "reward.base"
+    (tmp_path / "small.gguf").touch()
+    with pytest.raises(UsageError, match=r"\.gguf file cannot be the base") as refused:
+        check_environment(config_for(policy, reward={"base": str(tmp_path / "small.gguf")}), ["reward"])
+    assert refused.value.where == "reward.base"
     (tmp_path / "adapter").mkdir()
     (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
     with pytest.raises(UsageError, match="adapter"):

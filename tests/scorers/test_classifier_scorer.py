@@ -10,11 +10,21 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
-from transformers import BertModel, LlamaForSequenceClassification, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    BertForMultipleChoice,
+    BertModel,
+    LlamaForSequenceClassification,
+    LlamaForTokenClassification,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
 from pipelines.config.scorer import ScorerSection
 from pipelines.data.rows import Message
 from pipelines.errors import ArtifactError, DataError, RlhfError, UsageError
+from pipelines.models.text_classifier import TextClassifier, load_text_classifier
 from pipelines.scorers import Completion
 from pipelines.scorers.classifier import ClassifierScorer
 from tests.tiny import save_pair, tiny_bert, tiny_llama, tiny_tokenizer
@@ -64,6 +74,7 @@ def test_an_encoder_sees_a_pair_with_segments_where_its_tokenizer_knows_pairs():
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
         single="$A:0 </s>:0", pair="$A:0 </s>:0 $B:1 </s>:1", special_tokens=[("</s>", eos)]
     )
+    tokenizer.model_input_names = ["input_ids", "token_type_ids", "attention_mask"]
     model = tiny_bert(tokenizer).eval()
     expected = []
     for prompt, text in TEXTS:
@@ -165,6 +176,22 @@ def test_a_head_that_was_never_trained_is_refused(tmp_path: Path):
             ClassifierScorer.load(name, ScorerSection(kind="classifier", path=str(tmp_path / name), label=0), CPU)
 
 
+def test_a_model_of_another_task_is_refused_though_every_weight_has_its_place(tmp_path: Path):
+    tokenizer = tiny_tokenizer()
+    shape = tiny_llama(tokenizer).config
+    shape.num_labels = 1
+    save_pair(LlamaForTokenClassification(shape), tokenizer, tmp_path / "tagger")
+    save_pair(BertForMultipleChoice(tiny_bert(tokenizer).config), tokenizer, tmp_path / "choice")
+    for name in ("tagger", "choice"):
+        with pytest.raises(ArtifactError, match=r"saved as (Llama|Bert)For(Token|Multiple)"):
+            ClassifierScorer.load(name, ScorerSection(kind="classifier", path=str(tmp_path / name)), CPU)
+    load_text_classifier(str(tmp_path / "tagger"), CPU, new_head=True)  # a base that is trained anew
+    config = tmp_path / "tagger" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"architectures": None}))
+    with pytest.raises(ArtifactError, match=r"their head has score\.bias besides"):
+        ClassifierScorer.load("tagger", ScorerSection(kind="classifier", path=str(tmp_path / "tagger")), CPU)
+
+
 def test_what_is_no_classifier_is_refused_in_words(tmp_path: Path):
     def load(path: Path | str) -> None:
         ClassifierScorer.load("c", ScorerSection(kind="classifier", path=str(path)), CPU)
@@ -174,6 +201,59 @@ def test_what_is_no_classifier_is_refused_in_words(tmp_path: Path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ArtifactError):
         load(tmp_path / "empty")
+
+
+ODD: dict[str, dict[str, Any]] = {
+    "xlm": {"emb_dim": 32, "n_layers": 2, "n_heads": 4, "max_position_embeddings": 256},
+    "flaubert": {"emb_dim": 32, "n_layers": 2, "n_heads": 4, "max_position_embeddings": 256},
+    "xlnet": {"d_model": 32, "n_layer": 2, "n_head": 4, "d_inner": 64},
+    "fnet": {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "max_position_embeddings": 256},
+    "ctrl": {"n_embd": 32, "n_layer": 2, "n_head": 4, "dff": 64, "n_positions": 256},
+}
+"""No segments though the model would take them; read at the last place; without a mask; without batches."""
+
+
+@pytest.mark.parametrize("family", ODD)
+def test_a_family_that_bears_no_padding_or_no_segments_scores_as_alone(family: str):
+    tokenizer = plain_tokenizer()
+    tokenizer.model_input_names = ["input_ids", "attention_mask"]
+    config = AutoConfig.for_model(family, vocab_size=len(tokenizer), num_labels=1, **ODD[family])
+    torch.manual_seed(4)
+    model = AutoModelForSequenceClassification.from_config(config).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    expected = [alone(model, tokenizer(f"{prompt}\n{text}")["input_ids"])[0] for prompt, text in TEXTS]
+    assert ClassifierScorer("c", model, tokenizer, SECTION)(PROMPTS, COMPLETIONS) == pytest.approx(expected, abs=1e-4)
+    classifier = TextClassifier("c", model, tokenizer)
+    assert classifier.one_by_one is (family in ("fnet", "ctrl"))
+    if family == "fnet":
+        rows = [classifier.encode(prompt, "no") for prompt in PROMPTS]
+        with pytest.raises(UsageError, match="change with padding"):
+            classifier.inputs(rows, "cpu")
+
+
+TOOL = {"type": "function", "function": {"name": "weather"}}
+CALL = {"type": "function", "function": {"name": "weather", "arguments": {"city": "Rome"}}}
+WITH_TOOLS = (
+    Message(role="user", content="rain?", tools=(TOOL,)),
+    Message(role="assistant", content="", tool_calls=(CALL,)),
+    Message(role="tool", content="sunny"),
+)
+
+
+def test_tools_and_calls_reach_the_classifier():
+    def seen(template: str | None) -> str:
+        tokenizer = tiny_tokenizer(template=template)
+        classifier = TextClassifier("rm", decoder(tokenizer, 0), tokenizer)
+        return str(tokenizer.decode(classifier.encode(WITH_TOOLS, "ok").ids))
+
+    written = seen("{{ tools[0].function.name }}{% for m in messages %}{{ m.content }}{{ m.tool_calls }}{% endfor %}")
+    assert written.startswith("weather")
+    assert "Rome" in written
+    assert "Rome" in seen(None)
+    for half in ("{{ tools }}", "{% for m in messages %}{{ m.tool_calls }}{% endfor %}"):
+        with pytest.raises(DataError, match="never mentions"):
+            seen(half)
 
 
 def test_a_template_that_refuses_a_dialogue_is_a_data_error():
@@ -245,7 +325,7 @@ def test_an_adapter_without_its_head_its_base_or_of_another_kind_is_refused(tmp_
     save_file({key: value for key, value in weights.items() if "score" not in key}, place / "adapter_model.safetensors")
     lost = refusal()
     assert isinstance(lost, ArtifactError)
-    assert "score.weight" in lost.message
+    assert "lack 1 of its weights: score.weight" in lost.message
     (place / "adapter_config.json").write_text(json.dumps(shape | {"base_model_name_or_path": "../gone"}))
     gone = refusal()
     assert isinstance(gone, UsageError)

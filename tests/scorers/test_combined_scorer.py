@@ -20,6 +20,7 @@ from pipelines.data.rows import Message
 from pipelines.errors import ArtifactError
 from pipelines.scorers import Completion, ScorerWithParts, load_scorer
 from pipelines.scorers.base import counts_of
+from pipelines.scorers.combined import CombinedScorer, Part, weighted_sum
 from tests.tiny import save_pair, tiny_bert, tiny_llama, tiny_tokenizer
 
 CPU = torch.device("cpu")
@@ -64,6 +65,18 @@ def test_repetition_is_the_share_of_ngrams_that_came_before():
     assert made({"kind": "repetition", "ngram": 1})(PROMPTS, COMPLETIONS)[0] == pytest.approx(-6 / 9)
 
 
+def test_where_there_are_no_blanks_characters_are_repeated():
+    def repeated(text: str) -> float:
+        (score,) = made({"kind": "repetition"})(PROMPTS[:1], [Completion(text, (1,), True)])
+        return score
+
+    assert repeated("\u4f60\u597d\u5417\u4f60\u597d\u5417") == pytest.approx(-1 / 4)
+    assert repeated("\u0e01\u0e02\u0e04 \u0e01\u0e02\u0e04") == pytest.approx(-1 / 4)  # of 4, the last came before
+    assert repeated("ha" * 40) == pytest.approx(-76 / 78)
+    assert repeated("ha" * 20) == 0  # one word
+    assert repeated("na\u00efve d\u00e9j\u00e0 vu na\u00efve d\u00e9j\u00e0 vu") == pytest.approx(-1 / 4)
+
+
 def test_a_sum_weighs_its_parts_and_shows_them_without_weight():
     told: list[int] = []
     parts = [function("words"), {"kind": "length", "target": 8, "weight": 4.0}, function("ones", weight=-2.0)]
@@ -86,6 +99,19 @@ def test_parts_of_one_name_are_told_apart_and_combinations_nest():
     scores, parts = scorer.with_parts(PROMPTS, COMPLETIONS)
     assert list(parts) == ["ensemble", "ones", "ones-2", "ensemble/words", "ensemble/words-2"]
     assert scores == [11.0, 4.0, 2.0]
+
+
+def test_no_part_is_lost_where_a_number_makes_a_name_that_another_has():
+    parts = [function(of) | {"name": name} for of, name in (("ones", "a"), ("words", "a"), ("ones", "a-2"))]
+    scores, seen = made({"kind": "sum", "parts": parts}).with_parts(PROMPTS, COMPLETIONS)
+    assert list(seen) == ["a", "a-3", "a-2"]
+    assert scores == [11.0, 4.0, 2.0]
+
+
+def test_scores_of_parts_are_kept_by_place_and_not_by_name():
+    one = made(function("ones"))
+    scorer = CombinedScorer("sum", [Part(one), Part(one)], weighted_sum([1.0, 3.0]))
+    assert scorer(PROMPTS, COMPLETIONS) == [4.0, 4.0, 4.0]
 
 
 def test_cut_texts_of_parts_are_counted(tmp_path: Path):

@@ -12,7 +12,7 @@ import torch
 from pipelines.data.rows import Message
 from pipelines.errors import DataError, RlhfError, UsageError
 from pipelines.scorers import Completion
-from pipelines.scorers.function import FunctionScorer, find_function
+from pipelines.scorers.function import FunctionScorer, check_function, find_function
 
 PROMPTS = [(Message(role="user", content="hello"),), (Message(role="user", content="how are you"),)]
 COMPLETIONS = [Completion("fine", (1, 2), True), Completion("not so good", (3,), False)]
@@ -62,7 +62,8 @@ def test_any_sequence_of_numbers_will_do(result: Any):
         ("no_such_module_here:f", "no module `no_such_module_here`"),
         ("json.no_such:f", "no module `json.no_such`"),
         ("json:no_such", "`no_such` does not exist"),
-        ("json:__name__", "is not callable"),
+        ("sys:no_such", "`no_such` does not exist"),
+        ("string:digits", "is not callable"),
     ],
 )
 def test_a_wrong_name_is_a_usage_error(spec: str, words: str):
@@ -72,7 +73,7 @@ def test_a_wrong_name_is_a_usage_error(spec: str, words: str):
 
 @pytest.mark.parametrize("body", ["import no_such_dependency", "1 / 0", "def score(:"])
 def test_a_module_that_cannot_be_imported_is_a_usage_error(module: Path, body: str):
-    (module / "user_reward_b.py").write_text(body + "\n")
+    (module / "user_reward_b.py").write_text(body + "\ndef score(prompts, completions): ...\n")
     with pytest.raises(UsageError, match="user_reward_b:score: its module cannot be imported"):
         find_function("user_reward_b:score")
 
@@ -87,14 +88,18 @@ def test_an_exception_inside_names_function_and_line(module: Path):
 @pytest.mark.parametrize(
     ("result", "words"),
     [
-        ([1.0], "1 scores for 2 rows"),
-        ([1.0, 2.0, 3.0], "3 scores for 2 rows"),
-        ([1.0, float("nan")], "score nan for row 1"),
-        ([float("-inf"), 1.0], "score -inf for row 0"),
+        ([1.0], "1 scores for 2 completions"),
+        ([1.0, 2.0, 3.0], "3 scores for 2 completions"),
+        ([1.0, float("nan")], "score nan for completion 2"),
+        ([float("-inf"), 1.0], "score -inf for completion 1"),
         ([1.0, "2.0"], "the text '2.0'"),
         ([1.0, None], "NoneType"),
         ([1.0, [2.0]], "list"),
-        (None, "failed: TypeError"),
+        (None, r"returned nothing \(None\)"),
+        ({1.0: "a", 2.0: "b"}, "returned a dict"),
+        ({1.0, 2.0}, "returned a set"),
+        ("12", "returned a str"),
+        (b"12", "returned a bytes"),
         (3.0, "failed: TypeError"),
     ],
 )
@@ -102,6 +107,7 @@ def test_anything_but_one_finite_number_a_row_is_a_data_error(result: Any, words
     with pytest.raises(DataError, match=words) as caught:
         scorer(lambda prompts, completions: result)(PROMPTS, COMPLETIONS)
     assert "mod:fun" in caught.value.message
+    assert caught.value.where is None or caught.value.where.startswith(f"{__file__}:")
 
 
 def test_our_own_errors_pass_through():
@@ -110,3 +116,75 @@ def test_our_own_errors_pass_through():
 
     with pytest.raises(RlhfError, match=r"^as it is$"):
         scorer(refuse)(PROMPTS, COMPLETIONS)
+
+
+@pytest.mark.parametrize(
+    ("body", "line"),
+    [
+        ("def score(completions, **kw):\n    return [1.0]\n", 1),
+        ("\ndef score(prompts, completions):\n    return None\n", 2),
+        ("\n\ndef score(prompts, completions):\n    return [1.0]\n", 3),
+        ("def score(prompts, completions):\n    for text in completions:\n        yield text.no_such\n", 3),
+    ],
+    ids=["wrong signature", "nothing returned", "wrong number", "a generator that fails"],
+)
+def test_a_fault_is_placed_in_the_users_file(module: Path, body: str, line: int):
+    (module / "user_reward_d.py").write_text(body)
+    loaded = FunctionScorer.load("d", "user_reward_d:score")
+    try:
+        with pytest.raises(DataError, match="user_reward_d:score") as caught:
+            loaded(PROMPTS, COMPLETIONS)
+    finally:
+        del sys.modules["user_reward_d"]
+    assert caught.value.where == f"{module / 'user_reward_d.py'}:{line}"
+
+
+def test_tools_and_calls_reach_the_function():
+    tool = {"type": "function", "function": {"name": "weather"}}
+    call = {"type": "function", "function": {"name": "weather", "arguments": {"city": "Rome"}}}
+    dialogue = (
+        Message(role="user", content="rain?", tools=(tool,)),
+        Message(role="assistant", content="", tool_calls=(call,)),
+        Message(role="tool", content="sunny"),
+    )
+    seen: list[Any] = []
+
+    def keep(prompts: Any, completions: Any) -> list[float]:
+        seen.extend(prompts)
+        return [0.0]
+
+    scorer(keep)([dialogue], COMPLETIONS[:1])
+    assert seen == [
+        [
+            {"role": "user", "content": "rain?", "tools": [tool]},
+            {"role": "assistant", "content": "", "tool_calls": [call]},
+            {"role": "tool", "content": "sunny"},
+        ]
+    ]
+
+
+def test_a_function_that_is_not_there_is_refused_without_running_its_module(module: Path):
+    file = module / "user_reward_e.py"
+    file.write_text(
+        "raise SystemExit\ndef score(p, c): ...\nother = score\nif score:\n    from json import loads as third\n"
+    )
+    for name in ("score", "other", "third"):
+        check_function(f"user_reward_e:{name}")
+    with pytest.raises(UsageError, match="`scoer` does not exist") as caught:
+        check_function("user_reward_e:scoer")
+    assert caught.value.where == str(file)
+    assert caught.value.hint == "the module has score"
+    file.write_text("from json import *\n")
+    check_function("user_reward_e:loads")
+    file.write_text("def score(:\n")
+    with pytest.raises(UsageError, match="SyntaxError") as caught:
+        check_function("user_reward_e:score")
+    assert caught.value.where == f"{file}:1"
+
+
+@pytest.mark.parametrize(("spec", "meant"), [("a.py:f", "a:f"), ("rewards/a.py:f", "rewards.a:f"), ("b/a:f", "b.a:f")])
+def test_a_file_in_place_of_a_module_gets_the_right_name(module: Path, spec: str, meant: str):
+    (module / "a.py").write_text("raise SystemExit\n")
+    with pytest.raises(UsageError, match="there is no module") as caught:
+        check_function(spec)
+    assert f"write {meant}:" in (caught.value.hint or "")

@@ -16,7 +16,8 @@ from pipelines.config.scorer import ScorerSection
 from pipelines.data.rows import Message
 from pipelines.errors import DataError, HubError, UsageError
 from pipelines.scorers import Completion
-from pipelines.scorers.http import HttpScorer
+from pipelines.scorers.base import ScoreError
+from pipelines.scorers.http import LARGEST_ANSWER, HttpScorer
 
 PROMPTS = [(Message(role="system", content="be kind"), Message(role="user", content=f"q{n}")) for n in range(5)]
 COMPLETIONS = [Completion("x" * n, (), True) for n in range(5)]
@@ -31,6 +32,8 @@ class Server:
         self.reply: Callable[[int, dict[str, Any]], Answer] = lambda number, body: scores(map(len, body["completions"]))
         self.bodies: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
+        self.drips = 0.0
+        """Seconds after each byte of an answer."""
         server = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -45,7 +48,13 @@ class Server:
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(answer)))
                 self.end_headers()
-                self.wfile.write(answer)
+                step = 1 if server.drips else len(answer) or 1
+                try:
+                    for place in range(0, len(answer), step):
+                        self.wfile.write(answer[place : place + step])
+                        time.sleep(server.drips)
+                except OSError:  # the client has had enough
+                    pass
 
             def log_message(self, *args: object) -> None:
                 pass
@@ -108,6 +117,33 @@ def test_a_timeout_is_tried_again(server: Server):
     assert judge.counts["retries"] == 1
 
 
+def test_an_answer_that_drips_is_a_timeout(server: Server):
+    server.drips = 0.05  # each byte well within the timeout, the whole answer not
+    judge = scorer(server, timeout=0.3, retries=1)
+    began = time.monotonic()
+    with pytest.raises(HubError, match=r"in 2 tries.*not complete after 0\.3 s"):
+        judge(PROMPTS, COMPLETIONS)
+    assert time.monotonic() - began < 5
+    assert judge.counts["retries"] == 1
+
+
+def test_the_row_of_a_bad_score_counts_from_the_first_batch(server: Server):
+    server.reply = lambda number, body: scores([float("nan") if number == 2 else 1.0] * len(body["completions"]))
+    with pytest.raises(ScoreError, match="for completion 3") as caught:
+        scorer(server, batch_size=2)(PROMPTS, COMPLETIONS)
+    assert caught.value.row == 2
+
+
+def test_tools_and_calls_reach_the_server(server: Server):
+    tool, call = {"name": "weather"}, {"name": "weather", "arguments": {}}
+    turns = (
+        Message(role="user", content="rain?", tools=(tool,)),
+        Message(role="assistant", content="", tool_calls=(call,)),
+    )
+    scorer(server)([turns], COMPLETIONS[:1])
+    assert [turn.get("tools") or turn.get("tool_calls") for turn in server.bodies[0]["prompts"][0]] == [[tool], [call]]
+
+
 def test_after_the_last_try_it_is_a_network_error_with_the_place_and_without_the_secret(server: Server):
     server.reply = lambda number, body: (502, b"")
     with pytest.raises(HubError, match=r"in 3 tries.*502") as caught:
@@ -136,8 +172,10 @@ def test_a_refusal_is_final(server: Server, status: int):
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        (b'{"scores": [1, 2]}', "2 scores for 5 rows"),
+        (b'{"scores": [1, 2]}', "2 scores for 5 completions"),
         (b'{"scores": [1, 2, 3, 4, NaN]}', "must be finite"),
+        (b'{"scores": [1, 2, 3, true, 5]}', "gave true for completion 4"),
+        (b'{"scores": [1]}' + b" " * LARGEST_ANSWER, "more than 16777216 bytes"),
         (b'{"scores": [1, 2, 3, 4, null]}', "NoneType"),
         (b'{"scores": [1, 2, 3, 4, "5"]}', "text '5'"),
         (b'{"score": 1}', "without a list of `scores`"),

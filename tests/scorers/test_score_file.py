@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import json
+import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
+from pipelines.config import Config
 from pipelines.config.data import Source
+from pipelines.config.scorer import ScorerSection
 from pipelines.errors import DataError
-from pipelines.scorers.score_file import agreement, read_answers, summarize
+from pipelines.progress import SilentReporter
+from pipelines.scorers.combined import CombinedScorer, Part, weighted_sum
+from pipelines.scorers.score_file import agreement, read_answers, score_rows, summarize, surroundings
 
 
 def test_accuracy_counts_a_tie_as_half_and_has_an_interval():
@@ -46,3 +54,39 @@ def test_every_kind_with_answers_is_read_and_others_are_refused_with_their_place
     with pytest.raises(DataError, match="nothing to score") as caught:
         read({"prompt": "q"})
     assert caught.value.where == f"{tmp_path / 'rows.jsonl'}:1"
+
+
+def test_a_bad_score_is_placed_at_its_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    module: Any = ModuleType("rewards_of_test")
+    module.score = lambda prompts, completions: [float("nan") if text == "bad" else 1.0 for text in completions]
+    module.__spec__ = ModuleSpec("rewards_of_test", None)
+    monkeypatch.setitem(sys.modules, "rewards_of_test", module)
+    file = tmp_path / "rows.jsonl"
+    pairs = [("a", "b"), ("c", "bad")]
+    file.write_text("".join(json.dumps({"prompt": "q", "chosen": a, "rejected": b}) + "\n" for a, b in pairs))
+    config = Config.model_validate({"run": {"device": "cpu"}})
+    section = ScorerSection(kind="function", function="rewards_of_test:score")
+    rows = read_answers(Source(path=str(file)))
+    with pytest.raises(DataError, match="rewards_of_test:score gave the score nan") as caught:
+        score_rows(section, rows, surroundings(config, None), SilentReporter(), as_policy=False)
+    assert caught.value.where == f"{file}:2 (rejected)"
+
+
+def test_threads_are_chosen_by_the_size_of_the_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    class Sized:
+        name, num_parameters = "sized", 7
+
+        def __call__(self, prompts: Any, completions: Any) -> list[float]:
+            return [1.0] * len(prompts)
+
+    given: list[int] = []
+    combined = CombinedScorer("sum", [Part(Sized()), Part(Sized())], weighted_sum([1, 1]))
+    monkeypatch.setattr("pipelines.scorers.score_file.load_scorer", lambda *args, **kwargs: combined)
+    monkeypatch.setattr("pipelines.models.machine.choose_threads", lambda run, count, reporter: given.append(count))
+    file = tmp_path / "rows.jsonl"
+    file.write_text('{"prompt": "q", "completion": "a"}\n')
+    config = Config.model_validate({"run": {"device": "cpu"}})
+    rows = read_answers(Source(path=str(file)))
+    section = ScorerSection(kind="length", target=3)
+    score_rows(section, rows, surroundings(config, None), SilentReporter(), as_policy=False)
+    assert given == [14]

@@ -15,7 +15,7 @@ class Repeats:
     Attributes:
         duplicates: rows that are exactly the same as an earlier one.
         prompts: different prompts.
-        contradictions: pairs of answers to one prompt of which now the one, now the other was chosen.
+        contradictions: as `contradictions` says.
     """
 
     duplicates: int
@@ -30,7 +30,7 @@ class Leaks:
     Attributes:
         train: different prompts to train on.
         heldout: different prompts held out.
-        near: held-out prompts that differ from a training prompt only in case, blanks or punctuation.
+        near: held-out prompts that begin as a training prompt does but for case, blanks or punctuation.
     """
 
     train: int
@@ -44,31 +44,43 @@ def repeats(rows: array[int], prompts: array[int], pairs: array[int]) -> Repeats
     Args:
         rows: [rows] hashes of whole rows.
         prompts: [rows] hashes of prompts.
-        pairs: [comparisons] hashes of prompt and answers, the lowest bit the direction.
+        pairs: as for `contradictions`.
     """
     import numpy as np
 
-    either_way = np.unique(_hashes(pairs)) >> np.uint64(1)
     return Repeats(
         duplicates=len(rows) - len(np.unique(_hashes(rows))),
         prompts=len(np.unique(_hashes(prompts))),
-        contradictions=len(either_way) - len(np.unique(either_way)),
+        contradictions=contradictions([pairs]),
     )
 
 
-def leaks(prompts: array[int], loose: array[int], fraction: float) -> Leaks:
+def contradictions(files: Sequence[array[int]]) -> int:
+    """Pairs of answers to one prompt of which now the one, now the other was chosen, and answers judged good and bad.
+
+    Args:
+        files: hashes of prompt and answers for each file, the lowest bit the direction.
+    """
+    import numpy as np
+
+    either_way = np.unique(np.concatenate([_hashes(pairs) for pairs in files])) >> np.uint64(1)
+    return len(either_way) - len(np.unique(either_way))
+
+
+def leaks(prompts: array[int], sides: array[int], loose: array[int], fraction: float) -> Leaks:
     """Which prompts the split parts although they are nearly the same.
 
     Args:
         prompts: [rows] keys of `prompt_key`.
-        loose: [rows] hashes of the same prompts without case, blanks and punctuation.
+        sides: [rows] keys of `split_key`.
+        loose: [rows] hashes of what `split_key` goes by, without case, blanks and punctuation.
         fraction: of the prompts that is held out.
     """
     import numpy as np
 
-    keys, index = np.unique(_hashes(prompts), return_index=True)
+    _, index = np.unique(_hashes(prompts), return_index=True)
     # the same arithmetic as split.share_of, on all keys at once
-    held_out = (keys >> np.uint64(11)).astype(np.float64) / 2**53 < fraction
+    held_out = (_hashes(sides)[index] >> np.uint64(11)).astype(np.float64) / 2**53 < fraction
     words = _hashes(loose)[index]
     near = int(np.isin(words[held_out], words[~held_out]).sum())
     return Leaks(train=int((~held_out).sum()), heldout=int(held_out.sum()), near=near)

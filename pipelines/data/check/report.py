@@ -10,7 +10,8 @@ from pipelines.data.check.examples import Example
 from pipelines.data.check.figures import Spread
 from pipelines.data.check.repeats import Leaks, Repeats
 from pipelines.data.check.tokens import Fit
-from pipelines.errors import DataError
+from pipelines.data.faults import speakers_hint
+from pipelines.errors import DataError, RlhfError
 
 
 @dataclass(frozen=True)
@@ -40,10 +41,12 @@ class FileReport:
 
     Attributes:
         path: as it was given.
+        stage: which one it was read for; None: for whatever it serves.
         format: name of the detected or named format; `reason` says why.
         rows_read: good and bad ones.
+        ties: rows whose answers all have the same score, so that none is preferred; they give no row.
         bad: bad rows; `bad_kinds` counts them by kind, `bad_places` holds the first ones.
-        error: message, place and hint, where the file could not be read to its end.
+        error: the error as a run would print it, where the file could not be read to its end.
         kinds: good rows by kind.
         serves: rows that each stage could use.
         turns, characters, prompt_characters, answer_characters: their spreads; None without such rows.
@@ -60,9 +63,11 @@ class FileReport:
     """
 
     path: str
+    stage: str | None
     format: str | None
     reason: str | None
     rows_read: int
+    ties: int
     bad: int
     bad_kinds: dict[str, int]
     bad_places: list[tuple[str, str]]
@@ -102,6 +107,7 @@ class Report:
         leaks: of the split of all prompts.
         shared_prompts: prompts that stand in more than one file.
         shared_rows: rows that stand in more than one file.
+        contradictions: of all files together, as `repeats` of one file counts them.
     """
 
     files: list[FileReport]
@@ -110,12 +116,14 @@ class Report:
     leaks: Leaks
     shared_prompts: int
     shared_rows: int
+    contradictions: int
 
-    def problem(self) -> DataError | None:
+    def problem(self) -> RlhfError | None:
         """What keeps the files from being used as they are: a file that cannot be read, or bad rows."""
         error = next((file.error for file in self.files if file.error), None)
         if error:
-            return DataError(error["message"], where=error["where"], hint=error["hint"])
+            kind = next(kind for kind in RlhfError.__subclasses__() if kind.code == error["code"])
+            return kind(error["message"], where=error["where"], hint=error["hint"])
         bad = [file for file in self.files if file.bad]
         if not bad:
             return None
@@ -123,7 +131,8 @@ class Report:
         return DataError(
             f"{sum(file.bad for file in bad)} of {rows} rows are bad",
             where=bad[0].bad_places[0][0],
-            hint="correct the rows, or set data.on_bad_row: drop to leave them out of a run",
+            hint="correct the rows, or set data.on_bad_row: drop to leave them out of a run"
+            + speakers_hint(kind for file in bad for kind in file.bad_kinds),
         )
 
     def as_dict(self) -> dict[str, Any]:

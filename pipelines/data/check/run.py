@@ -11,7 +11,7 @@ from pipelines.config.data import Source
 from pipelines.data.check.examples import Example, as_dialogue, as_model_input
 from pipelines.data.check.figures import spread
 from pipelines.data.check.languages import languages
-from pipelines.data.check.repeats import in_several, leaks, repeats
+from pipelines.data.check.repeats import contradictions, in_several, leaks, repeats
 from pipelines.data.check.report import FileReport, Preferences, Report
 from pipelines.data.check.scan import Scan, loose, text_of
 from pipelines.data.check.similar import near_duplicates
@@ -34,7 +34,7 @@ def check(
     config: Config,
     reporter: Reporter,
     *,
-    stage: str | None = None,
+    stage: str | Sequence[str] | None = None,
     with_model: bool = False,
     examples: int = 3,
 ) -> Report:
@@ -44,46 +44,52 @@ def check(
         sources: the files, at least one.
         config: limits, the share held out and, with `with_model`, the model.
         reporter: shows the progress.
-        stage: read them as sft, reward or ppo would; None: as the richest rows that they hold.
+        stage: read them as sft, reward or ppo would, or each as its own of them; None: as the richest rows that they
+            hold.
         with_model: count tokens with the model's tokenizer.
         examples: rows of each file to show.
 
     Raises:
-        UsageError: a format or a column that does not exist.
-        ArtifactError, HubError: the tokenizer, or a file of the hub, cannot be had.
+        ArtifactError, HubError: the tokenizer cannot be had.
     """
     measure = Measure(config) if with_model else None
-    kind = STAGES[stage] if stage is not None else None
+    stages = [stage] * len(sources) if stage is None or isinstance(stage, str) else list(stage)
     scans, files = [], []
-    for source in sources:
-        scan = Scan(source, kind, examples)
+    for source, name in zip(sources, stages, strict=True):
+        scan = Scan(source, STAGES[name] if name is not None else None, examples)
         scan.read(reporter)
         scans.append(scan)
-        files.append(_file_report(scan, config, measure, reporter))
+        files.append(_file_report(scan, name, config, measure, reporter))
         scan.sample.clear()
-    prompts, words = array("Q"), array("Q")
+    prompts, sides, words = array("Q"), array("Q"), array("Q")
     for scan in scans:
         prompts.extend(scan.prompts)
+        sides.extend(scan.sides)
         words.extend(scan.loose)
     return Report(
         files=files,
         model=config.model.name_or_path if with_model else None,
         eval_fraction=config.data.eval_fraction,
-        leaks=leaks(prompts, words, config.data.eval_fraction),
+        leaks=leaks(prompts, sides, words, config.data.eval_fraction),
         shared_prompts=in_several([scan.prompts for scan in scans]),
         shared_rows=in_several([scan.rows for scan in scans]),
+        contradictions=contradictions([scan.pairs for scan in scans]),
     )
 
 
-def _file_report(scan: Scan, config: Config, measure: Measure | None, reporter: Reporter) -> FileReport:
+def _file_report(
+    scan: Scan, stage: str | None, config: Config, measure: Measure | None, reporter: Reporter
+) -> FileReport:
     texts = [text_of(row) for row in scan.sample]
     found = languages(texts)
     good = max(scan.good, 1)
     return FileReport(
         path=scan.path,
+        stage=stage,
         format=scan.format,
         reason=scan.reason,
         rows_read=scan.rows_read,
+        ties=scan.ties,
         bad=scan.faults.count,
         bad_kinds=dict(scan.faults.kinds.most_common()),
         bad_places=scan.bad,

@@ -8,7 +8,7 @@ so the time grows with the number of texts, not with its square.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pipelines.progress import Reporter
@@ -17,7 +17,9 @@ RANGES, BAND = 128, 8
 PIECE = 5
 NEAR = 0.8
 MOST_CHARACTERS = 20_000
-_STEP = 100
+_AT_ONCE = 50_000
+"""Characters that are hashed in one go: enough that calls of NumPy cost little, and few megabytes."""
+_NONE = 2**64 - 1
 
 
 def near_duplicates(texts: Sequence[str], reporter: Reporter) -> int:
@@ -30,37 +32,66 @@ def near_duplicates(texts: Sequence[str], reporter: Reporter) -> int:
     buckets: dict[tuple[int, bytes], Any] = {}
     count = 0
     with reporter.task("comparing (rows)", len(texts)) as task:
-        for number, text in enumerate(texts, 1):
-            count += _joins(buckets, signature(text[:MOST_CHARACTERS]))
-            if number % _STEP == 0 or number == len(texts):
-                task.advance((number - 1) % _STEP + 1)
+        for group in _groups(texts):
+            count += sum([_joins(buckets, found) for found in signatures(group)])
+            task.advance(len(group))
     return count
+
+
+def _groups(texts: Sequence[str]) -> Iterator[list[str]]:
+    """The texts, cut to their length, as many at a time as are hashed in one go."""
+    group: list[str] = []
+    size = 0
+    for text in texts:
+        group.append(text[:MOST_CHARACTERS])
+        size += len(group[-1]) + PIECE
+        if size >= _AT_ONCE:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
 
 
 def _joins(buckets: dict[tuple[int, bytes], Any], found: Any) -> bool:
     """Put a signature into its buckets; whether it is near to one that is there already."""
     is_near = False
-    for start in range(0, RANGES, BAND):
-        band = (start, found[start : start + BAND].tobytes())
+    whole, size = found.tobytes(), BAND * found.itemsize
+    for start in range(0, len(whole), size):
+        band = (start, whole[start : start + size])
         other = buckets.get(band)
         is_near = is_near or (other is not None and bool((found == other).mean() >= NEAR))
         buckets[band] = found
     return is_near
 
 
-def signature(text: str) -> Any:
-    """[128] the smallest hash of the text's pieces in each range of hashes."""
+def signatures(texts: Sequence[str]) -> Any:
+    """[texts, 128] the smallest hash of each text's pieces in each range of hashes."""
     import numpy as np
 
-    letters = np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32).astype(np.uint64)
-    if len(letters) < PIECE:
-        letters = np.concatenate([letters, np.zeros(PIECE - len(letters), dtype=np.uint64)])
+    padded = [text.ljust(PIECE, "\0") for text in texts]
+    letters = np.frombuffer("".join(padded).encode("utf-32-le"), dtype=np.uint32).astype(np.uint64)
     pieces = np.zeros(len(letters) - PIECE + 1, dtype=np.uint64)
     for offset in range(PIECE):
         pieces = pieces * np.uint64(0x9E3779B97F4A7C15) + letters[offset : offset + len(pieces)]
     # the finalizer of MurmurHash3: every bit of a piece moves the highest bits, by which the ranges are told apart
     for factor in (0xFF51AFD7ED558CCD, 0xC4CEB9FE1A85EC53):
         pieces = (pieces ^ (pieces >> np.uint64(33))) * np.uint64(factor)
-    pieces = np.sort(pieces ^ (pieces >> np.uint64(33)))
-    starts = np.arange(RANGES, dtype=np.uint64) << np.uint64(64 - RANGES.bit_length() + 1)
-    return pieces[np.searchsorted(pieces, starts) % len(pieces)]
+    pieces ^= pieces >> np.uint64(33)
+    lengths = np.array([len(text) for text in padded])
+    owner = np.repeat(np.arange(len(texts)), lengths)
+    inside = owner[: len(pieces)] == owner[PIECE - 1 :]  # a piece that begins at a text's end goes on into the next
+    pieces, owner = pieces[inside], owner[: len(pieces)][inside]
+    ranges = (pieces >> np.uint64(64 - RANGES.bit_length() + 1)).astype(np.int64)
+    smallest = np.full(len(texts) * RANGES, _NONE, dtype=np.uint64)
+    np.minimum.at(smallest, owner * RANGES + ranges, pieces)
+    return _borrowed(smallest.reshape(len(texts), RANGES))
+
+
+def _borrowed(smallest: Any) -> Any:
+    """The same with every empty range filled from the next one that is not, the first one following the last."""
+    import numpy as np
+
+    places = np.where(smallest == _NONE, 2 * RANGES, np.arange(RANGES))
+    twice = np.concatenate([places, np.where(places < RANGES, places + RANGES, places)], axis=1)
+    following = np.minimum.accumulate(twice[:, ::-1], axis=1)[:, ::-1][:, :RANGES]
+    return np.take_along_axis(smallest, following % RANGES, axis=1)

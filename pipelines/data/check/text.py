@@ -24,9 +24,14 @@ def lines(report: Report, mark: Change, clean: Change) -> Iterator[str]:
     for file in report.files:
         yield from _file_lines(file, report, mark, clean)
         yield ""
+    if not any(file.good for file in report.files):
+        return
     yield "the split" if len(report.files) == 1 else "all files together"
     if len(report.files) > 1:
-        yield _line("in several files", f"{_n(report.shared_prompts)} prompts, {_n(report.shared_rows)} whole rows")
+        shared = f"{_count(report.shared_prompts, 'prompt')}, {_count(report.shared_rows, 'whole row')}"
+        yield _line("in several files", shared)
+        if any(file.preferences or file.labels for file in report.files):
+            yield _line("contradictions", f"{_n(report.contradictions)}: within the files and between them")
     leaks = report.leaks
     yield _line(
         "prompts",
@@ -34,15 +39,18 @@ def lines(report: Report, mark: Change, clean: Change) -> Iterator[str]:
     )
     yield _line(
         "nearly on both sides",
-        f"{_n(leaks.near)} held-out prompts differ from a training prompt only in case, blanks or punctuation",
+        f"{_count(leaks.near, 'held-out prompt')} {'differs' if leaks.near == 1 else 'differ'} from a training prompt "
+        "only in case, blanks or punctuation",
     )
 
 
 def _file_lines(file: FileReport, report: Report, mark: Change, clean: Change) -> Iterator[str]:
-    yield file.path
+    yield f"{file.path} (for {file.stage})" if file.stage else file.path
     if file.format:
         yield _line("format", f"{file.format} ({file.reason})")
-    yield _line("rows", f"{_n(file.rows_read)} read, {_n(file.bad)} bad")
+    ties = f", {_n(file.ties)} without a preference: all answers have the same score" if file.ties else ""
+    if file.rows_read:
+        yield _line("rows", f"{_n(file.rows_read)} read, {_n(file.bad)} bad{ties}")
     for name, count in file.bad_kinds.items():
         yield _line("", clean(f"{_n(count)} x {name}"))
     for place, fault in file.bad_places:
@@ -51,10 +59,11 @@ def _file_lines(file: FileReport, report: Report, mark: Change, clean: Change) -
         yield _line("", f"... and {_n(file.bad - len(file.bad_places))} more")
     if file.error:
         message = str(file.error["message"]).partition("\n")[0]
-        yield _line("not read further", clean(f"{file.error['where']}: {message}"))
+        what = "not read further" if file.rows_read else "not read"
+        yield _line(what, clean(f"{file.error['where']}: {message}" if file.error["where"] else message))
     if not file.good:
         return
-    yield _line("they hold", ", ".join(f"{_n(count)} {_plural(kind, count)}" for kind, count in file.kinds.items()))
+    yield _line("they hold", ", ".join(_count(count, kind) for kind, count in file.kinds.items()))
     yield _line("can train", ", ".join(f"{name} {_n(count)}" for name, count in file.serves.items()))
     yield from _dialogue_lines(file)
     yield from _length_lines(file, report)
@@ -81,7 +90,7 @@ def _dialogue_lines(file: FileReport) -> Iterator[str]:
     else:
         total = sum(file.languages.values())
         guessed = ", ".join(f"{code} {count / total:.0%}" for code, count in list(file.languages.items())[:8])
-        yield _line("languages", f"{guessed} (guessed from {_n(total)} rows)")
+        yield _line("languages", f"{guessed} (guessed from {_count(total, 'row')})")
 
 
 def _length_lines(file: FileReport, report: Report) -> Iterator[str]:
@@ -92,7 +101,7 @@ def _length_lines(file: FileReport, report: Report) -> Iterator[str]:
     if report.model is None:
         yield _line("tokens", "n/a: give --model to count them and to see what is too long")
         return
-    measured = "all rows" if file.sampled == file.good else f"{_n(file.sampled)} rows drawn at random"
+    measured = "all rows" if file.sampled == file.good else f"{_count(file.sampled, 'row')} drawn at random"
     yield _line("tokens", f"of {report.model}, on {measured}")
     yield from _fit_lines(file.fits)
 
@@ -100,18 +109,18 @@ def _length_lines(file: FileReport, report: Report) -> Iterator[str]:
 def _fit_lines(fits: Mapping[str, Fit]) -> Iterator[str]:
     for stage, fit in fits.items():
         yield _line(f"  {stage}", _spread(fit.tokens, ""))
-        outcome = f"{_n(fit.dropped)} of {_n(fit.rows)} rows left out, {_n(fit.cut)} cut"
+        outcome = f"{_n(fit.dropped)} of {_count(fit.rows, 'row')} left out, {_n(fit.cut)} cut"
         yield _line("", f"at {_n(fit.limit)} tokens: {outcome}")
         if fit.refused:
-            yield _line("", f"{_n(fit.refused)} rows cannot be encoded, the first because {fit.reason}")
+            yield _line("", f"{_count(fit.refused, 'row')} cannot be encoded, the first because {fit.reason}")
 
 
 def _repeat_lines(file: FileReport) -> Iterator[str]:
     found = file.repeats
-    yield _line("prompts", f"{_n(found.prompts)} different ones")
-    yield _line("exact duplicates", f"{_n(found.duplicates)} rows repeat an earlier one")
-    measured = "" if file.sampled == file.good else f"; among {_n(file.sampled)} rows drawn at random"
-    yield _line("near duplicates", f"about {_n(file.near)} rows repeat an earlier one with small changes{measured}")
+    yield _line("prompts", f"{_n(found.prompts)} different")
+    yield _line("exact duplicates", f"{_repeating(found.duplicates)} an earlier one")
+    measured = "" if file.sampled == file.good else f"; among {_count(file.sampled, 'row')} drawn at random"
+    yield _line("near duplicates", f"about {_repeating(file.near)} an earlier one with small changes{measured}")
 
 
 def _feedback_lines(file: FileReport) -> Iterator[str]:
@@ -123,16 +132,17 @@ def _feedback_lines(file: FileReport) -> Iterator[str]:
             f"{_n(file.repeats.contradictions)}: the same two answers to a prompt, chosen now this, now that way",
         )
         if told.share is not None:
-            yield _line(
-                "longer answer chosen",
-                f"{told.share:.1%} [{told.low:.1%}, {told.high:.1%}] of {_n(told.unequal)} pairs of unequal length",
-            )
+            pairs = f"{_count(told.unequal, 'pair')} of unequal length"
+            yield _line("longer answer chosen", f"{told.share:.1%} [{told.low:.1%}, {told.high:.1%}] of {pairs}")
     if file.labels is not None:
         if "scores" in file.labels:
             yield _line("scores", _spread(file.labels["scores"], ""))
         else:
             good, bad = file.labels["good"], file.labels["bad"]
             yield _line("labels", f"{_n(good)} good, {_n(bad)} bad ({good / (good + bad):.1%} good)")
+            yield _line(
+                "contradictions", f"{_n(file.repeats.contradictions)}: the same answer to a prompt, now good, now bad"
+            )
 
 
 def _line(label: str, text: str) -> str:
@@ -156,5 +166,9 @@ def _n(number: float) -> str:
     return f"{number:,}" if isinstance(number, int) else f"{number:,.4g}"
 
 
-def _plural(kind: str, count: int) -> str:
-    return kind if count == 1 else f"{kind}s"
+def _count(number: int, noun: str) -> str:
+    return f"{_n(number)} {noun}" if number == 1 else f"{_n(number)} {noun}s"
+
+
+def _repeating(rows: int) -> str:
+    return "1 row repeats" if rows == 1 else f"{_n(rows)} rows repeat"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
 from pipelines.data.faults import shorten, type_name
 from pipelines.data.formats import alpaca, hh, judged, scored, sharegpt, trl
-from pipelines.data.formats.base import Format
+from pipelines.data.formats.base import Format, column_names
+from pipelines.data.formats.unread import VERDICTS, is_judged, way_out
 from pipelines.errors import DataError, UsageError
 
 # Where a row fits several, the first one counts: richer formats stand before poorer ones.
@@ -56,35 +58,65 @@ def named_format(name: str) -> type[Format]:
     raise UsageError(f"there is no data format `{name}`", hint=hint)
 
 
-def detect_format(row: Mapping[str, Any], place: str) -> type[Format]:
-    """The format of a source, from its first row.
+def detect_format(rows: Sequence[Mapping[str, Any]], place: str, among: Collection[type[Format]] = ()) -> type[Format]:
+    """The format of a source: the one that most of its first rows have, and of equals the one that is seen first.
 
-    Where the keys fit a format but not all values have the right type, the nearest format is taken all the same: its
-    check of the row then names the field.
+    Where the keys of a row fit a format but not all values have the right type, and no other row has a format either,
+    the nearest is taken all the same: its check of the row then names the field.
+
+    Args:
+        rows: the first rows, at least one.
+        place: of the first of them.
+        among: formats that count before the others; only where no row looks like one of these, all of them do.
 
     Raises:
-        DataError: it fits none.
+        DataError: they fit none.
     """
-    scores = {found: found.likeness(row) for found in FORMATS.values()}
-    for found, score in scores.items():
-        if score == len(found.shape):
-            return found
-    nearest = max(scores, key=lambda found: (scores[found] > 0) * (len(found.shape) * 10 + scores[found]))
-    if scores[nearest] > 0:
-        return nearest
+    for formats in (among, FORMATS.values()):
+        votes = Counter(found for found in (_fitting(row, formats) for row in rows) if found is not None)
+        if votes:
+            return votes.most_common(1)[0][0]
+        nearest = next((found for found in (_nearest(row, formats) for row in rows) if found is not None), None)
+        if nearest is not None:
+            return nearest
+    row = rows[0]
     columns = ", ".join(f"{shorten(name)} ({type_name(value)})" for name, value in row.items()) or "(none)"
-    accepted = "\n".join(f"  {found.described()}" for found in FORMATS.values())
     raise DataError(
-        f"the format is not recognized from the columns {columns}; accepted are\n{accepted}",
+        f"the format is not recognized from the columns {columns}",
         where=place,
-        hint="name the columns with `columns: {prompt: <name in the file>, ...}`, or the format with `format:`",
+        hint=" or ".join(way_out(name) for name in VERDICTS if name in row) if is_judged(row) else _hint(rows),
     )
+
+
+def _hint(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What to do with rows of no format; the formats that share most columns with them stand first."""
+    lists = [
+        name for name, value in rows[0].items() if isinstance(value, list) and value and isinstance(value[0], dict)
+    ]
+    if len(rows) == 1 and lists:
+        return f"if the rows lie in the list `{lists[0]}`, save that list alone as the file"
+    near = sorted(FORMATS.values(), key=lambda found: -len(rows[0].keys() & set(found.shape)))
+    accepted = "\n".join(f"  {found.described()}" for found in near)
+    return (
+        "name the columns with `columns: {prompt: <name in the file>, ...}`, or the format with `format:`; they are\n"
+        f"{accepted}"
+    )
+
+
+def _fitting(row: Mapping[str, Any], formats: Collection[type[Format]]) -> type[Format] | None:
+    return next((found for found in formats if found.likeness(row) == len(found.shape)), None)
+
+
+def _nearest(row: Mapping[str, Any], formats: Collection[type[Format]]) -> type[Format] | None:
+    """The format whose columns are all there, some with the right type."""
+    scores = {found: found.likeness(row) for found in formats}
+    near = [found for found in formats if scores[found] > 0]
+    return max(near, key=lambda found: len(found.shape) * 10 + scores[found], default=None)
 
 
 def known_columns() -> tuple[str, ...]:
     """Every column that some format reads: what a column map can map to."""
-    names = {field.alias or name for found in FORMATS.values() for name, field in found.model_fields.items()}
-    return tuple(sorted(names))
+    return tuple(sorted(frozenset().union(*map(column_names, FORMATS.values()))))
 
 
-__all__ = ["FORMATS", "Format", "detect_format", "known_columns", "named_format"]
+__all__ = ["FORMATS", "Format", "column_names", "detect_format", "known_columns", "named_format"]

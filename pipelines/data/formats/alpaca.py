@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 from typing_extensions import override
 
-from pipelines.data.formats.base import TEXT, Format, assistant, columns, system_turn, user
+from pipelines.data.formats.base import TEXT, Format, assistant, columns, user
 from pipelines.data.formats.trl import Labeled
 from pipelines.data.rows import Comparison, Demonstration, Message
 
@@ -19,14 +19,13 @@ class Instruction(Format):
 
     instruction: str
     input: str | None = None
-    system: str | None = None
     history: list[Pair] | None = None
 
     def prompt(self) -> tuple[Message, ...]:
-        """System turn, earlier questions and answers, then instruction and input as one user turn."""
+        """Earlier questions and answers, then instruction and input as one user turn."""
         parts = [self.instruction, self.input] if self.input and self.input.strip() else [self.instruction]
         earlier = [turn for question, answer in self.history or () for turn in (user(question), assistant(answer))]
-        return (*system_turn(self.system), *earlier, user("\n".join(part for part in parts if part)))
+        return (*earlier, user("\n".join(part for part in parts if part)))
 
 
 class AlpacaPreference(Instruction, Labeled):

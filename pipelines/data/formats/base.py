@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
 
-from pipelines.data.faults import type_name
+from pipelines.data.faults import Fault, type_name
 from pipelines.data.formats.tools import ToolCalls, Tools
+from pipelines.data.formats.unread import CONTEXT, VERDICTS, is_judged, unread
 from pipelines.data.rows import CanonicalRow, Demonstration, Message, Role
 
 _WORDS = {str: "text", list: "list", dict: "object", bool: "true/false", int: "number", float: "number"}
@@ -30,6 +32,7 @@ class Format(Lenient):
         unless: columns whose presence means that it is another format.
         holds: the canonical kinds its rows can become, the richest that a row holds.
         tools: what the dialogue may call; any row may have it.
+        system: text of the system turn; any row may have it.
     """
 
     name: ClassVar[str]
@@ -37,9 +40,10 @@ class Format(Lenient):
     unless: ClassVar[tuple[str, ...]] = ()
     holds: ClassVar[tuple[type[CanonicalRow], ...]]
     tools: Tools = None
+    system: str | None = None
 
     def canonical(self) -> CanonicalRow:
-        """The row as the richest canonical kind, without the column `tools`.
+        """The row as the richest canonical kind, without the columns `system` and `tools`.
 
         Raises:
             ValueError: the turns do not make such a row (pydantic's ValidationError is one).
@@ -50,35 +54,52 @@ class Format(Lenient):
         """All canonical rows that the row gives: one, except where it holds a list of answers.
 
         Raises:
-            ValueError: as for `canonical`; or there are tools and no turn, or two sets of tools.
+            ValueError: as for `canonical` and `completed`.
         """
-        return (self.with_tools(self.canonical()),)
+        return (self.completed(self.canonical()),)
 
-    def with_tools(self, row: CanonicalRow) -> CanonicalRow:
-        """The same row with the column `tools` on its first turn.
+    @classmethod
+    def quick(cls, row: Mapping[str, Any]) -> CanonicalRow | None:
+        """What `rows` gives for a row of plain, good texts, which most rows are; None: it takes the long way.
+
+        Only the long way says what is wrong with a row.
+        """
+        return None
+
+    def completed(self, row: CanonicalRow) -> CanonicalRow:
+        """The same row with the column `system` as its first turn, and the column `tools` on its first turn.
 
         Raises:
-            ValueError: the row has no turn, or its first turn has tools already.
+            ValueError: the row has no turn, or its first turn has other tools or another system text.
         """
-        if not self.tools:
+        system = system_turn(self.system)
+        if not system and not self.tools:
             return row
         column = "messages" if isinstance(row, Demonstration) else "prompt"
-        first, *others = getattr(row, column) or (None,)
-        if first is None:
-            raise ValueError("a text as it is can have no tools")
-        if first.tools:
-            raise ValueError("tools stand in their column and on the first turn")
-        return row.model_copy(
-            update={column: (first.model_copy(update={"tools": tuple(self.tools)}), *others)},
-        )
+        turns: tuple[Message, ...] = getattr(row, column)
+        if not turns:
+            raise ValueError(f"a text as it is can have no {'system turn' if system else 'tools'}")
+        if system:
+            turns = _with_system(turns, *system)
+        if self.tools:
+            if turns[0].tools:
+                raise ValueError("tools stand in their column and on the first turn")
+            turns = _with_tools(turns, tuple(self.tools))
+        return row.model_copy(update={column: turns})
+
+    @classmethod
+    def unread(cls, row: Mapping[str, Any]) -> Fault | None:
+        """What the row says and this format does not read, where that would change what the row means."""
+        watched = _watched(cls)
+        return None if watched.isdisjoint(row) else unread(row, watched)
 
     @classmethod
     def likeness(cls, row: Mapping[str, Any]) -> int:
         """How many columns of the shape have the right type; -1 where one is missing or speaks against it."""
         if any(row.get(column) is not None for column in cls.unless):
             return -1
-        if is_judged(row) and Demonstration in cls.holds and "text" not in cls.shape:
-            return -1  # a text as it is answers nothing, so its label says something else
+        if _imitates(cls) and is_judged(row):
+            return -1
         if any(column not in row for column in cls.shape):
             return -1
         return sum(type(row[column]) in types for column, types in cls.shape.items())
@@ -90,6 +111,57 @@ class Format(Lenient):
         return f"{cls.name}: {', '.join(columns)}"
 
 
+def plain_texts(layout: type[Format], row: Mapping[str, Any]) -> list[Any] | None:
+    """The texts in the columns of the shape, none of them blank; None where the format reads more in the row.
+
+    Python's blanks are Unicode's and four more, so what is not blank here is not blank to pydantic either.
+    """
+    if not beside_the_shape(layout).isdisjoint(row):
+        return None
+    texts = [row.get(name) for name in layout.shape]
+    for text in texts:
+        if type(text) is not str or not text or text.isspace():
+            return None
+    return texts
+
+
+def column_names(layout: type[Format]) -> frozenset[str]:
+    """Every column that the format reads."""
+    return frozenset(field.alias or name for name, field in layout.model_fields.items())
+
+
+@cache
+def beside_the_shape(layout: type[Format]) -> frozenset[str]:
+    """The further columns that a format reads."""
+    return column_names(layout) - layout.shape.keys()
+
+
+@cache
+def _watched(layout: type[Format]) -> frozenset[str]:
+    return frozenset(CONTEXT + (VERDICTS if _imitates(layout) else ())) - column_names(layout)
+
+
+def _imitates(layout: type[Format]) -> bool:
+    """Whether its answers are imitated. A text as it is answers nothing, so its label says something else."""
+    return Demonstration in layout.holds and "text" not in layout.shape
+
+
+def _with_system(turns: tuple[Message, ...], system: Message) -> tuple[Message, ...]:
+    first = turns[0]
+    if first.role == "system":
+        if first.content.strip() != system.content.strip():
+            raise ValueError("the column `system` and the first turn hold different system texts")
+        return turns
+    if first.tools is None:
+        return (system, *turns)
+    # Tools of a dialogue stand on its first turn, which is another one now.
+    return _with_tools((system, first.model_copy(update={"tools": None}), *turns[1:]), first.tools)
+
+
+def _with_tools(turns: tuple[Message, ...], tools: tuple[dict[str, Any], ...]) -> tuple[Message, ...]:
+    return (turns[0].model_copy(update={"tools": tools}), *turns[1:])
+
+
 def columns(**types: tuple[type, ...]) -> Mapping[str, tuple[type, ...]]:
     """The shape of a format: column names and the types their values may have."""
     return types
@@ -99,10 +171,12 @@ def _in_words(kinds: tuple[type, ...]) -> str:
     return " or ".join(dict.fromkeys(_WORDS[kind] for kind in kinds))
 
 
-def is_judged(row: Mapping[str, Any]) -> bool:
-    """Whether a `label` (true, "false", 1, 0.5) judges the answer: it must never be taken for one to imitate."""
-    label = row.get("label")
-    return isinstance(label, bool | int | float) or str(label).strip().lower() in ("true", "false", "0", "1")
+# What other programs write beside the content of a turn, and where it stands here.
+_NOT_READ = {
+    "reasoning_content": "write it into `content`, as the model is to write it",
+    "thinking": "write it into `content`, as the model is to write it",
+    "function_call": "write it as `tool_calls`",
+}
 
 
 class ChatMessage(Lenient):
@@ -116,7 +190,14 @@ class ChatMessage(Lenient):
     @model_validator(mode="before")
     @classmethod
     def _a_call_needs_no_text(cls, turn: Any) -> Any:
-        if isinstance(turn, dict) and turn.get("tool_calls") and turn.get("content") is None:
+        if not isinstance(turn, dict):
+            return turn
+        for key, instead in _NOT_READ.items():
+            if turn.get(key):
+                raise ValueError(f"`{key}` is not read; {instead}")
+        if turn.get("weight") not in (None, 1):
+            raise ValueError("the weight of a turn is not read; leave out what is not to be imitated")
+        if turn.get("tool_calls") and turn.get("content") is None:
             return {**turn, "content": ""}
         return turn
 

@@ -70,7 +70,7 @@ class _ScoredAnswers(Format):
         """All comparisons, those of the best answer first; none where all scores are equal."""
         ordered = sorted(answers, key=lambda answer: -answer[0])  # stable: equal scores keep the order of the file
         return tuple(
-            self.with_tools(
+            self.completed(
                 Comparison(prompt=prompt, chosen=better, rejected=worse, margin=high - low, source=self.source)
             )
             for (high, better), (low, worse) in combinations(ordered, 2)

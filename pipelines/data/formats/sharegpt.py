@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 from typing_extensions import override
 
-from pipelines.data.formats.base import LIST, Format, Lenient, columns, system_turn
+from pipelines.data.formats.base import LIST, Format, Lenient, columns
 from pipelines.data.formats.trl import Labeled, dialogue
 from pipelines.data.rows import Comparison, Demonstration, Message, Prompt, Role
 
@@ -43,13 +43,10 @@ class Conversations(Format):
     """What all rows in this layout have."""
 
     conversations: list[Turn]
-    system: str | None = None
 
     def messages(self) -> tuple[Message, ...]:
-        """The turns, with the system text of its own column in front unless they open with the same."""
-        turns = tuple(turn.message() for turn in self.conversations)
-        system = system_turn(self.system)
-        return turns if system == turns[:1] else system + turns
+        """The turns."""
+        return tuple(turn.message() for turn in self.conversations)
 
 
 class ShareGPTPreference(Conversations, Labeled):

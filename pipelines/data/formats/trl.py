@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from pydantic import Field
 from typing_extensions import override
 
-from pipelines.data.formats.base import LIST, TEXT, Format, Turns, answer_text, assistant, columns, messages_of, user
-from pipelines.data.rows import Comparison, Demonstration, Message, Prompt
+from pipelines.data.formats.base import (
+    LIST,
+    TEXT,
+    Format,
+    Turns,
+    answer_text,
+    assistant,
+    beside_the_shape,
+    columns,
+    messages_of,
+    plain_texts,
+    user,
+)
+from pipelines.data.rows import ROLES, Comparison, Demonstration, Message, Prompt
+from pipelines.data.trusted import trusted_comparison, trusted_demonstration, trusted_message, trusted_prompt
 
 
 def dialogue(messages: tuple[Message, ...]) -> Demonstration | Prompt:
@@ -64,6 +80,12 @@ class Preference(Labeled):
     def canonical(self) -> Comparison:
         return self.comparison((user(self.prompt),), self.chosen, self.rejected)
 
+    @classmethod
+    @override
+    def quick(cls, row: Mapping[str, Any]) -> Comparison | None:
+        texts = plain_texts(cls, row)
+        return None if texts is None else trusted_comparison(*texts)
+
 
 class PreferenceChat(Labeled):
     """A dialogue and two answers, each a list of one assistant turn."""
@@ -83,11 +105,12 @@ class PreferenceChat(Labeled):
 
 
 class PreferenceImplicit(Labeled):
-    """Two whole dialogues: the turns they share are the prompt. A `prompt` text beside them only repeats it."""
+    """Two whole dialogues: the turns they share are the prompt. A `prompt` beside them repeats one of its turns."""
 
     name = "preference_implicit"
     shape = columns(chosen=LIST, rejected=LIST)
     holds = (Comparison,)
+    prompt: str | None = None
     chosen: Turns = Field(min_length=1)
     rejected: Turns = Field(min_length=1)
 
@@ -96,6 +119,8 @@ class PreferenceImplicit(Labeled):
         prompt = self.chosen[:-1]
         if prompt != self.rejected[:-1]:
             raise ValueError("chosen and rejected differ before their last turn")
+        if self.prompt and self.prompt.strip() not in ("", *(turn.content.strip() for turn in prompt)):
+            raise ValueError("prompt is none of the turns that chosen and rejected share")
         return self.comparison(
             messages_of(prompt), answer_text("chosen", self.chosen[-1:]), answer_text("rejected", self.rejected[-1:])
         )
@@ -114,6 +139,12 @@ class PromptCompletion(Format):
     @override
     def canonical(self) -> Demonstration:
         return Demonstration(messages=(user(self.prompt), assistant(self.completion)))
+
+    @classmethod
+    @override
+    def quick(cls, row: Mapping[str, Any]) -> Demonstration | None:
+        texts = plain_texts(cls, row)
+        return None if texts is None else trusted_demonstration(*texts)
 
 
 class PromptCompletionChat(Format):
@@ -143,6 +174,22 @@ class Messages(Format):
     def canonical(self) -> Demonstration | Prompt:
         return dialogue(messages_of(self.messages))
 
+    @classmethod
+    @override
+    def quick(cls, row: Mapping[str, Any]) -> Demonstration | Prompt | None:
+        turns = row.get("messages")
+        if type(turns) is not list or not beside_the_shape(cls).isdisjoint(row):
+            return None
+        found = []
+        for turn in turns:
+            if type(turn) is not dict or len(turn) != 2:
+                return None
+            role, content = turn.get("role"), turn.get("content")
+            if type(content) is not str or not content.strip() or type(role) is not str or role not in ROLES:
+                return None
+            found.append(trusted_message(role, content))
+        return dialogue(tuple(found))
+
 
 class PromptText(Format):
     """A text to be answered; also what a line of a .txt file is."""
@@ -156,6 +203,12 @@ class PromptText(Format):
     @override
     def canonical(self) -> Prompt:
         return Prompt(prompt=(user(self.prompt),))
+
+    @classmethod
+    @override
+    def quick(cls, row: Mapping[str, Any]) -> Prompt | None:
+        texts = plain_texts(cls, row)
+        return None if texts is None else trusted_prompt(*texts)
 
 
 class PromptChat(Format):

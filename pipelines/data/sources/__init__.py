@@ -67,6 +67,12 @@ def find_source(source: Source) -> Found:
     """
     if not source.path.strip():
         raise UsageError("the path of a source is empty", where="data")
+    if "://" in source.path:
+        raise UsageError(
+            "addresses are not read",
+            where=source.path,
+            hint="download the file and name it; a data set of the hub is named owner/name",
+        )
     path = Path(source.path).expanduser()
     registry = _registry_of(path)
     if registry is None:

@@ -13,6 +13,9 @@ from pipelines.data.sources.files import ending, read_records
 from pipelines.data.sources.record import Record
 from pipelines.errors import DataError, HubError, RlhfError, UsageError
 
+_ABOUT_DATA = {"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"}
+"""Files that `datasets` writes beside the data."""
+
 
 @dataclass(frozen=True)
 class Wanted:
@@ -53,7 +56,7 @@ def open_directory(wanted: Wanted) -> Iterator[Record]:
 
     Raises:
         DataError: it holds no data files, or one of them is broken.
-        UsageError: there is no such configuration or split.
+        UsageError: there is no such configuration or split, or a data file would be left out.
     """
     builder = _builder(wanted)
     splits = {str(split): files for split, files in (builder.config.data_files or {}).items()}
@@ -62,9 +65,36 @@ def open_directory(wanted: Wanted) -> Iterator[Record]:
         raise UsageError(
             f"there is no split `{wanted.split}`", where=wanted.path, hint=f"splits: {', '.join(sorted(splits))}"
         )
+    if not _names_its_files(Path(wanted.path)):
+        taken = [Path(file) for found in splits.values() for file in found]
+        _refuse_left_out(Path(wanted.path, wanted.folder or ""), taken)
     if files and all(ending(file) for file in files):
         return itertools.chain.from_iterable(read_records(file) for file in files)
     return _streamed(builder, wanted)
+
+
+def _refuse_left_out(folder: Path, taken: list[Path]) -> None:
+    """Raise where `datasets`, which goes by the names of files and takes one kind of them, passes a data file over."""
+    known = {path.resolve() for path in taken}
+    for path in sorted(folder.rglob("*")):
+        inside = path.relative_to(folder)
+        hidden = any(part.startswith((".", "_")) for part in inside.parts)
+        if hidden or path.name in _ABOUT_DATA or not ending(path) or not path.is_file() or path.resolve() in known:
+            continue
+        names = [file.name for file in taken[:3]] + ["..."] * (len(taken) > 3)
+        raise UsageError(
+            f"`{inside}` would be left out: by the names and kinds of the files, the data are {', '.join(names)}",
+            where=str(folder),
+            hint="name the files one by one as sources, or move what is no data out of the directory",
+        )
+
+
+def _names_its_files(folder: Path) -> bool:
+    """Whether the card of the directory says which files are the data."""
+    from huggingface_hub import DatasetCard
+
+    card = folder / "README.md"
+    return card.is_file() and bool(DatasetCard.load(card, ignore_metadata_errors=True).data.to_dict().get("configs"))
 
 
 def _builder(wanted: Wanted) -> Any:

@@ -39,6 +39,7 @@ def _as_lines(file: BinaryIO, name: str) -> Iterator[Record]:
             raise DataError(
                 f"a .json file must be one array of objects, or one object a line; this line is {record.fault}",
                 where=record.place,
+                hint='of rows wrapped like {"data": [...]}, save the inner list alone',
             )
         yield record
 
@@ -96,7 +97,7 @@ class _Window:
                 if self._text[after : after + 1] in (",", "]") and after < len(self._text):
                     text = self._text[self.position : end]
                     self.position = after
-                    return checked(place, text, value, self._decoder.duplicates)
+                    return Record(place, text, *checked(text, value, self._decoder.duplicates))
                 # A number may go on behind the window, so only the end of the file settles it.
                 problem = (after, "Expecting ',' or ']'")
             if len(self._text) - self.position > 4 * limits.MAX_ROW_SIZE:
@@ -127,7 +128,12 @@ class _Window:
     def broken(self, position: int, message: str) -> DataError:
         """What is wrong with the file at a position of the window."""
         line, column = self._place_of(position)
-        return DataError(f"not valid JSON: column {column}: {message}", where=f"{self._name}:{line}")
+        cut = self._ended and (message.startswith("Unterminated string") or not self._text[position:].strip())
+        return DataError(
+            f"not valid JSON: column {column}: {message.removesuffix(' starting at')}",
+            where=f"{self._name}:{line}",
+            hint="the file ends before its array does: it may be cut off" if cut else None,
+        )
 
     def _place_of(self, position: int) -> tuple[int, int]:
         newlines = self._text.count("\n", 0, position)

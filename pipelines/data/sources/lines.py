@@ -54,12 +54,14 @@ def _lines(file: BinaryIO, name: str) -> Iterator[tuple[str, str, Fault | None]]
 def _parse_line(text: str, decoder: StrictDecoder) -> tuple[dict[str, Any], Fault | None]:
     decoder.duplicates.clear()
     try:
-        value = decoder.decode(text)
+        value, end = decoder.raw_decode(text) if text[0] == "{" else (None, -1)
+        if end != len(text):  # Blanks at an end, or no row: only then the slower call that skips blanks or says what.
+            decoder.duplicates.clear()
+            value = decoder.decode(text)
     except json.JSONDecodeError as error:
         return {}, Fault("", "not valid JSON", f"column {error.colno}: {error.msg}")
     except RecursionError:
         return {}, Fault("", "nested too deeply")
     except ValueError as error:
         return {}, Fault("", "not valid JSON", str(error))
-    record = checked("", text, value, decoder.duplicates)
-    return record.row, record.fault
+    return checked(text, value, decoder.duplicates)

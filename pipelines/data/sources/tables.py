@@ -47,10 +47,23 @@ def _table(file: BinaryIO, name: str, delimiter: str) -> Iterator[Record]:
             continue  # A blank line.
         if header is None:
             header = _checked_header(cells, place)
+            if delimiter == "," and len(header) == 1 and (other := re.search("[;\t]", header[0])):
+                raise DataError(
+                    f"the first line has {other.group()!r} between the columns, where a .csv file has commas",
+                    where=place,
+                    hint="save the table with commas; with tabs it is a .tsv file",
+                )
             continue
-        fault = fault or _row_fault(header, cells)
+        fault = fault or _row_fault(header, cells) or _swallowed(text, delimiter, len(header))
         row = {} if fault else dict(zip(header, cells, strict=True))
         yield Record(place, text, row, fault or value_fault(row), typed=False)
+
+
+def _swallowed(text: str, delimiter: str, width: int) -> Fault | None:
+    """A row over lines that are rows too: in a .tsv file, the quote at the start of a cell may be no more than that."""
+    if delimiter == "\t" and "\n" in text and all(line.count("\t") + 1 == width > 1 for line in text.split("\n")):
+        return Fault("", "a cell in quotes runs over lines that look like rows", 'a `"` that opens no cell is doubled')
+    return None
 
 
 _HINT = 'a cell that holds a comma, a quote or a newline stands in quotes, with quotes in it doubled: "say ""yes"""'

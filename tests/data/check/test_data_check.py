@@ -17,7 +17,7 @@ from pipelines.data.check.figures import spread
 from pipelines.data.check.report import FileReport, Report
 from pipelines.data.check.run import check
 from pipelines.data.check.scan import Scan, loose
-from pipelines.data.check.similar import near_duplicates
+from pipelines.data.check.similar import near_duplicates, signatures
 from pipelines.data.check.text import lines
 from pipelines.data.rows import Message
 from pipelines.data.split import is_held_out
@@ -144,6 +144,58 @@ def test_between_files_and_across_the_split(tmp_path: Path) -> None:
     assert check([first], CONFIG, QUIET).leaks.near == 0
 
 
+def test_dialogues_that_begin_alike_are_on_one_side_of_the_split(tmp_path: Path) -> None:
+    def dialogue(*texts: str) -> dict[str, Any]:
+        roles = ("user", "assistant") * len(texts)
+        return {"messages": [{"role": role, "content": text} for role, text in zip(roles, texts, strict=False)]}
+
+    openings = [f"Question {index}" for index in range(40)]
+    rows = [dialogue(opening, "a", *more) for opening in openings for more in ((), ("b", "c"), ("d", "e"))]
+    leaks = check([write(tmp_path / "a.jsonl", rows)], CONFIG, QUIET).leaks
+    held_out = sum(is_held_out([Message(role="user", content=text)], CONFIG.data.eval_fraction) for text in openings)
+    assert held_out > 0
+    assert (leaks.heldout, leaks.train, leaks.near) == (3 * held_out, 120 - 3 * held_out, 0)
+
+
+def test_contradictions_between_files(tmp_path: Path) -> None:
+    first = write(tmp_path / "a.jsonl", [pair("one", "x", "y"), pair("two", "x", "y")])
+    second = write(tmp_path / "b.jsonl", [pair("one", "y", "x"), pair("two", "x", "y")])
+    report = check([first, second], CONFIG, QUIET)
+    assert [file.repeats.contradictions for file in report.files] == [0, 0]
+    assert report.contradictions == 1
+    assert "contradictions        1: within the files and between them" in "\n".join(lines(report, str, str))
+    assert check([first], CONFIG, QUIET).contradictions == 0
+
+
+def test_an_answer_judged_good_and_bad_is_a_contradiction(tmp_path: Path) -> None:
+    labels = [("a", "b", True), ("a", "b ", False), ("a", "c", False), ("d", "b", False), ("a", "c", False)]
+    rows = [{"prompt": prompt, "completion": answer, "label": label} for prompt, answer, label in labels]
+    report = check([write(tmp_path / "a.jsonl", rows)], CONFIG, QUIET)
+    assert report.files[0].repeats.contradictions == 1
+    assert "1: the same answer to a prompt, now good, now bad" in "\n".join(lines(report, str, str))
+
+
+def test_rows_without_a_preference_are_counted(tmp_path: Path) -> None:
+    rows = [{"prompt": str(i), "responses": ["a", "b"], "scores": [1, 1 + i % 2]} for i in range(6)]
+    found = checked(tmp_path, rows)
+    assert (found.rows_read, found.good, found.ties, found.bad) == (6, 3, 3, 0)
+    shown = "\n".join(lines(check([Source(path=found.path)], CONFIG, QUIET), str, str))
+    assert "6 read, 0 bad, 3 without a preference" in shown
+
+
+def test_one_is_no_plural(tmp_path: Path) -> None:
+    report = check([write(tmp_path / f"{name}.jsonl", [pair("one", "ab", "c")] * 2) for name in "ab"], CONFIG, QUIET)
+    shown = "\n".join(lines(report, str, str))
+    for words in ("in several files      1 prompt, 1 whole row", "1 row repeats an earlier one"):
+        assert words in shown
+
+
+def test_signatures_do_not_depend_on_what_is_hashed_with_them() -> None:
+    texts = ["", "a", "abcde", "abcdef", "longer than the others, with many pieces " * 9, "a"]
+    together = signatures(texts)
+    assert [found.tobytes() for found in together] == [signatures([text]).tobytes() for text in texts]
+
+
 def test_near_duplicates() -> None:
     text = loose("The quick brown fox jumps over the lazy dog, and then it goes home to sleep until morning. " * 2)
     others = [loose(f"row {index} is about {chr(97 + index) * 9} and nothing else that matters") for index in range(3)]
@@ -249,3 +301,10 @@ def test_the_sample_is_uniform(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     drawn = [int(row.prompt[0].content) for row in scan.sample]  # type: ignore[union-attr]
     assert len(set(drawn)) == 200
     assert 850 < sum(drawn) / 200 < 1150  # four standard errors
+
+
+def test_speakers_by_other_names_get_a_hint(tmp_path: Path) -> None:
+    rows = [{"messages": [{"role": "user", "content": "a"}, {"role": role, "content": "b"}]} for role in ("bot", "me")]
+    problem = check([write(tmp_path / "a.jsonl", rows)], CONFIG, QUIET).problem()
+    assert problem is not None
+    assert "tags: {role_tag: role" in (problem.hint or "")
