@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test slow lint typecheck clean help
+.PHONY: demo test slow mutants breaks lint typecheck clean help
 
 help: ## Show the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -23,6 +23,15 @@ test: $(STAMP) ## All tests but the slow ones and those for a GPU
 slow: $(STAMP) ## The longer proofs
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
 
+breaks: $(STAMP) ## Known mistakes of PPO implementations, put in one by one: a test must notice each
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.ppo.breaks
+
+mutants: $(STAMP) ## Mutation testing of PPO's maths and its learner; what may survive: docs/mutants.md
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[mutation]'
+	rm -rf mutants
+	OMP_NUM_THREADS=1 $(BIN)/mutmut run --max-children 1
+	$(BIN)/python -m tests.ppo.mutants
+
 lint: $(STAMP) ## ruff
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -31,4 +40,4 @@ typecheck: $(STAMP) ## mypy, strict on the spine
 	$(BIN)/mypy
 
 clean: ## Remove the environment and caches; runs/ stays
-	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis dist build
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis dist build mutants

@@ -106,7 +106,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, object]:
                     "max_prompt_length": arguments.prompt,
                     "response_length": arguments.response,
                     "gradient_checkpointing": arguments.gradient_checkpointing,
-                    "num_sample_prompts": 0,
+                    "num_eval_prompts": 0,
                 },
             }
         )
@@ -131,7 +131,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, object]:
         engine=TransformersEngine(
             roles, EOS, settings.response_length, settings.temperature, settings.rollout_forward_batch_size
         ),
-        reward=TextReward(FunctionScorer("length", length_reward, "length"), encoder, EOS),
+        reward=TextReward(FunctionScorer("length", length_reward, "length"), encoder),
         encoder=encoder,
         eos_token_id=EOS,
         prompts=prompts,

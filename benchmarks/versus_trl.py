@@ -179,7 +179,7 @@ def measure_ours(shape: Shape, updates: int) -> Measured:
         response_length=shape.response,
         learning_rate=LEARNING_RATE,
         value_learning_rate=LEARNING_RATE,
-        num_sample_prompts=0,
+        num_eval_prompts=0,
     )
     lines: list[dict[str, float]] = []
     clock: list[float] = []

@@ -11,11 +11,14 @@ from pipelines.config import Config, dump_config
 from pipelines.disk import disk_errors, write_atomic
 from pipelines.errors import ArtifactError, DataError, UsageError
 from pipelines.manifest import Manifest
+from pipelines.plan import Plan, conflict, missing_input, plan_stage
 from pipelines.preflight import check_environment
-from pipelines.progress import Reporter
+from pipelines.processes import receive
+from pipelines.progress import Reporter, SilentReporter
 from pipelines.provenance import package_versions, version_differences
+from pipelines.run_stage import call_runner, run_stage
 from pipelines.rundir import RunDir
-from pipelines.stage import Plan, Stage, conflict, missing_input, plan_stage, run_stage
+from pipelines.stage import Stage, StageContext
 from pipelines.stages import STAGES, named
 
 Launcher = Callable[[Stage, bool], None]
@@ -31,9 +34,11 @@ def plan_chain(
     running: set[str] = set()
     for stage in stages:
         plan = plan_stage(stage, config, run_dir, force=stage.name in forced, full=full)
-        upstream = [name for name in stage.needs(config) if name in running] if plan.action == "skip" else []
-        if upstream:
+        upstream = [name for name in stage.needs(config) if name in running]
+        if upstream and plan.action == "skip":
             plan = replace(plan, action="run", state="stale", reason=f"{upstream[0]} runs again")
+        elif upstream and plan.resumes is not None:
+            plan = replace(plan, reason=f"was interrupted; {upstream[0]} runs again before it", resumes=None)
         if plan.action == "run":
             running.add(stage.name)
         plans.append(plan)
@@ -149,6 +154,13 @@ def run_chain(
             manifest = run_stage(plan, config, run_dir, reporter, force=stage.name in forced)
         outcomes.append(Outcome(stage.name, plan.action, plan.reason, manifest))
     return outcomes
+
+
+def join_chain(config: Config) -> None:
+    """What every process of a parallel run but the first does: join the stages it is called to, until sent home."""
+    while (call := receive(cpu=config.run.device == "cpu")) is not None:
+        (stage,) = named(call.stage)
+        call_runner(stage, StageContext(config, call.out, call.inputs, SilentReporter()))
 
 
 def _warn_of_versions(plans: Sequence[Plan], reporter: Reporter) -> None:

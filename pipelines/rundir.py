@@ -23,6 +23,8 @@ from pipelines.manifest import MANIFEST, Manifest
 from pipelines.provenance import utc_now
 
 LOCK_OWNER_VARIABLE = "RLHF_LOCK_OWNER"
+CHECKPOINTS = "checkpoints"
+"""Where a stage that trains keeps its state, below its working directory; never published."""
 
 
 class RunDir:
@@ -115,16 +117,26 @@ class RunDir:
                 pass
         return owner
 
-    def begin(self, stage: str) -> Path:
-        """An empty working directory for `stage`."""
+    def begin(self, stage: str, *, go_on: bool = False) -> Path:
+        """The working directory of `stage`: empty or, to go on, with its checkpoints and logs and nothing else."""
         partial = self.partial(stage)
         with disk_errors(self.root):
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
+            if not go_on:
+                shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True, exist_ok=True)
+            for path in partial.iterdir():
+                if path.is_dir() and not path.is_symlink():
+                    if path.name != CHECKPOINTS:
+                        shutil.rmtree(path)
+                elif path.suffix != ".jsonl":
+                    path.unlink()
         return partial
 
     def publish(self, stage: str, manifest: Manifest) -> None:
-        """Make the finished working directory the artifact of `stage`: manifest last, then one rename."""
+        """Make the finished working directory the artifact of `stage`: manifest last, then one rename.
+
+        The checkpoints go as soon as the manifest says that they are no longer needed.
+        """
         partial, final = self.partial(stage), self.stage(stage)
         with disk_errors(self.root):
             for record in manifest.outputs:
@@ -136,6 +148,7 @@ class RunDir:
     @staticmethod
     def _put_in_place(partial: Path, final: Path) -> None:
         trash = final.with_name(f"{final.name}.old")
+        shutil.rmtree(partial / CHECKPOINTS, ignore_errors=True)
         if final.exists():
             shutil.rmtree(trash, ignore_errors=True)
             final.rename(trash)

@@ -78,7 +78,7 @@ def run(ctx: StageContext) -> dict[str, Any]:
     publish_model(model, tokenizer, ctx.out / "model", base=base, run_dir=ctx.out.parent)
     ctx.notes["base"] = base.as_dict()
     ctx.notes["rows"] = {"used": report.used, "dropped": report.dropped, "cut": report.cut}
-    tokens = sum(len(row["input_ids"]) for row in rows) * (trainer.state.epoch or 0.0)
+    tokens = sum(len(row["input_ids"]) for row in rows) * result.epochs
     return {
         "heldout_loss_before": before,
         "heldout_loss_after": after,
@@ -88,9 +88,9 @@ def run(ctx: StageContext) -> dict[str, Any]:
         "rows_dropped": report.dropped,
         "rows_cut": report.cut,
         "rows_heldout": len(heldout),
-        "train_loss": result.training_loss,
-        "steps": result.global_step,
-        "tokens_per_second": round(tokens / max(result.metrics["train_runtime"], 1e-9), 1),
+        "train_loss": result.loss,
+        "steps": result.steps,
+        "tokens_per_second": round(tokens / max(result.seconds, 1e-9), 1),
         "trainable_parameters": trained,
     }
 

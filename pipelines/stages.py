@@ -104,7 +104,7 @@ STAGES: tuple[Stage, ...] = (
             _common(config)
             | {
                 "reward": config.reward.results_view(),
-                "ppo": _of_ppo(config, "response_length", "temperature", "rollout_forward_batch_size"),
+                "ppo": _of_ppo(config, "response_length", "temperature", "rollout_forward_batch_size", "stop_tokens"),
             }
         ),
         produces=("model", "golden.json", "metrics.jsonl"),
@@ -113,6 +113,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         name="ppo",
         runner="pipelines.ppo.stage:run",
+        parallel=True,
         needs=_ppo_needs,
         section=lambda config: _common(config) | {"ppo": config.ppo.results_view()},
         sources=lambda config: _function_files(config.ppo.reward),
@@ -128,7 +129,7 @@ STAGES: tuple[Stage, ...] = (
             | {
                 "eval": config.eval.results_view(),
                 "scorers": [scorer.results_view() for scorer in config.eval_scorers],
-                "ppo": _of_ppo(config, "response_length", "max_prompt_length"),
+                "ppo": _of_ppo(config, "response_length", "max_prompt_length", "stop_tokens"),
             }
         ),
         sources=lambda config: _function_files(*config.eval_scorers),

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-import math
-import time
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import huggingface_hub.constants
 import torch
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_utils import TrainOutput
 
 from pipelines.config import Config
 from pipelines.config.training import TrainerSection
-from pipelines.errors import EnvironmentProblem, TrainingError, UsageError
+from pipelines.errors import EnvironmentProblem, UsageError
+from pipelines.keeper import Keeper, NothingLeft, refuse_not_finite
 from pipelines.stage import StageContext
 
 _OURS = {
@@ -43,8 +42,9 @@ _OURS = {
 }
 """Fields that the program sets, with where a user sets them instead; those of the section itself come on top."""
 _ALWAYS_OURS = """
-    disable_tqdm logging_nan_inf_filter save_strategy eval_strategy eval_steps save_steps push_to_hub hub_token
-    hub_model_id resume_from_checkpoint dataset_kwargs eos_token pad_token remove_unused_columns skip_memory_metrics
+    disable_tqdm logging_nan_inf_filter save_strategy eval_strategy eval_steps push_to_hub hub_token hub_model_id
+    resume_from_checkpoint dataset_kwargs eos_token pad_token remove_unused_columns skip_memory_metrics save_only_model
+    ignore_data_skip restore_callback_states_from_checkpoint enable_jit_checkpoint
 """
 _OURS |= dict.fromkeys(_ALWAYS_OURS.split(), "the program sets it")
 
@@ -92,7 +92,10 @@ def trainer_arguments(
         "logging_nan_inf_filter": False,
         "report_to": config.run.report_to or "none",
         "disable_tqdm": True,
-        "save_strategy": "no",
+        "save_strategy": "steps",
+        "save_steps": section.save_steps,
+        "save_total_limit": None,  # Which ones are kept is ours to say: the trainer does not know which are complete.
+        "save_only_model": False,
         "eval_strategy": "no",
         "use_cpu": device.type == "cpu",
         "bf16": config.model.dtype == "bfloat16",
@@ -107,31 +110,56 @@ def trainer_arguments(
         raise UsageError(f"the trainer refuses its settings: {error}", where=name) from error
 
 
-def train(trainer: Trainer, ctx: StageContext, label: str) -> TrainOutput:
-    """Run a trainer under our reporter.
+@dataclass(frozen=True)
+class Trained:
+    """A finished training, all its parts together where it was interrupted.
+
+    Attributes:
+        steps: optimizer steps.
+        loss: mean training loss over them.
+        epochs: how often the rows were read.
+        seconds: time of the training.
+    """
+
+    steps: int
+    loss: float
+    epochs: float
+    seconds: float
+
+
+def train(trainer: Trainer, ctx: StageContext, label: str) -> Trained:
+    """Run a trainer under our reporter, from the newest complete checkpoint where there is one.
+
+    SIGINT and SIGTERM let the step end and save it; then they do what they would have done.
 
     Raises:
-        TrainingError: a loss or a gradient is not finite.
+        TrainingError: a loss, a gradient or a weight is not finite.
     """
     for printer in (PrinterCallback, ProgressCallback):  # stdout is for data
         trainer.remove_callback(printer)
-    with ExitStack() as stack:
-        trainer.add_callback(_Speaker(ctx, label, stack))
-        result = trainer.train()
-    _refuse_not_finite(result.global_step, {"train_loss": result.training_loss})
-    return result
+    checkpoint = ctx.checkpoints.newest()
+    if checkpoint is not None:
+        ctx.checkpoints.restore_logs(checkpoint)
+        ctx.reporter.info(f"{label}: goes on from step {checkpoint.step}")
+    keeper = Keeper(ctx, trainer, checkpoint)
+    with ctx.stop.deferred(), ExitStack() as stack, contextlib.suppress(NothingLeft):
+        for callback in (keeper, _Speaker(ctx, label, stack, keeper)):
+            trainer.add_callback(callback)
+        trainer.train(resume_from_checkpoint=str(checkpoint.path) if checkpoint else None)
+    refuse_not_finite(trainer.state.global_step, train_loss=keeper.mean_loss)
+    return Trained(trainer.state.global_step, keeper.mean_loss, float(trainer.state.epoch or 0), keeper.seconds)
 
 
 class _Speaker(TrainerCallback):
-    """Feeds the progress line and metrics.jsonl, and stops a training that has diverged."""
+    """Feeds the progress line and metrics.jsonl."""
 
-    def __init__(self, ctx: StageContext, label: str, stack: ExitStack) -> None:
-        self._ctx, self._label, self._stack = ctx, label, stack
+    def __init__(self, ctx: StageContext, label: str, stack: ExitStack, keeper: Keeper) -> None:
+        self._ctx, self._label, self._stack, self._keeper = ctx, label, stack, keeper
         self._shown: dict[str, float] = {}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._task = self._stack.enter_context(self._ctx.reporter.task(self._label, state.max_steps))
-        self._started = time.monotonic()
+        left = state.max_steps - state.global_step  # Of the time left only the steps of this part can tell.
+        self._task = self._stack.enter_context(self._ctx.reporter.task(self._label, left))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._task.advance(1, **self._shown)
@@ -140,23 +168,12 @@ class _Speaker(TrainerCallback):
         values = {key: _number(value) for key, value in (logs or {}).items() if _number(value) is not None}
         if "loss" not in values:  # the summary at the end, which becomes the stage's metrics
             return
-        _refuse_not_finite(state.global_step, values)
         self._shown = {key: values[key] for key in ("loss", "accuracy") if key in values}  # type: ignore[misc]
-        seconds = round(time.monotonic() - self._started, 3)
-        self._ctx.log("metrics", {"step": state.global_step, "seconds": seconds, **values})
+        self._ctx.log("metrics", {"step": state.global_step, "seconds": round(self._keeper.seconds, 3), **values})
 
 
 def _number(value: Any) -> float | None:
     return float(value) if isinstance(value, int | float) else None
-
-
-def _refuse_not_finite(step: int, values: Mapping[str, Any]) -> None:
-    for key in ("loss", "train_loss", "grad_norm"):
-        if key in values and not math.isfinite(values[key]):
-            raise TrainingError(
-                f"{key} is {values[key]} at step {step}: training diverged",
-                hint="lower learning_rate, raise warmup_ratio, or lower max_grad_norm",
-            )
 
 
 def _checked(

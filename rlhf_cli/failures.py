@@ -19,7 +19,7 @@ MEMORY_HINT = (
     "lower ppo.rollout_forward_batch_size and the stage's per_device_train_batch_size; set gradient_checkpointing: "
     "true; shorten max_length or ppo.response_length (model.use_peft and model.load_in_4bit save most)"
 )
-GO_ON = "complete stages are kept; the same command goes on from there"
+GO_ON = "complete stages are kept; the same command, without --force, goes on from the last checkpoint"
 _HUB_ERRORS = {
     "HfHubHTTPError",
     "RepositoryNotFoundError",

@@ -285,3 +285,33 @@ def test_an_edited_reward_function_makes_ppo_stale(
     assert bench.states(*sets)["ppo"] == "stale"
     code.unlink()
     assert bench.states(*sets)["ppo"] == "complete"  # a source that is gone is not a change
+
+
+def test_an_interrupted_training_is_planned_shown_and_gone_on_with(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(context: StageContext) -> dict[str, Any]:
+        if context.out.name == "ppo.partial":
+            context.checkpoints.begin(3)
+            context.checkpoints.complete(3)
+            raise KeyboardInterrupt
+        return bench.work(context)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sys.modules["fake_runners"], "work", killed)
+        with pytest.raises(KeyboardInterrupt):
+            bench.go()
+    entries = {entry["stage"]: entry for entry in chain.status_of(bench.config(), bench.run)}
+    assert (entries["ppo"]["state"], entries["ppo"]["reason"]) == ("partial", "was interrupted; resumes at step 3")
+    entries = {entry["stage"]: entry for entry in chain.status_of(bench.config("ppo.kl_coef=0.1"), bench.run)}
+    assert entries["ppo"]["differences"] == ["ppo.kl_coef: 0.05 -> 0.1"]
+    with pytest.raises(ConflictError, match="interrupted after step 3"):
+        bench.go("ppo.kl_coef=0.1")
+
+    bench.rows.write_text("two\n")
+    plans = {plan.stage.name: plan for plan in chain.plan_chain(table.STAGES, bench.config(), bench.run)}
+    assert plans["ppo"].resumes is None
+    assert plans["ppo"].reason.startswith("was interrupted; ")
+    assert plans["ppo"].reason.endswith(" runs again before it")
+    assert bench.go()[-2:] == ["ppo", "eval"]
+    assert "ppo: runs, was interrupted; resumes at step 3" in bench.reporter.said, "what was made again is the same"

@@ -37,7 +37,7 @@ SMALL = {
         "max_prompt_length": 32,
         "response_length": 6,
         "learning_rate": 1e-3,
-        "num_sample_prompts": 2,
+        "num_eval_prompts": 2,
     },
     "eval": {"num_prompts": 4, "bootstrap_samples": 100},
 }
@@ -93,7 +93,8 @@ def test_lora_road_from_start_to_a_moved_run(inputs: dict[str, Path], tmp_path: 
     config, place = with_model(inputs, "llama", use_peft=True, lora_r=4), tmp_path / "run"
     assert set(actions(run(config, place)).values()) == {"run"}
 
-    assert {path.name for path in (place / "ppo").iterdir()} == {
+    assert {path.name for path in (place / "ppo").iterdir()} - {"best", "alarms.jsonl"} == {
+        "heldout.jsonl",
         "manifest.json",
         "metrics.jsonl",
         "model",
@@ -155,7 +156,8 @@ def test_what_is_published_is_what_was_trained(
         return kept[-1]
 
     monkeypatch.setattr(ppo_stage, "build_roles", keep)
-    config = with_model(inputs, "llama", use_peft=use_peft) | {"eval": {"enabled": False}}
+    ppo = SMALL["ppo"] | {"num_eval_prompts": 0}  # else the best policy takes the last one's place to be published
+    config = with_model(inputs, "llama", use_peft=use_peft) | {"eval": {"enabled": False}, "ppo": ppo}
     run(config, tmp_path / "run")
     section = Config.model_validate({**SMALL, **config}).model
     opened = open_policy(tmp_path / "run" / "ppo", section, torch.device("cpu"))
@@ -249,7 +251,7 @@ def test_the_reward_rises_on_a_toy(inputs: dict[str, Path], tmp_path: Path) -> N
         "value_learning_rate": 3e-3,
         "kl_coef": 0.01,
         "missing_eos_penalty": 0.0,
-        "num_sample_prompts": 0,
+        "num_eval_prompts": 0,
     }
     off = {"enabled": False}
     run({**config, "sft": off, "reward": off, "eval": off}, tmp_path / "run")

@@ -257,6 +257,7 @@ def test_a_fingerprint_depends_on_values_and_inputs_not_on_order() -> None:
         OSError(errno.ENOSPC, "No space left on device"),
         PermissionError(errno.EACCES, "Permission denied"),
         RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0"),
+        RuntimeError("basic_ios::clear: iostream error"),
         Exception("Error while serializing: I/O error: No space left on device (os error 28)"),
     ],
 )

@@ -15,10 +15,12 @@ import pytest
 from pipelines.config import Config, load_config
 from pipelines.errors import ArtifactError, ConflictError, DiskError
 from pipelines.manifest import Manifest
+from pipelines.plan import Plan, describe_differences, plan_stage
 from pipelines.progress import SilentReporter
 from pipelines.provenance import version_differences
+from pipelines.run_stage import run_stage
 from pipelines.rundir import RunDir
-from pipelines.stage import Plan, Stage, StageContext, describe_differences, plan_stage, run_stage
+from pipelines.stage import Stage, StageContext
 
 Runner = Callable[[StageContext], dict[str, Any]]
 
@@ -26,7 +28,7 @@ Runner = Callable[[StageContext], dict[str, Any]]
 def write_model(context: StageContext) -> dict[str, Any]:
     (context.out / "model").mkdir()
     (context.out / "model" / "weights").write_text(str(context.config.ppo.kl_coef))
-    (context.out / "checkpoints").mkdir()
+    (context.out / "checkpoints").mkdir(exist_ok=True)
     (context.out / "checkpoints" / "state").write_text("x")
     context.log("metrics", {"step": 1})
     context.notes["simulated"] = True
@@ -247,3 +249,113 @@ def test_other_versions_are_named(bench: Bench) -> None:
     manifest = bench.go(bench.first)
     assert version_differences(manifest, manifest.versions) == []
     assert version_differences(manifest, manifest.versions | {"python": "3.0"})[0].endswith("-> 3.0")
+
+
+def trains_and_is_killed(context: StageContext) -> dict[str, Any]:
+    """Two checkpoints, a line beyond the second, half a model, and the process is gone."""
+    for step in (10, 20):
+        context.log("metrics", {"step": step})
+        (context.checkpoints.begin(step) / "state").write_text(f"state of {step}")
+        context.checkpoints.complete(step)
+    context.log("metrics", {"step": 25})
+    (context.out / "model").mkdir()
+    (context.out / "half").write_text("half")
+    raise KeyboardInterrupt
+
+
+def goes_on(context: StageContext) -> dict[str, Any]:
+    found = context.checkpoints.newest()
+    if found is not None:
+        context.checkpoints.restore_logs(found)
+    left = sorted(path.name for path in context.out.iterdir())
+    (context.out / "model").mkdir()
+    (context.out / "model" / "weights").write_text("trained")
+    return {"from": found.step if found else None, "left": left}
+
+
+@pytest.fixture
+def killed(bench: Bench) -> Bench:
+    bench.runners["first"] = trains_and_is_killed
+    with pytest.raises(KeyboardInterrupt):
+        bench.go(bench.first)
+    bench.runners["first"] = goes_on
+    return bench
+
+
+def test_a_killed_stage_goes_on_from_its_newest_checkpoint(killed: Bench) -> None:
+    plan = killed.plan(killed.first)
+    assert outcome(plan) == ("run", "partial", "was interrupted; resumes at step 20")
+    assert plan.resumes == 20
+    manifest = killed.go(killed.first)
+    assert manifest.metrics == {"from": 20, "left": ["checkpoints", "metrics.jsonl"]}
+    assert manifest.notes["resumed_from_step"] == 20
+    final = killed.run.stage("first")
+    assert (final / "metrics.jsonl").read_text() == '{"step": 10}\n{"step": 20}\n'
+    assert not (final / "checkpoints").exists()
+    assert outcome(killed.plan(killed.first)) == ("skip", "complete", "complete")
+
+
+def test_other_settings_than_those_of_the_checkpoints_are_refused(killed: Bench) -> None:
+    plan = killed.plan(killed.first, "ppo.kl_coef=0.1")
+    assert outcome(plan) == ("run", "partial", "was interrupted after step 20, with other settings")
+    assert plan.differences == ("ppo.kl_coef: 0.05 -> 0.1",)
+    with pytest.raises(ConflictError, match=r"interrupted after step 20(.|\n)*0\.05 -> 0\.1") as caught:
+        killed.go(killed.first, "ppo.kl_coef=0.1")
+    assert "--force first" in (caught.value.hint or "")
+    assert killed.plan(killed.first, "ppo.logging_steps=7").resumes == 20
+    assert killed.go(killed.first, "ppo.kl_coef=0.1", force=True).metrics == {"from": None, "left": ["checkpoints"]}
+
+
+def test_changed_inputs_start_it_again(killed: Bench) -> None:
+    killed.source.write_text("two\n")
+    assert outcome(killed.plan(killed.first)) == (
+        "run",
+        "partial",
+        "was interrupted; starts again: rows.jsonl has changed",
+    )
+    assert killed.go(killed.first).metrics == {"from": None, "left": ["checkpoints"]}
+
+
+def test_inputs_changed_behind_its_back_start_it_again(killed: Bench) -> None:
+    """Size and time of a source say nothing; its content is read when the stage runs."""
+    plan, stat = killed.plan(killed.first), killed.source.stat()
+    killed.source.write_text("two\n")
+    os.utime(killed.source, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert killed.plan(killed.first).resumes == 20
+    assert run_stage(plan, load_config(None), killed.run, SilentReporter()).metrics["from"] is None
+
+
+def test_without_a_whole_checkpoint_it_starts_again(killed: Bench) -> None:
+    saved = killed.run.partial("first") / "checkpoints"
+    (saved / "checkpoint-20" / "checkpoint.json").unlink()
+    assert killed.plan(killed.first).resumes == 10
+    (saved / "checkpoint-10" / "state").write_text("STATE OF 10")
+    plan = killed.plan(killed.first)
+    assert plan.resumes == 10, "sizes suffice for a plan"
+    assert killed.plan(killed.first, full=True).resumes is None
+    assert killed.go(killed.first).metrics == {"from": None, "left": ["checkpoints"]}
+
+
+def test_a_damaged_note_of_the_start_starts_it_again(killed: Bench) -> None:
+    (killed.run.partial("first") / "checkpoints" / "started.json").write_text("[1]")
+    assert outcome(killed.plan(killed.first)) == ("run", "partial", "was interrupted; starts again")
+
+
+def test_a_repetition_that_was_killed_goes_on_without_force(bench: Bench) -> None:
+    bench.go(bench.first)
+    bench.runners["first"] = trains_and_is_killed
+    with pytest.raises(KeyboardInterrupt):
+        bench.go(bench.first, "ppo.kl_coef=0.1", force=True)
+    bench.runners["first"] = goes_on
+    assert bench.plan(bench.first).action == "skip", "with the settings of the artifact that is there nothing is to do"
+    assert bench.plan(bench.first, "ppo.kl_coef=0.1", force=True).resumes is None
+    assert bench.go(bench.first, "ppo.kl_coef=0.1").metrics["from"] == 20
+
+
+def test_the_limit_of_checkpoints_is_that_of_the_section(bench: Bench) -> None:
+    seen = []
+    bench.runners["first"] = lambda context: write_model(context) | {"loss": seen.append(context.save_total_limit)}
+    bench.go(bench.first)
+    stage = bench.stage("sft", runner="fake_runners:first")
+    bench.go(stage, "sft.save_total_limit=7")
+    assert seen == [2, 7]

@@ -25,7 +25,7 @@ class Source(Section):
     name: str | None = Field(None, description="Configuration of a hub data set, or entry of the dataset_info.json.")
     split: str = Field("train", description="Split of a hub data set or directory.")
     revision: str | None = Field(None, description="Commit, branch or tag of a hub data set.")
-    format: str | None = Field(None, description="Name of the format; default: detected from the first row.")
+    format: str | None = Field(None, description="Name of the format; default: told from the first rows.")
     columns: dict[str, str] = Field({}, description="Canonical name: name in the file, e.g. {prompt: question}.")
     tags: Tags = Field(
         {},

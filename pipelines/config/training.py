@@ -27,4 +27,6 @@ class TrainerSection(Section):
     max_grad_norm: float = Field(1.0, gt=0)
     gradient_checkpointing: bool = cosmetic(False)
     logging_steps: int = cosmetic(10, ge=1)
+    save_steps: int = cosmetic(100, ge=1, description="Optimizer steps between two checkpoints.")
+    save_total_limit: int = cosmetic(2, ge=1, description="Checkpoints that are kept while the stage runs.")
     trainer: dict[str, Any] = Field({}, description="Further fields of TRL's config for this stage, by their names.")

@@ -56,6 +56,11 @@ class ChatEncoder:
         return bool(self._tokenizer.chat_template)
 
     @property
+    def eos_token_id(self) -> int:
+        """The token that ends an answer."""
+        return self._eos_id
+
+    @property
     def bos_id(self) -> int | None:
         """The token that opens a text, where the tokenizer has one."""
         found: int | None = self._tokenizer.bos_token_id

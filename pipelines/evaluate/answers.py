@@ -139,7 +139,7 @@ def answer(
     model: nn.Module,
     prompts: Sequence[EvalPrompt],
     encoder: ChatEncoder,
-    eos_token_id: int,
+    eos_token_id: Sequence[int],
     config: Config,
     on_batch: Callable[[int], None],
 ) -> list[Completion]:
@@ -155,14 +155,14 @@ def answer(
             seed=config.run.seed,
             on_batch=on_batch,
         )
-    return [Completion(encoder.decode(ids), tuple(ids), ids[-1] == eos_token_id) for ids in responses]
+    return [Completion(encoder.decode(ids), tuple(ids), ids[-1] in eos_token_id) for ids in responses]
 
 
 def sequence_logprobs(
     model: nn.Module,
     prompts: Sequence[EvalPrompt],
     completions: Sequence[Completion],
-    eos_token_id: int,
+    eos_token_id: Sequence[int],
     config: Config,
     on_batch: Callable[[int], None],
 ) -> list[float]:

@@ -18,6 +18,7 @@ from pipelines.evaluate.results import Evaluation, answer_rows, metrics_of, resu
 from pipelines.evaluate.statistics import differences
 from pipelines.evaluate.table import markdown, plain
 from pipelines.models.artifact import open_config
+from pipelines.models.generate import stop_token_ids
 from pipelines.models.limits import prompt_limit
 from pipelines.models.machine import choose_threads, resolve_device
 from pipelines.scorers import Completion, named_apart
@@ -76,7 +77,8 @@ class _Questions:
 
         The model lives no longer than this call.
         """
-        ctx, eos = self.ctx, self.tokenizer.eos_token_id
+        ctx = self.ctx
+        eos = stop_token_ids(self.tokenizer, ctx.config.ppo.stop_tokens)
         with ctx.reporter.task(f"{name} answers", len(self.prompts) * (2 + len(others))) as task:
             model = self.policies.open(name)
             if first:

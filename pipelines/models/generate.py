@@ -8,19 +8,64 @@ from contextlib import contextmanager
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
-from transformers import GenerationConfig
+from transformers import GenerationConfig, PreTrainedTokenizerBase
+
+from pipelines.errors import UsageError
+
+
+def stop_token_ids(tokenizer: PreTrainedTokenizerBase, stop_tokens: Sequence[str]) -> tuple[int, ...]:
+    """The ids that end a response: EOS, then `stop_tokens`, each once.
+
+    Args:
+        tokenizer: has an EOS token.
+        stop_tokens: as the vocabulary writes them (`<|im_end|>`), or text that is one token (a line break).
+
+    Raises:
+        UsageError: one of them is not one token of this tokenizer.
+    """
+    vocabulary = tokenizer.get_vocab()
+    ids = [tokenizer.eos_token_id]
+    for token in stop_tokens:
+        found = [vocabulary[token]] if token in vocabulary else tokenizer(token, add_special_tokens=False)["input_ids"]
+        if len(found) != 1 or found[0] == tokenizer.unk_token_id:
+            raise UsageError(
+                f"{token!r} is not one token of the tokenizer",
+                where="ppo.stop_tokens",
+                hint="name a token of its vocabulary, such as the one that ends a turn in the chat template",
+            )
+        ids.append(found[0])
+    return tuple(dict.fromkeys(ids))
+
+
+def closed(ids: Sequence[int], ends: Sequence[int]) -> list[int]:
+    """A response as a reward model has learned to read it: where it ended on another stop token, EOS comes after it.
+
+    Args:
+        ids: of the response.
+        ends: of `stop_token_ids`, EOS first.
+    """
+    return [*ids, ends[0]] if ids[-1] in ends[1:] and ids[-1] != ends[0] else list(ids)
 
 
 def neutral_config(
-    *, max_new_tokens: int, temperature: float, eos_token_id: int, pad_token_id: int
+    *,
+    max_new_tokens: int,
+    temperature: float,
+    eos_token_id: Sequence[int],
+    pad_token_id: int,
+    top_k: int = 0,
+    top_p: float = 1.0,
 ) -> GenerationConfig:
-    """Plain sampling from softmax(logits / temperature): every field that could bend it is set to its neutral value."""
+    """Plain sampling from softmax(logits / temperature): every field that could bend it is set to its neutral value.
+
+    `top_k` and `top_p` alone bend it, where they are asked for.
+    """
     return GenerationConfig(  # type: ignore[no-untyped-call]
         max_new_tokens=max_new_tokens,
         do_sample=True,
         temperature=temperature,
-        top_k=0,
-        top_p=1.0,
+        top_k=top_k,
+        top_p=top_p,
         typical_p=1.0,
         epsilon_cutoff=0.0,
         eta_cutoff=0.0,
@@ -32,7 +77,7 @@ def neutral_config(
         num_return_sequences=1,
         min_length=0,
         use_cache=True,
-        eos_token_id=eos_token_id,
+        eos_token_id=list(eos_token_id),
         pad_token_id=pad_token_id,
     )
 
@@ -44,10 +89,12 @@ def sample(
     *,
     max_new_tokens: int,
     temperature: float = 1.0,
-    eos_token_id: int,
+    eos_token_id: int | Sequence[int],
     batch_size: int,
     seed: int | None = None,
     on_batch: Callable[[int], None] | None = None,
+    top_k: int = 0,
+    top_p: float = 1.0,
 ) -> list[list[int]]:
     """Sample one response for each prompt.
 
@@ -55,13 +102,15 @@ def sample(
         model: a causal model, or a PeftModel whose active adapter answers.
         prompts: token ids, none empty; prompts of similar length go together.
         max_new_tokens: most tokens of a response.
-        eos_token_id: the one id that ends a response.
+        eos_token_id: the id or ids that end a response.
         batch_size: prompts in one generation; the draws depend on it.
         seed: for draws that neither use nor change the global random state; None draws from the global state.
         on_batch: called with the number of prompts answered by each batch.
+        top_k: draw from so many of the likeliest tokens; 0: from all.
+        top_p: draw from the likeliest tokens that have this probability together.
 
     Returns:
-        The ids of each response, in the order of `prompts`; its last id is the EOS if and only if it finished.
+        The ids of each response, in the order of `prompts`; its last id is an ending one if and only if it finished.
 
     Raises:
         ValueError: a prompt is empty.
@@ -70,8 +119,14 @@ def sample(
         raise ValueError("an empty prompt cannot be answered")
     base = model.get_base_model() if isinstance(model, PeftModel) else model
     device = next(base.parameters()).device
+    ends = (eos_token_id,) if isinstance(eos_token_id, int) else tuple(eos_token_id)
     config = neutral_config(
-        max_new_tokens=max_new_tokens, temperature=temperature, eos_token_id=eos_token_id, pad_token_id=eos_token_id
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        eos_token_id=ends,
+        pad_token_id=ends[0],
+        top_k=top_k,
+        top_p=top_p,
     )
     responses: list[list[int]] = [[] for _ in prompts]
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
@@ -82,7 +137,8 @@ def sample(
             # no position_ids: generate() makes and extends its own from the mask
             output = base.generate(input_ids=ids, attention_mask=mask, generation_config=config)  # type: ignore[operator]
             for index, row in zip(chosen, output[:, ids.shape[1] :].tolist(), strict=True):
-                responses[index] = row[: row.index(eos_token_id) + 1] if eos_token_id in row else row
+                length = next((place + 1 for place, token in enumerate(row) if token in ends), len(row))
+                responses[index] = row[:length]
             if on_batch is not None:
                 on_batch(len(chosen))
     return responses

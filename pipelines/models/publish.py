@@ -87,6 +87,8 @@ def _publish_adapter(
         config.task_type, config.modules_to_save = "SEQ_CLS", ["score"]
     config.base_model_name_or_path, config.revision = base_name, revision
     config.inference_mode = True
+    if isinstance(config.target_modules, set):  # whose order is another in every process, and so would be the digest
+        config.target_modules = sorted(config.target_modules)
     save_file(tensors, directory / WEIGHTS_FILE, metadata={"format": "pt"})
     config.save_pretrained(str(directory))
     if not (directory / CONFIG_FILE).is_file():

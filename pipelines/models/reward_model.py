@@ -17,6 +17,7 @@ from pipelines.data.rows import Message
 from pipelines.manifest import Manifest
 from pipelines.models.artifact import model_directory, open_reward
 from pipelines.models.base import BaseRef
+from pipelines.models.generate import closed
 from pipelines.models.machine import autocast
 from pipelines.models.score import score_ids
 from pipelines.models.text_classifier import EncodedText, TextClassifier, load_text_classifier
@@ -42,13 +43,16 @@ class RewardModel(Protocol):
     def num_parameters(self) -> int:
         """Of the model."""
 
-    def row(self, prompt: Sequence[Message], text: str, ids: Sequence[int] | None = None) -> EncodedText:
+    def row(
+        self, prompt: Sequence[Message], text: str, ids: Sequence[int] | None = None, *, ended: bool = False
+    ) -> EncodedText:
         """An answer as the model reads it.
 
         Args:
             prompt: what is answered.
             text: the answer.
             ids: the answer as the policy sampled it, the EOS included where it came; None: an answer that ended.
+            ended: `ids` ended by themselves: a model of tokens reads an EOS after another stop token.
         """
 
     def scores(self, rows: Sequence[EncodedText], *, exact: bool = False) -> list[float]:
@@ -71,9 +75,13 @@ class TokenRewardModel:
         """See RewardModel."""
         return sum(parameter.numel() for parameter in self._model.parameters())
 
-    def row(self, prompt: Sequence[Message], text: str, ids: Sequence[int] | None = None) -> EncodedText:
+    def row(
+        self, prompt: Sequence[Message], text: str, ids: Sequence[int] | None = None, *, ended: bool = False
+    ) -> EncodedText:
         """See RewardModel."""
         answer = self._encoder.answer(prompt, text) if ids is None else ids
+        if ids and ended:
+            answer = closed(ids, (self._encoder.eos_token_id, ids[-1]))
         whole = [*self._encoder.prompt(prompt), *answer]
         return EncodedText(whole, [], len(whole))
 
@@ -102,7 +110,9 @@ class TextRewardModel:
         """See RewardModel."""
         return self._classifier.model.num_parameters()
 
-    def row(self, prompt: Sequence[Message], text: str, ids: Sequence[int] | None = None) -> EncodedText:
+    def row(
+        self, prompt: Sequence[Message], text: str, ids: Sequence[int] | None = None, *, ended: bool = False
+    ) -> EncodedText:
         """See RewardModel; the ids of another tokenizer say nothing here."""
         return self._classifier.encode(prompt, text)
 

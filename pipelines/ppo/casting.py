@@ -33,7 +33,8 @@ def build_roles(
     Args:
         run_dir: the run directory.
         sft: directory of the SFT stage; None: the outside base is the policy.
-        reward: directory of the reward stage; None: an outside scorer judges, and the value starts from zero.
+        reward: directory of the reward stage; None: an outside scorer judges, and the value model starts as with
+            `value_model: zero`.
         normalization: of the reward model's scores; the value model thinks in the same units.
 
     Raises:
@@ -68,13 +69,17 @@ def _adapters_on_one_base(
         model = add_adapter(model, "reference", start, trainable=False)
     reference = Role(model, "reference" if isinstance(start, Path) else None)
     judge = read_reward_adapter(reward / "model") if reward is not None else None
-    model = add_adapter(model, "value", judge or start, trainable=True)
-    weight, reward_role = None, None
+    reward_role = None
     if judge is not None and judge.head is not None:
         model = add_adapter(model, "reward", judge, trainable=False)
-        weight, reward_role = judge.head, Role(model, "reward", score_head(judge.head).to(device))
-    value = Role(model, "value", _value_head(model, weight, normalization).to(device))
-    return Role(model, "policy"), value, reference, reward_role
+        reward_role = Role(model, "reward", score_head(judge.head).to(device))
+    policy = Role(model, "policy")
+    if config.ppo.value_model == "shared":
+        return policy, _head_on(policy, device), reference, reward_role
+    first = judge if config.ppo.value_model == "reward" else None
+    model = add_adapter(model, "value", first or start, trainable=True)
+    head = _value_head(model, first.head if first else None, normalization)
+    return policy, Role(model, "value", head.to(device)), reference, reward_role
 
 
 def _separate_models(
@@ -88,14 +93,25 @@ def _separate_models(
     """Four models, as full fine-tuning needs them."""
     section = config.model
     policy, reference = (Role(open_policy(sft, section, device)) for _ in range(2))
-    if reward is None:
-        trunk, weight, reward_role = open_policy(sft, section, device), None, None
-    else:
-        (judge, _), (trunk, _) = (open_reward(reward, section, device) for _ in range(2))
+    weight, reward_role = None, None
+    if reward is not None:
+        judge, _ = open_reward(reward, section, device)
         weight = cast(Tensor, cast(nn.Module, judge.score).weight)
         reward_role = Role(judge, None, score_head(weight).to(device))
+    if config.ppo.value_model == "shared":
+        return policy, _head_on(policy, device), reference, reward_role
+    if reward is not None and config.ppo.value_model == "reward":
+        trunk, _ = open_reward(reward, section, device)
+    else:
+        trunk, weight = open_policy(sft, section, device), None
     value = Role(trunk, None, _value_head(trunk, weight, normalization).to(device))
     return policy, value, reference, reward_role
+
+
+def _head_on(policy: Role, device: torch.device) -> Role:
+    """The value model as no more than a head of zeros on the policy: its loss bends the policy too."""
+    head = _value_head(policy.model, None, Normalization()).to(device)
+    return Role(policy.model, policy.adapter, head, head_only=True)
 
 
 def _value_head(model: PreTrainedModel | PeftModel, weight: Tensor | None, normalization: Normalization) -> nn.Linear:

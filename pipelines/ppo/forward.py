@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -41,8 +42,7 @@ def response_logprobs(
 
 def hidden_states(model: PreTrainedModel | PeftModel, batch: TokenBatch) -> Tensor:
     """Last hidden states of the model below its head, under the adapter that is active: [B, S, H]."""
-    trunk: Any = (model.get_base_model() if isinstance(model, PeftModel) else model).base_model
-    output = trunk(
+    output = _trunk(model)(
         input_ids=batch.input_ids,
         attention_mask=batch.attention_mask,
         position_ids=batch.position_ids,
@@ -50,6 +50,24 @@ def hidden_states(model: PreTrainedModel | PeftModel, batch: TokenBatch) -> Tens
     )
     hidden: Tensor = output.last_hidden_state
     return hidden
+
+
+@contextmanager
+def overheard_hidden_states(model: PreTrainedModel | PeftModel) -> Iterator[list[Tensor]]:
+    """A list that gets what `hidden_states` would give, from every forward of the whole model inside.
+
+    The head is left to the model: many scale or cap their logits.
+    """
+    heard: list[Tensor] = []
+    handle = _trunk(model).register_forward_hook(lambda module, inputs, output: heard.append(output.last_hidden_state))
+    try:
+        yield heard
+    finally:
+        handle.remove()
+
+
+def _trunk(model: PreTrainedModel | PeftModel) -> Any:
+    return (model.get_base_model() if isinstance(model, PeftModel) else model).base_model
 
 
 def state_values(hidden: Tensor, batch: TokenBatch, head: nn.Module) -> Tensor:

@@ -14,18 +14,24 @@ class RolloutEngine(Protocol):
     """Samples responses of the current policy."""
 
     def generate(self, prompts: Sequence[Sequence[int]], *, seed: int) -> list[list[int]]:
-        """Token ids of one response a prompt; each ends on EOS or has the full response length."""
+        """Token ids of one response a prompt; each ends on an ending token or has the full response length."""
 
 
 @dataclass(frozen=True)
 class TransformersEngine:
-    """`generate` of transformers on the policy that trains, in place: no copy, no weights to carry over."""
+    """`generate` of transformers on the policy that trains, in place: no copy, no weights to carry over.
+
+    Attributes:
+        eos_token_id: the id or ids that end a response.
+    """
 
     roles: Roles
-    eos_token_id: int
+    eos_token_id: int | Sequence[int]
     response_length: int
     temperature: float
     batch_size: int
+    top_k: int = 0
+    top_p: float = 1.0
 
     def generate(self, prompts: Sequence[Sequence[int]], *, seed: int) -> list[list[int]]:
         """See RolloutEngine."""
@@ -38,4 +44,6 @@ class TransformersEngine:
                 eos_token_id=self.eos_token_id,
                 batch_size=self.batch_size,
                 seed=seed,
+                top_k=self.top_k,
+                top_p=self.top_p,
             )

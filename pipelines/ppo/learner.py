@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -18,11 +17,21 @@ from torch import Tensor, nn
 
 from pipelines.config.ppo import PpoSection
 from pipelines.errors import TrainingError
-from pipelines.ppo.objective import masked_sum, policy_loss, value_loss, whiten
+from pipelines.ppo.objective import Reduce, masked_sum, policy_loss, value_loss, whiten
 from pipelines.ppo.types import Rollout, Update
 
 STATISTICS = ("policy_loss", "value_loss", "approx_kl", "policy_clipped", "value_clipped", "entropy", "ratio")
 """What a step sums over its tokens, in this order."""
+
+
+def over_processes(accelerator: Accelerator) -> Reduce:
+    """Sums a tensor over all processes."""
+
+    def reduce(total: Tensor) -> Tensor:
+        reduced: Tensor = accelerator.reduce(total, reduction="sum")
+        return reduced
+
+    return reduce
 
 
 @dataclass(frozen=True)
@@ -41,64 +50,83 @@ class Learner:
     settings: PpoSection
     accelerator: Accelerator
 
-    def update(self, rollout: Rollout, generator: torch.Generator) -> Update:
+    def update(self, rollout: Rollout, generator: torch.Generator, *, train_policy: bool = True) -> Update:
         """Train on one rollout.
 
         Args:
             rollout: the rows of this process.
             generator: shuffles the rows; on the CPU.
+            train_policy: False: only the value model learns; the policy and what Adam remembers of it stay.
 
         Raises:
             TrainingError: a loss or a gradient is not finite; no step was taken with it.
         """
-        settings = self.settings
-        if settings.whiten_advantages:
-            rollout = replace(rollout, advantages=whiten(rollout.advantages, rollout.response_mask, self._sum))
-        sums: dict[str, float] = defaultdict(float)
-        ratios: list[float] = []
-        first_deviation = 0.0
-        steps = 0
-        for _ in range(settings.num_ppo_epochs):
-            order = torch.randperm(len(rollout), generator=generator)
-            for minibatch in order.chunk(settings.num_mini_batches):
-                stats, deviation = self._step(rollout, minibatch)
-                if steps == 0:
-                    first_deviation = deviation
-                steps += 1
-                ratios.append(stats["ratio"])
-                for name, value in stats.items():
-                    sums[name] += value
-        mean = {name: total / steps for name, total in sums.items()}
+        limit = self.settings.kl_early_stop
+        if self.settings.whiten_advantages:
+            rollout = replace(rollout, advantages=whiten(rollout.advantages, rollout.loss_mask, self._sum))
+        seen: list[dict[str, float]] = []
+        first_deviation, taken, stopped = 0.0, 0, False
+        for minibatch in self._minibatches(len(rollout), generator):
+            stats, deviation = self._gradients(rollout, minibatch, train_policy=train_policy)
+            if not stats:
+                continue
+            if not seen:
+                first_deviation = float(self.accelerator.gather(deviation).max())
+            seen.append(stats)
+            if limit is not None and stats["approx_kl"] > limit:
+                stopped = True
+                break
+            self.optimizer.step()
+            taken += 1
+
+        def mean(name: str) -> float:
+            return sum(stats[name] for stats in seen) / max(len(seen), 1)
+
+        ratio = mean("ratio")
         return Update(
-            policy_loss=mean["policy_loss"],
-            value_loss=mean["value_loss"],
-            approx_kl=mean["approx_kl"],
-            policy_clipfrac=mean["policy_clipped"],
-            value_clipfrac=mean["value_clipped"],
-            entropy=mean["entropy"],
-            ratio_mean=mean["ratio"],
-            ratio_var=sum((ratio - mean["ratio"]) ** 2 for ratio in ratios) / len(ratios),
+            policy_loss=mean("policy_loss"),
+            value_loss=mean("value_loss"),
+            approx_kl=mean("approx_kl"),
+            policy_clipfrac=mean("policy_clipped"),
+            value_clipfrac=mean("value_clipped"),
+            entropy=mean("entropy"),
+            ratio_mean=ratio,
+            ratio_var=sum((stats["ratio"] - ratio) ** 2 for stats in seen) / max(len(seen), 1),
             first_ratio_deviation=first_deviation,
-            policy_grad_norm=mean["policy_grad_norm"],
-            value_grad_norm=mean["value_grad_norm"],
-            optimizer_steps=steps,
+            policy_grad_norm=mean("policy_grad_norm"),
+            value_grad_norm=mean("value_grad_norm"),
+            optimizer_steps=taken,
+            stopped_early=stopped,
         )
 
-    def _step(self, rollout: Rollout, minibatch: Tensor) -> tuple[dict[str, float], float]:
-        """One optimizer step on the rows `minibatch`; statistics per token, and the largest |ratio - 1|."""
+    def _minibatches(self, rows: int, generator: torch.Generator) -> Iterator[Tensor]:
+        """Row numbers of one optimizer step after the other; every epoch in a new order."""
+        for _ in range(self.settings.num_ppo_epochs):
+            yield from torch.randperm(rows, generator=generator).chunk(self.settings.num_mini_batches)
+
+    def _gradients(
+        self, rollout: Rollout, minibatch: Tensor, *, train_policy: bool = True
+    ) -> tuple[dict[str, float], Tensor]:
+        """The clipped gradients of the rows `minibatch`, left in the parameters.
+
+        Returns:
+            Statistics per token over all processes, empty where no token takes part; the largest |ratio - 1| here.
+        """
         settings = self.settings
         minibatch = minibatch.to(rollout.device)
-        tokens = self._sum(rollout.response_mask[minibatch].sum())
+        tokens = self._sum(rollout.loss_mask[minibatch].sum())
+        deviation = torch.zeros((), device=rollout.device)
+        if settings.mask_truncated_completions and int(tokens) == 0:
+            return {}, deviation
         self.optimizer.zero_grad(set_to_none=True)
         sums = torch.zeros(len(STATISTICS), device=rollout.device)
-        deviation = torch.zeros((), device=rollout.device)
         micro_batches = torch.split(minibatch, settings.per_device_train_batch_size)
         for index, micro in enumerate(micro_batches):
             batch = rollout.rows(micro)
             last = index == len(micro_batches) - 1
             with contextlib.nullcontext() if last else self.accelerator.no_sync(self.module):
                 logprobs, entropy, values = self.module(batch, settings.temperature)
-                mask = batch.response_mask
+                mask = batch.loss_mask
                 policy = policy_loss(logprobs, batch.logprobs, batch.advantages, mask, settings.cliprange)
                 value = value_loss(values, batch.values, batch.returns, mask, settings.cliprange_value)
                 loss = (policy.total + settings.vf_coef * value.total) / tokens
@@ -116,6 +144,11 @@ class Learner:
                     ]
                 )
                 deviation = torch.maximum(deviation, (policy.ratio - 1).abs().max())
+        if not train_policy:
+            # dropped, not left out: a data-parallel wrapper waits for every gradient; None, not 0: by its memory Adam
+            # moves a parameter whose gradient is 0
+            for parameter in self.policy_parameters:
+                parameter.grad = None
         stats = dict(zip(STATISTICS, (self._sum(sums) / tokens).tolist(), strict=True))
         stats["policy_grad_norm"] = self._clip(self.policy_parameters)
         stats["value_grad_norm"] = self._clip(self.value_parameters)
@@ -125,12 +158,10 @@ class Learner:
                 f"{broken[0]} is not finite; the optimizer step was not taken",
                 hint="lower ppo.learning_rate, or look at the scores and samples of the last update",
             )
-        self.optimizer.step()
-        return stats, float(deviation)
+        return stats, deviation
 
     def _clip(self, parameters: Sequence[nn.Parameter]) -> float:
         return float(self.accelerator.clip_grad_norm_(list(parameters), self.settings.max_grad_norm))
 
     def _sum(self, total: Tensor) -> Tensor:
-        reduced: Tensor = self.accelerator.reduce(total, reduction="sum")
-        return reduced
+        return over_processes(self.accelerator)(total)

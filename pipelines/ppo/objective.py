@@ -183,9 +183,11 @@ def explained_variance(values: Tensor, returns: Tensor, mask: Tensor, reduce: Re
 
 def normalized_scores(
     scores: Tensor, finished: Tensor, *, mean: float, std: float, clip: float | None, missing_eos_penalty: float
-) -> Tensor:
-    """Scores as the reward sees them: shifted, scaled, clipped, then lowered where no EOS came; all [B]."""
-    scores = (scores - mean) / std
-    if clip is not None:
-        scores = scores.clamp(-clip, clip)
-    return scores - missing_eos_penalty * (~finished).to(scores.dtype)
+) -> tuple[Tensor, Tensor]:
+    """Scores as the reward sees them: shifted, scaled, clipped, then lowered where no EOS came; and which were clipped.
+
+    Both [B], the second bool.
+    """
+    scaled = (scores - mean) / std
+    scores = scaled if clip is None else scaled.clamp(-clip, clip)
+    return scores - missing_eos_penalty * (~finished).to(scores.dtype), scores != scaled

@@ -14,7 +14,15 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from pipelines.models.adapters import adapter, is_of_adapter
-from pipelines.ppo.forward import hidden_states, in_chunks, per_token, response_logprobs, sequence_scores, state_values
+from pipelines.ppo.forward import (
+    hidden_states,
+    in_chunks,
+    overheard_hidden_states,
+    per_token,
+    response_logprobs,
+    sequence_scores,
+    state_values,
+)
 from pipelines.ppo.types import Normalization, TokenBatch
 
 Precision = Callable[[], contextlib.AbstractContextManager[None]]
@@ -28,11 +36,13 @@ class Role:
         model: a causal model or a classifier; a PeftModel where adapters share one base.
         adapter: the adapter's name; None: the model as it is, adapters switched off.
         head: maps hidden states to one number; None for the policy and the reference.
+        head_only: the rest belongs to another role; the head alone is this one's.
     """
 
     model: PreTrainedModel | PeftModel
     adapter: str | None = None
     head: nn.Module | None = None
+    head_only: bool = False
 
     @contextlib.contextmanager
     def active(self) -> Iterator[PreTrainedModel | PeftModel]:
@@ -42,7 +52,8 @@ class Role:
 
     def parameters(self) -> list[nn.Parameter]:
         """What trains when this role trains."""
-        body = [parameter for name, parameter in self.model.named_parameters() if self._owns(name)]
+        named = () if self.head_only else self.model.named_parameters()
+        body = [parameter for name, parameter in named if self._owns(name)]
         return [*body, *(self.head.parameters() if self.head is not None else ())]
 
     def _owns(self, name: str) -> bool:
@@ -68,12 +79,19 @@ class PolicyAndValue(nn.Module):
     def forward(self, batch: TokenBatch, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
         """Log-probabilities of the response tokens, entropy and value at their positions: three [B, T] in fp32."""
         with self.precision():
-            with self.policy.active() as model:
+            with self.policy.active() as model, self._overhear(model) as heard:
                 logprobs, entropy = response_logprobs(model, batch, temperature, with_entropy=True)
-            with self.value.active() as model:
-                hidden = hidden_states(model, batch)
+            if heard is not None:
+                (hidden,) = heard
+            else:
+                with self.value.active() as model:
+                    hidden = hidden_states(model, batch)
         assert entropy is not None
         return logprobs, entropy, state_values(hidden, batch, self.value_head)
+
+    def _overhear(self, model: PreTrainedModel | PeftModel) -> contextlib.AbstractContextManager[list[Tensor] | None]:
+        """The value's head on the policy reads the forward that is made anyway."""
+        return overheard_hidden_states(model) if self.value.head_only else contextlib.nullcontext()
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,12 @@ from pipelines.config.ppo import PpoSection
 from pipelines.data.chat import ChatEncoder
 from pipelines.data.encode import EncodedPrompt
 from pipelines.errors import TrainingError
+from pipelines.models.generate import closed
 from pipelines.ppo.generation import RolloutEngine
-from pipelines.ppo.objective import advantages_and_returns, k1, normalized_scores, token_rewards
+from pipelines.ppo.normalization import Normalizer
+from pipelines.ppo.objective import Reduce, advantages_and_returns, k1, token_rewards
 from pipelines.ppo.roles import Roles
-from pipelines.ppo.types import AS_IT_IS, Normalization, Rollout, TokenBatch
+from pipelines.ppo.types import Rollout, TokenBatch
 from pipelines.scorers.base import Completion, Scorer, ScorerWithParts, counts_of
 
 
@@ -39,10 +41,6 @@ class Scored:
 class Reward(Protocol):
     """A reward source as PPO uses it."""
 
-    @property
-    def normalization(self) -> Normalization:
-        """What brings its scores to unit scale; for most sources nothing does."""
-
     def __call__(self, batch: TokenBatch, prompts: Sequence[EncodedPrompt], responses: list[list[int]]) -> Scored:
         """One score a row."""
 
@@ -53,26 +51,28 @@ class RoleReward:
 
     roles: Roles
     chunk: int
-    normalization: Normalization = AS_IT_IS
+    ends: Sequence[int] = ()
 
     def __call__(self, batch: TokenBatch, prompts: Sequence[EncodedPrompt], responses: list[list[int]]) -> Scored:
-        """See Reward."""
+        """See Reward; `ends` are the ids that end a response, EOS first."""
+        if len(self.ends) > 1:
+            whole = [closed(ids, self.ends) for ids in responses]
+            batch = TokenBatch.of([prompt["prompt_ids"] for prompt in prompts], whole, self.ends).to(batch.device)
         return Scored(self.roles.scores(batch, self.chunk))
 
 
 @dataclass(frozen=True)
 class TextReward:
-    """Any scorer on text."""
+    """Any scorer on text; a stop token that is no special token belongs to the text."""
 
     scorer: Scorer
     encoder: ChatEncoder
-    eos_token_id: int
-    normalization: Normalization = AS_IT_IS
 
     def __call__(self, batch: TokenBatch, prompts: Sequence[EncodedPrompt], responses: list[list[int]]) -> Scored:
         """See Reward."""
         completions = [
-            Completion(self.encoder.decode(ids), tuple(ids), finished=ids[-1] == self.eos_token_id) for ids in responses
+            Completion(self.encoder.decode(ids), tuple(ids), finished=finished)
+            for ids, finished in zip(responses, batch.finished.tolist(), strict=True)
         ]
         dialogues = [prompt["messages"] for prompt in prompts]
         parts: dict[str, list[float]] = {}
@@ -100,15 +100,27 @@ def collect(
     reward: Reward,
     settings: PpoSection,
     *,
-    eos_token_id: int,
+    kl_coef: float,
+    normalizer: Normalizer,
+    reduce: Reduce,
+    eos_token_id: int | Sequence[int],
     device: torch.device,
     seed: int,
     clock: Callable[[], float] = time.perf_counter,
 ) -> tuple[Rollout, Timing, Mapping[str, float]]:
     """Answer the prompts and work out everything that an update needs.
 
+    Args:
+        prompts: of this process.
+        kl_coef: weight of the KL penalty in this rollout.
+        normalizer: of the scores; it may learn from them.
+        reduce: sums over all processes.
+        eos_token_id: the id or ids that end a response.
+        device: of the models.
+        seed: of the draws.
+
     Returns:
-        The rollout, what it took, and the figures of the reward source.
+        The rollout, what it took, and figures: those of the reward source, and the share of clipped scores.
 
     Raises:
         TrainingError: the reward source gave a number that is not finite.
@@ -125,15 +137,8 @@ def collect(
     logprobs = roles.policy_logprobs(batch, settings.temperature, chunk)
     ref_logprobs = roles.reference_logprobs(batch, settings.temperature, chunk)
     values = roles.values(batch, chunk)
-    normalized = normalized_scores(
-        scores,
-        batch.finished,
-        mean=reward.normalization.mean,
-        std=reward.normalization.std,
-        clip=reward.normalization.clip,
-        missing_eos_penalty=settings.missing_eos_penalty,
-    )
-    rewards = token_rewards(normalized, k1(logprobs, ref_logprobs), mask, settings.kl_coef)
+    normalized, clipped = normalizer(scores, batch.finished, reduce)
+    rewards = token_rewards(normalized, k1(logprobs, ref_logprobs), mask, kl_coef)
     advantages, returns = advantages_and_returns(rewards, values, mask, settings.gamma, settings.lam)
     rollout = Rollout(
         input_ids=batch.input_ids,
@@ -147,5 +152,7 @@ def collect(
         rewards=rewards,
         advantages=advantages,
         returns=returns,
+        loss_mask=mask & batch.finished.unsqueeze(-1) if settings.mask_truncated_completions else mask,
     )
-    return rollout, Timing(generated - started, clock() - generated), scored.figures
+    figures = {**scored.figures, "objective/scores_clipped": clipped}
+    return rollout, Timing(generated - started, clock() - generated), figures

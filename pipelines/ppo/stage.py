@@ -8,37 +8,46 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
-from transformers import set_seed
+from transformers import PreTrainedTokenizerBase, set_seed
 
 from pipelines.config.ppo import PpoSection
 from pipelines.data.canonical import read_rows
 from pipelines.data.chat import ChatEncoder
 from pipelines.data.encode import EncodedPrompt, cut_prompt, encode_prompts
 from pipelines.data.rows import Prompt
-from pipelines.errors import EnvironmentProblem
+from pipelines.errors import EnvironmentProblem, UsageError
 from pipelines.models.artifact import open_config, open_tokenizer
 from pipelines.models.base import BaseRef
+from pipelines.models.generate import stop_token_ids
 from pipelines.models.limits import prompt_limit
 from pipelines.models.machine import choose_threads, resolve_device
 from pipelines.models.publish import publish_model
 from pipelines.models.reward_model import what_it_reads
 from pipelines.ppo.casting import build_roles
 from pipelines.ppo.generation import TransformersEngine
+from pipelines.ppo.heldout import CRITERION
+from pipelines.ppo.record import Record
 from pipelines.ppo.rollout import Reward, RoleReward, TextReward
 from pipelines.ppo.train import Training
 from pipelines.ppo.types import AS_IT_IS, Normalization
+from pipelines.processes import world_size
 from pipelines.scorers import load_scorer
 from pipelines.stage import StageContext
 
 
 def run(ctx: StageContext) -> dict[str, Any]:
-    """Train the policy against the reward source; publish `model/`, metrics.jsonl and samples.jsonl."""
+    """Train the policy against the reward source; publish `model/`, its logs and, where it is another, `best/`.
+
+    Every process of a parallel run comes here; the first one publishes.
+    """
     config, settings, run_dir = ctx.config, ctx.config.ppo, ctx.out.parent
-    device = resolve_device(config.run)
+    accelerator = _accelerator(ctx)
+    device = accelerator.device
     set_seed(config.run.seed)
     sft = ctx.inputs.get("sft")
     reward_model = ctx.inputs.get("reward") if settings.reward.kind == "run" else None  # in a sum it is a text scorer
     tokenizer = open_tokenizer(sft, config.model)
+    ends = stop_token_ids(tokenizer, settings.stop_tokens)
     encoder = ChatEncoder(tokenizer)
     limit = prompt_limit(settings, open_config(sft, config.model), ctx.reporter)
     prompts, held_out = _prompts(ctx, encoder, limit)
@@ -51,31 +60,24 @@ def run(ctx: StageContext) -> dict[str, Any]:
 
     reward: Reward
     if judges is not None:
-        reward = RoleReward(roles, settings.rollout_forward_batch_size, normalization)
+        reward = RoleReward(roles, settings.rollout_forward_batch_size, ends)
     else:
-        scorer = load_scorer(settings.reward, ctx, device)
-        reward = TextReward(scorer, encoder, tokenizer.eos_token_id, normalization)
+        reward = TextReward(load_scorer(settings.reward, ctx, device), encoder)
     engine = TransformersEngine(
         roles,
-        tokenizer.eos_token_id,
+        ends,
         settings.response_length,
         settings.temperature,
         settings.rollout_forward_batch_size,
+        settings.top_k,
+        settings.top_p,
     )
-    accelerator = Accelerator(cpu=device.type == "cpu", log_with=config.run.report_to or None, project_dir=ctx.out)
-    if accelerator.num_processes != 1:
-        raise EnvironmentProblem(
-            f"PPO was started in {accelerator.num_processes} processes and runs in one",
-            hint="start it without accelerate launch or torchrun",
-        )
-    if config.run.report_to:
-        accelerator.init_trackers("rlhf", config={"ppo": json.dumps(settings.results_view())})
     training = Training(
         roles=roles,
         engine=engine,
         reward=reward,
         encoder=encoder,
-        eos_token_id=tokenizer.eos_token_id,
+        eos_token_id=ends,
         prompts=prompts,
         held_out=held_out,
         settings=settings,
@@ -83,21 +85,86 @@ def run(ctx: StageContext) -> dict[str, Any]:
         reporter=ctx.reporter,
         log=ctx.log,
         seed=config.run.seed,
+        normalization=normalization,
+        checkpoints=ctx.checkpoints,
+        stop=ctx.stop,
     )
     try:
-        metrics = training.run()
+        record = training.run()
     finally:
-        accelerator.end_training()
-    base = BaseRef.of(config)
-    publish_model(
-        roles.policy.model, tokenizer, ctx.out / "model", base=base, run_dir=run_dir, adapter=roles.policy.adapter or ""
+        for tracker in accelerator.trackers:  # end_training() would part the processes before they are sent home
+            tracker.finish()
+    if accelerator.is_main_process:
+        _publish(ctx, training, tokenizer)
+        _tell_alarms(ctx, record)
+    ctx.notes.update(processes=accelerator.num_processes, alarms=record.alarms)
+    return record.metrics
+
+
+def _accelerator(ctx: StageContext) -> Accelerator:
+    """The engine, in as many processes as were started.
+
+    Raises:
+        EnvironmentProblem: fewer processes found each other than were started.
+        UsageError: the episodes of an update cannot be shared out evenly.
+    """
+    config, settings = ctx.config, ctx.config.ppo
+    cpu = resolve_device(config.run).type == "cpu"
+    accelerator = Accelerator(cpu=cpu, log_with=config.run.report_to or None, project_dir=ctx.out)
+    processes = accelerator.num_processes
+    if processes != world_size():
+        raise EnvironmentProblem(
+            f"{world_size()} processes were started and {processes} found each other",
+            hint="start them with torchrun --nproc-per-node",
+        )
+    for name in ("num_mini_batches", "num_generations"):
+        if settings.rollout_batch_size % (processes * getattr(settings, name)):
+            raise UsageError(
+                f"rollout_batch_size {settings.rollout_batch_size} is not a multiple of {processes} processes times "
+                f"{name} {getattr(settings, name)}",
+                where="ppo.rollout_batch_size",
+            )
+    if config.run.report_to:
+        accelerator.init_trackers("rlhf", config={"ppo": json.dumps(settings.results_view())})
+    return accelerator
+
+
+def _publish(ctx: StageContext, training: Training, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Write the last policy or the best one as `model/`; the best one as `best/` where the last is published."""
+    settings, best, base = ctx.config.ppo, training.best, BaseRef.of(ctx.config)
+    last = settings.num_updates
+
+    def write(name: str) -> None:
+        policy = training.roles.policy
+        publish_model(
+            policy.model, tokenizer, ctx.out / name, base=base, run_dir=ctx.out.parent, adapter=policy.adapter or ""
+        )
+
+    if settings.load_best_model_at_end and best.update is None:
+        ctx.reporter.warn(f"no held-out evaluation within kl_limit {settings.kl_limit:g}: the last policy is published")
+    take_best = settings.load_best_model_at_end and best.update is not None
+    if not take_best:
+        write("model")
+    if best.update not in (None, last):
+        training.load_policy(best.weights)
+        write("model" if take_best else "best")
+    elif take_best:
+        write("model")
+    ctx.notes.update(
+        base=base.as_dict(),
+        published_update=best.update if take_best else last,
+        best={"update": best.update, "criterion": CRITERION, **best.figures},
     )
-    ctx.notes["base"] = base.as_dict()
-    return metrics
+
+
+def _tell_alarms(ctx: StageContext, record: Record) -> None:
+    if record.alarms:
+        fired = ", ".join(f"{alarm['name']} (update {alarm['update']})" for alarm in record.alarms)
+        ctx.reporter.warn(f"PPO ended with alarms: {fired}; alarms.jsonl has the words")
 
 
 def _prompts(ctx: StageContext, encoder: ChatEncoder, limit: int) -> tuple[list[EncodedPrompt], list[EncodedPrompt]]:
-    """Prompts to train on, and a few held-out ones to show; longer ones than `limit` are left out, and told."""
+    """Prompts to train on, and held-out ones to evaluate on; longer ones than `limit` are left out, and told."""
     train, heldout = (ctx.inputs["data/prompts"] / f"{side}.jsonl" for side in ("train", "heldout"))
     overlong = ctx.config.ppo.overlong
     prompts, lengths = encode_prompts(read_rows(train, Prompt), encoder, limit, overlong, name=train.name)
@@ -107,14 +174,14 @@ def _prompts(ctx: StageContext, encoder: ChatEncoder, limit: int) -> tuple[list[
     shown: list[EncodedPrompt] = []
     for row in read_rows(heldout, Prompt):
         length, encoded = cut_prompt(row, encoder, limit)
-        if len(shown) < ctx.config.ppo.num_sample_prompts and encoded and (length <= limit or overlong == "cut"):
+        if len(shown) < ctx.config.ppo.num_eval_prompts and encoded and (length <= limit or overlong == "cut"):
             shown.append(encoded)
     return prompts, shown
 
 
 def _normalization(reward: Path | None, settings: PpoSection) -> Normalization:
     """Of the run's reward model, as its stage measured it on SFT responses; any other source is used as it is."""
-    if reward is None or not settings.normalize_reward:
+    if reward is None or settings.reward_normalization == "none":
         return AS_IT_IS
     stored = json.loads((reward / "model" / "normalization.json").read_text(encoding="utf-8"))
-    return Normalization(stored["mean"], stored["std"], settings.reward_clip)
+    return Normalization(stored["mean"], stored["std"])

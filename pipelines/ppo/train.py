@@ -1,33 +1,40 @@
 """PPO from start to end: the only file that knows all its parts.
 
-Every update is five steps: draw prompts, collect a rollout, learn from it, log, now and then answer held-out prompts.
+Every update is five steps: draw prompts, collect a rollout, learn from it, log and watch, now and then answer held-out
+prompts. After some of them all that changes is saved, so that a killed training goes on as if nothing had been.
 """
 
 from __future__ import annotations
 
+import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 
 import torch
 from accelerate import Accelerator
-from transformers import get_scheduler
+from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
 
+from pipelines.checkpoints import Checkpoints
 from pipelines.config.ppo import PpoSection
 from pipelines.data.chat import ChatEncoder
 from pipelines.data.encode import EncodedPrompt
+from pipelines.ppo.alarms import Alarms
+from pipelines.ppo.checkpoint import RandomNumbers, Stateful, load_state, save_state
+from pipelines.ppo.controllers import KlController, learning_rate_factor
 from pipelines.ppo.generation import RolloutEngine
-from pipelines.ppo.learner import Learner
-from pipelines.ppo.objective import explained_variance, k1, k3, masked_mean, masked_sum
+from pipelines.ppo.heldout import Best, Heldout, Log
+from pipelines.ppo.learner import Learner, over_processes
+from pipelines.ppo.metrics import update_metrics
+from pipelines.ppo.normalization import Normalizer
+from pipelines.ppo.prompts import PromptStream
+from pipelines.ppo.record import Record
 from pipelines.ppo.roles import Roles
 from pipelines.ppo.rollout import Reward, Timing, collect
-from pipelines.ppo.types import Rollout, TokenBatch, Update
+from pipelines.ppo.types import AS_IT_IS, Normalization, Rollout
 from pipelines.progress import Reporter
-
-STARTING_POINT = ("objective/kl", "objective/scores", "val/finished", "val/response_length")
-"""Metrics of the first update that are kept beside those of the last."""
-Log = Callable[[str, Mapping[str, Any]], None]
+from pipelines.signals import StopRequest
 
 
 @dataclass(frozen=True)
@@ -35,16 +42,21 @@ class Training:
     """What a PPO training is made of.
 
     Attributes:
-        prompts: to be answered in training.
-        held_out: answered at start, middle and end only, and written to samples.jsonl.
+        prompts: to be answered in training, those of all processes.
+        held_out: answered every `eval_steps` updates; some of the answers are written to samples.jsonl.
+        eos_token_id: the id or ids that end a response.
         log: writes one line to the named .jsonl.
+        normalization: of the run's reward model; as it is for any other source.
+        checkpoints: where the training is saved, and goes on from; None: it is not saved.
+        stop: whether somebody wants it to stop.
+        best: afterwards the best policy by the held-out prompts.
     """
 
     roles: Roles
     engine: RolloutEngine
     reward: Reward
     encoder: ChatEncoder
-    eos_token_id: int
+    eos_token_id: int | Sequence[int]
     prompts: Sequence[EncodedPrompt]
     held_out: Sequence[EncodedPrompt]
     settings: PpoSection
@@ -52,21 +64,55 @@ class Training:
     reporter: Reporter
     log: Log
     seed: int
+    normalization: Normalization = AS_IT_IS
+    checkpoints: Checkpoints | None = None
+    stop: StopRequest = field(default_factory=lambda: StopRequest(lambda text: None))
+    best: Best = field(default_factory=Best)
 
-    def run(self) -> dict[str, float]:
-        """Train the policy in place.
+    def run(self) -> Record:
+        """Train the policy in place, from the newest complete checkpoint where there is one.
 
         Returns:
-            The metrics of the last update, and a few of the first under ``start/``.
+            What the training went through: metrics of its start and end, evaluations, alarms.
 
         Raises:
-            TrainingError: a score, a loss or a gradient is not finite.
+            TrainingError: a score, a loss or a gradient is not finite; no step was taken with it.
+            KeyboardInterrupt, SystemExit: a signal asked for it; the last update is saved.
         """
-        settings, roles, accelerator = self.settings, self.roles, self.accelerator
-        roles.freeze_but_trained()
+        settings = self.settings
+        self._prepare()
+        parts = self._parts()
+        done = self._resume(parts)
+        if done == 0:
+            self._evaluate(0, parts)
+        label = f"ppo, on from update {done}" if done else "ppo"
+        with self.stop.deferred(), self.reporter.task(label, settings.num_updates - done) as progress:
+            for update in range(done + 1, settings.num_updates + 1):
+                self._update(update, parts)
+                if update % settings.evaluation_interval == 0 or update == settings.num_updates:
+                    self._evaluate(update, parts)
+                stopping = self._somebody_wants_to_stop()
+                if stopping or update % settings.save_steps == 0 or update == settings.num_updates:
+                    self._save(update, parts)
+                progress.advance(1, **parts.record.shown())
+                if stopping:
+                    break
+        return parts.record
+
+    def _prepare(self) -> None:
+        settings = self.settings
+        self.roles.freeze_but_trained()
         if settings.gradient_checkpointing:
-            roles.enable_gradient_checkpointing()
-        policy, value = roles.policy.parameters(), roles.value.parameters()
+            self.roles.enable_gradient_checkpointing()
+        if settings.top_k > 0 or settings.top_p < 1:
+            self.reporter.warn(
+                "ppo.top_k and ppo.top_p cut what is sampled, but the probability ratios and the KL are of the whole "
+                "policy: the gradient is biased, and the KL can fall below 0"
+            )
+
+    def _parts(self) -> _Parts:
+        settings, accelerator = self.settings, self.accelerator
+        policy, value = self.roles.policy.parameters(), self.roles.value.parameters()
         optimizer = torch.optim.AdamW(
             [
                 {"params": policy, "lr": settings.learning_rate},
@@ -75,131 +121,166 @@ class Training:
             eps=settings.adam_eps,
             weight_decay=0.0,
         )
-        updates = settings.num_updates
-        scheduler = get_scheduler(settings.lr_scheduler_type, optimizer, 0, updates)
-        module = accelerator.prepare_model(roles.trained)
-        learner = Learner(module, policy, value, optimizer, settings, accelerator)
-        shuffle = torch.Generator().manual_seed(self.seed)
-        stream = PromptStream(self.prompts, self.seed)
-        metrics: dict[str, float] = {}
-        first: dict[str, float] = {}
-        self._answer_held_out(0)
-        with self.reporter.task("ppo", updates) as progress:
-            for update in range(1, updates + 1):
-                started = time.perf_counter()
-                prompts = stream.take(settings.rollout_batch_size)
-                rollout, timing, figures = self._collect(prompts, update)
-                result = learner.update(rollout, shuffle)
-                seconds = time.perf_counter() - started
-                metrics = update_metrics(rollout, result, settings, timing, seconds)
-                metrics |= {
-                    "lr": scheduler.get_last_lr()[0],
-                    "episode": update * settings.rollout_batch_size,
-                    **figures,
-                }
-                first = first or metrics
-                scheduler.step()
-                if update % settings.logging_steps == 0 or update in (1, updates):
-                    self.log("metrics", {"update": update, **metrics})
-                    accelerator.log(metrics, step=update)
-                if update in (updates // 2, updates):
-                    self._answer_held_out(update)
-                progress.advance(
-                    1,
-                    kl=metrics["objective/kl"],
-                    reward=metrics["objective/scores"],
-                    tokens_per_second=metrics["time/tokens_per_second"],
-                )
-        return metrics | {f"start/{name}": first[name] for name in STARTING_POINT}
+        module = accelerator.prepare_model(self.roles.trained)
+        return _Parts(
+            learner=Learner(module, policy, value, optimizer, settings, accelerator),
+            scheduler=LambdaLR(optimizer, lambda done: learning_rate_factor(settings, done)),
+            controller=KlController(settings),
+            normalizer=Normalizer(settings, self.normalization),
+            stream=PromptStream(self.prompts, self.seed, accelerator.process_index, accelerator.num_processes),
+            alarms=Alarms(settings),
+            best=self.best,
+            record=Record(),
+            shuffle=torch.Generator().manual_seed(self.seed + 100_003 * accelerator.process_index),
+        )
 
-    def _collect(self, prompts: Sequence[EncodedPrompt], update: int) -> tuple[Rollout, Timing, Mapping[str, float]]:
+    def _update(self, update: int, parts: _Parts) -> None:
+        """Draw prompts, collect a rollout, learn from it, log and watch."""
+        settings, controller = self.settings, parts.controller
+        started = time.perf_counter()
+        share = settings.rollout_batch_size // self.accelerator.num_processes
+        prompts = parts.stream.take(share // settings.num_generations)
+        rollout, timing, figures = self._collect(prompts, update, controller.coef, parts.normalizer)
+        train_policy = update > settings.value_warmup_updates
+        result = parts.learner.update(rollout, parts.shuffle, train_policy=train_policy)
+        seconds = time.perf_counter() - started
+        reduce = over_processes(self.accelerator)
+        metrics = update_metrics(rollout, result, controller.coef, timing, seconds, reduce)
+        policy_rate, value_rate = parts.scheduler.get_last_lr()
+        metrics |= {
+            "lr": float(policy_rate),
+            "value_lr": float(value_rate),
+            "episode": update * settings.rollout_batch_size,
+            **figures,
+        }
+        parts.scheduler.step()
+        if train_policy:  # else the KL stays 0 and says nothing of the coefficient
+            controller.update(metrics["objective/kl"], settings.rollout_batch_size)
+        parts.record.see(metrics)
+        if update % settings.logging_steps == 0 or update in (1, settings.num_updates):
+            self.log("metrics", {"update": update, **metrics})
+            self.accelerator.log(metrics, step=update)
+        self._watch(update, metrics, parts)
+
+    def _collect(
+        self, prompts: Sequence[EncodedPrompt], update: int, kl_coef: float, normalizer: Normalizer
+    ) -> tuple[Rollout, Timing, Mapping[str, float]]:
+        """A rollout of `num_generations` responses to each prompt, side by side."""
         return collect(
-            prompts,
+            [prompt for prompt in prompts for _ in range(self.settings.num_generations)],
             self.roles,
             self.engine,
             self.reward,
             self.settings,
+            kl_coef=kl_coef,
+            normalizer=normalizer,
+            reduce=over_processes(self.accelerator),
             eos_token_id=self.eos_token_id,
             device=self.accelerator.device,
-            seed=self.seed * 1_000_003 + update,
+            seed=self.seed * 1_000_003 + update + 100_000_007 * self.accelerator.process_index,
         )
 
-    def _answer_held_out(self, update: int) -> None:
-        """Answer the held-out prompts and write answers and scores to samples.jsonl."""
-        if not self.held_out:
+    def _watch(self, update: int, metrics: Mapping[str, float], parts: _Parts) -> None:
+        for alarm in parts.alarms.see(update, metrics):
+            parts.record.alarms.append(asdict(alarm))
+            self.log("alarms", asdict(alarm))
+            self.reporter.warn(f"ppo, update {update}: {alarm.message}\n  {alarm.hint}")
+
+    def _evaluate(self, update: int, parts: _Parts) -> None:
+        """Answer the held-out prompts, and keep the policy if it is the best so far within the KL limit."""
+        heldout = Heldout(
+            self.held_out,
+            self.roles,
+            self.engine,
+            self.reward,
+            self.encoder,
+            self.settings,
+            self.eos_token_id,
+            self.accelerator,
+            self.log,
+            self.seed,
+        )
+        figures = heldout.evaluate(update)
+        if not figures:
             return
-        responses = self.engine.generate([prompt["prompt_ids"] for prompt in self.held_out], seed=self.seed)
-        batch = TokenBatch.of([prompt["prompt_ids"] for prompt in self.held_out], responses, self.eos_token_id)
-        scores = self.reward(batch.to(self.accelerator.device), self.held_out, responses).scores
-        rows = zip(self.held_out, responses, scores.tolist(), batch.finished.tolist(), strict=True)
-        for prompt, response, score, finished in rows:
-            sample = {
-                "update": update,
-                "prompt": [message.model_dump() for message in prompt["messages"]],
-                "completion": self.encoder.decode(response),
-                "score": score,
-                "finished": finished,
-            }
-            self.log("samples", sample)
+        parts.record.evaluated(figures)
+        self.accelerator.log(figures, step=update)
+        if figures["eval/kl"] <= self.settings.kl_limit:
+            parts.best.offer(update, figures, self.policy_weights)
+
+    def policy_weights(self) -> dict[str, Tensor]:
+        """The parameters of the policy by name, as they are now."""
+        own = {id(parameter) for parameter in self.roles.policy.parameters()}
+        return {name: value for name, value in self.roles.trained.named_parameters() if id(value) in own}
+
+    @torch.no_grad()
+    def load_policy(self, weights: Mapping[str, Tensor]) -> None:
+        """Put the parameters of `policy_weights` back."""
+        for name, parameter in self.policy_weights().items():
+            parameter.copy_(weights[name])
+
+    def _resume(self, parts: _Parts) -> int:
+        """Go back to the newest complete checkpoint; the number of updates done."""
+        checkpoint = self.checkpoints.newest() if self.checkpoints else None
+        if self.checkpoints is None or checkpoint is None:
+            return 0
+        load_state(checkpoint.path, self.roles.trained, parts.stateful(), parts.rng, self.accelerator)
+        if self.accelerator.is_main_process:
+            self.checkpoints.restore_logs(checkpoint)
+        self.reporter.info(f"ppo: goes on from update {checkpoint.step}")
+        return checkpoint.step
+
+    def _save(self, update: int, parts: _Parts) -> None:
+        if self.checkpoints is None:
+            return
+        if self.accelerator.is_main_process:
+            self.checkpoints.begin(update)
+        self.accelerator.wait_for_everyone()
+        directory = self.checkpoints.path(update)
+        save_state(directory, self.roles.trained, parts.stateful(), parts.rng, self.accelerator)
+        if self.accelerator.is_main_process:
+            self.checkpoints.complete(update)
+        self.accelerator.wait_for_everyone()
+
+    def _somebody_wants_to_stop(self) -> bool:
+        """Whether any process was told to stop: all of them save and stop at the same update."""
+        if self.accelerator.num_processes == 1:
+            return self.stop.requested
+        wishes = torch.tensor(float(self.stop.requested), device=self.accelerator.device)
+        wanted = bool(over_processes(self.accelerator)(wishes) > 0)
+        if wanted and not self.stop.requested:
+            signal.raise_signal(signal.SIGTERM)
+        return wanted
 
 
-class PromptStream:
-    """Prompts without end: every pass over them in a new order, given by the seed and the number of the pass."""
+@dataclass(frozen=True)
+class _Parts:
+    """All that changes from update to update beside the weights."""
 
-    def __init__(self, prompts: Sequence[EncodedPrompt], seed: int) -> None:
-        self.prompts, self.seed = prompts, seed
-        self.position = 0
-        self._pass, self._order = -1, torch.empty(0)
+    learner: Learner
+    scheduler: LambdaLR
+    controller: KlController
+    normalizer: Normalizer
+    stream: PromptStream
+    alarms: Alarms
+    best: Best
+    record: Record
+    shuffle: torch.Generator
 
-    def take(self, count: int) -> list[EncodedPrompt]:
-        """The next `count` prompts."""
-        taken = []
-        for position in range(self.position, self.position + count):
-            number, index = divmod(position, len(self.prompts))
-            if number != self._pass:
-                generator = torch.Generator().manual_seed(self.seed * 1_000_003 + number)
-                self._pass, self._order = number, torch.randperm(len(self.prompts), generator=generator)
-            taken.append(self.prompts[int(self._order[index])])
-        self.position += count
-        return taken
+    def stateful(self) -> dict[str, Stateful]:
+        """What the first process saves for all."""
+        return {
+            "optimizer": self.learner.optimizer,
+            "scheduler": self.scheduler,
+            "controller": self.controller,
+            "normalizer": self.normalizer,
+            "stream": self.stream,
+            "alarms": self.alarms,
+            "best": self.best,
+            "record": self.record,
+        }
 
-
-def update_metrics(
-    rollout: Rollout, result: Update, settings: PpoSection, timing: Timing, seconds: float
-) -> dict[str, float]:
-    """One line of metrics, under the names that TRL's PPO used; sums over a response are averaged over rows."""
-    mask, rows = rollout.response_mask, len(rollout)
-    kl = k1(rollout.logprobs, rollout.ref_logprobs)
-    kl_sum = masked_sum(kl, mask) / rows
-    lengths = mask.sum(-1).float()
-    non_score = -settings.kl_coef * kl_sum
-    tokens = int(rollout.attention_mask.sum())
-    return {
-        "objective/kl": float(kl_sum),
-        "objective/kl_k3": float(masked_sum(k3(rollout.logprobs, rollout.ref_logprobs), mask) / rows),
-        "objective/entropy": float(masked_sum(-rollout.logprobs, mask) / rows),
-        "objective/non_score_reward": float(non_score),
-        "objective/rlhf_reward": float(torch.where(mask, rollout.rewards, 0.0).sum() / rows),
-        "objective/scores": float(rollout.scores.mean()),
-        "policy/approxkl_avg": result.approx_kl,
-        "policy/clipfrac_avg": result.policy_clipfrac,
-        "policy/entropy_avg": result.entropy,
-        "policy/grad_norm": result.policy_grad_norm,
-        "loss/policy_avg": result.policy_loss,
-        "loss/value_avg": result.value_loss,
-        "val/clipfrac_avg": result.value_clipfrac,
-        "val/ratio": result.ratio_mean,
-        "val/ratio_var": result.ratio_var,
-        "val/first_ratio_deviation": result.first_ratio_deviation,
-        "val/num_eos_tokens": float(rollout.finished.sum()),
-        "val/finished": float(rollout.finished.float().mean()),
-        "val/response_length": float(lengths.mean()),
-        "val/value_mean": float(masked_mean(rollout.values, mask)),
-        "val/explained_variance": float(explained_variance(rollout.values, rollout.returns, mask)),
-        "val/grad_norm": result.value_grad_norm,
-        "val/optimizer_steps": float(result.optimizer_steps),
-        "time/seconds": seconds,
-        "time/generation": timing.generation,
-        "time/scoring": timing.scoring,
-        "time/tokens_per_second": tokens / seconds,
-    }
+    @property
+    def rng(self) -> RandomNumbers:
+        """What every process saves for itself."""
+        return RandomNumbers(self.shuffle)

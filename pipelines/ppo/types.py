@@ -20,7 +20,7 @@ class TokenBatch:
         input_ids: [B, S] int64.
         attention_mask: [B, S] bool, True = a token of the row.
         response_mask: [B, T] bool, True = this response token counts.
-        finished: [B] bool, True = the response ends on EOS; False = it hit the length limit.
+        finished: [B] bool, True = the response ends on EOS or a stop token; False = it hit the length limit.
     """
 
     input_ids: Tensor
@@ -29,8 +29,17 @@ class TokenBatch:
     finished: Tensor
 
     @classmethod
-    def of(cls, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], eos_token_id: int) -> TokenBatch:
-        """Pad and stack token ids; `responses` hold at least one token each, EOS included where it came."""
+    def of(
+        cls, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], eos_token_id: int | Sequence[int]
+    ) -> TokenBatch:
+        """Pad and stack token ids.
+
+        Args:
+            prompts: at least one token each.
+            responses: at least one token each, the ending one included where it came.
+            eos_token_id: the id or ids that end a response.
+        """
+        ends = (eos_token_id,) if isinstance(eos_token_id, int) else eos_token_id
         prompt_width, response_width = max(map(len, prompts)), max(map(len, responses))
         input_ids = torch.zeros(len(prompts), prompt_width + response_width, dtype=torch.long)
         attention_mask = torch.zeros_like(input_ids, dtype=torch.bool)
@@ -38,7 +47,7 @@ class TokenBatch:
             start, end = prompt_width - len(prompt), prompt_width + len(response)
             input_ids[row, start:end] = torch.tensor([*prompt, *response])
             attention_mask[row, start:end] = True
-        finished = torch.tensor([response[-1] == eos_token_id for response in responses])
+        finished = torch.tensor([response[-1] in ends for response in responses])
         return cls(input_ids, attention_mask, attention_mask[:, prompt_width:].clone(), finished)
 
     def __len__(self) -> int:
@@ -100,12 +109,10 @@ class Normalization:
     Attributes:
         mean: of the scores on SFT responses.
         std: of the same.
-        clip: bound of the shifted and scaled score; None: unbounded.
     """
 
     mean: float = 0.0
     std: float = 1.0
-    clip: float | None = None
 
 
 AS_IT_IS = Normalization()
@@ -124,6 +131,8 @@ class Rollout(TokenBatch):
         rewards: [B, T] KL penalty per token, and the normalized score on the last one.
         advantages: [B, T] raw, in reward units.
         returns: [B, T] targets of the value model.
+        loss_mask: [B, T] bool, True = this token takes part in whitening and losses; the response mask, less the rows
+            that are left out of training.
     """
 
     logprobs: Tensor
@@ -133,11 +142,12 @@ class Rollout(TokenBatch):
     rewards: Tensor
     advantages: Tensor
     returns: Tensor
+    loss_mask: Tensor
 
 
 @dataclass(frozen=True)
 class Update:
-    """What one update did, averaged over its optimizer steps where not said otherwise.
+    """What one update did, averaged over its minibatches where not said otherwise; 0 where no token took part in any.
 
     Attributes:
         policy_loss: clipped surrogate per token.
@@ -152,6 +162,7 @@ class Update:
         policy_grad_norm: before clipping.
         value_grad_norm: before clipping.
         optimizer_steps: taken in this update.
+        stopped_early: `kl_early_stop` ended it.
     """
 
     policy_loss: float
@@ -166,3 +177,4 @@ class Update:
     policy_grad_norm: float
     value_grad_norm: float
     optimizer_steps: int
+    stopped_early: bool = False

@@ -23,7 +23,7 @@ from pipelines.errors import DataError, UsageError
 from pipelines.models.adapters import cast_trainable_to_fp32, trainable_parameters
 from pipelines.models.artifact import open_policy, open_tokenizer
 from pipelines.models.base import check_4bit
-from pipelines.models.generate import sample
+from pipelines.models.generate import closed, sample, stop_token_ids
 from pipelines.models.judge import Pair, check_golden, judge, probe, write_golden
 from pipelines.models.limits import length_limit
 from pipelines.models.machine import autocast, choose_threads, resolve_device
@@ -88,7 +88,6 @@ def run(ctx: StageContext) -> dict[str, Any]:
     ctx.notes["reads"] = reads
     ctx.notes["rows"] = {"used": report.used, "dropped": report.dropped, "cut": report.cut}
     tokens = sum(len(pair.chosen.ids) + len(pair.rejected.ids) for pair in pairs)
-    share_done = result.metrics.get("epoch", section.num_train_epochs)
     return {
         **{f"{key}_before": value for key, value in before.items()},
         **{f"{key}_after": value for key, value in after.items()},
@@ -99,9 +98,9 @@ def run(ctx: StageContext) -> dict[str, Any]:
         "rows_heldout": len(heldout),
         "normalization_mean": normalization["mean"],
         "normalization_std": normalization["std"],
-        "train_loss": result.training_loss,
-        "steps": result.global_step,
-        "tokens_per_second": round(tokens * share_done / max(result.metrics["train_runtime"], 1e-9), 1),
+        "train_loss": result.loss,
+        "steps": result.steps,
+        "tokens_per_second": round(tokens * result.epochs / max(result.seconds, 1e-9), 1),
         "trainable_parameters": trained,
     }
 
@@ -149,6 +148,7 @@ def _sft_responses(
 ) -> list[_Response]:
     """Held-out prompts with a sampled response of the SFT model each."""
     config, encoder = ctx.config, ChatEncoder(tokenizer)
+    ends = stop_token_ids(tokenizer, config.ppo.stop_tokens)
     policy = open_policy(sft, config.model, device)
     choose_threads(config.run, policy.num_parameters(), ctx.reporter)
     room = length_limit(config.reward, policy.config, ctx.reporter) - config.ppo.response_length
@@ -168,14 +168,17 @@ def _sft_responses(
             [ids for _, ids in prompts],
             max_new_tokens=config.ppo.response_length,
             temperature=config.ppo.temperature,
-            eos_token_id=int(tokenizer.eos_token_id),
+            eos_token_id=ends,
             batch_size=config.ppo.rollout_forward_batch_size,
             seed=config.run.seed,
             on_batch=task.advance,
         )
     del policy
     _free()
-    return [_Response(prompt, encoder.decode(ids), ids) for (prompt, _), ids in zip(prompts, responses, strict=True)]
+    return [
+        _Response(prompt, encoder.decode(ids), closed(ids, ends))
+        for (prompt, _), ids in zip(prompts, responses, strict=True)
+    ]
 
 
 def _normalization(ctx: StageContext, scorer: RewardModel, responses: Sequence[_Response]) -> dict[str, float]:

@@ -58,7 +58,7 @@ class RunRewardScorer:
     def __call__(self, prompts: Sequence[Dialogue], completions: Sequence[Completion]) -> list[float]:
         """The reward model's raw scores, not normalized."""
         rows = [
-            self._model.row(prompt, completion.text, completion.ids)
+            self._model.row(prompt, completion.text, completion.ids, ended=completion.finished)
             for prompt, completion in zip(prompts, completions, strict=True)
         ]
         scores: list[float] = []

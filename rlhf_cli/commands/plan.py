@@ -13,8 +13,9 @@ from pipelines.config import Config
 from pipelines.data.prepare import DataKind, effective_sources
 from pipelines.data.sources import find_source
 from pipelines.errors import RlhfError
+from pipelines.plan import Plan
 from pipelines.rundir import RunDir
-from pipelines.stage import Plan, Stage
+from pipelines.stage import Stage
 from rlhf_cli.console import harmless, print_json, styled
 
 

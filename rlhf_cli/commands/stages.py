@@ -13,6 +13,7 @@ import typer
 from pipelines import chain
 from pipelines.config import Config
 from pipelines.errors import UsageError
+from pipelines.processes import rank, send, world_size
 from pipelines.rundir import RunDir
 from pipelines.stage import Stage
 from pipelines.stages import named, select, with_data_of
@@ -92,11 +93,17 @@ def run_one(name: str, config: Config, run_dir: RunDir, *, force: bool, manner: 
         raise UsageError(
             f"stage {name} is switched off by the configuration", hint=f"switch it on: --set {name}.enabled=true"
         )
+    if world_size() > 1 and not stages[-1].parallel:
+        raise UsageError(f"stage {name} runs in one process", hint="start it without torchrun or accelerate launch")
+    if rank() > 0:
+        _join(config, manner)
+        return
     forced = (name,) if force else ()
     if manner.dry_run:
         plan.show(stages, config, run_dir, force=forced, as_json=manner.json)
         return
     outcome = _run(stages, config, run_dir, force=forced, manner=manner, isolated=False)[-1]
+    send(None, cpu=config.run.device == "cpu")
     if manner.json:
         print_json(plan.outcome_entry(outcome, run_dir))
         return
@@ -107,6 +114,11 @@ def run_all(
     config: Config, run_dir: RunDir, *, first: str | None, last: str | None, force: Sequence[str], manner: Manner
 ) -> None:
     """Run the chain, every heavy stage in a process of its own, and show the final table."""
+    if world_size() > 1:
+        raise UsageError(
+            "`rlhf all` starts its own processes",
+            hint="run it without torchrun up to the stage before, then `torchrun ... -m rlhf_cli ppo` on the run",
+        )
     stages = select(first, last)
     if manner.dry_run:
         plan.show(stages, config, run_dir, force=force, as_json=manner.json)
@@ -120,6 +132,20 @@ def run_all(
         print(_final_table(run_dir))
     if not manner.quiet:
         print(f"the run is in {run_dir.root}", file=sys.stderr)
+
+
+def _join(config: Config, manner: Manner) -> None:
+    """Work beside the first process, which alone locks, speaks and writes."""
+    if manner.dry_run:
+        return
+    _set_defaults()
+    with contextlib.redirect_stdout(sys.stderr):
+        chain.join_chain(config)
+
+
+def _set_defaults() -> None:
+    for variable, value in LIBRARY_DEFAULTS.items():
+        os.environ.setdefault(variable, value)
 
 
 def _final_table(run_dir: RunDir) -> str:
@@ -137,8 +163,7 @@ def _run(
     manner: Manner,
     isolated: bool,
 ) -> list[chain.Outcome]:
-    for variable, value in LIBRARY_DEFAULTS.items():
-        os.environ.setdefault(variable, value)
+    _set_defaults()
     launcher = ChildLauncher(run_dir.root, verbose=manner.verbose, quiet=manner.quiet) if isolated else None
     reporter = ConsoleReporter(quiet=manner.quiet)
     run_dir.create()

@@ -190,7 +190,7 @@ def test_log_probabilities_of_answers_are_those_of_plain_transformers(run_dir: P
         expected.append(torch.log_softmax(logits / 0.7, -1)[torch.arange(len(ids)), ids].sum().item())
         answers.append(Completion("", tuple(ids), bool(number % 2)))
     told: list[int] = []
-    found = sequence_logprobs(model, prompts, answers, tokenizer.eos_token_id, config, told.append)
+    found = sequence_logprobs(model, prompts, answers, [tokenizer.eos_token_id], config, told.append)
     assert found == pytest.approx(expected, abs=1e-4)
     assert sum(told) == len(prompts)
 

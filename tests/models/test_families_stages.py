@@ -24,7 +24,10 @@ from pipelines.models.base import disable_dropout
 from pipelines.models.score import score_ids
 from pipelines.models.tokenizer import load_tokenizer, reward_tokenizer
 from pipelines.ppo.generation import TransformersEngine
+from pipelines.ppo.normalization import Normalizer
+from pipelines.ppo.objective import alone
 from pipelines.ppo.rollout import TextReward, collect
+from pipelines.ppo.types import AS_IT_IS
 from tests.models.helpers import comparisons, config_for, run_stage, write_data
 from tests.ppo.cast import Kind, cast, learner, random_adapter
 from tests.tiny import (
@@ -79,8 +82,20 @@ def test_kl_starts_at_zero_and_ratios_at_one(family: str, kind: Kind) -> None:
         {"prompt_ids": ids, "messages": (Message(role="user", content="hello"),)} for ids in PROMPTS
     ]
     engine = TransformersEngine(roles, EOS, settings.response_length, TEMPERATURE, 4)
-    scorer = TextReward(CountsTokens(), ChatEncoder(TOKENIZER), EOS)
-    rollout, *_ = collect(prompts, roles, engine, scorer, settings, eos_token_id=EOS, device=CPU, seed=3)
+    scorer = TextReward(CountsTokens(), ChatEncoder(TOKENIZER))
+    rollout, *_ = collect(
+        prompts,
+        roles,
+        engine,
+        scorer,
+        settings,
+        kl_coef=settings.kl_coef,
+        normalizer=Normalizer(settings, AS_IT_IS),
+        reduce=alone,
+        eos_token_id=EOS,
+        device=CPU,
+        seed=3,
+    )
     assert torch.equal(rollout.logprobs, rollout.ref_logprobs)
     before = rollout.logprobs
     update = learner(roles, settings).update(rollout, torch.Generator().manual_seed(0))

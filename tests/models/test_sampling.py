@@ -5,9 +5,12 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import GenerationConfig
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import GenerationConfig, PreTrainedTokenizerFast
 
-from pipelines.models.generate import pad_left, sample
+from pipelines.errors import UsageError
+from pipelines.models.generate import pad_left, sample, stop_token_ids
 from pipelines.models.score import pad_right, pool_last, position_ids, score_ids
 from tests.models.helpers import outside_base
 from tests.models.test_adapters import CPU, carrier, section
@@ -59,6 +62,43 @@ def test_a_response_ends_on_eos_or_at_the_limit() -> None:
     assert 0 < len(finished) < 300
     assert all(row.count(EOS) <= 1 for row in responses)
     assert all(len(row) == 40 for row in responses if row[-1] != EOS)
+
+
+def test_a_response_ends_on_any_stop_token() -> None:
+    model = tiny_llama(tiny_tokenizer())
+    stops = (EOS, 50, 120)
+    responses = draw(model, [[3, 4]] * 300, max_new_tokens=40, batch_size=150, eos_token_id=stops)
+    assert {row[-1] for row in responses if len(row) < 40} == set(stops)
+    assert all(token not in stops for row in responses for token in row[:-1])
+
+
+def test_stop_tokens_are_ids_of_the_tokenizer() -> None:
+    tokenizer = tiny_tokenizer(more=("<|im_end|>",))
+    turn = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    newline = tokenizer.convert_tokens_to_ids("Ċ")
+    assert stop_token_ids(tokenizer, []) == (EOS,)
+    assert stop_token_ids(tokenizer, ["<|im_end|>", "\n", "</s>", "Ċ"]) == (EOS, turn, newline)
+    for wrong in ("<|eot|>", "", "hello world"):
+        with pytest.raises(UsageError, match="is not one token") as refused:
+            stop_token_ids(tokenizer, ["\n", wrong])
+        assert repr(wrong) in refused.value.message
+        assert refused.value.where == "ppo.stop_tokens"
+
+
+def test_a_word_that_the_tokenizer_does_not_know_is_no_stop_token() -> None:
+    raw = Tokenizer(WordLevel({"a": 0, "<unk>": 1, "</s>": 2}, unk_token="<unk>"))
+    words = PreTrainedTokenizerFast(tokenizer_object=raw, eos_token="</s>", unk_token="<unk>")
+    assert stop_token_ids(words, ["a"]) == (2, 0)
+    with pytest.raises(UsageError, match="'b'"):
+        stop_token_ids(words, ["b"])
+
+
+@pytest.mark.parametrize("cut", [{"top_k": 1}, {"top_p": 1e-6}])
+def test_a_cut_leaves_the_likeliest_tokens(cut: dict[str, Any]) -> None:
+    model = tiny_llama(tiny_tokenizer()).eval()
+    with torch.no_grad():
+        likeliest = int(model(input_ids=torch.tensor([[3, 4]])).logits[0, -1].argmax())
+    assert draw(model, [[3, 4]] * 50, max_new_tokens=1, batch_size=50, temperature=5.0, **cut) == [[likeliest]] * 50
 
 
 def test_seed_order_and_state() -> None:

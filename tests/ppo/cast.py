@@ -34,21 +34,31 @@ def random_adapter(model: PreTrainedModel, seed: int = 0) -> AdapterState:
     return adapter_state(peft, "sft")
 
 
-def cast(model: PreTrainedModel, kind: Kind = "full", *, sft: AdapterState | None = None, rank: int = 4) -> Roles:
-    """Roles around `model`: no reward model (an outside scorer judges), value from a zero head."""
+def cast(
+    model: PreTrainedModel,
+    kind: Kind = "full",
+    *,
+    sft: AdapterState | None = None,
+    rank: int = 4,
+    shared: bool = False,
+) -> Roles:
+    """Roles around `model`: no reward model (an outside scorer judges), value from a head of zeros."""
     model = model.eval()
     hidden = model.config.hidden_size
     if kind == "full":
         copies = [copy.deepcopy(model) for _ in range(3)]
-        trained = PolicyAndValue(Role(copies[0]), Role(copies[1], None, value_head(hidden, None, Normalization())))
-        roles = Roles(trained, Role(copies[2]), None)
+        head = value_head(hidden, None, Normalization())
+        value = Role(copies[0], None, head, head_only=True) if shared else Role(copies[1], None, head)
+        roles = Roles(PolicyAndValue(Role(copies[0]), value), Role(copies[2]), None)
     else:
         start = sft if sft is not None else lora_shape(rank)
         peft = add_adapter(copy.deepcopy(model), "policy", start, trainable=True)
         if sft is not None:
             peft = add_adapter(peft, "reference", sft, trainable=False)
-        peft = add_adapter(peft, "value", start, trainable=True)
-        value = Role(peft, "value", value_head(hidden, None, Normalization()))
+        if not shared:
+            peft = add_adapter(peft, "value", start, trainable=True)
+        head = value_head(hidden, None, Normalization())
+        value = Role(peft, "policy" if shared else "value", head, head_only=shared)
         roles = Roles(PolicyAndValue(Role(peft, "policy"), value), Role(peft, "reference" if sft else None), None)
     roles.freeze_but_trained()
     return roles

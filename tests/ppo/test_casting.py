@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from pipelines import reward, sft
+from pipelines.config import Config
 from pipelines.models.artifact import open_policy
 from pipelines.models.score import apply_head, pool_last
 from pipelines.ppo.casting import build_roles
@@ -20,14 +20,21 @@ from tests.models.helpers import comparisons, config_for, demonstrations, outsid
 CPU = torch.device("cpu")
 
 
-@pytest.mark.parametrize("model", [{}, {"use_peft": True, "lora_r": 4}], ids=["full", "lora"])
-def test_roles_are_what_the_stages_published(tmp_path: Path, model: dict[str, Any]) -> None:
-    run = tmp_path / "run"
-    config = config_for(outside_base(tmp_path / "base"), model=model, sft={"max_steps": 4}, reward={"max_steps": 6})
+@pytest.fixture(scope="module", params=[{}, {"use_peft": True, "lora_r": 4}], ids=["full", "lora"])
+def published(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Config]:
+    """A run directory with SFT and reward model."""
+    place = tmp_path_factory.mktemp("published")
+    run, model = place / "run", request.param
+    config = config_for(outside_base(place / "base"), model=model, sft={"max_steps": 4}, reward={"max_steps": 6})
     write_data(run, "demonstrations", demonstrations(32), demonstrations(6, start=60))
     write_data(run, "comparisons", comparisons(32), comparisons(8, start=60))
     run_stage(run, "sft", sft.run, config, "data/demonstrations")
     run_stage(run, "reward", reward.run, config, "data/comparisons", "sft")
+    return run, config
+
+
+def test_roles_are_what_the_stages_published(published: tuple[Path, Config]) -> None:
+    run, config = published
     mean, std = 3.0, 2.0
     roles = build_roles(config, run, run / "sft", run / "reward", Normalization(mean, std), CPU)
     roles.freeze_but_trained()
@@ -59,3 +66,30 @@ def test_roles_are_what_the_stages_published(tmp_path: Path, model: dict[str, An
     assert torch.equal(roles.reference_logprobs(batch, 1.0, 8), before)
     assert not torch.allclose(roles.policy_logprobs(batch, 1.0, 8), before)
     torch.testing.assert_close(roles.scores(batch, 3), expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["zero", "shared"])
+def test_the_value_model_starts_as_asked(published: tuple[Path, Config], kind: str) -> None:
+    """Zero: the trunk of SFT. Shared: the policy's own, and no third model or adapter."""
+    run, config = published
+    config = config.model_copy(update={"ppo": config.ppo.model_copy(update={"value_model": kind})})
+    roles = build_roles(config, run, run / "sft", run / "reward", Normalization(3.0, 2.0), CPU)
+    roles.freeze_but_trained()
+    ids = [row["input_ids"] for row in json.loads((run / "reward" / "golden.json").read_text())["rows"]]
+    batch = TokenBatch.of([row[:-2] for row in ids], [row[-2:] for row in ids], ids[0][-1])
+    assert roles.values(batch, 3).abs().max() == 0.0
+    with torch.no_grad():
+        with roles.value.active() as trunk:
+            own = hidden_states(trunk, batch)
+        with roles.reference.active() as trunk:
+            assert torch.equal(own, hidden_states(trunk, batch))
+        for parameter in roles.policy.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+        with roles.value.active() as trunk:
+            assert torch.equal(own, hidden_states(trunk, batch)) == (kind == "zero")
+    models = {id(role.model) for role in (roles.policy, roles.value)}
+    if config.model.use_peft:
+        assert ("value" in roles.value.model.peft_config) == (kind == "zero")
+    else:
+        assert len(models) == (2 if kind == "zero" else 1)
+    assert roles.reward is not None, "the reward model judges all the same"

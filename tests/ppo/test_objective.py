@@ -156,7 +156,7 @@ def test_nan_in_the_pads_changes_nothing_not_even_gradients() -> None:
 
 
 def test_scores_are_normalized_clipped_and_lowered_where_no_eos_came() -> None:
-    scores = obj.normalized_scores(
+    scores, clipped = obj.normalized_scores(
         torch.tensor([3.0, 3.0, 100.0]),
         torch.tensor([True, False, True]),
         mean=1.0,
@@ -165,6 +165,7 @@ def test_scores_are_normalized_clipped_and_lowered_where_no_eos_came() -> None:
         missing_eos_penalty=1.0,
     )
     torch.testing.assert_close(scores, torch.tensor([1.0, 0.0, 10.0]))
+    assert clipped.tolist() == [False, False, True]
 
 
 def test_only_k1_in_the_reward_gives_the_gradient_of_the_kl() -> None:

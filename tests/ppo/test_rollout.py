@@ -48,7 +48,7 @@ def test_a_rollout_is_put_together_from_its_parts() -> None:
     torch.testing.assert_close(rollout.logprobs, roles.policy_logprobs(rollout, 0.7, 8))
     kl = k1(rollout.logprobs, rollout.ref_logprobs)
     assert float(kl[mask].abs().max()) > 1e-3
-    score = normalized_scores(rollout.scores, rollout.finished, mean=0.5, std=2.0, clip=0.1, missing_eos_penalty=1.0)
+    score, _ = normalized_scores(rollout.scores, rollout.finished, mean=0.5, std=2.0, clip=0.1, missing_eos_penalty=1.0)
     rewards = token_rewards(score, kl, mask, 0.3)
     torch.testing.assert_close(rollout.rewards, rewards)
     advantages, returns = advantages_and_returns(rewards, rollout.values, mask, 0.9, 0.5)

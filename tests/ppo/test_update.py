@@ -17,6 +17,8 @@ from pipelines.data.encode import EncodedPrompt
 from pipelines.data.rows import Message
 from pipelines.errors import TrainingError
 from pipelines.ppo.generation import TransformersEngine
+from pipelines.ppo.normalization import Normalizer
+from pipelines.ppo.objective import alone
 from pipelines.ppo.roles import Role, Roles, score_head
 from pipelines.ppo.rollout import RoleReward, collect
 from pipelines.ppo.types import Normalization, Rollout, TokenBatch
@@ -73,17 +75,27 @@ class FixedEngine:
 
 def rollout_of(roles: Roles, settings: PpoSection = SETTINGS) -> Rollout:
     engine = FixedEngine()
-    reward = RoleReward(roles, settings.rollout_forward_batch_size, Normalization(0.5, 2.0, settings.reward_clip))
-    cpu = torch.device("cpu")
-    rollout, _, _ = collect(prompts(), roles, engine, reward, settings, eos_token_id=EOS, device=cpu, seed=3)
+    reward = RoleReward(roles, settings.rollout_forward_batch_size)
+    rollout, _, _ = collect(
+        prompts(),
+        roles,
+        engine,
+        reward,
+        settings,
+        kl_coef=settings.kl_coef,
+        normalizer=Normalizer(settings, Normalization(0.5, 2.0)),
+        reduce=alone,
+        eos_token_id=EOS,
+        device=torch.device("cpu"),
+        seed=3,
+    )
     return rollout
 
 
 def gradients(roles: Roles, rollout: Rollout, settings: PpoSection) -> list[Tensor]:
     """Gradients of one step over the whole rollout, taken before the optimizer moves anything."""
     trainer = learner(roles, settings)
-    trainer.optimizer.step = lambda: None  # type: ignore[method-assign]
-    trainer._step(rollout, torch.arange(len(rollout)))
+    trainer._gradients(rollout, torch.arange(len(rollout)))
     parameters = [*trainer.policy_parameters, *trainer.value_parameters]
     return [torch.zeros(0) if p.grad is None else p.grad.clone() for p in parameters]
 
@@ -112,7 +124,7 @@ def test_the_first_ratio_is_exactly_one_with_the_shapes_of_training(model: str, 
     order = torch.randperm(8, generator=in_order.manual_seed(1))
     shuffled = rollout.rows(order)
     same_shapes = replace(shuffled, logprobs=roles.policy_logprobs(shuffled, settings.temperature, 8))
-    _, deviation = trainer._step(same_shapes, torch.arange(8))
+    _, deviation = trainer._gradients(same_shapes, torch.arange(8))
     assert deviation == 0.0
 
 

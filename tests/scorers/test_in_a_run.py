@@ -67,7 +67,7 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
                 "num_ppo_epochs": 1,
                 "max_prompt_length": 32,
                 "response_length": 6,
-                "num_sample_prompts": 2,
+                "num_eval_prompts": 2,
             },
             "eval": {"num_prompts": 4, "bootstrap_samples": 100},
         }

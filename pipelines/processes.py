@@ -1,0 +1,60 @@
+"""Several processes at one stage, as torchrun starts them: the first one leads, the others join where it calls them.
+
+Only the first one locks, plans, writes and publishes; the others do nothing but the stage's own work beside it.
+Nothing here imports torch before there is somebody to talk to.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+PATIENCE = timedelta(hours=12)
+"""How long a process waits for the others: the first one may prepare data for long."""
+
+
+def world_size() -> int:
+    """How many processes were started together."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def rank() -> int:
+    """Number of this process among them; 0 leads."""
+    return int(os.environ.get("RANK", "0"))
+
+
+@dataclass(frozen=True)
+class Call:
+    """To the others: join this stage."""
+
+    stage: str
+    out: Path
+    inputs: Mapping[str, Path]
+
+
+def send(call: Call | None, *, cpu: bool) -> None:
+    """The first process calls the others to a stage; None sends them home. Alone it does nothing."""
+    if world_size() > 1:
+        _exchange(call, cpu)
+
+
+def receive(*, cpu: bool) -> Call | None:
+    """What the first process sent; waits for it."""
+    return _exchange(None, cpu)
+
+
+def _exchange(call: Call | None, cpu: bool) -> Call | None:
+    import torch
+    from torch import distributed
+
+    if not distributed.is_initialized():
+        cuda = torch.cuda.is_available() and not cpu
+        if cuda:
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        distributed.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=PATIENCE)
+    message = [call]
+    distributed.broadcast_object_list(message, src=0, device=torch.device("cpu"))
+    return message[0]

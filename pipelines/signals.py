@@ -1,0 +1,81 @@
+"""SIGINT and SIGTERM while there is something to finish and to save. Standard library only."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class StopRequest:
+    """The wish to stop: noted at the first signal, obeyed where the work says that it can be.
+
+    Args:
+        tell: gets the line that answers the first signal.
+    """
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self._tell = tell
+        self._first: int | None = None
+        self._before: dict[int, Any] = {}
+
+    @property
+    def requested(self) -> bool:
+        """Whether a signal arrived within `deferred`."""
+        return self._first is not None
+
+    @contextlib.contextmanager
+    def deferred(self) -> Iterator[StopRequest]:
+        """Within it the first signal is only noted; a second one does at once what it would have done before.
+
+        Left in the normal way with a signal noted, it obeys. Outside the main thread, which gets no signals, it does
+        nothing; a signal that is ignored stays ignored.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield self
+            return
+        handlers = {number: signal.getsignal(number) for number in _SIGNALS}
+        # None is a handler that Python did not set and could not put back.
+        self._before = {
+            number: handler for number, handler in handlers.items() if handler not in (None, signal.SIG_IGN)
+        }
+        for number in self._before:
+            signal.signal(number, self._note)
+        try:
+            yield self
+        finally:
+            self._put_back()
+        self.obey()
+
+    def obey(self) -> None:
+        """Do what the first signal would have done: as a rule raise. Nothing where none arrived."""
+        if self._first is not None:
+            number, self._first = self._first, None
+            self._act(number, None)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self._first is not None:
+            self._act(number, frame)
+            return
+        self._first = number
+        name = signal.Signals(number).name
+        with contextlib.suppress(RuntimeError):  # It may have come in the middle of a write to the same stream.
+            self._tell(f"{name}: this step is finished and saved, then the program ends; a second one ends it at once")
+
+    def _act(self, number: int, frame: FrameType | None) -> None:
+        before = self._before[number]
+        self._put_back()
+        if callable(before):
+            before(number, frame)
+        else:
+            os.kill(os.getpid(), number)
+
+    def _put_back(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)

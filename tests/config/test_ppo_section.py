@@ -1,0 +1,44 @@
+"""What the `ppo` section refuses, and that every option says what it does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from pipelines.config import load_config
+from pipelines.config.ppo import PpoSection
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_generations": 3}, "not a multiple of num_generations 3"),
+        ({"num_mini_batches": 3}, "not a multiple of num_mini_batches 3"),
+        ({"total_episodes": 128, "warmup_updates": 2}, "warmup_updates 2 fills"),
+        ({"total_episodes": 128, "value_warmup_updates": 2}, "value_warmup_updates 2 fills"),
+        ({"kl_target": 6.0, "kl_coef": 0.0}, "kl_coef"),
+        ({"kl_target": 6.0, "kl_horizon": 63}, "kl_horizon 63"),
+        ({"top_p": 0.0}, "top_p"),
+        ({"stop_tokens": "x"}, "stop_tokens"),
+        ({"normalize_reward": True}, "normalize_reward"),
+        ({"num_sample_prompts": 1}, "num_sample_prompts"),
+    ],
+)
+def test_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        PpoSection(**settings)
+
+
+def test_the_last_update_before_a_refusal() -> None:
+    PpoSection(total_episodes=129, warmup_updates=2, value_warmup_updates=2, kl_target=6.0, kl_horizon=64)
+
+
+def test_stop_tokens_on_the_command_line() -> None:
+    assert load_config(None, ["ppo.stop_tokens=['<|im_end|>']"]).ppo.stop_tokens == ["<|im_end|>"]
+
+
+def test_every_option_has_a_description() -> None:
+    silent = [name for name, field in PpoSection.model_fields.items() if not field.description]
+    assert silent == []

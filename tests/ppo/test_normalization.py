@@ -1,0 +1,98 @@
+"""Scores to unit scale: by the reward model's figures, by the run's own, or not at all."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from pipelines.config.ppo import PpoSection
+from pipelines.ppo.normalization import Normalizer
+from pipelines.ppo.objective import alone
+from pipelines.ppo.types import AS_IT_IS, Normalization
+
+STORED = Normalization(3.0, 2.0)
+
+
+def normalizer(kind: str, stored: Normalization = STORED, **settings: Any) -> Normalizer:
+    return Normalizer(PpoSection(reward_normalization=kind, **settings), stored)
+
+
+def ended(scores: Tensor) -> Tensor:
+    return torch.ones(len(scores), dtype=torch.bool)
+
+
+def test_model_none_and_clip_by_hand() -> None:
+    scores = torch.tensor([3.0, 7.0, 43.0])
+    finished = torch.tensor([True, False, True])
+    told, clipped = normalizer("model")(scores, finished, alone)
+    assert told.tolist() == [0.0, 1.0, 10.0]  # the second is penalized, the third clipped
+    assert clipped == pytest.approx(1 / 3)
+    told, clipped = normalizer("none")(scores, finished, alone)
+    assert told.tolist() == [3.0, 6.0, 10.0]
+    assert clipped == pytest.approx(1 / 3)
+    told, clipped = normalizer("model", AS_IT_IS, reward_clip=None, missing_eos_penalty=0.0)(scores, finished, alone)
+    assert told.tolist() == scores.tolist()
+    assert clipped == 0.0
+
+
+def test_running_is_by_all_scores_so_far() -> None:
+    torch.manual_seed(0)
+    running = normalizer("running", reward_clip=None)
+    seen = []
+    for size in (5, 1, 8):
+        scores = torch.randn(size) * 4 + 100
+        seen.append(scores)
+        told, _ = running(scores, ended(scores), alone)
+        whole = torch.cat(seen).double()
+        expected = (scores.double() - whole.mean()) / whole.std(correction=0)
+        torch.testing.assert_close(told.double(), expected, rtol=0, atol=1e-4)
+
+
+def test_the_penalty_is_no_part_of_the_running_figures() -> None:
+    scores = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    one, two = normalizer("running"), normalizer("running")
+    one(scores, ended(scores), alone)
+    two(scores, ~ended(scores), alone)
+    assert one.state_dict() == two.state_dict()
+
+
+def test_equal_scores_are_shifted_to_zero() -> None:
+    scores = torch.full((4,), 0.1)
+    running = normalizer("running")
+    for _ in range(3):
+        told, clipped = running(scores, ended(scores), alone)
+        assert told.abs().max() < 1e-6
+        assert clipped == 0.0
+
+
+def test_running_goes_on_from_its_state() -> None:
+    first, second = torch.tensor([1.0, 5.0]), torch.tensor([2.0, 9.0])
+    one, two = normalizer("running"), normalizer("running")
+    one(first, ended(first), alone)
+    two.load_state_dict(one.state_dict())
+    assert torch.equal(one(second, ended(second), alone)[0], two(second, ended(second), alone)[0])
+    fresh = normalizer("running")
+    assert not torch.equal(one(second, ended(second), alone)[0], fresh(second, ended(second), alone)[0])
+
+
+def test_running_and_the_clipped_share_are_over_all_processes() -> None:
+    """Two processes that hold the same rows see what one sees that holds them twice."""
+    scores = torch.tensor([1.0, 2.0, 100.0])
+    both = normalizer("running", reward_clip=1.0)
+    shared, clipped = both(scores, ended(scores), lambda total: total * 2)
+    twice = torch.cat([scores, scores])
+    single = normalizer("running", reward_clip=1.0)
+    told, share = single(twice, ended(twice), alone)
+    assert both.state_dict() == pytest.approx(single.state_dict())
+    assert torch.allclose(shared, told[:3])
+    assert clipped == share > 0
+
+
+def test_the_clipped_share_counts_what_other_processes_clipped() -> None:
+    scores = torch.tensor([3.0, 7.0, 43.0])
+    others = torch.tensor([2, 5])  # clipped, rows
+    _, clipped = normalizer("model")(scores, ended(scores), lambda total: total + others)
+    assert clipped == pytest.approx(3 / 8)

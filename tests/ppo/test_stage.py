@@ -1,0 +1,84 @@
+"""The controls through the `ppo` stage itself: from the configuration to what it publishes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+from pipelines.errors import UsageError
+from pipelines.ppo import stage
+from tests.models.helpers import WORDS, config_for, outside_base, run_stage, write_data
+
+CONTROLS: dict[str, Any] = {
+    "kl_coef": 0.2,
+    "kl_target": 0.01,
+    "kl_horizon": 64,
+    "kl_early_stop": 10.0,
+    "reward_normalization": "running",
+    "reward_clip": 0.5,
+    "stop_tokens": list("abcdefghijklmnopqrstuvwxyz"),
+    "value_model": "shared",
+    "lr_scheduler_type": "cosine",
+    "warmup_updates": 1,
+    "value_warmup_updates": 1,
+    "num_generations": 4,
+    "top_k": 50,
+    "top_p": 0.99,
+    "mask_truncated_completions": True,
+    "num_eval_prompts": 2,
+    "eval_steps": 2,
+}
+
+
+def length(prompts: list[list[dict[str, str]]], completions: list[str]) -> list[float]:
+    return [float(len(text)) for text in completions]
+
+
+def prepared(place: Path, ppo: dict[str, Any], model: dict[str, Any] | None = None) -> Any:
+    settings = {
+        "reward": {"kind": "function", "function": f"{__name__}:length"},
+        "total_episodes": 48,
+        "rollout_batch_size": 16,
+        "num_mini_batches": 2,
+        "num_ppo_epochs": 2,
+        "learning_rate": 1e-2,
+        "response_length": 12,
+    }
+    rows = [{"prompt": [{"role": "user", "content": f"say {word}"}]} for word in WORDS]
+    write_data(place / "run", "prompts", rows, rows[:4])
+    off = {"enabled": False}
+    return config_for(outside_base(place / "base"), model=model or {}, sft=off, reward=off, ppo=settings | ppo)
+
+
+def lines(place: Path, name: str = "metrics") -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (place / "run" / "ppo" / f"{name}.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("model", [{}, {"use_peft": True, "lora_r": 4}], ids=["full", "lora"])
+def test_all_controls_together(tmp_path: Path, model: dict[str, Any]) -> None:
+    config = prepared(tmp_path, CONTROLS, model)
+    run_stage(tmp_path / "run", "ppo", stage.run, config, "data/prompts")
+    first, second, third = lines(tmp_path)
+    assert first["val/finished"] > 0.3 < second["val/finished"], "EOS alone ends 1 in 30"
+    assert first["objective/kl"] == second["objective/kl"] == 0.0 < abs(third["objective/kl"])
+    assert [line["objective/kl_coef"] for line in (first, second)] == [0.2, 0.2]
+    assert third["objective/kl_coef"] == pytest.approx(0.2 * (1 - 0.2 * 16 / 64))
+    assert [line["lr"] for line in (first, second, third)] == pytest.approx([5e-3, 1e-2, 5e-3])
+    assert all(0 < line["objective/scores_clipped"] < 1 for line in (first, second, third))
+    samples = lines(tmp_path, "samples")
+    assert sorted({sample["update"] for sample in samples}) == [0, 2, 3]
+    names = load_file(next((tmp_path / "run" / "ppo" / "model").glob("*.safetensors")))
+    assert not any("value" in name for name in names), "the head is no part of what is published"
+
+
+def test_an_unknown_stop_token_is_refused_before_anything_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage, "build_roles", lambda *_: pytest.fail("the models were loaded"))
+    config = prepared(tmp_path, {"stop_tokens": ["<|nowhere|>"]})
+    with pytest.raises(UsageError, match=r"<\|nowhere\|>"):
+        run_stage(tmp_path / "run", "ppo", stage.run, config, "data/prompts")

@@ -1,0 +1,43 @@
+"""Who draws what where several processes train together."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from pipelines.config.ppo import PpoSection
+from pipelines.ppo import train
+from pipelines.ppo.prompts import PromptStream
+
+
+def test_every_process_and_every_update_draws_from_a_seed_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds: list[int] = []
+    monkeypatch.setattr(train, "collect", lambda *args, seed, **kwargs: seeds.append(seed))
+    for rank in range(3):
+        accelerator: Any = SimpleNamespace(process_index=rank, num_processes=3, device=torch.device("cpu"))
+        anything: Any = None
+        training = train.Training(
+            *(anything,) * 7, settings=PpoSection(), accelerator=accelerator, reporter=anything, log=anything, seed=5
+        )
+        for update in range(1, 50):
+            training._collect([], update, 0.05, anything)
+    assert len(set(seeds)) == 3 * 49
+
+
+def test_processes_share_out_what_one_would_draw() -> None:
+    rows: list[Any] = list(range(10))
+    one = PromptStream(rows, seed=3)
+    three = [PromptStream(rows, seed=3, rank=rank, world=3) for rank in range(3)]
+    for _ in range(4):
+        assert one.take(6) == [row for stream in three for row in stream.take(2)]
+
+
+def test_a_stream_goes_on_where_it_was() -> None:
+    rows: list[Any] = list(range(10))
+    stream, later = PromptStream(rows, seed=3), PromptStream(rows, seed=3)
+    stream.take(13)
+    later.load_state_dict(stream.state_dict())
+    assert later.take(9) == stream.take(9)

@@ -1,0 +1,57 @@
+"""What each of two processes does in test_two_ranks.py: one update with its half of a rollout.
+
+Started by torchrun: ``python -m tests.ppo.two_ranks FOLDER KIND``.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from accelerate import Accelerator
+
+from pipelines.config.ppo import PpoSection
+from pipelines.ppo.learner import Learner, over_processes
+from pipelines.ppo.metrics import update_metrics
+from pipelines.ppo.rollout import Timing
+from pipelines.ppo.types import Rollout
+from tests.ppo.cast import Kind
+from tests.ppo.cast import cast as roles_of
+from tests.ppo.cast import learner as learner_of
+from tests.tiny import tiny_gpt2, tiny_tokenizer
+
+SETTINGS = PpoSection(
+    rollout_batch_size=8,
+    num_mini_batches=1,
+    num_ppo_epochs=3,
+    per_device_train_batch_size=2,
+    learning_rate=1e-2,
+    value_learning_rate=1e-2,
+)
+
+
+def one_update(rollout: Rollout, kind: str, shared: bool = False) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
+    """Parameters after one update with these rows, and its metrics; of all processes that take part."""
+    roles = roles_of(tiny_gpt2(tiny_tokenizer()), cast(Kind, kind))
+    accelerator = Accelerator(cpu=True)
+    alone = learner_of(roles, SETTINGS)
+    module = accelerator.prepare_model(roles.trained)
+    learner = Learner(module, alone.policy_parameters, alone.value_parameters, alone.optimizer, SETTINGS, accelerator)
+    result = learner.update(rollout, torch.Generator().manual_seed(accelerator.process_index))
+    metrics = update_metrics(rollout, result, 0.05, Timing(1, 1), 1, over_processes(accelerator))
+    trained = {name: value.detach().clone() for name, value in roles.trained.named_parameters() if value.requires_grad}
+    return trained, metrics
+
+
+def main(folder: Path, kind: str) -> None:
+    rank = Accelerator(cpu=True).process_index
+    state: dict[str, Any] = torch.load(folder / "rollout.pt")
+    rows = slice(0, 3) if rank == 0 else slice(3, 8)  # uneven: a mean of means would show
+    parameters, metrics = one_update(Rollout(**{name: value[rows] for name, value in state.items()}), kind)
+    torch.save({"parameters": parameters, "metrics": metrics}, folder / f"{kind}-{rank}.pt")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2])
