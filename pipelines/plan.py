@@ -28,6 +28,7 @@ class Plan:
         differences: own values that differ from those of the complete artifact, or of the checkpoints of a run that
             did not end: the stage refuses to run over it.
         resumes: the step it goes on from; None: it starts at its beginning.
+        wanted: it was begun with these settings and inputs and did not end: it is made even where an artifact stands.
     """
 
     stage: Stage
@@ -37,6 +38,7 @@ class Plan:
     differences: tuple[str, ...] = ()
     manifest: Manifest | None = None
     resumes: int | None = None
+    wanted: bool = False
 
 
 def plan_stage(stage: Stage, config: Config, run_dir: RunDir, *, force: bool = False, full: bool = False) -> Plan:
@@ -52,7 +54,7 @@ def plan_stage(stage: Stage, config: Config, run_dir: RunDir, *, force: bool = F
         return Plan(stage, "run", "partial" if unfinished else "missing", "forced")
     directory = run_dir.stage(stage.name)
     manifest = Manifest.read(directory)
-    if manifest is None or (unfinished is not None and unfinished.resumes is not None):
+    if manifest is None or (unfinished is not None and unfinished.wanted):
         return unfinished or Plan(stage, "run", "missing", "not run yet")
     differences = tuple(describe_differences(manifest.section, as_json(stage.section(config))))
     if differences:
@@ -76,16 +78,21 @@ def _plan_unfinished(stage: Stage, config: Config, run_dir: RunDir, *, full: boo
         return None
     plan = Plan(stage, "run", "partial", "was interrupted; starts again")
     started, checkpoint = Started.read(partial), newest_at_a_glance(partial / CHECKPOINTS, full=full)
-    if started is None or checkpoint is None:
+    if started is None:
         return plan
     differences = tuple(describe_differences(started.section, as_json(stage.section(config))))
+    if checkpoint is None:
+        wanted = not differences and _stale_input(stage, config, run_dir, started.inputs, full=full) is None
+        return replace(plan, wanted=wanted)
     if differences:
         reason = f"was interrupted after step {checkpoint.step}, with other settings"
         return replace(plan, reason=reason, differences=differences)
     stale = _stale_input(stage, config, run_dir, started.inputs, full=full)
     if stale:
         return replace(plan, reason=f"was interrupted; starts again: {stale}")
-    return replace(plan, reason=f"was interrupted; resumes at step {checkpoint.step}", resumes=checkpoint.step)
+    return replace(
+        plan, reason=f"was interrupted; resumes at step {checkpoint.step}", resumes=checkpoint.step, wanted=True
+    )
 
 
 def _stale_input(

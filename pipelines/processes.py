@@ -7,7 +7,8 @@ Nothing here imports torch before there is somebody to talk to.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -26,6 +27,10 @@ def rank() -> int:
     return int(os.environ.get("RANK", "0"))
 
 
+_called: list[Call | None] = []
+"""What the first process has sent so far."""
+
+
 @dataclass(frozen=True)
 class Call:
     """To the others: join this stage."""
@@ -38,7 +43,23 @@ class Call:
 def send(call: Call | None, *, cpu: bool) -> None:
     """The first process calls the others to a stage; None sends them home. Alone it does nothing."""
     if world_size() > 1:
+        _called.append(call)
         _exchange(call, cpu)
+
+
+@contextmanager
+def sends_home(*, cpu: bool) -> Iterator[None]:
+    """Within it the first process may call the others; at its end they are sent home, after an error too.
+
+    After an error within a stage they are not: they work on it, and hear nothing but that the first one is gone.
+    """
+    try:
+        yield
+    except BaseException:
+        if not _called:
+            send(None, cpu=cpu)
+        raise
+    send(None, cpu=cpu)
 
 
 def receive(*, cpu: bool) -> Call | None:

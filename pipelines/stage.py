@@ -44,6 +44,11 @@ class StageContext:
         root = self.out / CHECKPOINTS
         return Checkpoints(root, keep=self.save_total_limit, logs=self.out, warn=self.reporter.warn)
 
+    @property
+    def trackers(self) -> Path:
+        """Where trackers that write files keep them: outside the working directory, which an interruption empties."""
+        return self.out.parent / "trackers" / self.out.name.removesuffix(".partial")
+
     @cached_property
     def stop(self) -> StopRequest:
         """SIGINT and SIGTERM while there is a step to finish and to save."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import os
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, fields
@@ -103,6 +104,8 @@ def trainer_arguments(
         "dataloader_pin_memory": device.type == "cuda",
         **own,
     }
+    if config.run.report_to:  # the trainer's own place is below the checkpoints, which do not stay
+        os.environ["TENSORBOARD_LOGGING_DIR"] = str(out.parent / "trackers" / name)
     further = _checked(section.trainer, kind, name, ours)
     try:
         return kind(**ours, **further)

@@ -359,3 +359,20 @@ def test_the_limit_of_checkpoints_is_that_of_the_section(bench: Bench) -> None:
     stage = bench.stage("sft", runner="fake_runners:first")
     bench.go(stage, "sft.save_total_limit=7")
     assert seen == [2, 7]
+
+
+def test_a_forced_run_killed_before_its_first_save_is_not_forgotten(bench: Bench) -> None:
+    bench.go(bench.first)
+
+    def interrupted(context: StageContext) -> dict[str, Any]:
+        raise KeyboardInterrupt
+
+    bench.runners["first"] = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        bench.go(bench.first, force=True)
+    assert outcome(bench.plan(bench.first)) == ("run", "partial", "was interrupted; starts again")
+    # with the settings of neither it is the complete artifact that is in the way
+    assert bench.plan(bench.first, "ppo.kl_coef=0.1").differences
+    bench.runners["first"] = write_model
+    bench.go(bench.first)
+    assert bench.plan(bench.first).action == "skip"

@@ -48,6 +48,8 @@ FINISHED, ENTROPY = "val/finished", "policy/entropy_avg"
 CLIPPED, SCORES_AT_BOUND = "policy/clipfrac_avg", "objective/scores_clipped"
 VALUE, RATIO = "val/explained_variance", "val/first_ratio_deviation"
 GRAD_NORMS = {"policy": "policy/grad_norm", "value model": "val/grad_norm"}
+OF_THE_UPDATE = (ENTROPY, CLIPPED, VALUE, RATIO)
+"""What is measured on the tokens that are trained on."""
 METRICS = (LENGTH, SCORES, KL, FINISHED, ENTROPY, CLIPPED, SCORES_AT_BOUND, VALUE, RATIO, *GRAD_NORMS.values())
 
 
@@ -76,7 +78,10 @@ class History:
         Raises:
             KeyError: a metric is not there.
         """
+        learned = metrics.get("val/optimizer_steps", 1.0) > 0  # else all responses were masked: nothing was measured
         for name, series in self.series.items():
+            if name in OF_THE_UPDATE and not learned:
+                continue
             # a policy that waits for its value model has no gradient yet: that is no start to compare with
             if name not in GRAD_NORMS.values() or metrics[name] > 0:
                 series.add(metrics[name])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
+from pipelines.errors import TrainingError
 from pipelines.models.generate import sample
 from pipelines.ppo.roles import Roles
 
@@ -35,7 +37,7 @@ class TransformersEngine:
 
     def generate(self, prompts: Sequence[Sequence[int]], *, seed: int) -> list[list[int]]:
         """See RolloutEngine."""
-        with self.roles.policy.active() as model, self.roles.precision():
+        with self.roles.policy.active() as model, self.roles.precision(), _diverged_is_said():
             return sample(
                 model,
                 [list(prompt) for prompt in prompts],
@@ -47,3 +49,17 @@ class TransformersEngine:
                 top_k=self.top_k,
                 top_p=self.top_p,
             )
+
+
+@contextmanager
+def _diverged_is_said() -> Iterator[None]:
+    """torch knows only that it cannot draw from what the policy gave."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "probability tensor contains either" not in str(error):
+            raise
+        raise TrainingError(
+            "the policy gives probabilities that are not finite: training diverged",
+            hint="lower ppo.learning_rate or ppo.max_grad_norm; the last checkpoint is from before",
+        ) from error

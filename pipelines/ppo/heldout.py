@@ -17,7 +17,7 @@ from pipelines.data.encode import EncodedPrompt
 from pipelines.ppo.generation import RolloutEngine
 from pipelines.ppo.objective import k1, masked_sum
 from pipelines.ppo.roles import Roles
-from pipelines.ppo.rollout import Reward
+from pipelines.ppo.rollout import Reward, finite_scores
 from pipelines.ppo.types import TokenBatch
 
 SHOWN = 16
@@ -74,7 +74,7 @@ class Heldout:
         ids = [prompt["prompt_ids"] for prompt in prompts]
         responses = self.engine.generate(ids, seed=self.seed)
         batch = TokenBatch.of(ids, responses, self.eos_token_id).to(device)
-        scores = self.reward(batch, prompts, responses).scores
+        scores = finite_scores(self.reward(batch, prompts, responses))
         self._show(update, prompts, responses, scores, batch)
         chunk, temperature = self.settings.rollout_forward_batch_size, self.settings.temperature
         policy = self.roles.policy_logprobs(batch, temperature, chunk)

@@ -81,8 +81,20 @@ class TextReward:
         else:
             scores = self.scorer(dialogues, completions)
         figures = {f"scores/{name}": fmean(values) for name, values in parts.items()}
-        figures |= {f"reward/{name}": count for name, count in counts_of(self.scorer).items()}
+        for name, count in counts_of(self.scorer).items():
+            figures["time/reward" if name == "seconds" else f"reward/{name}"] = count
         return Scored(torch.tensor(scores, dtype=torch.float32, device=batch.device), figures)
+
+
+def finite_scores(scored: Scored) -> Tensor:
+    """The scores [B].
+
+    Raises:
+        TrainingError: one of them is not a finite number.
+    """
+    if not torch.isfinite(scored.scores).all():
+        raise TrainingError("the reward source gave a score that is not finite", where="ppo.reward")
+    return scored.scores
 
 
 @dataclass(frozen=True)
@@ -131,9 +143,7 @@ def collect(
     batch = TokenBatch.of([prompt["prompt_ids"] for prompt in prompts], responses, eos_token_id).to(device)
     chunk, mask = settings.rollout_forward_batch_size, batch.response_mask
     scored = reward(batch, prompts, responses)
-    scores = scored.scores
-    if not torch.isfinite(scores).all():
-        raise TrainingError("the reward source gave a score that is not finite", where="ppo.reward")
+    scores = finite_scores(scored)
     logprobs = roles.policy_logprobs(batch, settings.temperature, chunk)
     ref_logprobs = roles.reference_logprobs(batch, settings.temperature, chunk)
     values = roles.values(batch, chunk)

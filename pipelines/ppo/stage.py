@@ -110,7 +110,7 @@ def _accelerator(ctx: StageContext) -> Accelerator:
     """
     config, settings = ctx.config, ctx.config.ppo
     cpu = resolve_device(config.run).type == "cpu"
-    accelerator = Accelerator(cpu=cpu, log_with=config.run.report_to or None, project_dir=ctx.out)
+    accelerator = Accelerator(cpu=cpu, log_with=config.run.report_to or None, project_dir=ctx.trackers)
     processes = accelerator.num_processes
     if processes != world_size():
         raise EnvironmentProblem(

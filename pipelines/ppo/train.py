@@ -20,9 +20,11 @@ from pipelines.checkpoints import Checkpoints
 from pipelines.config.ppo import PpoSection
 from pipelines.data.chat import ChatEncoder
 from pipelines.data.encode import EncodedPrompt
+from pipelines.errors import TrainingError
 from pipelines.ppo.alarms import Alarms
 from pipelines.ppo.checkpoint import RandomNumbers, Stateful, load_state, save_state
 from pipelines.ppo.controllers import KlController, learning_rate_factor
+from pipelines.ppo.counts import Counts
 from pipelines.ppo.generation import RolloutEngine
 from pipelines.ppo.heldout import Best, Heldout, Log
 from pipelines.ppo.learner import Learner, over_processes
@@ -88,11 +90,12 @@ class Training:
         label = f"ppo, on from update {done}" if done else "ppo"
         with self.stop.deferred(), self.reporter.task(label, settings.num_updates - done) as progress:
             for update in range(done + 1, settings.num_updates + 1):
-                self._update(update, parts)
+                rollout = self._update(update, parts)
                 if update % settings.evaluation_interval == 0 or update == settings.num_updates:
                     self._evaluate(update, parts)
                 stopping = self._somebody_wants_to_stop()
                 if stopping or update % settings.save_steps == 0 or update == settings.num_updates:
+                    self._refuse_diverged(rollout)
                     self._save(update, parts)
                 progress.advance(1, **parts.record.shown())
                 if stopping:
@@ -131,10 +134,26 @@ class Training:
             alarms=Alarms(settings),
             best=self.best,
             record=Record(),
+            counts=Counts(),
+            heldout=self._heldout(),
             shuffle=torch.Generator().manual_seed(self.seed + 100_003 * accelerator.process_index),
         )
 
-    def _update(self, update: int, parts: _Parts) -> None:
+    def _heldout(self) -> Heldout:
+        return Heldout(
+            prompts=self.held_out,
+            roles=self.roles,
+            engine=self.engine,
+            reward=self.reward,
+            encoder=self.encoder,
+            settings=self.settings,
+            eos_token_id=self.eos_token_id,
+            accelerator=self.accelerator,
+            log=self.log,
+            seed=self.seed,
+        )
+
+    def _update(self, update: int, parts: _Parts) -> Rollout:
         """Draw prompts, collect a rollout, learn from it, log and watch."""
         settings, controller = self.settings, parts.controller
         started = time.perf_counter()
@@ -151,7 +170,7 @@ class Training:
             "lr": float(policy_rate),
             "value_lr": float(value_rate),
             "episode": update * settings.rollout_batch_size,
-            **figures,
+            **parts.counts.over_all(figures, reduce, self.accelerator.num_processes),
         }
         parts.scheduler.step()
         if train_policy:  # else the KL stays 0 and says nothing of the coefficient
@@ -161,6 +180,7 @@ class Training:
             self.log("metrics", {"update": update, **metrics})
             self.accelerator.log(metrics, step=update)
         self._watch(update, metrics, parts)
+        return rollout
 
     def _collect(
         self, prompts: Sequence[EncodedPrompt], update: int, kl_coef: float, normalizer: Normalizer
@@ -188,19 +208,7 @@ class Training:
 
     def _evaluate(self, update: int, parts: _Parts) -> None:
         """Answer the held-out prompts, and keep the policy if it is the best so far within the KL limit."""
-        heldout = Heldout(
-            self.held_out,
-            self.roles,
-            self.engine,
-            self.reward,
-            self.encoder,
-            self.settings,
-            self.eos_token_id,
-            self.accelerator,
-            self.log,
-            self.seed,
-        )
-        figures = heldout.evaluate(update)
+        figures = parts.heldout.evaluate(update)
         if not figures:
             return
         parts.record.evaluated(figures)
@@ -229,6 +237,16 @@ class Training:
             self.checkpoints.restore_logs(checkpoint)
         self.reporter.info(f"ppo: goes on from update {checkpoint.step}")
         return checkpoint.step
+
+    def _refuse_diverged(self, rollout: Rollout) -> None:
+        """Never save a policy or a value model that no longer gives finite numbers: nothing could go on from it."""
+        row, temperature = rollout.rows(slice(0, 1)), self.settings.temperature
+        outputs = self.roles.policy_logprobs(row, temperature, 1), self.roles.values(row, 1)
+        if not all(bool(torch.isfinite(output).all()) for output in outputs):
+            raise TrainingError(
+                "the policy or the value model gives numbers that are not finite; they were not saved",
+                hint="lower ppo.learning_rate or ppo.value_learning_rate; the last checkpoint is from before",
+            )
 
     def _save(self, update: int, parts: _Parts) -> None:
         if self.checkpoints is None:
@@ -265,6 +283,8 @@ class _Parts:
     alarms: Alarms
     best: Best
     record: Record
+    counts: Counts
+    heldout: Heldout
     shuffle: torch.Generator
 
     def stateful(self) -> dict[str, Stateful]:
@@ -278,6 +298,7 @@ class _Parts:
             "alarms": self.alarms,
             "best": self.best,
             "record": self.record,
+            "counts": self.counts,
         }
 
     @property

@@ -13,7 +13,7 @@ import typer
 from pipelines import chain
 from pipelines.config import Config
 from pipelines.errors import UsageError
-from pipelines.processes import rank, send, world_size
+from pipelines.processes import rank, sends_home, world_size
 from pipelines.rundir import RunDir
 from pipelines.stage import Stage
 from pipelines.stages import named, select, with_data_of
@@ -102,8 +102,9 @@ def run_one(name: str, config: Config, run_dir: RunDir, *, force: bool, manner: 
     if manner.dry_run:
         plan.show(stages, config, run_dir, force=forced, as_json=manner.json)
         return
-    outcome = _run(stages, config, run_dir, force=forced, manner=manner, isolated=False)[-1]
-    send(None, cpu=config.run.device == "cpu")
+    cpu = config.run.device == "cpu"
+    with sends_home(cpu=cpu):
+        outcome = _run(stages, config, run_dir, force=forced, manner=manner, isolated=False)[-1]
     if manner.json:
         print_json(plan.outcome_entry(outcome, run_dir))
         return

@@ -60,20 +60,30 @@ def test_killed_for_real(folder: Path, tmp_path: Path, point: str) -> None:
     assert result(root, "ppo") == result(folder / NEVER, "ppo")
 
 
+def partial_lines(root: Path) -> int:
+    """Updates that the unfinished stage has logged."""
+    path = root / "ppo.partial" / "metrics.jsonl"
+    return path.read_text().count("\n") if path.exists() else 0
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_killed_at_any_time_again_and_again(folder: Path, tmp_path: Path, seed: int) -> None:
-    """Every part lasts a little longer, so that it comes to its end."""
-    times, root = random.Random(seed), tmp_path / "run"
-    for attempt in range(40):
+    times, root, went_on = random.Random(seed), tmp_path / "run", 0
+    for _ in range(40):
         process = program(folder, root, "ppo", "--set", "ppo.save_steps=1")
+        lines = partial_lines(root)
+        while process.poll() is None and partial_lines(root) == lines:  # until the training itself has begun
+            time.sleep(0.02)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=times.uniform(4, 12) + attempt)
+            process.wait(timeout=times.uniform(0, 1.5))
         process.kill()
-        process.communicate()
+        _, err = process.communicate()
+        went_on += "goes on from update" in err
         if process.returncode == 0:
             break
     assert process.returncode == 0
+    assert went_on > 0
     assert result(root, "ppo") == result(folder / NEVER, "ppo")
 
 

@@ -14,7 +14,8 @@ from pipelines.checkpoints import Checkpoints
 from pipelines.config import Config
 from pipelines.errors import TrainingError, UsageError
 from pipelines.manifest import Manifest
-from pipelines.ppo import checkpoint, heldout, learner, rollout
+from pipelines.ppo import checkpoint, heldout, learner, rollout, stage
+from pipelines.ppo.rollout import Scored, TextReward
 from tests.models.helpers import comparisons, config_for, outside_base
 from tests.test_resume import NF4, Interrupter, Killed, go, kill, result, went_on
 
@@ -247,4 +248,36 @@ def test_with_the_runs_own_reward_model(tmp_path: Path) -> None:
     with pytest.raises(Killed):
         go(tmp_path / "run", often, "ppo", Interrupter(3, kill))
     go(tmp_path / "run", often, "ppo")
+    assert result(tmp_path / "run", "ppo") == result(tmp_path / "never", "ppo")
+
+
+def test_a_policy_that_diverged_is_not_saved(tmp_path: Path) -> None:
+    """With one optimizer step an update nothing else sees it before the next rollout."""
+    one_step = {"num_ppo_epochs": 1, "num_mini_batches": 1, "save_steps": 1, "eval_steps": 100, "kl_target": None}
+    config = settings(tmp_path, {}, **one_step, learning_rate=1e25)
+    with pytest.raises(TrainingError, match="not finite"):
+        go(tmp_path / "run", config, "ppo")
+    assert list((tmp_path / "run/ppo.partial").glob("checkpoints/checkpoint-*")) == []
+
+
+def test_what_the_reward_source_counted_goes_on(tmp_path: Path) -> None:
+    """A source that counts, made anew after the kill."""
+
+    class Counting(TextReward):
+        asked = 0
+
+        def __call__(self, *args: Any) -> Any:
+            Counting.asked += 1
+            scored = super().__call__(*args)
+            return Scored(scored.scores, {"reward/requests": float(Counting.asked)})
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stage, "TextReward", Counting)
+        config = settings(tmp_path, LORA, save_steps=2, num_eval_prompts=0)
+        go(tmp_path / "never", config, "ppo")
+        Counting.asked = 0
+        with pytest.raises(Killed):
+            go(tmp_path / "run", config, "ppo", Interrupter(3, kill))
+        Counting.asked = 0
+        go(tmp_path / "run", config, "ppo")
     assert result(tmp_path / "run", "ppo") == result(tmp_path / "never", "ppo")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
+from pipelines.errors import TrainingError
 from pipelines.ppo.generation import TransformersEngine
 from pipelines.ppo.objective import advantages_and_returns, k1, normalized_scores, token_rewards
+from pipelines.ppo.rollout import Scored, finite_scores
 from pipelines.ppo.types import TokenBatch
 from tests.ppo.test_update import EOS, SETTINGS, TOKENIZER, gradients, make, prompts, rollout_of
 
@@ -106,3 +109,8 @@ def test_settings_reach_the_step() -> None:
     settings = SETTINGS.model_copy(update={"max_grad_norm": 1e-3})
     policy = gradients(roles, rollout, settings)[:half]
     assert float(torch.cat([g.flatten() for g in policy]).norm()) <= 1.001e-3
+
+
+def test_a_score_that_is_not_finite_is_refused_wherever_it_is_asked_for() -> None:
+    with pytest.raises(TrainingError, match="score that is not finite"):
+        finite_scores(Scored(torch.tensor([1.0, float("nan")])))

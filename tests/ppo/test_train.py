@@ -10,6 +10,8 @@ import torch
 
 from pipelines.config.ppo import PpoSection
 from pipelines.ppo import train
+from pipelines.ppo.counts import Counts
+from pipelines.ppo.objective import alone
 from pipelines.ppo.prompts import PromptStream
 
 
@@ -41,3 +43,18 @@ def test_a_stream_goes_on_where_it_was() -> None:
     stream.take(13)
     later.load_state_dict(stream.state_dict())
     assert later.take(9) == stream.take(9)
+
+
+def test_counts_go_on_and_are_those_of_all_processes() -> None:
+    def twice(total: torch.Tensor) -> torch.Tensor:
+        return 2 * total
+
+    first, second = Counts(), Counts()
+    assert first.over_all({"reward/requests": 3, "scores/a": 2.0, "time/reward": 1.0}, twice, 2) == {
+        "reward/requests": 6.0,
+        "scores/a": 2.0,
+        "time/reward": 1.0,
+    }
+    second.load_state_dict(first.state_dict())
+    assert second.over_all({"reward/requests": 1}, alone, 1) == {"reward/requests": 7.0}
+    assert second.over_all({"reward/requests": 4}, alone, 1) == {"reward/requests": 10.0}

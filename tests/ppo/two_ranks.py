@@ -32,7 +32,7 @@ SETTINGS = PpoSection(
 )
 
 
-def one_update(rollout: Rollout, kind: str, shared: bool = False) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
+def one_update(rollout: Rollout, kind: str) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
     """Parameters after one update with these rows, and its metrics; of all processes that take part."""
     roles = roles_of(tiny_gpt2(tiny_tokenizer()), cast(Kind, kind))
     accelerator = Accelerator(cpu=True)
