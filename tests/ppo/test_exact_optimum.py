@@ -143,8 +143,8 @@ def variant(*values: Any, slow: bool = False, **named: Any) -> Any:
     return pytest.param(each, id=each.name, marks=[pytest.mark.slow] if slow else [])
 
 
-# any two levels of two factors meet in one of them; not all those of a micro-batch of 1, whose gradients
-# test_update.py holds equal to those of any other
+# any two levels of kind, value model, epochs and temperature meet in one of them; micro-batches of 1 and 8 stand once
+# each: test_update.py holds their gradients equal to those of any other
 VARIANTS = [
     variant("full", False, 4, 96, 1.0),
     variant("lora", True, 1, 8, 1.0, updates=100, slow=True),
