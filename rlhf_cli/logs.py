@@ -12,11 +12,18 @@ _FORMAT = "%(asctime)s %(levelname)s %(name)s[%(process)d] %(message)s"
 _ATTRIBUTE = "_rlhf_log"
 
 
+class _LogFile(logging.FileHandler):
+    """A log that cannot be written, as on a full disk, is no reason to fill the screen with tracebacks."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Says nothing."""
+
+
 @contextmanager
 def log_to(path: Path, *, verbose: bool = False) -> Iterator[None]:
     """Log to `path` (and to stderr when verbose); an exception that passes is written there with its traceback."""
     root = logging.getLogger()
-    handlers: list[logging.Handler] = [logging.FileHandler(path, encoding="utf-8", delay=True)]
+    handlers: list[logging.Handler] = [_LogFile(path, encoding="utf-8", delay=True)]
     if verbose:
         on_screen = logging.StreamHandler(sys.stderr)
         on_screen.addFilter(lambda record: record.name != "rlhf")  # The reporter has shown these.

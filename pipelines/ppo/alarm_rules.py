@@ -131,7 +131,7 @@ def _finished_falling(seen: History) -> str | None:
 
 def _entropy_collapse(seen: History) -> str | None:
     entropy = seen[ENTROPY]
-    if entropy.level() > ENTROPY_LEFT * entropy.start or entropy.rise() > -BEYOND_NOISE:
+    if not entropy.count or entropy.level() > ENTROPY_LEFT * entropy.start or entropy.rise() > -BEYOND_NOISE:
         return None
     return f"the policy's entropy is {_times(entropy)} that of the start ({_from_to(entropy, '.2f')} nats a token)"
 
@@ -175,8 +175,10 @@ def _scores_clipped(seen: History) -> str | None:
 
 
 def _ratio_at_start(seen: History) -> str | None:
+    if seen[RATIO].count < 3:
+        return None
     deviation = median(seen[RATIO].last[-3:])
-    if seen[RATIO].count < 3 or deviation <= RATIO_DEVIATION:
+    if deviation <= RATIO_DEVIATION:
         return None
     return (
         f"before the first step of an update the same policy gives probabilities that differ by a factor of up to "

@@ -238,3 +238,12 @@ def test_a_rise_is_measured_by_the_noise_between_neighbors() -> None:
 def test_alarms_never_import_torch() -> None:
     code = "import sys, pipelines.ppo.alarms; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_updates_that_learned_nothing_measure_nothing() -> None:
+    """All responses were masked: entropy, clip fraction and their like are 0 because there was no token."""
+    nothing = {"val/optimizer_steps": 0.0, "policy/entropy_avg": 0.0, "val/explained_variance": 0.0}
+    alarms = Alarms(SETTINGS)
+    for update in range(1, 41):
+        learned = update > 3 and update % 5 == 0
+        assert alarms.see(update, {**QUIET, "val/optimizer_steps": 4.0} if learned else {**QUIET, **nothing}) == []
