@@ -77,7 +77,7 @@ MORE = {
     "within the first save": ("open:trainer_state.json:1", []),
     "before the sums of the second": ("os.rename:sums.json:2", ["step 4"]),
     "before the marker of the third": ("os.rename:checkpoint.json:3", ["step 8"]),
-    "before the manifest": ("os.rename:manifest.json:2", ["step 12"]),  # The first is that of the data.
+    "before the manifest": ("os.rename:manifest.json:2", ["step 14"]),  # The first is that of the data.
     "before the publishing": ("os.rename:sft:1", []),
 }
 
