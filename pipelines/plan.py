@@ -125,7 +125,7 @@ def conflict(plan: Plan, run_dir: RunDir) -> ConflictError:
     return ConflictError(
         f"stage {name} {what}:\n{shown}",
         where=str(run_dir.partial(name) if unfinished else run_dir.stage(name)),
-        hint=f"undo the change, use another --run-dir, or start it again: `rlhf all --force {name}`",
+        hint=f"undo the change, use another --run-dir, or start it again: --force (with `rlhf all`: --force {name})",
     )
 
 

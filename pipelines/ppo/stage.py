@@ -142,6 +142,8 @@ def _publish(ctx: StageContext, training: Training, tokenizer: PreTrainedTokeniz
 
     if settings.load_best_model_at_end and best.update is None:
         ctx.reporter.warn(f"no held-out evaluation within kl_limit {settings.kl_limit:g}: the last policy is published")
+    if best.update == 0:
+        ctx.reporter.warn("no later evaluation beat the one before training: by the held-out score PPO did not help")
     take_best = settings.load_best_model_at_end and best.update is not None
     if not take_best:
         write("model")
@@ -150,9 +152,12 @@ def _publish(ctx: StageContext, training: Training, tokenizer: PreTrainedTokeniz
         write("model" if take_best else "best")
     elif take_best:
         write("model")
+    published = best.update if take_best else last
+    beside = "" if take_best or best.update in (None, last) else f"; best/ that after update {best.update}"
+    ctx.reporter.info(f"ppo: model/ is the policy after update {published} of {last}{beside}")
     ctx.notes.update(
         base=base.as_dict(),
-        published_update=best.update if take_best else last,
+        published_update=published,
         best={"update": best.update, "criterion": CRITERION, **best.figures},
     )
 
