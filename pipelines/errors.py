@@ -84,3 +84,9 @@ class HubError(RlhfError):
     """A hub or network resource could not be had (exit 10)."""
 
     exit_code, code = 10, "network"
+
+
+class PeopleNeeded(RlhfError):
+    """The run waits for people: labels are missing (exit 11)."""
+
+    exit_code, code = 11, "waiting"

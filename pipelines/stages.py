@@ -27,7 +27,8 @@ def _data_section(kind: DataKind) -> Callable[[Config], dict[str, Any]]:
         if data.task is not None:
             view |= {"task": data.task.name, "rows": getattr(data.task, kind), "seed": config.run.seed}
             if kind == "comparisons":
-                view["feedback"] = config.feedback.results_view()
+                pool = config.feedback.simulated
+                view["feedback"] = {"annotators": pool.annotators, "noise": pool.noise, "bias": pool.bias}
         else:
             view["sources"] = [source.results_view() for source in effective_sources(config, kind)]
         return view

@@ -178,7 +178,7 @@ def _generated(ctx: StageContext, source: TaskSource, name: DataKind, tally: _Ta
     elif name == "prompts":
         rows = task.prompts(source.prompts, seed)
     else:
-        feedback = ctx.config.feedback
+        feedback = ctx.config.feedback.simulated
         pool = {"annotators": feedback.annotators, "noise": feedback.noise, "bias": feedback.bias}
         ctx.notes["simulated"] = {"task": source.name, **pool}
         ctx.reporter.info(f"comparisons: made by {feedback.annotators} simulated annotators of task {source.name}")

@@ -1,0 +1,1 @@
+"""The human loop: completions, a store of labels, the label page, agreement, rankings to pairs, exchange formats."""

@@ -1,0 +1,188 @@
+"""Tasks and their labels on disk: JSON lines, the questions first, then one task a line with the labels it got.
+
+``rlhf sample`` writes it without labels, the labels stage with them; every command of the human loop reads it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pipelines.data.faults import fault_of
+from pipelines.data.messages import as_dict
+from pipelines.data.rows import Message, check_dialogue
+from pipelines.disk import disk_errors, write_atomic
+from pipelines.errors import DataError
+from pipelines.feedback.types import Answer, Kind, Label, LabelSet, Question, Task, question_dict
+
+MAGIC = "tasks"
+
+
+class _Row(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+_Found = TypeVar("_Found", bound=_Row)
+
+
+class _QuestionRow(_Row):
+    name: str = Field(min_length=1)
+    kind: Kind
+    text: str = ""
+    points: int = Field(5, ge=2)
+    low: str = ""
+    high: str = ""
+    required: bool = True
+
+
+class _Header(_Row):
+    rlhf: Literal["tasks"]
+    version: Literal[1]
+    questions: list[_QuestionRow] = []
+
+
+class _AnswerRow(_Row):
+    text: str
+    model: str | None = None
+
+
+class _LabelRow(_Row):
+    annotator: str = Field(min_length=1)
+    values: dict[str, list[int] | str] = {}
+    order: list[int] = []
+    seconds: float | None = Field(None, ge=0)
+    skipped: bool = False
+    flagged: bool = False
+    comment: str = ""
+    time: str | None = None
+    simulated: bool = False
+
+
+class _TaskRow(_Row):
+    id: str = ""
+    prompt: list[Message] = Field(min_length=1)
+    answers: list[_AnswerRow] = []
+    control: dict[str, list[int]] | None = None
+    source: str | None = None
+    labels: list[_LabelRow] = []
+
+
+def write_tasks(path: Path, found: LabelSet) -> None:
+    """Write everything that `found` holds, tasks in their order; whole or not at all.
+
+    Raises:
+        DiskError: it cannot be written.
+    """
+    labels: dict[str, list[Label]] = {}
+    for label in found.labels:
+        labels.setdefault(label.task, []).append(label)
+    header = {"rlhf": MAGIC, "version": 1, "questions": [question_dict(question) for question in found.questions]}
+    rows = (task_dict(task, labels.get(task.id, ())) for task in found.tasks.values())
+    with disk_errors(path.absolute().parent):
+        write_atomic(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in (header, *rows)))
+
+
+def task_dict(task: Task, labels: Iterable[Label] = ()) -> dict[str, Any]:
+    """A task and its labels as plain data; what is unset is left out."""
+    plain: dict[str, Any] = {
+        "id": task.id,
+        "prompt": [as_dict(turn) for turn in task.prompt],
+        "answers": [
+            {"text": answer.text} | ({"model": answer.model} if answer.model else {}) for answer in task.answers
+        ],
+    }
+    if task.control is not None:
+        plain["control"] = {name: list(value) for name, value in task.control.items()}
+    if task.source:
+        plain["source"] = task.source
+    if found := [_label_dict(label) for label in labels]:
+        plain["labels"] = found
+    return plain
+
+
+def _label_dict(label: Label) -> dict[str, Any]:
+    values = {name: value if isinstance(value, str) else list(value) for name, value in label.values.items()}
+    plain: dict[str, Any] = {"annotator": label.annotator, "values": values}
+    plain |= {"order": list(label.order)} if label.order else {}
+    set_ones = ("seconds", "skipped", "flagged", "comment", "time", "simulated")
+    return plain | {key: getattr(label, key) for key in set_ones if getattr(label, key) not in (None, False, "")}
+
+
+def read_tasks(path: Path) -> LabelSet:
+    """Read what `write_tasks` wrote.
+
+    Raises:
+        DataError: the file is missing, or a line is not what it should be; with its place.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="\n") as file:
+            return _collect(path, _lines(path, file))
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"the tasks cannot be read: {error}", where=str(path)) from error
+
+
+def is_tasks_file(first: Mapping[str, Any]) -> bool:
+    """Whether the first record of a file is the header that `write_tasks` writes."""
+    return first.get("rlhf") == MAGIC
+
+
+def _lines(path: Path, file: Iterable[str]) -> Iterator[tuple[str, str]]:
+    for number, line in enumerate(file, 1):
+        if line.strip():
+            yield f"{path}:{number}", line
+
+
+def _collect(path: Path, lines: Iterator[tuple[str, str]]) -> LabelSet:
+    place, line = next(lines, (str(path), "{}"))
+    header = _checked(_Header, line, place)
+    questions = tuple(Question(**row.model_dump()) for row in header.questions)
+    found = LabelSet(questions, {}, [])
+    by_name = {question.name: question for question in questions}
+    if len(by_name) < len(questions):
+        raise DataError("two questions have the same name", where=place)
+    for place, line in lines:
+        row = _checked(_TaskRow, line, place)
+        try:
+            check_dialogue(row.prompt)
+        except ValueError as error:
+            raise DataError(f"prompt: {error}", where=place) from error
+        control = None if row.control is None else {name: tuple(value) for name, value in row.control.items()}
+        answers = tuple(Answer(answer.text, answer.model) for answer in row.answers)
+        task = Task(tuple(row.prompt), answers, control, row.source, row.id)
+        if task.id in found.tasks:
+            raise DataError(f"the task {task.id} stands there twice", where=place)
+        found.tasks[task.id] = task
+        known = _LabelRow(annotator="control", values=dict(row.control or {}))
+        for given in (known, *row.labels):
+            _check_values(given, by_name, len(answers), place)
+        found.labels += [_label(task.id, given) for given in row.labels]
+        if len({given.annotator for given in row.labels}) < len(row.labels):
+            raise DataError("one annotator has two labels for the same task", where=place)
+    return found
+
+
+def _check_values(given: _LabelRow, questions: Mapping[str, Question], answers: int, place: str) -> None:
+    for name, value in given.values.items():
+        if name not in questions:
+            raise DataError(f"labels: no question is named `{name}`", where=place)
+        if fault := questions[name].fault(value, answers):
+            raise DataError(f"labels: {given.annotator}'s answer to `{name}`: {fault}", where=place)
+    if given.order and sorted(given.order) != list(range(answers)):
+        raise DataError(f"labels: the order {given.order} is not one of {answers} answers", where=place)
+
+
+def _label(task: str, row: _LabelRow) -> Label:
+    values = {name: value if isinstance(value, str) else tuple(value) for name, value in row.values.items()}
+    rest = row.model_dump(exclude={"annotator", "values", "order"})
+    return Label(task, row.annotator, values, tuple(row.order), **rest)
+
+
+def _checked(kind: type[_Found], line: str, place: str) -> _Found:
+    try:
+        return kind.model_validate_json(line)
+    except ValidationError as error:
+        raise DataError(str(fault_of(error)), where=place) from error
