@@ -1,0 +1,31 @@
+"""What can be wrong with one annotator's request; the page turns each into an answer to the browser."""
+
+from __future__ import annotations
+
+from pipelines.feedback.types import Label
+
+
+class Conflict(Exception):
+    """The answer was given to another version of the label than the one that stands: another tab was faster.
+
+    Attributes:
+        label: what stands now; None: nothing, the earlier answer was taken back.
+        version: the version to answer to.
+    """
+
+    def __init__(self, label: Label | None, version: int) -> None:
+        super().__init__("this task was answered somewhere else in the meantime")
+        self.label = label
+        self.version = version
+
+
+class Invalid(Exception):
+    """The answer does not fit the task or its questions; the text says why, in words for the annotator."""
+
+
+class NotAssigned(Exception):
+    """There is no such task for this annotator, or no such annotator."""
+
+
+class Paused(Exception):
+    """Labelling is paused: no task is given and no answer taken."""

@@ -1,0 +1,74 @@
+"""What is in the store: own answers, progress, and everything at once."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Collection, Sequence
+
+from pipelines.feedback.store.answers import STANDING
+from pipelines.feedback.store.coding import label_of, task_of
+from pipelines.feedback.store.database import Database
+from pipelines.feedback.store.queue import Queue
+from pipelines.feedback.store.records import AnnotatorProgress, HistoryEntry, Progress
+from pipelines.feedback.types import LabelSet, Question
+
+
+def history(database: Database, me: int, limit: int) -> list[HistoryEntry]:
+    """Standing answers of annotator `me`, the newest first."""
+    query = f"{STANDING} WHERE a.annotator = ? ORDER BY h.id DESC LIMIT ?"
+    found = []
+    with database.read() as connection:
+        for row in connection.execute(query, (me, limit)).fetchall():
+            task = connection.execute("SELECT * FROM tasks WHERE id = ?", (row["task"],)).fetchone()
+            found.append(HistoryEntry(task_of(task), label_of(row), row["version"]))
+    return found
+
+
+def snapshot(database: Database, questions: tuple[Question, ...], tasks: Collection[str] | None) -> LabelSet:
+    """All tasks, or those of the ids `tasks`, and the labels that stand."""
+    wanted = None if tasks is None else frozenset(tasks)
+    with database.read() as connection:
+        rows = connection.execute("SELECT * FROM tasks ORDER BY number")
+        known = {row["id"]: task_of(row) for row in rows if wanted is None or row["id"] in wanted}
+        rows = connection.execute(f"{STANDING} ORDER BY a.task, a.annotator")
+        labels = [label_of(row) for row in rows if row["task"] in known]
+    return LabelSet(questions, known, labels)
+
+
+def progress(database: Database, queues: Sequence[Queue]) -> Progress:
+    """Counts over the tasks, and over the annotators, one for each queue."""
+    with database.read() as connection:
+        rows = connection.execute("SELECT labels, control IS NOT NULL AS control FROM tasks").fetchall()
+        labels = [row["labels"] for row in rows if not row["control"]]
+        overlap = connection.execute("SELECT overlap FROM settings").fetchone()[0]
+        annotators = tuple(_annotator(database, queue) for queue in queues)
+    return Progress(
+        tasks=len(labels),
+        controls=len(rows) - len(labels),
+        complete=sum(count >= overlap for count in labels),
+        wanted=len(labels) * overlap,
+        given=sum(labels),
+        left=sum(max(overlap - count, 0) for count in labels),
+        annotators=annotators,
+    )
+
+
+def _annotator(database: Database, queue: Queue) -> AnnotatorProgress:
+    with database.read() as connection:
+        rows = connection.execute(
+            "SELECT h.seconds, h.skipped, h.flagged, h.time FROM assignments AS a"
+            " JOIN history AS h ON h.id = a.standing WHERE a.annotator = ? ORDER BY h.id",
+            (queue.me,),
+        ).fetchall()
+        simulated = connection.execute("SELECT simulated FROM annotators WHERE id = ?", (queue.me,)).fetchone()[0]
+    times = [row["seconds"] for row in rows if not row["skipped"] and row["seconds"] is not None]
+    return AnnotatorProgress(
+        name=queue.name,
+        simulated=bool(simulated),
+        done=len(rows),
+        skipped=sum(row["skipped"] for row in rows),
+        flagged=sum(row["flagged"] for row in rows),
+        median_seconds=statistics.median(times) if times else None,
+        last=rows[-1]["time"] if rows else None,
+        left=queue.counts()[1],
+    )

@@ -1,0 +1,285 @@
+"""The label store: the one door to the file. See `LabelStore`."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Collection, Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+
+from filelock import FileLock, Timeout
+
+from pipelines.disk import disk_errors
+from pipelines.errors import LockedError
+from pipelines.feedback.store import access, answers, reports, setup
+from pipelines.feedback.store.coding import is_text, label_of, order_of, task_of
+from pipelines.feedback.store.database import Database, number_of, only_row
+from pipelines.feedback.store.errors import Paused
+from pipelines.feedback.store.queue import Queue
+from pipelines.feedback.store.records import (
+    Assignment,
+    HistoryEntry,
+    Identity,
+    Progress,
+    Receipt,
+    Role,
+    Session,
+    Settings,
+    Submission,
+)
+from pipelines.feedback.types import LabelSet, Task
+
+
+class LabelStore:
+    """One SQLite file. Threads may share it; a call that writes is on the disk when it returns.
+
+    Nothing is cached: what another process wrote, such as tasks of a new round, is there at the next call. Every
+    call can raise DiskError, DataError where the file turns out to be damaged, and LockedError where another process
+    holds it for 30 seconds.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    @classmethod
+    def create(cls, path: Path, settings: Settings) -> LabelStore:
+        """Make the store, or open the one that is there and change its settings.
+
+        Raises:
+            ConflictError: there are answers to other questions, or a newer program wrote the file.
+            DataError: something else stands there, it is damaged, or the settings are none.
+        """
+        return cls._set_up(Database(path, make=True), settings)
+
+    @classmethod
+    def _set_up(cls, database: Database, settings: Settings) -> LabelStore:
+        try:
+            setup.write_settings(database, settings)
+        except BaseException:
+            database.close()
+            raise
+        return cls(database)
+
+    @classmethod
+    def open(cls, path: Path) -> LabelStore:
+        """Open a store.
+
+        Raises:
+            DataError: it is missing, damaged, or something else.
+            ConflictError: a newer program wrote it.
+        """
+        return cls(Database(path))
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._database.close()
+
+    def __enter__(self) -> LabelStore:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def path(self) -> Path:
+        """Where the file is."""
+        return self._database.path
+
+    @contextlib.contextmanager
+    def served(self) -> Iterator[None]:
+        """Hold the store as its one server. Others can still read it and add tasks.
+
+        Raises:
+            LockedError: another server holds it.
+        """
+        lock = FileLock(self.path.with_name(f"{self.path.name}.lock"), mode=0o600)
+        try:
+            with disk_errors(self.path):
+                lock.acquire(blocking=False)
+        except Timeout:
+            raise LockedError(
+                "another label page serves this store", where=str(self.path), hint="use that one, or end it"
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    @contextlib.contextmanager
+    def batch(self) -> Iterator[None]:
+        """One transaction for all calls inside: fast, and on the disk only when the block is left; else undone whole.
+
+        For simulated annotators and imports. Other threads and processes wait until its end.
+        """
+        with self._database.write():
+            yield
+
+    @property
+    def settings(self) -> Settings:
+        """What is asked, as it is now."""
+        return setup.read_settings(self._database)
+
+    @property
+    def paused(self) -> bool:
+        """Whether labelling stands still: no task is given and no answer taken."""
+        with self._database.read() as connection:
+            return bool(number_of(connection, "SELECT paused FROM settings"))
+
+    @paused.setter
+    def paused(self, paused: bool) -> None:
+        with self._database.write() as connection:
+            connection.execute("UPDATE settings SET paused = ?", (int(paused),))
+
+    def add_tasks(self, tasks: Iterable[Task]) -> int:
+        """Add the tasks whose ids are not there yet, all or none; how many were new.
+
+        Raises:
+            DataError: a task does not fit the questions: pairwise needs 2 answers, ranking 2 or more, binary and
+                scale 1 or more, demonstration 1 at most; or a known value of a control task is none.
+            ConflictError: an id is there already, with another content.
+        """
+        return setup.add_tasks(self._database, tasks)
+
+    def add_annotator(self, name: str, *, simulated: bool = False) -> None:
+        """Add somebody who judges, once.
+
+        Raises:
+            UsageError: the name is blank, too long, cannot be seen, or differs from another only in capitals.
+            ConflictError: the name is a human's and `simulated`, or the other way round.
+        """
+        setup.add_annotator(self._database, name, simulated)
+
+    def annotators(self) -> list[str]:
+        """All names, in the order in which they were added."""
+        with self._database.read() as connection:
+            return [row["name"] for row in connection.execute("SELECT name FROM annotators ORDER BY id")]
+
+    def login_token(self, name: str, role: Role = "annotator") -> str:
+        """A token that opens one session, within 7 days; an earlier unused one of that name and role stops working.
+
+        Raises:
+            UsageError: there is no human annotator of that name. An admin need not be one.
+        """
+        return access.login_token(self._database, name, role)
+
+    def redeem(self, token: str) -> Session | None:
+        """Open a session of 30 days with a login token, once; None: it is unknown, used or old."""
+        return access.redeem(self._database, token)
+
+    def session(self, session_token: str) -> Identity | None:
+        """Whose session it is; None: nobody's, or no longer."""
+        return access.session(self._database, session_token)
+
+    def revoke(self, name: str) -> None:
+        """End all sessions of a person, of both roles, and forget their unused links; the answers stay."""
+        access.revoke(self._database, name)
+
+    def next_task(self, annotator: str) -> Assignment | None:
+        """The task that is open for this annotator now: one that is begun, else a fresh one (see `Queue`).
+
+        Returns:
+            None: nothing is open. What others have on their screens can come back later.
+
+        Raises:
+            Paused: labelling is paused.
+            NotAssigned: there is no such annotator.
+        """
+        with self._database.write() as connection:
+            desk = setup.desk_of(self._database, annotator)
+            if desk.paused:
+                raise Paused
+            queue = Queue.of(connection, annotator, desk)
+            number = queue.next()
+            return None if number is None else self._assignment(queue, number)
+
+    def assignment(self, annotator: str, task: str) -> Assignment | None:
+        """A task that this annotator was given before, to answer it or to edit the answer; None: never given.
+
+        Raises:
+            NotAssigned: there is no such annotator.
+        """
+        with self._database.read() as connection:
+            queue = Queue.of(connection, annotator, setup.desk_of(self._database, annotator))
+            known = only_row(connection, "SELECT number FROM tasks WHERE id = ?", task) if is_text(task) else None
+            return None if known is None else self._assignment(queue, known["number"])
+
+    def submit(self, annotator: str, task: str, submission: Submission) -> Receipt:
+        """Keep an answer. When this returns, it is on the disk (inside `batch`: when the batch ends).
+
+        Raises:
+            Invalid: it does not fit the questions.
+            Conflict: another version of the label stands than the one it was given to.
+            Paused: labelling is paused. The repetition of an answer that is kept already gets its receipt even then.
+            NotAssigned: the task was never given to this annotator, or there is none of that name.
+        """
+        with self._database.write() as connection:
+            return answers.submit(connection, setup.desk_of(self._database, annotator), task, submission)
+
+    def undo(self, annotator: str) -> str | None:
+        """Take back the last answer of this annotator; again: the one before.
+
+        A first answer is withdrawn, and its task is open and next; an edit gives way to the answer before it. Every
+        version stays in the history.
+
+        Returns:
+            Id of the task; None: there is nothing to take back.
+
+        Raises:
+            Paused: labelling is paused, so that it could not be answered anew.
+            NotAssigned: there is no such annotator.
+        """
+        with self._database.write() as connection:
+            desk = setup.desk_of(self._database, annotator)
+            if desk.paused:
+                raise Paused
+            return answers.undo(connection, desk.me)
+
+    def history(self, annotator: str, limit: int = 50) -> list[HistoryEntry]:
+        """This annotator's standing answers, the newest first.
+
+        Raises:
+            NotAssigned: there is no such annotator.
+        """
+        return reports.history(self._database, setup.desk_of(self._database, annotator).me, limit)
+
+    def progress(self) -> Progress:
+        """How far everybody is."""
+        with self._database.read() as connection:
+            desks = {name: setup.desk_of(self._database, name) for name in self.annotators()}
+            queues = [Queue.of(connection, name, desk) for name, desk in desks.items()]
+            return reports.progress(self._database, queues)
+
+    def snapshot(self, tasks: Collection[str] | None = None) -> LabelSet:
+        """Questions, tasks with their models and known values, and the labels that stand, of one moment.
+
+        Tasks come in the order in which they were added, labels by task and then by annotator. `tasks`: only these
+        ids.
+        """
+        with self._database.read():
+            return reports.snapshot(self._database, self.settings.questions, tasks)
+
+    def backup(self, path: Path) -> None:
+        """Copy the whole store as it is at this moment to a new file that only its owner reads.
+
+        Raises:
+            DiskError: it cannot be written, or something stands there.
+        """
+        self._database.backup(path)
+
+    def _assignment(self, queue: Queue, number: int) -> Assignment | None:
+        with self._database.read() as connection:
+            row = only_row(
+                connection,
+                "SELECT t.*, a.shown, a.version, a.number AS mine FROM assignments AS a"
+                " JOIN tasks AS t ON t.number = a.task WHERE a.annotator = ? AND a.task = ?",
+                queue.me,
+                number,
+            )
+            if row is None:
+                return None
+            stands = only_row(connection, f"{answers.STANDING} WHERE a.annotator = ? AND a.task = ?", queue.me, number)
+            done, left = queue.counts()
+        earlier = None if stands is None else label_of(stands)
+        return Assignment(task_of(row), order_of(row["shown"]), row["version"], earlier, row["mine"], done, left)
