@@ -77,13 +77,19 @@ def write_tasks(path: Path, found: LabelSet) -> None:
     Raises:
         DiskError: it cannot be written.
     """
+    with disk_errors(path.absolute().parent):
+        write_atomic(path, "".join(task_lines(found)))
+
+
+def task_lines(found: LabelSet) -> Iterator[str]:
+    """The lines of the file, each with its end."""
     labels: dict[str, list[Label]] = {}
     for label in found.labels:
         labels.setdefault(label.task, []).append(label)
     header = {"rlhf": MAGIC, "version": 1, "questions": [question_dict(question) for question in found.questions]}
     rows = (task_dict(task, labels.get(task.id, ())) for task in found.tasks.values())
-    with disk_errors(path.absolute().parent):
-        write_atomic(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in (header, *rows)))
+    for row in (header, *rows):
+        yield json.dumps(row, ensure_ascii=False) + "\n"
 
 
 def task_dict(task: Task, labels: Iterable[Label] = ()) -> dict[str, Any]:

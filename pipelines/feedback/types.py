@@ -158,9 +158,10 @@ class LabelSet:
         Raises:
             KeyError: there is none.
         """
-        if name is None:
-            return self.questions[0]
-        return next(question for question in self.questions if question.name == name)
+        for question in self.questions:
+            if name in (None, question.name):
+                return question
+        raise KeyError(name)
 
     def answered(self, question: str, *, control: bool = False) -> Iterator[tuple[Task, Label, Value]]:
         """Every label that answers `question`, skipped ones left out; of control tasks or of all others."""

@@ -1,0 +1,266 @@
+"""What the labels say of each annotator: agreement with the rest, controls, place, length and speed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipelines.feedback.figure import Figure
+from pipelines.feedback.types import Label, LabelSet, Question, Task
+from pipelines.feedback.votes import Floats, Ints, Votes, verdicts, votes_of
+from pipelines.statistics import wilson
+
+
+@dataclass(frozen=True)
+class AnnotatorFigures:
+    """One annotator. Intervals are Wilson's with tasks as trials, unless something else is said.
+
+    Attributes:
+        name: as in the labels.
+        simulated: nobody human.
+        labels: answers to the question, without control tasks.
+        skipped: tasks that this person skipped.
+        flagged: tasks that this person flagged.
+        rest: agreement with all others of the same tasks together, this person left out: with the order by their mean
+            rank, pair by pair, or with their majority; where either is a tie, half. Of a scale, the correlation
+            (Pearson's, with Fisher's interval) with the mean of the others. `n`: tasks shared with others.
+        controls: share of what is known of the control tasks that this person got right: pairs of answers in the known
+            order (a tie is half), equal 0/1, on a scale at most a quarter of its length off. `n`: control tasks.
+        first_shown: how often the answer shown first came out best; ties for the best share it.
+        first_expected: the same if the place did not matter; None where it cannot be told.
+        longer_wins: the share of pairs of answers, ties and equal lengths left out, that the longer one wins.
+        length_correlation: rankings: Kendall's tau-b between worth and length over all pairs of answers of one task;
+            0/1 and scales: Pearson's correlation of value and length over all answers.
+        seconds: median per task.
+        characters_per_second: median of what there was to read (prompt and answers) per second.
+        patterns: what looks like careless work, in words with its figure. A fact, not a judgement.
+    """
+
+    name: str
+    simulated: bool
+    labels: int
+    skipped: int
+    flagged: int
+    rest: Figure
+    controls: Figure
+    first_shown: Figure
+    first_expected: float | None
+    longer_wins: Figure
+    length_correlation: float | None
+    seconds: float | None
+    characters_per_second: float | None
+    patterns: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class People:
+    """All annotators, and what their labels say together."""
+
+    annotators: tuple[AnnotatorFigures, ...]
+    longer_wins: Figure
+
+
+def figures_of(labels: LabelSet, question: Question, votes: Votes) -> People:
+    """Figures of everybody who has any label, by name; without patterns."""
+    names = sorted({label.annotator for label in labels.labels})
+    by_name: dict[str, list[Label]] = {name: [] for name in names}
+    for label in labels.labels:
+        by_name[label.annotator].append(label)
+    writing = question.kind == "demonstration"
+    controls = control_shares(labels, question) if not writing else {}
+    rest = with_rest(votes)
+    rest_mean = mean_of_others(votes)
+    first, expected = first_place(votes)
+    length = _lengths(votes)
+    longer, tau_parts = lengths_against_worth(votes, length)
+    number = {name: index for index, name in enumerate(votes.annotators)}
+    found = []
+    for name in names:
+        rows = np.flatnonzero(votes.annotator == number.get(name, -1))
+        own = by_name[name]
+        answered = [one for one in own if question.name in one.values and labels.tasks[one.task].control is None]
+        seconds, speed = _speed(answered, labels.tasks)
+        shown = _shown_first(votes, rows, first)
+        found.append(
+            AnnotatorFigures(
+                name=name,
+                simulated=all(label.simulated for label in own),
+                labels=sum(not label.skipped for label in answered),
+                skipped=sum(label.skipped for label in own),
+                flagged=sum(label.flagged for label in own),
+                rest=_rest_figure(votes, rows, rest, rest_mean),
+                controls=share_figure(np.array(controls.get(name, [])), "no control task answered"),
+                first_shown=shown,
+                first_expected=float(expected[rows][~np.isnan(first[rows])].mean())
+                if shown.value is not None
+                else None,
+                longer_wins=_longer_figure(longer, rows),
+                length_correlation=_tau(tau_parts[rows])
+                if votes.ranked
+                else correlation(votes.value[rows], length[votes.task[rows]]).value,
+                seconds=seconds,
+                characters_per_second=speed,
+            )
+        )
+    return People(tuple(found), _longer_figure(longer, np.arange(len(votes.labels))))
+
+
+def share_figure(values: Floats, reason: str) -> Figure:
+    """The mean of shares, one trial each, with Wilson's interval; NaN counts for nothing."""
+    values = values[~np.isnan(values)]
+    if not len(values):
+        return Figure.none(reason)
+    return Figure(float(values.mean()), *wilson(float(values.sum()), len(values)), n=len(values))
+
+
+def mean_of_others(votes: Votes) -> Floats:
+    """[L, K] mean worth that the other annotators of the same task give; NaN where there are none."""
+    others = np.bincount(votes.task, minlength=len(votes.tasks))[votes.task] - 1
+    if not len(others):
+        return np.zeros_like(votes.value)
+    total = votes.by_task(votes.worth)[votes.task] - votes.worth
+    return total / np.where(others > 0, others, np.nan)[:, None]
+
+
+def with_rest(votes: Votes) -> Floats:
+    """[L] agreement of each label of a ranking or of 0/1 with the others of its task together; NaN: there are none."""
+    others = mean_of_others(votes)
+    if votes.ranked:
+        return row_means(1 - np.abs(verdicts(votes.worth) - verdicts(others)) / 2)
+    majority = np.where(np.isnan(others), np.nan, (1 + np.sign(others - 0.5)) / 2)
+    return row_means(1 - np.abs(votes.value - majority))
+
+
+def row_means(cells: Floats) -> Floats:
+    """[L, C] -> [L], over what is not NaN; NaN where all is."""
+    known = (~np.isnan(cells)).sum(axis=1)
+    return np.where(known > 0, np.nansum(cells, axis=1) / np.maximum(known, 1), np.nan)
+
+
+def correlation(own: Floats, others: Floats, z: float = 1.959964) -> Figure:
+    """Pearson's correlation of two arrays with NaN in them, with Fisher's interval."""
+    known = ~np.isnan(own) & ~np.isnan(others)
+    one, two, n = own[known], others[known], int(known.sum())
+    if n < 4:
+        return Figure.none("fewer than four answers were judged by others too")
+    if np.ptp(one) == 0 or np.ptp(two) == 0:
+        return Figure.none("the values never vary")
+    found = float(np.clip(np.corrcoef(one, two)[0, 1], -1, 1))
+    if abs(found) > 1 - 1e-12:
+        return Figure(round(found), round(found), round(found), n)
+    middle, half = math.atanh(found), z / math.sqrt(n - 3)
+    return Figure(found, math.tanh(middle - half), math.tanh(middle + half), n)
+
+
+def _rest_figure(votes: Votes, rows: Ints, rest: Floats, others: Floats) -> Figure:
+    if votes.question.kind == "scale":
+        return correlation(votes.value[rows], others[rows])
+    return share_figure(rest[rows], "nobody else judged the same tasks")
+
+
+def control_shares(labels: LabelSet, question: Question) -> dict[str, list[float]]:
+    """By annotator, the share of what is known of each control task that they got right."""
+    votes = votes_of(labels, question, control=True)
+    asked = [task.control is not None and question.name in task.control for task in votes.tasks]
+    known = np.full((len(votes.tasks), votes.value.shape[1]), np.nan)
+    for index, task in enumerate(votes.tasks):
+        if asked[index] and task.control is not None:
+            value = task.control[question.name]
+            known[index, : len(value)] = value
+    known = known[votes.task]
+    if votes.ranked:
+        right, given = verdicts(-known), verdicts(votes.worth)
+        shares = row_means(np.where(np.nan_to_num(right) == 0, np.nan, 1 - np.abs(given - right) / 2))
+    else:
+        allowed = (question.points - 1) / 4 if question.kind == "scale" else 0.0
+        off = np.abs(votes.value - known)
+        shares = row_means(np.where(np.isnan(off), np.nan, off <= allowed))
+    found: dict[str, list[float]] = {}
+    for person, share in zip(votes.annotator, shares, strict=True):
+        if not np.isnan(share):
+            found.setdefault(votes.annotators[person], []).append(float(share))
+    return found
+
+
+def first_place(votes: Votes) -> tuple[Floats, Floats]:
+    """[L] credit of the answer shown first for being the best (1, or less where several tie), and what chance gives.
+
+    NaN where the order is not known, or there is one answer.
+    """
+    credit, expected = np.full(len(votes.labels), np.nan), np.full(len(votes.labels), np.nan)
+    worth = votes.worth
+    for row, label in enumerate(votes.labels):
+        if len(label.order) > 1:
+            known = worth[row, : len(label.order)]
+            best = known == known.max()
+            credit[row] = best[label.order[0]] / best.sum()
+            expected[row] = 1 / len(label.order)
+    return credit, expected
+
+
+def shuffled(orders: Sequence[tuple[int, ...]]) -> bool:
+    """Whether answers were shown in different orders: else a place cannot be told from the answer that stands there."""
+    return len({order for order in orders if len(order) > 1}) > 1
+
+
+def _shown_first(votes: Votes, rows: Ints, credit: Floats) -> Figure:
+    orders = [votes.labels[row].order for row in rows]
+    if not any(orders):
+        return Figure.none("the order on the page is not known")
+    if not shuffled(orders):
+        return Figure.none("the answers were not shuffled")
+    return share_figure(credit[rows], "no task has two answers")
+
+
+def _lengths(votes: Votes) -> Floats:
+    """[T, K] characters of each answer; NaN where a task has fewer."""
+    length = np.full((len(votes.tasks), votes.value.shape[1]), np.nan)
+    for index, task in enumerate(votes.tasks):
+        length[index, : len(task.answers)] = [len(answer.text) for answer in task.answers]
+    return length
+
+
+def lengths_against_worth(votes: Votes, length: Floats) -> tuple[Floats, Floats]:
+    """How worth goes with length, pair of answers by pair of answers.
+
+    Returns:
+        [L, 2]: pairs that the longer answer wins, pairs in which the longer wins or loses; and [L, 3]: the sum of
+        products of the two verdicts, and the sums of their squares.
+    """
+    by_length = np.nan_to_num(verdicts(length))[votes.task]
+    by_worth = np.nan_to_num(verdicts(votes.worth))
+    product = by_length * by_worth
+    longer = np.stack([(product > 0).sum(axis=1), (product != 0).sum(axis=1)], axis=1).astype(np.float64)
+    parts = np.stack([product.sum(axis=1), (by_length**2).sum(axis=1), (by_worth**2).sum(axis=1)], axis=1)
+    return longer, parts
+
+
+def _longer_figure(longer: Floats, rows: Ints) -> Figure:
+    wins, pairs = longer[rows].sum(axis=0) if len(rows) else (0.0, 0.0)
+    if not pairs:
+        return Figure.none("no pair of answers of different length and worth")
+    share, tasks = float(wins / pairs), int((longer[rows][:, 1] > 0).sum())
+    return Figure(share, *wilson(share * tasks, tasks), n=int(pairs))
+
+
+def _tau(parts: Floats) -> float | None:
+    product, one, two = parts.sum(axis=0) if len(parts) else (0.0, 0.0, 0.0)
+    return float(product / math.sqrt(one * two)) if one * two > 0 else None
+
+
+def _speed(labels: Sequence[Label], tasks: dict[str, Task]) -> tuple[float | None, float | None]:
+    """Median seconds, and median characters read per second, of the labels whose time is known."""
+    timed = [(label, label.seconds) for label in labels if label.seconds is not None and not label.skipped]
+    if not timed:
+        return None, None
+    seconds = np.array([taken for _, taken in timed])
+    read = np.array([characters(tasks[label.task]) for label, _ in timed])
+    return float(np.median(seconds)), float(np.median(read / np.maximum(seconds, 0.01)))
+
+
+def characters(task: Task) -> int:
+    """How much there is to read in a task."""
+    return sum(len(turn.content) for turn in task.prompt) + sum(len(answer.text) for answer in task.answers)

@@ -1,0 +1,146 @@
+"""`rlhf agreement`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pipelines.disk import disk_errors, write_atomic
+from pipelines.errors import UsageError
+from pipelines.feedback.found import labels_file
+from pipelines.rundir import RunDir
+from rlhf_cli import options, settings
+from rlhf_cli.console import print_json
+
+if TYPE_CHECKING:
+    from pipelines.feedback.agreement_text import Block
+    from pipelines.feedback.types import LabelSet
+
+Source = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="[SOURCE]",
+        help="Label store, tasks file, or export of Label Studio or Argilla. Default: the labels of --run-dir.",
+    ),
+]
+RunWithLabels = Annotated[
+    Path | None, typer.Option("--run-dir", metavar="DIR", help="Run whose labels are meant. Default: the only one.")
+]
+Question = Annotated[str | None, typer.Option("--question", metavar="NAME", help="Only this question. Default: all.")]
+Out = Annotated[Path | None, typer.Option("--out", metavar="FILE.md", help="Write the report here, as Markdown.")]
+Bootstrap = Annotated[
+    int, typer.Option("--bootstrap", min=0, metavar="N", help="Resamples for the intervals; 0: no intervals.")
+]
+Seed = Annotated[int, typer.Option("--seed", min=0, metavar="N", help="Seed of the resamples.")]
+
+
+def agreement(
+    source: Source = None,
+    run_dir: RunWithLabels = None,
+    question: Question = None,
+    out: Out = None,
+    bootstrap: Bootstrap = 1000,
+    seed: Seed = 0,
+    json: options.Json = False,
+) -> None:
+    """How far annotators agree, and what their labels say of each of them.
+
+    Krippendorff's alpha and pairwise agreement with intervals; of each annotator the agreement with the rest, control
+    tasks, place and length, speed and patterns that look careless; the tasks with most disagreement, and flagged ones.
+    """
+    path, _ = source_of(source, run_dir)
+    labels = read(path)
+    names = [asked.name for asked in labels.questions]
+    if question is not None and question not in names:
+        raise UsageError(f"no question is named `{question}`", hint=f"there are: {', '.join(names) or 'none at all'}")
+    from pipelines.feedback.agreement import agreement as agreement_on
+    from pipelines.feedback.agreement_text import blocks, markdown, plain
+
+    chosen = names if question is None else [question]
+    reports = [agreement_on(labels, name, seed=seed, bootstrap=bootstrap) for name in chosen]
+    if out is not None:
+        with disk_errors(out.absolute().parent):
+            out.absolute().parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(out, markdown(reports))
+    if json:
+        found = {"source": str(path), "simulated": labels.simulated, "questions": [one.as_dict() for one in reports]}
+        print_json(found)
+    elif sys.stdout.isatty() and os.environ.get("TERM") != "dumb":
+        for report in reports:
+            for block in blocks(report):
+                _show(block)
+    else:
+        sys.stdout.write(plain(reports))
+
+
+def source_of(source: Path | None, run_dir: Path | None) -> tuple[Path, RunDir | None]:
+    """The file of labels that is meant, and the run that it is of; None: it was named by itself.
+
+    Raises:
+        UsageError: both are named, or there is no run to be found.
+        ArtifactError: the run has no labels.
+    """
+    if source is not None:
+        if run_dir is not None:
+            raise UsageError("SOURCE and --run-dir do not go together", hint="name one of them")
+        return source, None
+    run = RunDir(settings.find_run(run_dir))
+    return labels_file(run), run
+
+
+def read(path: Path) -> LabelSet:
+    """The labels of a file of any kind.
+
+    Raises:
+        DataError: it cannot be read, or asks nothing.
+    """
+    from pipelines.errors import DataError
+    from pipelines.feedback.reading import read_labels
+
+    labels = read_labels(path)
+    if not labels.questions:
+        raise DataError("the file asks no question, so there is nothing to agree on", where=str(path))
+    return labels
+
+
+def _show(whole: Block) -> None:
+    """A block on a terminal: a table of figures where it has columns, and notes that wrap."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from pipelines.feedback.agreement_text import aligned, fitted
+
+    console = Console(file=sys.stdout, markup=False, highlight=False)
+    block = fitted(whole, console.width)
+    console.print(Text(block.title, style="bold"))
+    if block.header:
+        narrow = block is not whole
+        table = Table(box=None, padding=(0, 1 if narrow else 2, 0, 0), pad_edge=False)
+        for number, name in enumerate(block.header):
+            justify: Any = "right" if number else "left"
+            table.add_column(Text(name), justify=justify)
+        for row in block.rows:
+            table.add_row(*map(Text, row))
+        console.print(table)
+    else:
+        for line in aligned(block):
+            console.print(Text(line), soft_wrap=True)
+    for note in block.notes:
+        console.print(Text(note, style="dim" if block.header else ""))
+    console.print()
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(
+        epilog=options.examples(
+            "rlhf agreement --run-dir runs/my",
+            "rlhf agreement labels.sqlite --question overall --out agreement.md",
+            "rlhf agreement export.json --json",
+        )
+    )(agreement)

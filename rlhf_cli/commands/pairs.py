@@ -1,0 +1,140 @@
+"""`rlhf pairs`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from pydantic import ValidationError
+
+from pipelines.config import load_config
+from pipelines.config.feedback import PairsSection
+from pipelines.data.faults import fault_of
+from pipelines.errors import DataError, UsageError
+from pipelines.rundir import RunDir
+from rlhf_cli import options
+from rlhf_cli.commands.agreement import RunWithLabels, Source, read, source_of
+from rlhf_cli.console import harmless, print_json
+
+if TYPE_CHECKING:
+    from pipelines.feedback.pairs import PairsResult
+
+Out = Annotated[Path, typer.Option("--out", metavar="FILE", help="Where the rows go: .jsonl, or .json for one array.")]
+Question = Annotated[str | None, typer.Option("--question", metavar="NAME", help="Default: the first one.")]
+Method = Annotated[
+    Literal["mean_rank", "majority", "bradley_terry", "plackett_luce"] | None,
+    typer.Option("--method", help="How opinions become one. Default: mean_rank."),
+]
+Ties = Annotated[
+    Literal["drop", "half"] | None, typer.Option("--ties", help="half: a tied pair is kept in both orders.")
+]
+MinAnnotators = Annotated[
+    int | None, typer.Option("--min-annotators", metavar="N", help="Fewer labels of a pair: it is left out.")
+]
+MinAgreement = Annotated[
+    float | None, typer.Option("--min-agreement", metavar="X", help="Least share of annotators for the winner.")
+]
+MinMargin = Annotated[
+    float | None, typer.Option("--min-margin", metavar="X", help="Least margin, in units of the method.")
+]
+Weights = Annotated[
+    Literal["none", "reliability"] | None,
+    typer.Option("--weights", help="reliability: annotators count by how well they agree with others and controls."),
+]
+Format = Annotated[
+    str,
+    typer.Option(
+        "--format",
+        metavar="F",
+        help="rlhf, trl, trl-implicit, llama-factory-alpaca, llama-factory-sharegpt, hh, or kto for 0/1.",
+    ),
+]
+
+
+def pairs(
+    out: Out,
+    source: Source = None,
+    run_dir: RunWithLabels = None,
+    question: Question = None,
+    method: Method = None,
+    ties: Ties = None,
+    min_annotators: MinAnnotators = None,
+    min_agreement: MinAgreement = None,
+    min_margin: MinMargin = None,
+    weights: Weights = None,
+    format_: Format = "rlhf",
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Labels to training rows: rankings to all comparisons, 0/1 and 1-5 to judgements, written answers to dialogues.
+
+    Options that are not given are those of `feedback.pairs` of the run in --run-dir, or its defaults. What was left
+    out is counted by its reason.
+    """
+    from pipelines.feedback.exchange.rows_out import OUT_FORMATS
+
+    if format_ not in OUT_FORMATS:
+        raise UsageError(f"there is no format `{format_}`", hint=f"the formats are {', '.join(OUT_FORMATS)}")
+    path, run = source_of(source, run_dir)
+    given = {
+        "question": question,
+        "method": method,
+        "ties": ties,
+        "min_annotators": min_annotators,
+        "min_agreement": min_agreement,
+        "min_margin": min_margin,
+        "weights": weights,
+    }
+    section = _section(run, {key: value for key, value in given.items() if value is not None})
+    labels = read(path)
+    from pipelines.feedback.pairs import build
+
+    result = build(labels, section)
+    if not result.rows:
+        left_out = ", ".join(f"{count} {reason}" for reason, count in result.dropped.items())
+        raise DataError(f"no row is left: {left_out or 'the file holds no task'}", where=str(path))
+    lost = OUT_FORMATS[format_].write(out, result.rows)
+    if json:
+        settings = section.model_dump(mode="json")
+        print_json({"out": str(out), "format": format_, "settings": settings, **result.counts, "lost": lost})
+    if not quiet:
+        for line in _summary(result, out, format_, lost):
+            print(harmless(line), file=sys.stderr)
+
+
+def _section(run: RunDir | None, given: Mapping[str, Any]) -> PairsSection:
+    """`feedback.pairs` of the run, with what the options say."""
+    base = PairsSection()
+    if run is not None and run.config_path.is_file():
+        base = load_config(run.config_path).feedback.pairs
+    try:
+        return PairsSection.model_validate(base.model_dump() | dict(given))
+    except ValidationError as error:
+        raise UsageError(f"the options of pairs: {fault_of(error)}") from error
+
+
+def _summary(result: PairsResult, out: Path, format_: str, lost: Mapping[str, int]) -> Iterator[str]:
+    one = {"binary": "answers", "scale": "answers", "demonstration": "texts"}.get(result.question.kind, "pairs")
+    yield f"{result.made} of {result.possible} {one} kept: {len(result.rows)} rows in {out}"
+    for reason, count in result.dropped.items():
+        yield f"  left out: {count} {reason}"
+    if result.weights:
+        yield "  weights: " + ", ".join(f"{name} {weight:.1f}" for name, weight in result.weights.items())
+    if result.simulated_labels:
+        yield f"  simulated: no human gave {result.simulated_labels} of the labels"
+    for what, count in lost.items():
+        yield f"  format {format_} has no place for: {what} ({count})"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(
+        epilog=options.examples(
+            "rlhf pairs --run-dir runs/my --out pairs.jsonl",
+            "rlhf pairs labels.sqlite --out pairs.jsonl --method majority --min-agreement 0.6",
+            "rlhf pairs export.json --out pairs.json --format trl --ties half",
+        )
+    )(pairs)
