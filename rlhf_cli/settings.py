@@ -59,13 +59,13 @@ def source_of(
     Raises:
         UsageError: an entry is not of this form, or there is no such column or tag.
     """
-    told = _pairs("--tags", "TAG=TEXT", tags or ())
+    told = pairs("--tags", "TAG=TEXT", tags or ())
     known = get_args(TagName)
     for tag in told:
         if tag not in known:
             raise UsageError(f"there is no tag `{tag}`", where="--tags", hint=f"the tags are {', '.join(known)}")
     source = Source.model_validate(
-        {"path": path, "columns": _pairs("--columns", "KEY=COLUMN", columns or ()), "tags": told, **options}
+        {"path": path, "columns": pairs("--columns", "KEY=COLUMN", columns or ()), "tags": told, **options}
     )
     if source.columns:
         from pipelines.data.read import check_column_names
@@ -74,7 +74,12 @@ def source_of(
     return source
 
 
-def _pairs(option: str, form: str, entries: Sequence[str]) -> dict[str, str]:
+def pairs(option: str, form: str, entries: Sequence[str]) -> dict[str, str]:
+    """The entries of a repeatable option, each with an equals sign, as a mapping.
+
+    Raises:
+        UsageError: an entry is not of this form.
+    """
     found = {}
     for entry in entries:
         key, separator, value = entry.partition("=")

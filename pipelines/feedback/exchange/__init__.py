@@ -1,0 +1,1 @@
+"""Formats of other programs: tasks and labels in and out, training rows out."""

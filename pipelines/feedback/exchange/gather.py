@@ -1,0 +1,222 @@
+"""From the verdicts of a whole file to questions, tasks and labels."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from pipelines.errors import DataError
+from pipelines.feedback.exchange.shown import Shown
+from pipelines.feedback.exchange.verdict import Verdict
+from pipelines.feedback.types import Kind, Label, LabelSet, Question, Task, Value
+
+REPEATED = "earlier labels of the same annotator for the same task (the last one counts)"
+EMPTY_SKIPPED = "empty results (read as skipped; --ties-from-empty reads them as ties)"
+EMPTY_TIED = "empty results (read as ties)"
+FROM_ZERO = "scales that begin at 0 (read as one higher, to begin at 1)"
+ADRIFT = "tasks that the file of --tasks does not hold"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a file of another program is to be read.
+
+    Attributes:
+        columns: fields that are named otherwise than usual, see `shown_task`.
+        ties_from_empty: a pairwise annotation without a result says that both are equal; otherwise it was skipped.
+        choices: numbers that the texts of choices stand for, such as ``{"toxic": 1, "fine": 0}``.
+        tasks: what was sent out: tasks that come home get back their models, controls and source from it, and the
+            questions their words.
+    """
+
+    columns: Mapping[str, str] = field(default_factory=dict)
+    ties_from_empty: bool = False
+    choices: Mapping[str, int] = field(default_factory=dict)
+    tasks: LabelSet | None = None
+
+
+@dataclass
+class Gathered:
+    """The tasks and verdicts of a file, as they come."""
+
+    reading: Reading
+    notes: Counter[str] = field(default_factory=Counter)
+    tasks: dict[str, Task] = field(default_factory=dict)
+    verdicts: list[Verdict] = field(default_factory=list)
+
+    def add_task(self, shown: Shown) -> Shown:
+        """Take note of a task; the same one as it was sent out, where that is known.
+
+        Raises:
+            ValueError: there is another one with the same id.
+        """
+        task = shown.task
+        sent = self.reading.tasks
+        if sent is not None and task.id in sent.tasks:
+            there = sent.tasks[task.id]
+            if [answer.text for answer in there.answers] != [answer.text for answer in task.answers]:
+                raise ValueError(f"the task {task.id} has other answers than when it was sent out")
+            task = there
+        elif sent is not None:
+            self.notes[ADRIFT] += 1
+        before = self.tasks.setdefault(task.id, task)
+        if (before.prompt, before.answers) != (task.prompt, task.answers):
+            raise ValueError(f"the task {task.id} stands there twice, with other texts")
+        return replace(shown, task=task)
+
+    def add(self, verdict: Verdict) -> None:
+        """Take note of what an annotator said.
+
+        Raises:
+            ValueError: it contradicts itself.
+        """
+        verdict.close()
+        self.verdicts.append(verdict)
+
+    def finish(self, where: str) -> LabelSet:
+        """Everything that the file holds.
+
+        Raises:
+            DataError: it asks nothing that can be read, or a value is no answer to its question.
+        """
+        self._settle_ties()
+        questions = self._questions(where)
+        names = {question.name for question in questions}
+        writing = any(question.kind == "demonstration" for question in questions)
+        labels: dict[tuple[str, str], tuple[str, Label]] = {}
+        for verdict in self.verdicts:
+            values = {name: value for name, (_, value) in verdict.values.items() if name in names}
+            if writing:
+                values |= {name: text for name, text in verdict.texts.items() if name in names}
+            self._check(verdict, values, questions)
+            task = self.tasks[verdict.shown.task.id]
+            if verdict.known and values:
+                known = {name: value for name, value in values.items() if not isinstance(value, str)}
+                self.tasks[task.id] = replace(task, control={**(task.control or {}), **known})
+            if verdict.known:
+                continue
+            self._keep(labels, verdict, values)
+        kept = [label for _, label in labels.values()]
+        notes = {name: count for name, count in self.notes.items() if count}
+        return LabelSet(questions, self.tasks, kept, notes)
+
+    def _keep(
+        self, labels: dict[tuple[str, str], tuple[str, Label]], verdict: Verdict, values: dict[str, Value]
+    ) -> None:
+        task = verdict.shown.task.id
+        comment = "\n".join(text for name, text in verdict.texts.items() if name not in values)
+        label = Label(
+            task,
+            verdict.annotator,
+            {} if verdict.skipped else values,
+            verdict.shown.order,
+            verdict.seconds,
+            verdict.skipped or not values,
+            comment=comment,
+            time=verdict.time,
+        )
+        before = labels.get((task, verdict.annotator))
+        if before is not None:
+            self.notes[REPEATED] += 1
+            if before[0] > (verdict.time or ""):
+                return
+        labels[task, verdict.annotator] = (verdict.time or "", label)
+
+    def _settle_ties(self) -> None:
+        """Give ties to the question they are about, and empty results their meaning."""
+        paired = list(dict.fromkeys(self._paired()))
+        for verdict in self.verdicts:
+            count = len(verdict.shown.keys)
+            for control in verdict.ties:
+                name = control if control in paired else _belonging(control, paired)
+                verdict.values[name] = ("pairwise", (1,) * count)
+            if not verdict.values and not verdict.texts and not verdict.skipped and not verdict.known:
+                tied = self.reading.ties_from_empty and count == 2 and bool(paired)
+                self.notes[EMPTY_TIED if tied else EMPTY_SKIPPED] += 1
+                if tied:
+                    verdict.values |= dict.fromkeys(paired, ("pairwise", (1, 1)))
+
+    def _paired(self) -> Iterator[str]:
+        """The questions that compare answers, as far as they are known: they were sent out, or answered."""
+        for question in self.reading.tasks.questions if self.reading.tasks else ():
+            if question.kind in ("pairwise", "ranking"):
+                yield question.name
+        for verdict in self.verdicts:
+            yield from (name for name, (kind, _) in verdict.values.items() if kind in ("pairwise", "ranking"))
+
+    def _questions(self, where: str) -> tuple[Question, ...]:
+        kinds: dict[str, set[Kind]] = {}
+        for verdict in self.verdicts:
+            for name, (kind, _) in verdict.values.items():
+                kinds.setdefault(name, set()).add(kind)
+        sent = {question.name: question for question in self.reading.tasks.questions} if self.reading.tasks else {}
+        found = [self._question(name, sorted(some), where) for name, some in kinds.items()]
+        found = [self._as_sent(question, sent.get(question.name), where) for question in found]
+        if not found:
+            texts = dict.fromkeys(name for verdict in self.verdicts for name in verdict.texts)
+            found = [sent.get(name, Question(name, "demonstration", "")) for name in texts]
+        asked = {question.name for question in found}
+        found += [question for name, question in sent.items() if name not in asked]
+        if not found:
+            raise DataError(
+                "no annotation answers a question that can be read: a comparison, a ranking, 0 or 1, or a scale",
+                where=where,
+                hint="what its choices mean is told with --value TEXT=NUMBER"
+                if any("not read" in note for note in self.notes)
+                else "export it when it has been annotated",
+            )
+        return tuple(found)
+
+    def _question(self, name: str, kinds: list[Kind], where: str) -> Question:
+        """The question of a name, from the kinds of its values in all verdicts."""
+        if set(kinds) == {"pairwise", "ranking"}:
+            return Question(name, "ranking", "")
+        if set(kinds) == {"binary", "scale"}:
+            kinds = ["scale"]
+        if len(kinds) > 1:
+            raise DataError(f"`{name}` is answered in two ways: {' and '.join(kinds)}", where=where)
+        if kinds[0] != "scale":
+            return Question(name, kinds[0], "")
+        numbers = [number for value in self._values(name) for number in value]
+        if min(numbers) == 0 and max(numbers) == 1:
+            return Question(name, "binary", "")
+        if min(numbers) == 0:
+            self.notes[FROM_ZERO] += 1
+            self._raise_by_one(name)
+        return Question(name, "scale", "", points=max(5, max(numbers) + (min(numbers) == 0)))
+
+    def _values(self, name: str) -> Iterator[tuple[int, ...]]:
+        for verdict in self.verdicts:
+            if name in verdict.values and not isinstance(verdict.values[name][1], str):
+                yield verdict.values[name][1]  # type: ignore[misc]
+
+    def _raise_by_one(self, name: str) -> None:
+        for verdict in self.verdicts:
+            if name in verdict.values:
+                kind, value = verdict.values[name]
+                verdict.values[name] = (kind, tuple(number + 1 for number in value))  # type: ignore[operator]
+
+    def _as_sent(self, found: Question, sent: Question | None, where: str) -> Question:
+        """The question as it was sent out, where its answers can be answers to that."""
+        if sent is None:
+            return found
+        alike = {"pairwise": "ranking", "binary": "scale"}
+        if alike.get(found.kind, found.kind) != alike.get(sent.kind, sent.kind):
+            raise DataError(f"`{found.name}` was sent out as {sent.kind} and comes back as {found.kind}", where=where)
+        return sent
+
+    def _check(self, verdict: Verdict, values: Mapping[str, Value], questions: tuple[Question, ...]) -> None:
+        count = len(verdict.shown.keys)
+        for question in questions:
+            fault = question.fault(values[question.name], count) if question.name in values else None
+            if fault:
+                raise DataError(f"{verdict.annotator}'s answer to `{question.name}`: {fault}", where=verdict.place)
+
+
+def _belonging(control: str, questions: list[str]) -> str:
+    """The question that a tie control is about: the longest that its name begins with, else the first."""
+    if not questions:
+        return control.removesuffix("_tie")
+    named = [name for name in questions if control.startswith(name)]
+    return max(named, key=len, default=questions[0])

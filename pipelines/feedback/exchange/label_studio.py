@@ -1,0 +1,229 @@
+"""Label Studio's exports, JSON and JSON_MIN: pairwise, ranker, ratings, choices, texts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, cast
+
+from pydantic import Field, ValidationError
+
+from pipelines.data.faults import fault_of, shorten, type_name
+from pipelines.data.formats.base import Lenient
+from pipelines.feedback.exchange.gather import Gathered
+from pipelines.feedback.exchange.shown import HOME, Shown, shown_task
+from pipelines.feedback.exchange.verdict import NOT_READ, Verdict, ranked_groups
+
+UNKNOWN = "annotations whose annotator is not told (named unknown-1, unknown-2, ...)"
+UNTOUCHED = "rankings in the very order that was shown (perhaps submitted untouched)"
+_READ = {"pairwise": "selected", "ranker": "ranker", "choices": "choices", "rating": "rating", "number": "number"}
+_READ |= {"textarea": "text"}
+_MIN = {field: kind for kind, field in _READ.items()}
+_ABOUT = ("annotation_id", "annotator", "created_at", "updated_at", "lead_time", "id", HOME)
+
+
+class _Result(Lenient):
+    type: str
+    from_name: str | None = None
+    to_name: str | list[str] | None = None
+    value: dict[str, Any] | None = None
+
+
+class _Annotation(Lenient):
+    result: list[_Result]
+    completed_by: int | str | dict[str, Any] | None = None
+    was_cancelled: bool | None = False
+    ground_truth: bool | None = False
+    lead_time: float | None = Field(None, ge=0)
+    created_at: str | None = None
+    updated_at: str | None = None
+
+
+class _Task(Lenient):
+    data: dict[str, Any]
+    annotations: list[_Annotation] = Field([])
+    predictions: list[Any] | None = None
+    drafts: list[Any] | None = None
+
+
+class _Minimal(Lenient):
+    annotator: int | str | dict[str, Any] | None = None
+    lead_time: float | None = Field(None, ge=0)
+    created_at: str | None = None
+    updated_at: str | None = None
+
+
+def is_task(row: Mapping[str, Any]) -> bool:
+    """Whether it is a record of a JSON export."""
+    return isinstance(row.get("data"), dict) and "fields" not in row
+
+
+def is_minimal(row: Mapping[str, Any]) -> bool:
+    """Whether it is a record of a JSON_MIN export."""
+    return "annotation_id" in row or ("annotator" in row and "lead_time" in row)
+
+
+def read_task(row: Mapping[str, Any], place: str, found: Gathered) -> None:
+    """One record of a JSON export: a task and its annotations.
+
+    Raises:
+        ValueError: the reason why it cannot be read.
+    """
+    try:
+        task = _Task.model_validate(row)
+    except ValidationError as error:
+        raise ValueError(str(fault_of(error))) from error
+    found.notes["predictions of models (not read)"] += len(task.predictions or ())
+    found.notes["drafts (not read)"] += len(task.drafts or ())
+    shown = _shown(task.data, found)
+    unknown = 0
+    for number, annotation in enumerate(task.annotations):
+        name = annotator_name(annotation.completed_by)
+        if name is None:
+            unknown += 1
+            found.notes[UNKNOWN] += 1
+        verdict = Verdict(
+            shown,
+            name or f"unknown-{unknown}",
+            place,
+            found.notes,
+            found.reading.choices,
+            seconds=annotation.lead_time,
+            time=annotation.updated_at or annotation.created_at,
+            skipped=bool(annotation.was_cancelled),
+            known=bool(annotation.ground_truth),
+        )
+        if not annotation.was_cancelled:
+            for index, result in enumerate(annotation.result):
+                try:
+                    _take_result(verdict, result)
+                except ValueError as error:
+                    raise ValueError(f"annotations[{number}].result[{index}]: {error}") from error
+        _add(found, verdict, f"annotations[{number}]")
+
+
+def read_minimal(row: Mapping[str, Any], place: str, found: Gathered) -> None:
+    """One record of a JSON_MIN export: the fields of a task and one annotation.
+
+    Raises:
+        ValueError: the reason why it cannot be read.
+    """
+    try:
+        about = _Minimal.model_validate(row)
+    except ValidationError as error:
+        raise ValueError(str(fault_of(error))) from error
+    results = dict(_minimal_results(row))
+    shown = _shown(
+        {name: value for name, value in row.items() if name not in results and name not in _ABOUT[:6]}, found
+    )
+    name = annotator_name(about.annotator)
+    if name is None:
+        found.notes[UNKNOWN] += 1
+        name = f"unknown-{found.notes[UNKNOWN]}"
+    time = about.updated_at or about.created_at
+    verdict = Verdict(shown, name, place, found.notes, found.reading.choices, seconds=about.lead_time, time=time)
+    for control, value in results.items():
+        try:
+            _take_minimal(verdict, control, value)
+        except ValueError as error:
+            raise ValueError(f"{control}: {error}") from error
+    for control, text in _minimal_texts(row, results):
+        if text not in (turn.content for turn in shown.task.prompt) and text not in shown.texts():
+            verdict.choice(control, "", text, else_text=True)
+    _add(found, verdict, "the annotation")
+
+
+def annotator_name(told: int | str | Mapping[str, Any] | None) -> str | None:
+    """The name of an annotator, given as a number, a name, or an object with an email, a username or an id."""
+    if isinstance(told, Mapping):
+        told = next((told[key] for key in ("email", "username", "id") if told.get(key) not in (None, "")), None)
+    return str(told) if isinstance(told, str | int) and str(told).strip() else None
+
+
+def _shown(data: Mapping[str, Any], found: Gathered) -> Shown:
+    home = data.get(HOME)
+    if home is not None and not isinstance(home, dict):
+        raise ValueError(f"{HOME}: must be an object, not {type_name(home)}")
+    return found.add_task(shown_task(data, found.reading.columns, home))
+
+
+def _add(found: Gathered, verdict: Verdict, what: str) -> None:
+    try:
+        found.add(verdict)
+    except ValueError as error:
+        raise ValueError(f"{what}: {error}") from error
+
+
+def _take_result(verdict: Verdict, result: _Result) -> None:
+    if result.type not in _READ:
+        verdict.notes[f"results of type {shorten(result.type)} (not read)"] += 1
+        return
+    if not result.from_name:
+        raise ValueError("from_name: missing")
+    if result.value is None or _READ[result.type] not in result.value:
+        raise ValueError(f"value.{_READ[result.type]}: missing")
+    targets = result.to_name if isinstance(result.to_name, list) else [result.to_name or ""]
+    _take(verdict, result.type, result.from_name, targets[0] if len(targets) == 1 else "", result.value)
+
+
+def _take_minimal(verdict: Verdict, control: str, results: list[dict[str, Any]]) -> None:
+    for result in results:
+        kind = _kind_of(result)
+        if kind is None:
+            raise ValueError(f"must be a result such as {{'selected': 'left'}}, not {type_name(result)}")
+        _take(verdict, kind, control, "", result)
+
+
+def _take(verdict: Verdict, kind: str, control: str, target: str, value: Mapping[str, Any]) -> None:
+    """What one result of one control says.
+
+    Raises:
+        ValueError: it is not what such a control gives.
+    """
+    said = value[_READ[kind]]
+    if kind == "pairwise":
+        if said not in ("left", "right"):
+            raise ValueError(f"selected must be 'left' or 'right', not {shorten(said)}")
+        verdict.prefer(control, 0 if said == "left" else 1)
+    elif kind == "ranker":
+        # Who submits without touching the list stores the order that it had at first.
+        verdict.notes[UNTOUCHED] += verdict.rank(control, ranked_groups(said, verdict.notes))
+    elif kind == "choices":
+        if not isinstance(said, list) or not all(isinstance(item, str) for item in said):
+            raise ValueError(f"choices must be a list of texts, not {type_name(said)}")
+        if len(said) == 1:
+            verdict.choice(control, target, said[0])
+        else:
+            verdict.notes[NOT_READ.format(control)] += 1
+    elif kind == "textarea":
+        texts = [said] if isinstance(said, str) else said
+        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+            raise ValueError(f"text must be a text or a list of texts, not {type_name(said)}")
+        verdict.write(control, "\n".join(texts))
+    else:
+        if type(said) is not int and not (type(said) is float and said.is_integer()):
+            raise ValueError(f"{kind} must be a whole number, not {shorten(said)}")
+        verdict.number(control, target, int(said))
+
+
+def _kind_of(result: Any) -> str | None:
+    """The type of a result of JSON_MIN, which does not name it."""
+    if not isinstance(result, dict) or "id" in result or "role" in result:
+        return None
+    return next((_MIN[name] for name in result if name in _MIN), None)
+
+
+def _minimal_results(row: Mapping[str, Any]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    for name, value in row.items():
+        if isinstance(value, list) and value and _kind_of(value[0]) is not None and name not in _ABOUT:
+            yield name, cast("list[dict[str, Any]]", value)
+
+
+def _minimal_texts(row: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """A single choice or text, which JSON_MIN writes as a bare one: results stand between the id and the annotator."""
+    names = list(row)
+    first = names.index("id") + 1 if "id" in row else len(names)
+    last = names.index("annotator") if "annotator" in row else 0
+    for name in names[first:last]:
+        value = row[name]
+        if isinstance(value, str) and name not in results and name not in _ABOUT:
+            yield name, value

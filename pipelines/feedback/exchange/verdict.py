@@ -1,0 +1,203 @@
+"""What one annotator said of one task in another program, control by control."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipelines.data.faults import shorten, type_name
+from pipelines.feedback.exchange.shown import Shown
+from pipelines.feedback.types import Kind, Value
+
+UNDISTRIBUTED = "answers left in no bucket (read as tied for the last rank)"
+INCOMPLETE = "questions answered for some of the answers only (left out)"
+NOT_READ = "answers to `{}` that are not read (not about the answers of the task)"
+_EQUAL = (
+    "tie",
+    "tied",
+    "equal",
+    "equally good",
+    "equally bad",
+    "same",
+    "the same",
+    "about the same",
+    "similar",
+    "draw",
+)
+TIES = frozenset((*_EQUAL, "both", "both good", "both bad", "neither", "no preference"))
+_FLAGS = {"0": 0, "1": 1, "no": 0, "yes": 1, "false": 0, "true": 1, "bad": 0, "good": 1}
+_SIDES = {"left": 0, "right": 1, "first": 0, "second": 1, "a": 0, "b": 1, "1": 0, "2": 1}
+_NUMBERED = re.compile(r"(.*?)(?:[ _\-.]?(\d{1,2})|[ _\-.]([a-hA-H]))")
+
+
+@dataclass
+class Verdict:
+    """The judgements of one annotation as they are read, places in the order of the page.
+
+    Attributes:
+        shown: the task.
+        annotator: who.
+        place: of the record, for messages.
+        notes: of the file; what is not read is counted there.
+        choices: numbers that the texts of choices stand for.
+        values: by question, its kind and the value in the task's own order.
+        ties: the controls that called it a tie, without saying of which question.
+        texts: what was written, by control.
+    """
+
+    shown: Shown
+    annotator: str
+    place: str
+    notes: Counter[str]
+    choices: Mapping[str, int] = field(default_factory=dict)
+    seconds: float | None = None
+    time: str | None = None
+    skipped: bool = False
+    known: bool = False
+    values: dict[str, tuple[Kind, Value]] = field(default_factory=dict)
+    ties: list[str] = field(default_factory=list)
+    texts: dict[str, str] = field(default_factory=dict)
+    _numbers: dict[str, tuple[Kind, dict[int, int]]] = field(default_factory=dict)
+
+    def prefer(self, question: str, place: int) -> None:
+        """The answer at this place is the better one of two.
+
+        Raises:
+            ValueError: there are not two.
+        """
+        if len(self.shown.keys) != 2:
+            raise ValueError(f"`{question}` chooses one of two answers, and the task has {len(self.shown.keys)}")
+        self._set(question, "pairwise", self.shown.home((1, 2) if place == 0 else (2, 1)))
+
+    def rank(self, question: str, groups: Sequence[Sequence[object]]) -> bool:
+        """Answers from best to worst, tied ones together; whether that is the very order of the page.
+
+        Raises:
+            ValueError: one is unknown, missing, or stands there twice.
+        """
+        ranks: dict[int, int] = {}
+        for number, group in enumerate((group for group in groups if group), 1):
+            for key in group:
+                place = self.shown.place(key)
+                if place in ranks:
+                    raise ValueError(f"`{question}` ranks the answer {shorten(key)} twice")
+                ranks[place] = number
+        missing = [key for place, key in enumerate(self.shown.keys) if place not in ranks]
+        if missing:
+            raise ValueError(f"`{question}` does not rank the answer {', '.join(missing)}")
+        by_place = [ranks[place] for place in range(len(ranks))]
+        self._set(question, "ranking", self.shown.home(by_place))
+        return len(by_place) > 1 and by_place == list(range(1, len(by_place) + 1))
+
+    def number(self, control: str, target: str, value: int, kind: Kind = "scale") -> None:
+        """A number for one answer: the one that the target or the end of the control's name says, or the only one."""
+        question, place = self._about(control, target)
+        if place is None:
+            self.notes[NOT_READ.format(control)] += 1
+            return
+        found, by_place = self._numbers.setdefault(question, (kind, {}))
+        if place in by_place:
+            raise ValueError(f"`{control}` judges the same answer twice")
+        by_place[place] = value
+        if found != kind:
+            raise ValueError(f"`{control}` judges one answer by a choice and another by a number")
+
+    def choice(self, control: str, target: str, text: str, *, else_text: bool = False) -> None:
+        """A choice: which of two answers is better, that they are tied, or 0 or 1 for one of them.
+
+        Args:
+            control: its name.
+            target: what it is attached to.
+            text: what was chosen.
+            else_text: it may be a text that was written as well.
+        """
+        word = " ".join(text.casefold().split())
+        count = len(self.shown.keys)
+        about = self._about(control, target)[1] is not None
+        told = self.choices.get(text)
+        # "1" and "2" of a control beside one answer may be its mark or the better one: never read as the latter.
+        side = self._side(word) if count == 2 and not (about and (word in _FLAGS or word.isdecimal())) else None
+        if told is not None:
+            self.number(control, target, told, "binary" if told in (0, 1) else "scale")
+        elif count >= 2 and word in TIES:
+            self.ties.append(control)
+        elif side is not None:
+            self.prefer(control, side)
+        elif about and word in _FLAGS:
+            self.number(control, target, _FLAGS[word], "binary")
+        elif else_text:
+            self.write(control, text)
+        else:
+            self.notes[NOT_READ.format(control)] += 1
+
+    def write(self, control: str, text: str) -> None:
+        """A text: a demonstration, or a comment where the file holds judgements."""
+        if text.strip():
+            self.texts[control] = text
+
+    def close(self) -> None:
+        """Make values of the numbers of single answers; one that lacks an answer is counted and left out."""
+        count = len(self.shown.keys)
+        for question, (kind, by_place) in self._numbers.items():
+            first = 0 if 0 in by_place else 1
+            numbers = [by_place[place] for place in range(first, count + first) if place in by_place]
+            if len(numbers) < count:
+                self.notes[INCOMPLETE] += 1
+                continue
+            self._set(question, kind, self.shown.home(numbers))
+
+    def _set(self, question: str, kind: Kind, value: Value) -> None:
+        if question in self.values:
+            raise ValueError(f"`{question}` is answered twice")
+        self.values[question] = (kind, value)
+
+    def _side(self, word: str) -> int | None:
+        """The place that a choice names: left, b, response 2, or the key of an answer."""
+        keys = [key.casefold() for key in self.shown.keys]
+        if word in keys:
+            return keys.index(word)
+        return _SIDES.get(word.removesuffix(" is better").split(" ")[-1] if len(word.split(" ")) <= 4 else "")
+
+    def _about(self, control: str, target: str) -> tuple[str, int | None]:
+        """Question and number of the answer that a control is about; numbers as the names count, from 1 or from 0."""
+        count = len(self.shown.keys)
+        stem, own = _split(control)
+        own = own if own is not None and own <= count else None
+        at = self.shown.keys.index(target) + 1 if target in self.shown.keys else _split(target)[1]
+        at = at if at is not None and at <= count else None
+        if at is not None:
+            return (stem if own == at else control), at
+        if own is not None and stem:
+            return stem, own
+        return control, 1 if count == 1 else None
+
+
+def ranked_groups(value: Any, notes: Counter[str]) -> list[list[Any]]:
+    """Label Studio's Ranker in each of its shapes, best first: a bare list, the list under its name, or buckets.
+
+    Buckets go from best to worst in the order of the file, which is that of the configuration, and the answers in one
+    bucket are tied. What is left in ``_`` stands behind them all.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    lists = {"": value} if isinstance(value, list) else value
+    if not isinstance(lists, dict) or not lists or not all(isinstance(group, list) for group in lists.values()):
+        raise ValueError(f"ranker: must be a list of ids, or an object of such lists, not {type_name(value)}")
+    rest = lists.get("_", [])
+    groups = [group for name, group in lists.items() if name != "_"]
+    if len(lists) == 1:
+        return [[key] for key in (groups[0] if groups else rest)]
+    notes[UNDISTRIBUTED] += len(rest)
+    return [*groups, rest]
+
+
+def _split(name: str) -> tuple[str, int | None]:
+    """A name without the number or letter at its end, and that number."""
+    match = _NUMBERED.fullmatch(name)
+    if match is None:
+        return name, None
+    return match[1], int(match[2]) if match[2] else ord(match[3].lower()) - ord("a") + 1

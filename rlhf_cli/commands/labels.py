@@ -1,0 +1,236 @@
+"""`rlhf labels`: what a file of labels holds, and labels and tasks from and to other programs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from pipelines.disk import disk_errors, write_atomic
+from pipelines.errors import UsageError
+from rlhf_cli import options, settings
+from rlhf_cli.console import harmless, print_json
+
+if TYPE_CHECKING:
+    from pipelines.feedback.types import LabelSet
+
+File = Annotated[
+    Path,
+    typer.Argument(
+        metavar="FILE",
+        help="A label store, a tasks file, an export of Label Studio (JSON, JSON_MIN), or records of Argilla.",
+    ),
+]
+Columns = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--columns",
+        metavar="KEY=FIELD",
+        help="Where the file has prompt, system, answers (a list), or answer_1, answer_2 ... Repeatable.",
+    ),
+]
+ValueOf = Annotated[
+    list[str] | None,
+    typer.Option("--value", metavar="TEXT=N", help="The number that a choice stands for, e.g. toxic=1. Repeatable."),
+]
+TiesFromEmpty = Annotated[
+    bool, typer.Option("--ties-from-empty", help="A pairwise annotation without a result is a tie, not a skip.")
+]
+Tasks = Annotated[
+    Path | None,
+    typer.Option("--tasks", metavar="FILE", help="The tasks that were sent out: models, controls and questions."),
+]
+Out = Annotated[Path, typer.Option("--out", metavar="FILE", help="The file to write.")]
+To = Annotated[Literal["tasks", "label-studio", "argilla"], typer.Option("--to", help="The format to write.")]
+ConfigTo = Annotated[Literal["label-studio", "argilla"], typer.Option("--to", help="The program that is to ask.")]
+Pseudonyms = Annotated[bool, typer.Option("--pseudonyms", help="Name the annotators annotator-01, annotator-02 ...")]
+WithLabels = Annotated[
+    bool, typer.Option("--with-labels", help="To Label Studio: write labels as annotations of its members, by email.")
+]
+Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Of the order in which other programs show answers.")]
+Questions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--question",
+        metavar="NAME:KIND[:TEXT]",
+        help="What is asked: ranking, pairwise, binary, scale (scale7: from 1 to 7) or demonstration. Repeatable.",
+    ),
+]
+Answers = Annotated[int | None, typer.Option("--answers", min=1, max=26, metavar="N", help="Answers of a task.")]
+
+
+def show(
+    file: File,
+    columns: Columns = None,
+    value: ValueOf = None,
+    ties_from_empty: TiesFromEmpty = False,
+    tasks: Tasks = None,
+    json: options.Json = False,
+) -> None:
+    """Say what a file of labels holds: questions, tasks, labels, annotators, and what was left out."""
+    from pipelines.feedback.exchange import summary
+
+    told = summary.summary(_read(file, columns, value, ties_from_empty, tasks))
+    if json:
+        print_json({"file": str(file), **told})
+        return
+    print(file)
+    for line in summary.lines(told):
+        print(harmless(line))
+
+
+def convert(
+    file: File,
+    to: To,
+    out: Out,
+    columns: Columns = None,
+    value: ValueOf = None,
+    ties_from_empty: TiesFromEmpty = False,
+    tasks: Tasks = None,
+    pseudonyms: Pseudonyms = False,
+    with_labels: WithLabels = False,
+    seed: Seed = 0,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Bring labels home from another program (--to tasks), or send tasks out to one.
+
+    What is sent out comes home to the same tasks and the same order of answers. What the format cannot hold, or what
+    annotators must not see, is counted.
+    """
+    if with_labels and to != "label-studio":
+        raise UsageError("--with-labels goes with --to label-studio only")
+    found = _read(file, columns, value, ties_from_empty, tasks)
+    if pseudonyms:
+        from pipelines.feedback.names import with_pseudonyms
+
+        found = with_pseudonyms(found)
+    lost = _write(found, to, out, seed, with_labels)
+    told = {"tasks": len(found.tasks), "labels": len(found.labels), "notes": found.notes, "left_out": lost}
+    if json:
+        print_json({"file": str(file), "to": to, "out": str(out), **told})
+        return
+    from pipelines.feedback.exchange.summary import counted
+
+    print(f"{out}: {len(found.tasks)} tasks" + (f", {len(found.labels)} labels" if to == "tasks" else ""))
+    if not quiet:
+        for line in counted(f"of note in {file}", found.notes) + counted("not written", lost):
+            print(harmless(line), file=sys.stderr)
+
+
+def config(to: ConfigTo, question: Questions = None, answers: Answers = None, json: options.Json = False) -> None:
+    """Print what another program needs to ask our questions: Label Studio's XML, or Python code for Argilla."""
+    from pipelines.feedback.exchange import argilla, label_studio_out
+    from pipelines.feedback.questions import parse_questions
+
+    asked = parse_questions(question or ["overall:ranking"])
+    pairwise = any(one.kind == "pairwise" for one in asked)
+    if pairwise and answers not in (None, 2):
+        raise UsageError(f"a pairwise question is about 2 answers, not {answers}", where="--answers")
+    writing = any(one.kind == "demonstration" for one in asked)
+    count = answers or (2 if pairwise else 0 if writing else 4)
+    text = (label_studio_out.config if to == "label-studio" else argilla.settings)(asked, count)
+    if json:
+        print_json({"to": to, "config": text})
+    else:
+        print(text, end="")
+
+
+def _read(
+    file: Path, columns: list[str] | None, values: list[str] | None, ties_from_empty: bool, tasks: Path | None
+) -> LabelSet:
+    from pipelines.feedback.exchange.gather import Reading
+    from pipelines.feedback.reading import read_labels
+
+    reading = Reading(
+        _columns(columns), ties_from_empty, _numbers(values), read_labels(tasks) if tasks is not None else None
+    )
+    return read_labels(file, reading)
+
+
+def _columns(entries: list[str] | None) -> dict[str, str]:
+    found = settings.pairs("--columns", "KEY=FIELD", entries or ())
+    for key in found:
+        number = key.removeprefix("answer_")
+        if key not in ("prompt", "system", "answer", "answers") and not number.isdecimal():
+            raise UsageError(
+                f"there is no `{key}` to be named",
+                where="--columns",
+                hint="prompt, system, answers, answer_1, answer_2",
+            )
+    return found
+
+
+def _numbers(entries: list[str] | None) -> dict[str, int]:
+    found = {}
+    for text, number in settings.pairs("--value", "TEXT=NUMBER", entries or ()).items():
+        if not number.isdecimal():
+            raise UsageError(f"the value of `{text}` must be a whole number, not `{number}`", where="--value")
+        found[text] = int(number)
+    return found
+
+
+def _write(found: LabelSet, to: str, out: Path, seed: int, with_labels: bool) -> dict[str, int]:
+    """Write the file; what it does not hold, with how often."""
+    from pipelines.feedback.exchange import argilla, label_studio_out
+    from pipelines.feedback.tasks_file import write_tasks
+
+    if out.is_dir():
+        raise UsageError("this is a directory, not a file", where=str(out), hint="--out names the file to write")
+    folder = out.absolute().parent
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    if to == "tasks":
+        write_tasks(out, found)
+        return {}
+    if to == "label-studio":
+        text, lost = label_studio_out.tasks(found, seed, with_labels=with_labels)
+    else:
+        text, lost = argilla.records(found, seed)
+    with disk_errors(folder):
+        write_atomic(out, text)
+    return lost
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    group = typer.Typer(help="Look at labels, and exchange them with other programs.", no_args_is_help=True)
+    commands: list[tuple[Any, tuple[str, str, str]]] = [
+        (
+            show,
+            (
+                "rlhf labels show runs/my/labels.sqlite",
+                "rlhf labels show export.json --ties-from-empty",
+                "rlhf labels show export.json --value toxic=1 --value fine=0 --json",
+            ),
+        ),
+        (
+            convert,
+            (
+                "rlhf labels convert tasks.jsonl --to label-studio --out import.json",
+                "rlhf labels convert export.json --to tasks --tasks tasks.jsonl --out labels.jsonl",
+                "rlhf labels convert export.json --to tasks --columns prompt=query --out labels.jsonl --pseudonyms",
+            ),
+        ),
+        (
+            config,
+            (
+                "rlhf labels config --to label-studio --question overall:ranking > config.xml",
+                "rlhf labels config --to label-studio --question better:pairwise",
+                "rlhf labels config --to argilla --question overall:ranking --question honest:scale --answers 3",
+            ),
+        ),
+    ]
+    for command, lines in commands:
+        group.command(epilog=options.examples(*lines))(command)
+    app.add_typer(
+        group,
+        name="labels",
+        epilog=options.examples(
+            "rlhf labels show labels.sqlite",
+            "rlhf labels convert export.json --to tasks --out labels.jsonl",
+            "rlhf labels config --to label-studio --question better:pairwise",
+        ),
+    )
