@@ -1,0 +1,276 @@
+"""`rlhf sample`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from pipelines.config import Config, load_config
+from pipelines.config.data import Source
+from pipelines.disk import disk_errors
+from pipelines.errors import UsageError
+from pipelines.rundir import in_round
+from rlhf_cli import options, settings
+from rlhf_cli.commands.stages import LIBRARY_DEFAULTS, Manner, run_one
+from rlhf_cli.console import ConsoleReporter, harmless, print_json, styled
+
+if TYPE_CHECKING:
+    from pipelines.feedback.sample_file import Prepared, Request
+
+
+@dataclass(frozen=True)
+class Aim:
+    """What is read and written where there is no run; as `sample_file.Request`, which takes torch to import."""
+
+    sources: Sequence[Source]
+    out: Path
+    form: Literal["tasks", "demonstrations"]
+    max_per_source: int | None
+    force: bool
+
+
+Prompts = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[PROMPTS...]",
+        help="Files of prompts, or of comparisons or demonstrations, which give theirs. Left out: those of the run.",
+    ),
+]
+Models = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--model",
+        metavar="X",
+        help="Who answers: hub id (owner/name@commit), directory, or a stage of a run (runs/my/sft); with a run also "
+        "policy, base, sft, ppo. Several: repeat it, and the completions are shared out among them.",
+    ),
+]
+Count = Annotated[
+    int | None,
+    typer.Option(
+        "--num-completions", "-k", min=1, metavar="K", help="Completions of each prompt. Default: 4; 1 to be edited."
+    ),
+]
+Out = Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write here, as JSON lines; without a run.")]
+Form = Annotated[
+    Literal["tasks", "demonstrations"] | None,
+    typer.Option("--as", help="tasks: to be judged; demonstrations: rows for SFT, to be edited. Without a run."),
+]
+Temperature = Annotated[float | None, typer.Option("--temperature", metavar="T", help="Above 0. Default: 1.")]
+TopP = Annotated[float | None, typer.Option("--top-p", metavar="P", help="As feedback.sample.top_p.")]
+TopK = Annotated[int | None, typer.Option("--top-k", metavar="N", help="As feedback.sample.top_k.")]
+NewTokens = Annotated[int | None, typer.Option("--max-new-tokens", metavar="N", help="Of a completion. Default: 128.")]
+PromptLength = Annotated[
+    int | None, typer.Option("--max-prompt-length", metavar="N", help="Tokens; longer prompts are left out.")
+]
+Near = Annotated[
+    float | None,
+    typer.Option("--near-duplicate", metavar="S", help="Similarity of a repetition; 1: the same words. Default: 0.95."),
+]
+Redraws = Annotated[int | None, typer.Option("--redraws", metavar="N", help="Of repetitions and blank ones: 2.")]
+BatchSize = Annotated[int | None, typer.Option("--batch-size", metavar="N", help="Completions at a time: 32.")]
+NumPrompts = Annotated[int | None, typer.Option("--num-prompts", min=1, metavar="N", help="Most prompts in all.")]
+PerSource = Annotated[
+    int | None, typer.Option("--max-per-source", min=1, metavar="N", help="Most prompts of one file; without a run.")
+]
+Seed = Annotated[int | None, typer.Option("--seed", metavar="N", help="Of the draws; without a run. Default: 0.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done; write nothing, open no model.")]
+
+
+def sample(
+    prompts: Prompts = None,
+    models: Models = None,
+    num_completions: Count = None,
+    out: Out = None,
+    form: Form = None,
+    temperature: Temperature = None,
+    top_p: TopP = None,
+    top_k: TopK = None,
+    max_new_tokens: NewTokens = None,
+    max_prompt_length: PromptLength = None,
+    near_duplicate: Near = None,
+    redraws: Redraws = None,
+    batch_size: BatchSize = None,
+    num_prompts: NumPrompts = None,
+    max_per_source: PerSource = None,
+    seed: Seed = None,
+    name: options.Name = None,
+    format_: options.Format = None,
+    columns: options.Columns = None,
+    tags: options.Tags = None,
+    split: options.Split = "train",
+    revision: options.Revision = None,
+    limit: options.Limit = None,
+    config: options.Config = None,
+    run_dir: options.Dir = None,
+    sets: options.Sets = None,
+    number: options.Round = 1,
+    force: options.Force = False,
+    dry_run: DryRun = False,
+    json: options.Json = False,
+    verbose: options.Verbose = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Let models answer prompts, several times each, for people to judge.
+
+    With --run-dir or --config the models and prompts of that run, as its stage `sample`; else the PROMPTS of files,
+    into --out. Repetitions and blank answers are drawn again. Interrupted, the same command goes on.
+    """
+    drawn = {
+        "temperature": temperature,
+        "top_p": top_p,
+        "top_k": top_k,
+        "max_new_tokens": max_new_tokens,
+        "max_prompt_length": max_prompt_length,
+        "near_duplicate": near_duplicate,
+        "redraws": redraws,
+        "batch_size": batch_size,
+        "num_prompts": num_prompts,
+    }
+    flags: dict[str, Any] = {f"feedback.sample.{key}": value for key, value in drawn.items() if value is not None}
+    flags |= _answering(models or (), num_completions, 4 if form != "demonstrations" else 1)
+    manner = Manner(dry_run, json, verbose, quiet)
+    rows: dict[str, Any] = {"name": name, "format": format_, "columns": columns, "tags": tags, "limit": limit}
+    rows |= {"revision": revision, "split": split}
+    if prompts:
+        _refuse({"--run-dir": run_dir, "--config": config, "--round": number > 1}, "goes without PROMPTS only")
+        if out is None or not models:
+            raise UsageError(f"{'--out' if out is None else '--model'} is missing", hint="see rlhf sample --help")
+        # the configuration carries the settings of the draws: there is no run, and nothing is trained
+        resolved = load_config(None, sets or (), flags | ({} if seed is None else {"run.seed": seed}))
+        sources = [settings.source_of(path, **rows) for path in prompts]
+        _alone(Aim(sources, out, form or "tasks", max_per_source, force), resolved, manner)
+        return
+    if run_dir is None and config is None:
+        raise UsageError(
+            "neither prompts nor a run are named",
+            hint="`rlhf sample prompts.jsonl --model X --out tasks.jsonl`, or --run-dir DIR of a run",
+        )
+    alone = {"--out": out, "--as": form, "--max-per-source": max_per_source, "--seed": seed}
+    given = {f"--{key}": value for key, value in rows.items() if (key, value) != ("split", "train")}
+    _refuse(alone | given, "goes with PROMPTS only")
+    resolved, run = settings.resolve(config, run_dir, sets or (), flags)
+    if num_completions is not None and not models and resolved.feedback.sample.models:
+        raise UsageError(
+            "feedback.sample.models says how many completions each model gives", hint="name the models with --model"
+        )
+    run_one(in_round("sample", number), resolved, run, force=force, manner=manner)
+
+
+def _answering(models: Sequence[str], count: int | None, default: int) -> dict[str, Any]:
+    """What --model and --num-completions are in the configuration."""
+    if not models:
+        return {} if count is None else {"feedback.sample.num_completions": count}
+    count = count or max(default, len(models))
+    if count < len(models):
+        raise UsageError(
+            f"{count} completions of each prompt cannot be shared out among {len(models)} models",
+            where="--num-completions",
+        )
+    entries = []
+    for index, model in enumerate(models):
+        share = count // len(models) + (index < count % len(models))
+        path, _, revision = (model, "", "") if Path(model).exists() else model.partition("@")
+        entries.append({"model": path, "revision": revision or None, "num_completions": share})
+    return {"feedback.sample.models": entries}
+
+
+def _refuse(given: dict[str, Any], why: str) -> None:
+    for option, value in given.items():
+        if value is not None and value is not False:
+            raise UsageError(f"{option} {why}")
+
+
+def _alone(aim: Aim, config: Config, manner: Manner) -> None:
+    """Sample without a run."""
+    _make_room(aim.out, write=not manner.dry_run)
+    for variable, value in LIBRARY_DEFAULTS.items():
+        os.environ.setdefault(variable, value)
+    reporter = ConsoleReporter(quiet=manner.quiet)
+    # stdout is for data: what a library prints goes to stderr
+    with contextlib.redirect_stdout(sys.stderr):
+        from pipelines.feedback import sample_file
+
+        request = sample_file.Request(aim.sources, aim.out, aim.form, config, aim.max_per_source, aim.force)
+        prepared = sample_file.prepare(request, reporter)
+        found = None if manner.dry_run else sample_file.sample_file(request, prepared, reporter)
+    if found is None:
+        _show_plan(prepared, request, as_json=manner.json)
+    elif manner.json:
+        print_json(found)
+    else:
+        for line in _summary(found):
+            print(harmless(line))
+
+
+def _make_room(out: Path, *, write: bool) -> None:
+    """See to it before anything is drawn that the file can be written, as far as that can be told."""
+    if out.is_dir():
+        raise UsageError("this is a directory, not a file", where=str(out), hint="--out names the file to write")
+    if write:
+        folder = out.absolute().parent
+        with disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+
+
+def _show_plan(prepared: Prepared, request: Request, *, as_json: bool) -> None:
+    problem = prepared.conflict
+    action = "go on" if prepared.resumes is not None else "begin"
+    plan = {
+        "action": action,
+        "chunks_done": prepared.resumes or 0,
+        "out": str(request.out),
+        "prompts": len(prepared.asked),
+        "sources": [vars(count) for count in prepared.counts],
+        "models": [{"model": one.name, "num_completions": one.num_completions} for one in prepared.answerers],
+    }
+    if as_json:
+        print_json({"plan": plan, "problem": problem.as_dict() if problem else None})
+    else:
+        for count in prepared.counts:
+            print(harmless(_source_line(vars(count))))
+        for one in prepared.answerers:
+            print(harmless(f"{one.name}: {one.num_completions} completions of each of {len(prepared.asked)} prompts"))
+        print(harmless(f"would {action}, and write {request.out}"))
+        if problem is not None:
+            print(f"{styled('would refuse:', '1;31', sys.stderr)} {harmless(problem.message)}", file=sys.stderr)
+    if problem is not None:
+        raise typer.Exit(problem.exit_code)
+
+
+def _source_line(count: dict[str, Any]) -> str:
+    beside = f"{count['repeated']} repeated" + (f", {count['over_cap']} above the cap" if count["over_cap"] else "")
+    return f"{count['path']}: {count['prompts']} prompts of {count['rows']} rows ({beside})"
+
+
+def _summary(found: dict[str, Any]) -> list[str]:
+    made = f"{found['tasks']} tasks" if "tasks" in found else f"{found['rows']} demonstrations"
+    lines = [f"{made} in {found['out']}: {found['completions']} completions of {found['prompts']} prompts"]
+    lines += [f"  {_source_line(count)}" for count in found["sources"]]
+    lines += [
+        f"  {one['model']}: {one['completions']} completions, {one['finished_share']:.0%} finished, "
+        f"{one['mean_tokens']:.0f} tokens on average, {one['distinct_share']:.0%} of the draws distinct"
+        for one in found["models"]
+    ]
+    names = {"too_long": "prompts too long", "redrawn": "drawn again", "left_out": "completions left out"}
+    names |= {"short": "tasks with fewer answers", "without_task": "prompts without a task"}
+    counted = [f"{found[key]} {words}" for key, words in names.items() if found.get(key)]
+    return lines + ([f"  {', '.join(counted)}"] if counted else [])
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(
+        epilog=options.examples(
+            "rlhf sample prompts.jsonl --model org/model -k 4 --out tasks.jsonl",
+            "rlhf sample faq.csv --columns prompt=question --model runs/my/sft --model runs/my/ppo --out tasks.jsonl",
+            "rlhf sample --run-dir runs/my --temperature 0.8",
+        )
+    )(sample)
