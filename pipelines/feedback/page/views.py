@@ -1,0 +1,98 @@
+"""What the templates show of the store's records; answers are known by the place at which they are shown, from 1."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pipelines.data.rows import Message
+from pipelines.feedback.page.text import encodable
+from pipelines.feedback.store import Assignment, HistoryEntry
+from pipelines.feedback.types import Label, Question, Task, Value
+
+_START = 160
+"""Characters of a prompt in a list."""
+
+
+def task_view(given: Assignment, questions: Sequence[Question], *, editing: bool) -> dict[str, Any]:
+    """The task as `task.html` shows it; who wrote an answer, and what a control task is, is not in it."""
+    answers = [given.task.answers[index] for index in given.order]
+    writing = any(question.kind == "demonstration" for question in questions)
+    return {
+        "id": given.task.id,
+        "version": given.version,
+        "number": given.number,
+        "done": given.done,
+        "left": given.left,
+        "prompt": [turn_view(turn) for turn in given.task.prompt],
+        "answers": [{"place": place, "text": answer.text} for place, answer in enumerate(answers, 1)],
+        "questions": questions,
+        "earlier": None if given.earlier is None else _earlier(given.earlier, given.order),
+        "editing": editing,
+        "draft": encodable(answers[0].text) if writing and answers else "",
+    }
+
+
+def turn_view(turn: Message) -> dict[str, str]:
+    """A turn of the prompt: its role, its text, and below it the tools that it calls."""
+    calls = json.dumps(turn.tool_calls, ensure_ascii=False, indent=1) if turn.tool_calls else ""
+    return {"role": turn.role, "content": "\n".join(part for part in (turn.content, calls) if part)}
+
+
+def _earlier(label: Label, order: Sequence[int]) -> dict[str, Any]:
+    return {
+        "values": shown_values(label.values, order),
+        "comment": encodable(label.comment),
+        "flagged": label.flagged,
+        "skipped": label.skipped,
+        "time": label.time,
+    }
+
+
+def shown_values(values: Mapping[str, Value], order: Sequence[int]) -> dict[str, list[int] | str]:
+    """Values in the order in which the answers are shown."""
+    return {
+        name: value if isinstance(value, str) else [value[index] for index in order] for name, value in values.items()
+    }
+
+
+def own_values(values: Mapping[str, list[int] | str], order: Sequence[int]) -> dict[str, Value]:
+    """Values in the task's own order, from those by shown place; one of another length stays as it is."""
+    return {name: _own(value, order) for name, value in values.items()}
+
+
+def _own(value: list[int] | str, order: Sequence[int]) -> Value:
+    if isinstance(value, str):
+        return value
+    if len(value) != len(order):
+        return tuple(value)  # the store says what is wrong with it
+    by_index = dict(zip(order, value, strict=True))
+    return tuple(by_index[index] for index in range(len(order)))
+
+
+def history_view(entry: HistoryEntry) -> dict[str, Any]:
+    """One line of `history.html`."""
+    label = entry.label
+    return {
+        "task": label.task,
+        "time": label.time,
+        "summary": " · ".join(_summary(value, label.order) for value in label.values.values()),
+        "skipped": label.skipped,
+        "flagged": label.flagged,
+        "prompt_start": prompt_start(entry.task),
+    }
+
+
+def _summary(value: Value, order: Sequence[int]) -> str:
+    """Numbers by the letters of the places, as ``A 1, B 2``; of a text the start."""
+    if isinstance(value, str):
+        return value if len(value) <= 60 else value[:60] + "…"
+    shown = [value[index] for index in order]
+    return ", ".join(f"{chr(ord('A') + place)} {number}" for place, number in enumerate(shown))
+
+
+def prompt_start(task: Task) -> str:
+    """The start of what is to be answered."""
+    text = " ".join(task.prompt[-1].content.split())
+    return text if len(text) <= _START else text[:_START] + "…"

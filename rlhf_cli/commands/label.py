@@ -1,0 +1,218 @@
+"""`rlhf label`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pipelines.errors import UsageError
+from rlhf_cli import failures, options, settings
+from rlhf_cli.console import ConsoleReporter, harmless, print_json
+
+if TYPE_CHECKING:
+    from pipelines.config.data import Source as DataSource
+    from pipelines.feedback.store import LabelStore
+    from pipelines.feedback.types import LabelSet
+
+Source = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[SOURCE]",
+        help="What to judge: tasks that `rlhf sample` wrote, or comparisons, judgements, prompts or demonstrations in "
+        "any accepted format. Left out: the samples of --run-dir, or what --store holds.",
+    ),
+]
+Store = Annotated[
+    Path | None,
+    typer.Option("--store", metavar="FILE", help="Where labels are kept. Default: SOURCE.labels.sqlite beside it."),
+]
+Annotator = Annotated[
+    list[str] | None,
+    typer.Option("--annotator", metavar="NAME", help="Who judges; each gets an own link. Repeatable. Default: me."),
+]
+Guidelines = Annotated[
+    Path | None, typer.Option("--guidelines", metavar="FILE", help="Markdown that the page shows to annotators.")
+]
+Question = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--question",
+        metavar="NAME:KIND[:TEXT]",
+        help="What is asked: ranking, pairwise, binary, scale (scale7: from 1 to 7) or demonstration. Repeatable.",
+    ),
+]
+Overlap = Annotated[
+    int | None, typer.Option("--overlap", min=1, metavar="N", help="How many annotators judge the same task.")
+]
+Controls = Annotated[
+    Path | None,
+    typer.Option("--controls", metavar="FILE", help="Comparisons whose better answer is known, to be mixed in."),
+]
+ControlShare = Annotated[
+    float | None, typer.Option("--control-share", min=0, max=0.5, metavar="X", help="Share of them in a queue.")
+]
+Title = Annotated[str | None, typer.Option("--title", metavar="T", help="Name of the project, on every page.")]
+Seed = Annotated[int | None, typer.Option("--seed", metavar="N", help="Of every shuffle.")]
+Port = Annotated[int, typer.Option("--port", min=0, max=65535, metavar="N", help="0: any free one.")]
+Host = Annotated[
+    str, typer.Option("--host", metavar="H", help="Address to listen at. Other than this machine: --i-know.")
+]
+IKnow = Annotated[
+    bool, typer.Option("--i-know", help="Others on the network may reach the page, and it is not encrypted by itself.")
+]
+Url = Annotated[
+    str | None,
+    typer.Option(
+        "--url", metavar="URL", help="The address that people open, where it is another: of a proxy with TLS, say."
+    ),
+]
+
+
+def label(
+    source: Source = None,
+    run_dir: options.Dir = None,
+    sets: options.Sets = None,
+    store: Store = None,
+    annotator: Annotator = None,
+    guidelines: Guidelines = None,
+    question: Question = None,
+    overlap: Overlap = None,
+    controls: Controls = None,
+    control_share: ControlShare = None,
+    title: Title = None,
+    seed: Seed = None,
+    name: options.Name = None,
+    format_: options.Format = None,
+    columns: options.Columns = None,
+    tags: options.Tags = None,
+    split: options.Split = "train",
+    revision: options.Revision = None,
+    limit: options.Limit = None,
+    port: Port = 8765,
+    host: Host = "127.0.0.1",
+    i_know: IKnow = False,
+    url: Url = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Open the label page: people rank, compare, rate or write answers in a browser, on this machine and offline.
+
+    One link for each annotator and one for the admin go to stdout; each works once, in one browser. Every answer that
+    the page acknowledges is on the disk. Ctrl-C ends the page; the same command opens it again with all that is there.
+    """
+    if source is not None and run_dir is not None:
+        raise UsageError("SOURCE and --run-dir do not go together", hint="the samples of the run are what is judged")
+    from pipelines.feedback.page import serve
+
+    if not serve.is_loopback(host) and not i_know:
+        raise UsageError(
+            f"at {host} everybody on the network can reach the page, and nothing of it is encrypted",
+            where="--host",
+            hint="give --i-know if that is what you want; a proxy with TLS in front of --host 127.0.0.1, or a tunnel "
+            "(ssh -L), is safer",
+        )
+    from pipelines.feedback.page.setup import Wanted, newest_tasks, open_store, read_guidelines, wanted_of_run
+    from pipelines.feedback.questions import parse_questions
+
+    reporter = ConsoleReporter(quiet=quiet)
+    wanted = Wanted(
+        questions=parse_questions(question) if question else None,
+        title=title,
+        guidelines=None if guidelines is None else read_guidelines(guidelines),
+        overlap=overlap,
+        control_share=control_share,
+        controls=controls,
+        annotators=tuple(annotator or ()),
+        seed=seed,
+    )
+    if run_dir is not None:
+        config, run = settings.resolve(None, run_dir, sets or ())
+        tasks = _tasks(settings.source_of(str(newest_tasks(run.root))), 0, reporter)
+        wanted, store = wanted.or_else(wanted_of_run(config, run.root)), store or run.root / "labels.sqlite"
+    elif source is not None:
+        read = settings.source_of(
+            source, columns=columns, tags=tags, name=name, format=format_, split=split, revision=revision, limit=limit
+        )
+        tasks, store = _tasks(read, seed or 0, reporter), store or _beside(source)
+    elif store is not None:
+        tasks = None
+    else:
+        raise UsageError(
+            "nothing is named that could be judged",
+            hint="give a file of tasks, comparisons or prompts, --run-dir DIR, or --store FILE of earlier labels",
+        )
+    with open_store(store, tasks, wanted) as opened:
+        _serve(opened, host, port, url, json, reporter)
+
+
+def _serve(store: LabelStore, host: str, port: int, url: str | None, json: bool, reporter: ConsoleReporter) -> None:
+    """Open the page over a store, and say where, until a signal ends it."""
+    from pipelines.feedback.page import serve
+    from pipelines.feedback.page.app import make_app
+    from pipelines.feedback.page.setup import fresh_links
+
+    with serve.bind(host, port) as listener:
+        origins = serve.origins_of(host, listener.getsockname()[1], url)
+        with serve.announced(store, origins[0]):
+            links = fresh_links(store, origins[0])
+            progress = store.progress()
+
+            def started() -> None:
+                reporter.info(
+                    f"{progress.tasks} tasks, {progress.left} answers still wanted; they go to {store.path}\n"
+                    "Open a link in a browser: it works once, then the browser is known. Ctrl-C ends the page."
+                )
+                if not serve.is_loopback(host):
+                    reporter.warn(
+                        "others on the network can reach this page. Between it and them nothing is encrypted, links "
+                        "and answers included, unless a proxy with TLS stands in front and --url names its address"
+                    )
+                _print_links(store, origins[0], links, json)
+
+            try:
+                serve.serve(make_app(store, origins=origins), listener, started=started)
+            except (KeyboardInterrupt, failures.Terminated) as error:  # how it is meant to end
+                reporter.info(f"the page is closed; what was answered is kept in {store.path}")
+                raise SystemExit(143 if isinstance(error, failures.Terminated) else 130) from None
+
+
+def _print_links(store: LabelStore, address: str, links: dict[str, str], json: bool) -> None:
+    if json:
+        people = [{"name": name, "link": link} for name, link in links.items()]
+        admin = people.pop()
+        print_json({"address": address, "store": str(store.path), "annotators": people, "admin": admin})
+    else:
+        width = max(len(name) for name in links)
+        for name, link in links.items():
+            print(f"{harmless(name):{width}}  {link}")
+    sys.stdout.flush()
+
+
+def _tasks(source: DataSource, seed: int, reporter: ConsoleReporter) -> LabelSet:
+    from pipelines.feedback.source import open_source
+
+    tasks = open_source(source, seed=seed)
+    if tasks.labels:
+        reporter.warn(f"{source.path} holds {len(tasks.labels)} labels too: they are not taken over, only the tasks")
+    return tasks
+
+
+def _beside(source: str) -> Path:
+    """The store that goes with a file; one of a hub data set lies in the working directory."""
+    path = Path(source)
+    stem = path.name.split(".")[0] or "tasks"
+    return (path.parent if path.exists() else Path()) / f"{stem}.labels.sqlite"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(
+        epilog=options.examples(
+            "rlhf label tasks.jsonl --annotator ann --annotator bo --overlap 2",
+            "rlhf label pairs.jsonl --question helpful:pairwise --question polite:scale7",
+            "rlhf label --run-dir runs/my --guidelines guidelines.md",
+        )
+    )(label)

@@ -1,0 +1,201 @@
+"""`rlhf label` as a process of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from pipelines.feedback.page.serve import running_server
+from pipelines.feedback.store import LabelStore
+from rlhf_cli.app import run
+from tests.cli.conftest import Program
+
+Told = dict[str, Any]
+
+
+@pytest.fixture
+def folder(program: Program) -> Program:
+    rows = [{"prompt": f"q {n}", "chosen": f"good {n}", "rejected": f"bad {n}"} for n in range(6)]
+    (program.folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return program
+
+
+@contextlib.contextmanager
+def page(
+    program: Program, *args: str, end: int = signal.SIGTERM
+) -> Iterator[tuple[dict[str, Any], subprocess.Popen[str]]]:
+    """The page while it is open; what it said on stdout, and the process."""
+    process = program.start("label", *args, "--port", "0", "--json")
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line, process.communicate()[1]
+        yield json.loads(line), process
+        process.send_signal(end)
+        assert process.wait(20) == 128 + end
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def client(told: Told, name: str) -> httpx2.Client:
+    links = {one["name"]: one["link"] for one in (*told["annotators"], told["admin"])}
+    headers = {"Origin": told["address"], "X-RLHF": "1", "Content-Type": "application/json"}
+    found = httpx2.Client(base_url=told["address"], headers=headers, trust_env=False)
+    assert found.get(links[name]).status_code == 200
+    return found
+
+
+def test_from_a_file_to_labels_and_on_again(
+    folder: Program, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(folder.folder)
+    guide = folder.folder / "guide.md"
+    guide.write_text("# Take your time")
+    store_path = folder.folder / "pairs.labels.sqlite"
+    args = ("pairs.jsonl", "--annotator", "ann", "--annotator", "bo", "--overlap", "2", "--guidelines", "guide.md")
+    with page(folder, *args) as (told, process):
+        assert [one["name"] for one in told["annotators"]] == ["ann", "bo"]
+        assert running_server(store_path) == told["address"]
+        ann = client(told, "ann")
+        assert "Take your time" in ann.get("/guidelines").text
+        task, version = re.findall(r'data-task="(\w+)" data-version="(\d+)"', ann.get("/").text)[0]
+        body = {"task": task, "version": int(version), "key": "key-00000001", "values": {"overall": [2, 1]}}
+        assert ann.post("/api/submit", json=body).json()["left"] == 5
+        assert run(["label", *args, "--port", "0", "--json"]) == 5
+        assert told["address"] in json.loads(capsys.readouterr().out)["error"]["message"]
+    assert process.communicate()[0] == ""
+    assert running_server(store_path) is None
+    assert not list(folder.folder.glob("*.server.json"))
+    # Opened again without any option: all is as it was, and so is the session.
+    with page(folder, "pairs.jsonl", end=signal.SIGINT) as (told, _):
+        assert [one["name"] for one in told["annotators"]] == ["ann", "bo"]
+        [cookie] = ann.cookies.jar
+        port = told["address"].rpartition(":")[2]
+        with httpx2.Client(base_url=told["address"], cookies={f"rlhf_session_{port}": cookie.value}) as again:
+            assert "q " in again.get("/").text
+    with LabelStore.open(store_path) as store:
+        assert (store.settings.overlap, store.settings.guidelines) == (2, "# Take your time")
+        assert [label.task for label in store.snapshot().labels] == [task]
+        links = [one["link"].rpartition("/")[2] for one in told["annotators"]]
+    assert not [link for link in links if link.encode() in store_path.read_bytes()]
+    assert store_path.stat().st_mode & 0o777 == 0o600
+
+
+def test_no_secret_is_logged_and_100_mb_take_no_memory(folder: Program):
+    with page(folder, "pairs.jsonl") as (told, process):
+        me = client(told, "me")
+        me.get("/enter/" + "s" * 43)
+
+        def chunks() -> Iterator[bytes]:
+            for _ in range(1600):
+                yield bytes(1 << 16)
+
+        before = resident(process.pid)
+        for path in ("/api/submit", "/csp-report", "/nowhere", "/enter/x"):
+            with contextlib.suppress(httpx2.TransportError):  # the line is cut in the middle of it
+                assert me.post(path, content=chunks()).status_code in (413, 404, 405)
+            size = {"Content-Length": str(100 << 20)}
+            with contextlib.suppress(httpx2.TransportError):
+                assert me.post(path, content=bytes(100 << 20), headers=size).status_code in (413, 404, 405)
+        assert resident(process.pid) - before < 16 << 20
+        assert me.get("/healthz").text == "ok"
+        links = [one["link"] for one in (*told["annotators"], told["admin"])]
+    _, err = process.communicate()
+    assert not [link for link in links if link.rpartition("/")[2] in err]
+    assert "sss" not in err
+    assert "Traceback" not in err
+
+
+def resident(pid: int) -> int:
+    """Bytes of memory that a process holds now."""
+    line = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmRSS"))
+    return int(line.split()[1]) * 1024
+
+
+def test_words_and_links_without_json(folder: Program):
+    process = folder.start("label", "pairs.jsonl", "--port", "0", "--annotator", "zoë")
+    assert process.stdout is not None
+    lines = [process.stdout.readline() for _ in range(2)]
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert re.fullmatch(r"zoë    http://127\.0\.0\.1:\d+/enter/\S{43}\n", lines[0])
+    assert lines[1].startswith("admin  http://127.0.0.1:")
+    assert "6 tasks, 6 answers still wanted" in err
+    assert "the page is closed" in err
+    assert "error" not in err
+
+
+def test_the_newest_samples_of_a_run(folder: Program):
+    run = folder.folder / "runs" / "my"
+    for number, place in ((1, "sample"), (2, "rounds/02/sample")):
+        (run / place).mkdir(parents=True)
+        rows = [{"rlhf": "tasks", "version": 1}, {"prompt": [{"role": "user", "content": f"round {number}"}]}]
+        rows[1]["answers"] = [{"text": text, "model": "sft"} for text in ("a", "b", "c")]  # type: ignore[assignment]
+        (run / place / "tasks.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (run / "config.yaml").write_text(
+        "model: {name_or_path: x}\ndata: {prompts: p.jsonl, comparisons: c.jsonl}\n"
+        "feedback: {source: human, label: {annotators: [eva], overlap: 1, questions: [{name: helpful}]}}\n"
+    )
+    with page(folder, "--run-dir", str(run), "--annotator", "bo") as (told, _):
+        assert [one["name"] for one in told["annotators"]] == ["eva", "bo"]
+        assert "round 2" in client(told, "eva").get("/").text
+    with LabelStore.open(run / "labels.sqlite") as store:
+        assert [question.name for question in store.settings.questions] == ["helpful"]
+        assert len(store.snapshot().tasks) == 1
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "words"),
+    [
+        ((), 2, "nothing is named"),
+        (("pairs.jsonl", "--run-dir", "x"), 2, "do not go together"),
+        (("gone.jsonl",), 3, "gone.jsonl"),
+        (("--store", "gone.sqlite"), 2, "nothing to label"),
+        (("--store", "pairs.jsonl"), 3, "no label store"),
+        (("--run-dir", "runs/none"), 2, "holds no run"),
+        (("pairs.jsonl", "--host", "0.0.0.0"), 2, "everybody on the network"),
+        (("pairs.jsonl", "--host", "0.0.0.0", "--i-know"), 2, "every address"),
+        (("pairs.jsonl", "--url", "x.org"), 2, "not the address"),
+        (("pairs.jsonl", "--question", "overall"), 2, "kind"),
+        (("pairs.jsonl", "--annotator", "admin"), 2, "cannot be called"),
+        (("pairs.jsonl", "--guidelines", "gone.md"), 2, "guidelines cannot be read"),
+        (("pairs.jsonl", "--controls", "base/config.json"), 3, "config.json"),
+        (("pairs.jsonl", "--question", "x:demonstration"), 3, "demonstration"),
+    ],
+)
+def test_what_does_not_work_says_why(
+    folder: Program,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    args: tuple[str, ...],
+    code: int,
+    words: str,
+):
+    monkeypatch.chdir(folder.folder)
+    assert run(["label", *args, "--port", "0", "--json"]) == code
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert words in f"{error['message']} {error['where']}"
+
+
+def test_a_taken_port(folder: Program, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.chdir(folder.folder)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        assert run(["label", "pairs.jsonl", "--port", port, "--json"]) == 2
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert port in error["message"]
+    assert "--port 0" in error["hint"]
