@@ -68,8 +68,9 @@ class Keeper(TrainerCallback):
         trainer._tr_loss += sums["loss_not_logged"]
         trainer._total_loss_scalar = sums["loss_logged"]
         trainer._globalstep_last_logged = sums["last_logged"]
-        trainer._metrics["train"].update(sums["figures_not_logged"])
-        trainer._total_train_tokens = sums["tokens"]
+        if hasattr(trainer, "_metrics"):  # one of TRL's; a plain trainer keeps no figures of its own
+            trainer._metrics["train"].update(sums["figures_not_logged"])
+            trainer._total_train_tokens = sums["tokens"]
         self._seconds_before = sums["seconds"]
         if state.global_step >= state.max_steps:
             self._loss_total = sums["loss_logged"] + sums["loss_not_logged"]
@@ -93,12 +94,13 @@ class Keeper(TrainerCallback):
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Make what the trainer has saved a complete checkpoint."""
         trainer = self._trainer
+        of_trl = hasattr(trainer, "_metrics")
         sums = {
             "loss_not_logged": float(trainer._tr_loss),
             "loss_logged": trainer._total_loss_scalar,
             "last_logged": trainer._globalstep_last_logged,
-            "figures_not_logged": dict(trainer._metrics["train"]),
-            "tokens": trainer._total_train_tokens,
+            "figures_not_logged": dict(trainer._metrics["train"]) if of_trl else {},
+            "tokens": trainer._total_train_tokens if of_trl else 0,
             "seconds": round(self.seconds, 3),
         }
         path = self._ctx.out / "checkpoints" / f"checkpoint-{state.global_step}" / _SUMS

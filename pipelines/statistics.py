@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 
 def wilson(successes: float, n: int, z: float = 1.959964) -> tuple[float, float]:
@@ -17,3 +18,29 @@ def wilson(successes: float, n: int, z: float = 1.959964) -> tuple[float, float]
     center = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
     return max(0.0, center - half), min(1.0, center + half)
+
+
+def ranks(values: Sequence[float]) -> list[float]:
+    """The place of each value from 1 on; equal values share the mean of their places."""
+    order = sorted(range(len(values)), key=values.__getitem__)
+    found = [0.0] * len(values)
+    start = 0
+    for stop in range(1, len(order) + 1):
+        if stop == len(order) or values[order[stop]] != values[order[start]]:
+            for index in order[start:stop]:
+                found[index] = (start + 1 + stop) / 2
+            start = stop
+    return found
+
+
+def auc(good: Sequence[bool], scores: Sequence[float]) -> float | None:
+    """Area under the ROC curve: how often a good row scores above a bad one, a tie being half (Mann, Whitney 1947).
+
+    None where there is no good row, or no bad one.
+    """
+    positive = sum(good)
+    negative = len(good) - positive
+    if not positive or not negative:
+        return None
+    above = sum(rank for rank, is_good in zip(ranks(scores), good, strict=True) if is_good)
+    return (above - positive * (positive + 1) / 2) / (positive * negative)

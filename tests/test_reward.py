@@ -130,13 +130,13 @@ def test_sft_switched_off_starts_from_the_outside_base(tmp_path: Path) -> None:
 
 def test_normalization_is_that_of_the_stored_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[list[list[int]]] = []
-    original = stage._normalization
+    original = stage.normalize
 
-    def spy(ctx: Any, scorer: Any, responses: Any) -> Any:
+    def spy(ctx: Any, scorer: Any, responses: Any, outputs: Any) -> Any:
         seen.append([scorer.row(answer.prompt, answer.text, answer.ids).ids for answer in responses])
-        return original(ctx, scorer, responses)
+        return original(ctx, scorer, responses, outputs)
 
-    monkeypatch.setattr(stage, "_normalization", spy)
+    monkeypatch.setattr(stage, "normalize", spy)
     run = tmp_path / "run"
     config, metrics = train_both(run, outside_base(tmp_path / "base"))
     stored = json.loads((run / "reward" / "model" / "normalization.json").read_text())

@@ -13,7 +13,7 @@ from pipelines.config.base import Section, cosmetic
 Kind = Literal["run", "function", "classifier", "http", "length", "repetition", "sum", "ensemble", "gold"]
 
 FIELDS: dict[Kind, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "run": ((), ()),
+    "run": ((), ("output",)),
     "function": (("function",), ()),
     "classifier": (("path",), ("revision", "label", "output", "lower_is_better")),
     "http": (("url",), ("token_env", "timeout", "retries")),
@@ -43,7 +43,9 @@ class ScorerSection(Section):
         None, description="Class whose logit is the score; only needed where the classifier has several."
     )
     output: Literal["logit", "probability", "logprob"] = Field(
-        "logit", description="What of the class is the score: sigmoid of a single logit, softmax over several."
+        "logit",
+        description="What of the class is the score: sigmoid of a single logit, softmax over several. The run's own "
+        "reward model has other than the logit where reward.objective is pointwise.",
     )
     lower_is_better: bool = Field(False, description="The classifier rates something bad (toxicity): negate it.")
     url: str | None = Field(None, description="http(s) address that answers POST with JSON scores.")
@@ -80,6 +82,8 @@ class ScorerSection(Section):
         """What affects results; what the kind does not take is left out, so that a new kind changes no old run."""
         needed, optional = FIELDS[self.kind]
         foreign = _KIND_OF_FIELD.difference(needed, optional)
+        if self.kind == "run" and self.output == "logit":  # as it was before there was a choice
+            foreign.add("output")
         return {key: value for key, value in super().results_view().items() if key not in foreign}
 
     def flat(self) -> Iterator[ScorerSection]:

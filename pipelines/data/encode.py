@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, NotRequired, TypedDict, TypeVar
 
 from pipelines.data.chat import NO_LOSS, ChatEncoder, Ids
-from pipelines.data.rows import CanonicalRow, Comparison, Demonstration, Message, Prompt
+from pipelines.data.rows import CanonicalRow, Comparison, Demonstration, Judgement, Message, Prompt
 from pipelines.errors import DataError, UsageError
 
 Overlong = Literal["drop", "cut", "fail"]
@@ -28,6 +28,14 @@ class EncodedComparison(TypedDict):
     chosen_ids: Ids
     rejected_ids: Ids
     margin: NotRequired[float]
+
+
+class EncodedJudgement(TypedDict):
+    """An answer for a classifier, the prompt by itself."""
+
+    prompt_ids: Ids
+    completion_ids: Ids
+    label: float
 
 
 class EncodedPrompt(TypedDict):
@@ -54,7 +62,7 @@ class LengthReport:
     longest: int
 
 
-Encoded = TypeVar("Encoded", EncodedDemonstration, EncodedComparison, EncodedPrompt)
+Encoded = TypeVar("Encoded", EncodedDemonstration, EncodedComparison, EncodedJudgement, EncodedPrompt)
 AnyRow = TypeVar("AnyRow", bound=CanonicalRow)
 # One row: its length in tokens, and what is left of it within the limit (None: nothing that is of use).
 Fitted = tuple[int, Encoded | None]
@@ -109,17 +117,36 @@ def encode_comparisons(
     def fit(row: Comparison) -> Fitted[EncodedComparison]:
         prompt, chosen, rejected = encoder.comparison(row)
         answer = max(len(chosen), len(rejected))
-        length, room = len(prompt) + answer, max_length - answer
-        if room < min(len(prompt), MIN_PROMPT_TOKENS):
+        length, kept = _fit_prompt(prompt, answer, max_length, encoder.bos_id)
+        if kept is None:
             return length, None
         encoded: EncodedComparison = {
-            "prompt_ids": _last(prompt, room, encoder.bos_id),
+            "prompt_ids": kept,
             "chosen_ids": chosen,
             "rejected_ids": rejected,
         }
         if row.margin is not None:
             encoded["margin"] = row.margin
         return length, encoded
+
+    return _encode(rows, fit, max_length, overlong, name)
+
+
+def encode_judgements(
+    rows: Iterable[Judgement], encoder: ChatEncoder, max_length: int, overlong: Overlong, *, name: str = "row"
+) -> tuple[list[EncodedJudgement], LengthReport]:
+    """Encode for a classifier; a prompt is cut and a row dropped as by `encode_comparisons`.
+
+    Raises:
+        DataError: a row cannot be encoded, one is too long with `fail`, or none is left.
+    """
+
+    def fit(row: Judgement) -> Fitted[EncodedJudgement]:
+        prompt, answer = encoder.prompt(row.prompt), encoder.answer(row.prompt, row.completion)
+        length, kept = _fit_prompt(prompt, len(answer), max_length, encoder.bos_id)
+        if kept is None:
+            return length, None
+        return length, {"prompt_ids": kept, "completion_ids": answer, "label": float(row.label)}
 
     return _encode(rows, fit, max_length, overlong, name)
 
@@ -201,6 +228,13 @@ def _encode(
     return kept, LengthReport(used=len(kept), dropped=total - len(kept), cut=cut, longest=longest)
 
 
+def _fit_prompt(prompt: Ids, answer: int, limit: int, bos: int | None) -> tuple[int, Ids | None]:
+    """Tokens of the prompt and an answer of so many, and the prompt within the limit; None: too little is left."""
+    room = limit - answer
+    fits = room >= min(len(prompt), MIN_PROMPT_TOKENS)
+    return len(prompt) + answer, _last(prompt, room, bos) if fits else None
+
+
 def _last(ids: Ids, room: int, bos: int | None) -> Ids:
     if len(ids) <= room:
         return ids
@@ -213,10 +247,12 @@ __all__ = [
     "ChatEncoder",
     "EncodedComparison",
     "EncodedDemonstration",
+    "EncodedJudgement",
     "EncodedPrompt",
     "LengthReport",
     "cut_prompt",
     "encode_comparisons",
     "encode_demonstrations",
+    "encode_judgements",
     "encode_prompts",
 ]

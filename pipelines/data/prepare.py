@@ -16,17 +16,18 @@ from pipelines.data.canonical import to_line
 from pipelines.data.convert import Kind, prompt_of
 from pipelines.data.faults import FaultLog
 from pipelines.data.read import SourceReader, with_progress
-from pipelines.data.rows import CanonicalRow, Comparison, Demonstration, Message, Prompt
+from pipelines.data.rows import CanonicalRow, Comparison, Demonstration, Judgement, Message, Prompt
 from pipelines.data.split import plain, prompt_key, share_of, split_key
 from pipelines.errors import DataError, UsageError
 from pipelines.stage import StageContext
 
-DataKind = Literal["demonstrations", "comparisons", "prompts"]
+DataKind = Literal["demonstrations", "comparisons", "judgements", "prompts"]
 
 _FALLBACKS: dict[DataKind, tuple[DataKind, ...]] = {
     "demonstrations": ("demonstrations", "comparisons"),
     "comparisons": ("comparisons",),
-    "prompts": ("prompts", "comparisons", "demonstrations"),
+    "judgements": ("judgements",),
+    "prompts": ("prompts", "comparisons", "judgements", "demonstrations"),
 }
 _WEIGHT_SEED = 1  # Other than that of the split, with which it must have nothing in common.
 _Weighted: TypeAlias = tuple[Kind, float]
@@ -40,6 +41,11 @@ def demonstrations(ctx: StageContext) -> dict[str, Any]:
 def comparisons(ctx: StageContext) -> dict[str, Any]:
     """Prepare what the reward model trains on."""
     return _prepare(ctx, "comparisons", Comparison)
+
+
+def judgements(ctx: StageContext) -> dict[str, Any]:
+    """Prepare what a pointwise reward model trains on."""
+    return _prepare(ctx, "judgements", Judgement)
 
 
 def prompts(ctx: StageContext) -> dict[str, Any]:

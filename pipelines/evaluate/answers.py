@@ -89,7 +89,7 @@ def choose_prompts(
 
 
 class Policies:
-    """The policies of a run by name: ``base``, ``sft``, ``ppo``."""
+    """The policies of a run by name: ``base``, ``sft``, ``ppo``, and ``ppo-2`` ... of later rounds of feedback."""
 
     def __init__(self, config: Config, inputs: Mapping[str, Path], device: torch.device) -> None:
         self._config = config
@@ -99,9 +99,10 @@ class Policies:
     @property
     def names(self) -> tuple[str, ...]:
         """Those that are asked for and there, and always the baseline; in the order of the road."""
-        there = {"base"} | {name for name in ("sft", "ppo") if name in self._inputs}
+        trained = [name for name in self._inputs if name.partition("-")[0] == "ppo"]
+        road = ["base", *(["sft"] if "sft" in self._inputs else []), *trained]
         wanted = {*self._config.eval.policies, self.baseline}
-        return tuple(name for name in ("base", "sft", "ppo") if name in there and name in wanted)
+        return tuple(name for name in road if name.partition("-")[0] in wanted)
 
     @property
     def baseline(self) -> str:

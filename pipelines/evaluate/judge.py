@@ -9,6 +9,7 @@ import torch
 
 from pipelines.config.scorer import ScorerSection
 from pipelines.evaluate.answers import EvalPrompt
+from pipelines.models.scale import describe_output
 from pipelines.scorers import Completion, ScorerWithParts, load_scorer, scorer_name
 from pipelines.stage import StageContext
 
@@ -23,6 +24,7 @@ class Verdict:
         scores: by policy.
         parts: by name of the part, then by policy; empty where the score has no parts.
         truncated: texts that were too long for it.
+        note: what its score is, where a table should say so.
     """
 
     scorer: str
@@ -30,6 +32,7 @@ class Verdict:
     scores: dict[str, list[float]]
     parts: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     truncated: int = 0
+    note: str | None = None
 
 
 def judge(
@@ -78,4 +81,5 @@ def judge(
         scores=by_policy(scores),
         parts={name: by_policy(values) for name, values in parts.items()},
         truncated=getattr(scorer, "truncated", 0),
+        note=describe_output(ctx.inputs["reward"], section.output) if section.kind == "run" else None,
     )

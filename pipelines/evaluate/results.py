@@ -13,8 +13,6 @@ from pipelines.evaluate.statistics import BOOTSTRAP_SEED, CONFIDENCE, difference
 from pipelines.scorers import Completion
 
 SCHEMA_VERSION = 1
-TRAINED = "ppo"
-"""The policy whose gain is the question: its comparisons go into the manifest."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +36,11 @@ class Evaluation:
     kl: Mapping[str, Sequence[float]]
     verdicts: Sequence[Verdict]
 
+    @property
+    def trained(self) -> str | None:
+        """The policy whose gain is the question: the last one that was trained by PPO."""
+        return next((name for name in reversed(list(self.answers)) if name.partition("-")[0] == "ppo"), None)
+
 
 def results_of(evaluation: Evaluation, config: Config) -> dict[str, Any]:
     """Everything worth reading by a machine, as plain JSON data; every mean with its interval."""
@@ -45,6 +48,7 @@ def results_of(evaluation: Evaluation, config: Config) -> dict[str, Any]:
         "schema_version": SCHEMA_VERSION,
         "baseline": evaluation.baseline,
         "reference": evaluation.baseline,
+        "trained": evaluation.trained,
         "policies": list(evaluation.answers),
         "prompts": asdict(evaluation.counts),
         "settings": {
@@ -63,6 +67,7 @@ def results_of(evaluation: Evaluation, config: Config) -> dict[str, Any]:
                 "simulated": verdict.kind == "gold",
                 "parts": list(verdict.parts),
                 "truncated_texts": verdict.truncated,
+                **({"note": verdict.note} if verdict.note else {}),
             }
             for verdict in evaluation.verdicts
         ],
@@ -71,7 +76,7 @@ def results_of(evaluation: Evaluation, config: Config) -> dict[str, Any]:
 
 
 def metrics_of(results: Mapping[str, Any]) -> dict[str, float]:
-    """The flat figures of the manifest: levels of every policy, comparisons of PPO with the baseline."""
+    """The flat figures of the manifest: levels of every policy, comparisons of the last PPO with the baseline."""
     metrics: dict[str, float] = {"prompts": results["prompts"]["used"]}
     for policy, measures in results["measures"].items():
         for scorer, found in measures["mean"].items():
@@ -81,7 +86,7 @@ def metrics_of(results: Mapping[str, Any]) -> dict[str, float]:
         for name in ("kl", "length", "finished"):
             if name in measures:
                 metrics[f"{name}/{policy}"] = measures[name]["value"]
-    trained = results["measures"].get(TRAINED, {})
+    trained = results["measures"].get(results["trained"], {})
     compared = {
         "win_rate": trained.get("win_rate", {}),
         "difference": trained.get("difference", {}).get("attribute", {}),

@@ -11,7 +11,6 @@ from typing import Any
 
 from rich.cells import cell_len
 
-from pipelines.evaluate.results import TRAINED
 from pipelines.evaluate.text import fenced, literal, one_line, visible, wrap
 
 WIDTH = 100
@@ -70,7 +69,8 @@ def markdown(results: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) -
 
 def name_of(policy: str) -> str:
     """What tables call a policy."""
-    return NAMES.get(policy, policy)
+    own, _, number = policy.partition("-")
+    return f"{NAMES.get(own, own)} {number}".strip()
 
 
 def _rows(results: Mapping[str, Any]) -> Iterator[Row]:
@@ -79,7 +79,7 @@ def _rows(results: Mapping[str, Any]) -> Iterator[Row]:
 
     def cells(*path: str) -> dict[str, Found]:
         found = {policy: _dig(values, path) for policy, values in measures.items()}
-        found["difference"] = _dig(measures.get(TRAINED, {}), ("difference", *path))
+        found["difference"] = _dig(measures.get(results["trained"], {}), ("difference", *path))
         return {column: value for column, value in found.items() if value is not None}
 
     def group(title: str, what: str, names: Sequence[str]) -> Iterator[Row]:
@@ -101,8 +101,9 @@ def _rows(results: Mapping[str, Any]) -> Iterator[Row]:
 
 def _columns(results: Mapping[str, Any]) -> dict[str, str]:
     columns = {policy: name_of(policy) for policy in results["measures"]}
-    if TRAINED in columns and results["baseline"] != TRAINED:
-        columns["difference"] = f"{name_of(TRAINED)} - {name_of(results['baseline'])}"
+    trained = results["trained"]
+    if trained in columns and results["baseline"] != trained:
+        columns["difference"] = f"{name_of(trained)} - {name_of(results['baseline'])}"
     return columns
 
 
@@ -174,11 +175,14 @@ def _notes(results: Mapping[str, Any]) -> list[str]:
             f"wins: share of prompts on which the score is higher than {name_of(results['baseline'])}'s; "
             "a tie counts half."
         )
+    if any(policy.startswith("ppo-") for policy in results["measures"]):
+        notes.append("PPO 2, PPO 3 ...: the policy after that round of sampling, labels, reward model and PPO.")
     notes += [
         f"{scorer['name']}: the task's own hidden utility; simulated"
         for scorer in results["scorers"]
         if scorer["simulated"]
     ]
+    notes += [f"{scorer['name']}: {scorer['note']}" for scorer in results["scorers"] if "note" in scorer]
     if counts["too_long"]:
         notes.append(f"{counts['too_long']} prompts of more than {settings['max_prompt_length']} tokens were left out.")
     notes += [
@@ -204,7 +208,7 @@ def _sample(number: int, row: Mapping[str, Any], results: Mapping[str, Any], wid
         lines += wrap(
             visible(turn["content"]), width, first=f"{label}{turn['role']}: ", indent="     ", most_lines=MOST_LINES
         )
-    pair = [name for name in (results["baseline"], TRAINED) if name in row["answers"]]
+    pair = [name for name in (results["baseline"], results["trained"]) if name in row["answers"]]
     for name in pair if len(pair) > 1 else row["answers"]:
         answer = row["answers"][name]
         cut = "" if answer["finished"] else ", cut at the limit"

@@ -14,6 +14,7 @@ from pipelines.manifest import Manifest
 from pipelines.models.adapters import CONFIG_FILE, DEFAULT, add_adapter, add_reward_adapter, read_reward_adapter
 from pipelines.models.base import LOADING_ERRORS, BaseRef, explain, load_causal, load_sequence_classifier, location
 from pipelines.models.tokenizer import load_tokenizer
+from pipelines.rundir import run_of
 
 
 def open_policy(
@@ -37,7 +38,7 @@ def open_policy(
     if not is_adapter(directory):
         return load_causal(model, directory, device)
     base = base or base_of(stage_dir)
-    causal = load_causal(model, base.path(stage_dir.parent), device, revision=base.revision)
+    causal = load_causal(model, base.path(run_of(stage_dir)[0]), device, revision=base.revision)
     return add_adapter(causal, DEFAULT, directory, trainable=False).eval()
 
 
@@ -57,7 +58,7 @@ def open_reward(
         state = read_reward_adapter(directory)
         base = base or base_of(stage_dir)
         bare = load_sequence_classifier(
-            model, base.path(stage_dir.parent), device, revision=base.revision, new_head=True
+            model, base.path(run_of(stage_dir)[0]), device, revision=base.revision, new_head=True
         )
         bare.config.get_text_config().pad_token_id = tokenizer.pad_token_id
         classifier = add_reward_adapter(bare, model, state, trainable=False).eval()
@@ -83,7 +84,7 @@ def open_config(stage_dir: Path | None, model: ModelSection) -> PretrainedConfig
         path, revision = base.path(Path()), base.revision
     elif is_adapter(directory := model_directory(stage_dir)):
         base = base_of(stage_dir)
-        path, revision = base.path(stage_dir.parent), base.revision
+        path, revision = base.path(run_of(stage_dir)[0]), base.revision
     else:
         path, revision = str(directory), None
     name, gguf = location(path)

@@ -35,15 +35,21 @@ class Pair:
 
 
 def judge(model: RewardModel, pairs: Sequence[Pair]) -> dict[str, float]:
+    """`pair_figures` of the model's scores; at least one pair."""
+    return pair_figures(
+        *_score_pairs(model, [pair.chosen for pair in pairs], [pair.rejected for pair in pairs]),
+    )
+
+
+def pair_figures(chosen: Sequence[float], rejected: Sequence[float]) -> dict[str, float]:
     """Pairwise accuracy (a tie is half right) with its 95 % interval, and the mean margin chosen - rejected."""
-    chosen, rejected = _score_pairs(model, [pair.chosen for pair in pairs], [pair.rejected for pair in pairs])
     right = _right(chosen, rejected)
-    low, high = wilson(right, len(pairs))
+    low, high = wilson(right, len(chosen))
     return {
-        "heldout_accuracy": right / len(pairs),
-        "heldout_accuracy_low": low,
-        "heldout_accuracy_high": high,
-        "heldout_margin": statistics.fmean(a - b for a, b in zip(chosen, rejected, strict=True)),
+        "accuracy": right / len(chosen),
+        "accuracy_low": low,
+        "accuracy_high": high,
+        "margin": statistics.fmean(a - b for a, b in zip(chosen, rejected, strict=True)),
     }
 
 
@@ -69,9 +75,9 @@ def probe(model: RewardModel, config: Config) -> dict[str, float]:
     return shares
 
 
-def write_golden(stage_dir: Path, model: RewardModel, pairs: Sequence[Pair]) -> None:
-    """Keep a few rows of ids, with segments where the model reads text, and their scores in `golden.json`."""
-    rows = [row for pair in pairs[: GOLDEN_ROWS // 2] for row in (pair.chosen, pair.rejected)]
+def write_golden(stage_dir: Path, model: RewardModel, rows: Sequence[EncodedText]) -> None:
+    """Keep `GOLDEN_ROWS` rows of ids, with segments where the model reads text, and their scores in `golden.json`."""
+    rows = rows[:GOLDEN_ROWS]
     scores = model.scores(rows, exact=True)
     golden = [
         {"input_ids": row.ids, "score": score} | ({"segments": row.segments} if row.segments else {})

@@ -56,7 +56,7 @@ class RewardModel(Protocol):
         """
 
     def scores(self, rows: Sequence[EncodedText], *, exact: bool = False) -> list[float]:
-        """One score a row; `exact`: without autocast, so that a reload can be compared."""
+        """One logit a row; `exact`: without autocast, so that a reload can be compared."""
 
 
 class TokenRewardModel:
@@ -93,7 +93,10 @@ class TokenRewardModel:
 
 
 class TextRewardModel:
-    """On text, with its own tokenizer; always in fp32."""
+    """On text, with its own tokenizer; always in fp32.
+
+    Of two classes, bad and good, the logit is the difference: its sigmoid is their softmax.
+    """
 
     reads: Reads = "text"
 
@@ -118,7 +121,8 @@ class TextRewardModel:
 
     def scores(self, rows: Sequence[EncodedText], *, exact: bool = False) -> list[float]:
         """See RewardModel."""
-        found: list[float] = self._classifier.all_logits(rows, self._batch_size)[:, 0].tolist()
+        logits = self._classifier.all_logits(rows, self._batch_size)
+        found: list[float] = (logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 else logits[:, 0]).tolist()
         return found
 
 
@@ -151,7 +155,7 @@ def open_reward_model(
         RlhfError: see `open_reward` and `load_text_classifier`.
     """
     if (reads or what_it_reads(stage_dir)) == "text":
-        model, tokenizer = load_text_classifier(str(model_directory(stage_dir)), device)
+        model, tokenizer = load_text_classifier(str(model_directory(stage_dir)), device, labels=None)
         return TextRewardModel(TextClassifier("of the run", model, tokenizer), batch_size)
     opened, tokenizer = open_reward(stage_dir, section, device, base=base)
     return TokenRewardModel(opened, ChatEncoder(tokenizer), section, batch_size)

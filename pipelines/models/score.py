@@ -10,6 +10,16 @@ from peft import PeftModel
 from peft.utils import ModulesToSaveWrapper
 from torch import Tensor, nn
 
+from pipelines.models.scale import Output
+
+
+def read_logit(logit: Tensor, output: Output) -> Tensor:
+    """A logit as it is, its sigmoid, or the logarithm of that; of the same shape."""
+    if output == "logit":
+        return logit
+    logprob = torch.nn.functional.logsigmoid(logit)
+    return logprob.exp() if output == "probability" else logprob
+
 
 def pool_last(hidden: Tensor, attention_mask: Tensor) -> Tensor:
     """The state of each row's last real token.

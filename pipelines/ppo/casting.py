@@ -17,7 +17,7 @@ from pipelines.models.artifact import open_policy, open_reward
 from pipelines.models.base import BaseRef, disable_dropout, load_causal
 from pipelines.models.machine import autocast
 from pipelines.ppo.roles import PolicyAndValue, Role, Roles, score_head, value_head
-from pipelines.ppo.types import Normalization
+from pipelines.ppo.types import AS_IT_IS, Normalization
 
 
 def build_roles(
@@ -25,23 +25,28 @@ def build_roles(
     run_dir: Path,
     sft: Path | None,
     reward: Path | None,
-    normalization: Normalization,
+    normalization: Normalization | None,
     device: torch.device,
+    *,
+    before: Path | None = None,
 ) -> Roles:
     """Load every role.
 
     Args:
         run_dir: the run directory.
-        sft: directory of the SFT stage; None: the outside base is the policy.
+        sft: directory of the SFT stage, which is the reference; None: the outside base is.
         reward: directory of the reward stage; None: an outside scorer judges, and the value model starts as with
             `value_model: zero`.
-        normalization: of the reward model's scores; the value model thinks in the same units.
+        normalization: of the reward model's scores; the value model thinks in the same units. None: what PPO trains on
+            is no linear function of the reward model's head, so the value model takes its body and a head of zeros.
+        device: where to put them.
+        before: directory of the PPO stage that this one goes on from; None: the policy starts as the reference.
 
     Raises:
         RlhfError: what `load_causal` and `open_reward` raise.
     """
     build = _adapters_on_one_base if config.model.use_peft else _separate_models
-    policy, value, reference, judge = build(config, run_dir, sft, reward, normalization, device)
+    policy, value, reference, judge = build(config, run_dir, sft, before, reward, normalization, device)
     roles = Roles(PolicyAndValue(policy, value, functools.partial(autocast, config.model, device)), reference, judge)
     for model in roles.models():
         disable_dropout(model)
@@ -56,15 +61,16 @@ def _adapters_on_one_base(
     config: Config,
     run_dir: Path,
     sft: Path | None,
+    before: Path | None,
     reward: Path | None,
-    normalization: Normalization,
+    normalization: Normalization | None,
     device: torch.device,
 ) -> Cast:
     """Four adapters over one base; the reference is the frozen SFT adapter, or the base itself where there is none."""
     section, base = config.model, BaseRef.of(config)
     start = sft / "model" if sft is not None and config.sft_trains_adapter else lora_config(section, "CAUSAL_LM")
     causal = load_causal(section, base.path(run_dir), device, revision=base.revision)
-    model = add_adapter(causal, "policy", start, trainable=True)
+    model = add_adapter(causal, "policy", before / "model" if before is not None else start, trainable=True)
     if isinstance(start, Path):
         model = add_adapter(model, "reference", start, trainable=False)
     reference = Role(model, "reference" if isinstance(start, Path) else None)
@@ -86,13 +92,14 @@ def _separate_models(
     config: Config,
     run_dir: Path,
     sft: Path | None,
+    before: Path | None,
     reward: Path | None,
-    normalization: Normalization,
+    normalization: Normalization | None,
     device: torch.device,
 ) -> Cast:
     """Four models, as full fine-tuning needs them."""
     section = config.model
-    policy, reference = (Role(open_policy(sft, section, device)) for _ in range(2))
+    policy, reference = (Role(open_policy(stage, section, device)) for stage in (before or sft, sft))
     weight, reward_role = None, None
     if reward is not None:
         judge, _ = open_reward(reward, section, device)
@@ -110,11 +117,13 @@ def _separate_models(
 
 def _head_on(policy: Role, device: torch.device) -> Role:
     """The value model as no more than a head of zeros on the policy: its loss bends the policy too."""
-    head = _value_head(policy.model, None, Normalization()).to(device)
+    head = _value_head(policy.model, None, None).to(device)
     return Role(policy.model, policy.adapter, head, head_only=True)
 
 
-def _value_head(model: PreTrainedModel | PeftModel, weight: Tensor | None, normalization: Normalization) -> nn.Linear:
+def _value_head(
+    model: PreTrainedModel | PeftModel, weight: Tensor | None, normalization: Normalization | None
+) -> nn.Linear:
     """As wide as what the reward model's head reads, or as what the causal head reads (not always `hidden_size`)."""
     read = weight if weight is not None else model.get_output_embeddings().weight
-    return value_head(read.shape[1], weight, normalization)
+    return value_head(read.shape[1], weight if normalization is not None else None, normalization or AS_IT_IS)

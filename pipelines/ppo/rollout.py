@@ -16,6 +16,8 @@ from pipelines.data.chat import ChatEncoder
 from pipelines.data.encode import EncodedPrompt
 from pipelines.errors import TrainingError
 from pipelines.models.generate import closed
+from pipelines.models.scale import Output
+from pipelines.models.score import read_logit
 from pipelines.ppo.generation import RolloutEngine
 from pipelines.ppo.normalization import Normalizer
 from pipelines.ppo.objective import Reduce, advantages_and_returns, k1, token_rewards
@@ -47,18 +49,26 @@ class Reward(Protocol):
 
 @dataclass(frozen=True)
 class RoleReward:
-    """The run's own reward model, one of the roles: scores token ids, so that nothing is tokenized twice."""
+    """The run's own reward model, one of the roles: scores token ids, so that nothing is tokenized twice.
+
+    Attributes:
+        roles: with a reward role.
+        chunk: rows in one forward.
+        ends: the ids that end a response, EOS first.
+        output: what of its logit is the score.
+    """
 
     roles: Roles
     chunk: int
     ends: Sequence[int] = ()
+    output: Output = "logit"
 
     def __call__(self, batch: TokenBatch, prompts: Sequence[EncodedPrompt], responses: list[list[int]]) -> Scored:
-        """See Reward; `ends` are the ids that end a response, EOS first."""
+        """See Reward."""
         if len(self.ends) > 1:
             whole = [closed(ids, self.ends) for ids in responses]
             batch = TokenBatch.of([prompt["prompt_ids"] for prompt in prompts], whole, self.ends).to(batch.device)
-        return Scored(self.roles.scores(batch, self.chunk))
+        return Scored(read_logit(self.roles.scores(batch, self.chunk), self.output))
 
 
 @dataclass(frozen=True)

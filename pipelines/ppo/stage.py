@@ -23,6 +23,7 @@ from pipelines.models.limits import prompt_limit
 from pipelines.models.machine import choose_threads, resolve_device
 from pipelines.models.publish import publish_model
 from pipelines.models.reward_model import what_it_reads
+from pipelines.models.scale import check_output, read_scale
 from pipelines.ppo.casting import build_roles
 from pipelines.ppo.generation import TransformersEngine
 from pipelines.ppo.heldout import CRITERION
@@ -40,7 +41,7 @@ def run(ctx: StageContext) -> dict[str, Any]:
 
     Every process of a parallel run comes here; the first one publishes.
     """
-    config, settings, run_dir = ctx.config, ctx.config.ppo, ctx.out.parent
+    config, settings = ctx.config, ctx.config.ppo
     accelerator = _accelerator(ctx)
     device = accelerator.device
     set_seed(config.run.seed)
@@ -54,13 +55,16 @@ def run(ctx: StageContext) -> dict[str, Any]:
 
     # only a reward model on the policy's own base and tokens can be a role; any other source reads text
     judges = reward_model if reward_model is not None and what_it_reads(reward_model) == "tokens" else None
+    if judges is not None:
+        check_output(judges, settings.reward.output)
     normalization = _normalization(reward_model, settings)
-    roles = build_roles(config, run_dir, sft, judges, normalization, device)
+    linear = normalization if settings.reward.output == "logit" else None  # the value model's head is linear
+    roles = build_roles(config, ctx.run_dir, sft, judges, linear, device, before=ctx.inputs.get("policy"))
     choose_threads(config.run, roles.policy.model.num_parameters(), ctx.reporter)
 
     reward: Reward
     if judges is not None:
-        reward = RoleReward(roles, settings.rollout_forward_batch_size, ends)
+        reward = RoleReward(roles, settings.rollout_forward_batch_size, ends, settings.reward.output)
     else:
         reward = TextReward(load_scorer(settings.reward, ctx, device), encoder)
     engine = TransformersEngine(
@@ -137,7 +141,7 @@ def _publish(ctx: StageContext, training: Training, tokenizer: PreTrainedTokeniz
     def write(name: str) -> None:
         policy = training.roles.policy
         publish_model(
-            policy.model, tokenizer, ctx.out / name, base=base, run_dir=ctx.out.parent, adapter=policy.adapter or ""
+            policy.model, tokenizer, ctx.out / name, base=base, run_dir=ctx.run_dir, adapter=policy.adapter or ""
         )
 
     if settings.load_best_model_at_end and best.update is None:
@@ -188,5 +192,5 @@ def _normalization(reward: Path | None, settings: PpoSection) -> Normalization:
     """Of the run's reward model, as its stage measured it on SFT responses; any other source is used as it is."""
     if reward is None or settings.reward_normalization == "none":
         return AS_IT_IS
-    stored = json.loads((reward / "model" / "normalization.json").read_text(encoding="utf-8"))
-    return Normalization(stored["mean"], stored["std"])
+    scale = read_scale(reward, settings.reward.output)
+    return Normalization(scale.mean, scale.std)

@@ -1,4 +1,4 @@
-"""The `reward` stage: a pairwise (Bradley-Terry) reward model, on the SFT model or on a base of its own."""
+"""The `reward` stage: a score of answers, by pairs or by a classifier, on the SFT model or a base of its own."""
 
 from pipelines.reward.stage import run
 

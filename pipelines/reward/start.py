@@ -5,28 +5,35 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import torch
-from datasets import List, Value
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pipelines.config import Config
-from pipelines.data.encode import ChatEncoder, EncodedComparison, LengthReport, encode_comparisons
-from pipelines.data.rows import Comparison
+from pipelines.data.encode import (
+    ChatEncoder,
+    EncodedComparison,
+    LengthReport,
+    encode_comparisons,
+    encode_judgements,
+)
+from pipelines.data.rows import Comparison, Judgement
 from pipelines.errors import DataError
 from pipelines.models.adapters import add_reward_adapter
 from pipelines.models.artifact import model_directory
 from pipelines.models.base import BaseRef, disable_dropout, load_sequence_classifier
+from pipelines.models.classification import Judged
 from pipelines.models.judge import Pair
 from pipelines.models.limits import length_limit
 from pipelines.models.reward_model import RewardModel, TextRewardModel, TokenRewardModel
+from pipelines.models.score import pad_right
 from pipelines.models.text_classifier import EncodedText, TextClassifier, load_text_classifier
 from pipelines.models.tokenizer import reward_tokenizer
 from pipelines.stage import StageContext
 
-Collate = Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]
+_Row = TypeVar("_Row", Comparison, Judgement)
 
 
 @dataclass(frozen=True)
@@ -34,12 +41,13 @@ class Start:
     """A reward model before its training, and all that is special about its kind.
 
     Attributes:
-        model: what trains: a sequence classifier with one label, with dropout off.
+        model: what trains: a sequence classifier with dropout off, of one label, or of two with `output: softmax`.
         scorer: scores with that very model, before and after.
         tokenizer: what is published with it; its pad is not its EOS.
         base: where the weights come from.
-        encode: rows and what to call them -> pairs within the length limit, and what that limit did.
-        collate: rows of `columns` -> what the model's forward takes, chosen before rejected; None: TRL's own way.
+        encode: comparisons and what to call them -> pairs within the length limit, and what that limit did.
+        encode_answers: judgements, whose label is a target from 0 to 1, -> judged answers, and the same.
+        inputs: rows -> what the model's forward takes, each [B, longest] on the CPU, as `scorer` reads them.
     """
 
     model: PreTrainedModel | PeftModel
@@ -47,7 +55,8 @@ class Start:
     tokenizer: PreTrainedTokenizerBase
     base: BaseRef
     encode: Callable[[Iterable[Comparison], str], tuple[list[Pair], LengthReport]]
-    collate: Collate | None
+    encode_answers: Callable[[Iterable[Judgement], str], tuple[list[Judged], LengthReport]]
+    inputs: Callable[[Sequence[EncodedText]], dict[str, torch.Tensor]]
 
 
 def on_the_sft_model(
@@ -62,7 +71,7 @@ def on_the_sft_model(
         device: where to train.
     """
     config, section, base = ctx.config, ctx.config.reward, BaseRef.of(ctx.config)
-    model = _starting_point(config, sft, base, ctx.out.parent, device)
+    model = _starting_point(config, sft, base, ctx.run_dir, device)
     disable_dropout(model)
     limit = length_limit(section, model.config, ctx.reporter)
     encoder = ChatEncoder(tokenizer)
@@ -71,15 +80,30 @@ def on_the_sft_model(
         encoded, report = encode_comparisons(rows, encoder, limit, section.overlong, name=name)
         return [_pair_of_tokens(comparison) for comparison in encoded], report
 
+    def encode_answers(rows: Iterable[Judgement], name: str) -> tuple[list[Judged], LengthReport]:
+        encoded, report = encode_judgements(rows, encoder, limit, section.overlong, name=name)
+        return [Judged(_whole(row["prompt_ids"], row["completion_ids"]), row["label"]) for row in encoded], report
+
+    padded = reward_tokenizer(tokenizer)
+    pad = padded.pad_token_id
+    model.config.get_text_config().pad_token_id = pad  # the classifier finds the last token by it
+
+    def inputs(rows: Sequence[EncodedText]) -> dict[str, torch.Tensor]:
+        ids, mask = pad_right([row.ids for row in rows], "cpu")
+        return {"input_ids": ids.masked_fill(mask == 0, pad), "attention_mask": mask}
+
     scorer = TokenRewardModel(model, encoder, config.model, section.per_device_eval_batch_size)
-    return Start(model, scorer, reward_tokenizer(tokenizer), base, encode, collate=None)
+    return Start(model, scorer, padded, base, encode, encode_answers, inputs)
 
 
 def on_its_own_base(ctx: StageContext, device: torch.device) -> Start:
     """The model of `reward.base` with a new head, trained whole in fp32; reads text with its own tokenizer."""
     section = ctx.config.reward
     base = BaseRef(name_or_path=section.base, revision=section.base_revision)
-    model, own = load_text_classifier(str(section.base), device, revision=section.base_revision, new_head=True)
+    labels = 2 if section.output == "softmax" else 1
+    model, own = load_text_classifier(
+        str(section.base), device, revision=section.base_revision, labels=labels, new_head=True
+    )
     disable_dropout(model)
     tokenizer = reward_tokenizer(own)
     model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
@@ -91,20 +115,14 @@ def on_its_own_base(ctx: StageContext, device: torch.device) -> Start:
     def encode(rows: Iterable[Comparison], name: str) -> tuple[list[Pair], LengthReport]:
         return encode_texts(rows, classifier, section.overlong, name)
 
-    def collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        """As the texts are scored: same padding, positions and segments."""
-        texts = [
-            EncodedText(row[f"{side}_ids"], row[f"{side}_segments"], len(row[f"{side}_ids"]))
-            for side in ("chosen", "rejected")
-            for row in rows
-        ]
-        batch = classifier.inputs(texts, "cpu")
-        if "margin" in rows[0]:
-            batch["margin"] = torch.tensor([row["margin"] for row in rows], dtype=torch.float32)
-        return batch
+    def encode_answers(rows: Iterable[Judgement], name: str) -> tuple[list[Judged], LengthReport]:
+        return encode_judged_texts(rows, classifier, section.overlong, name)
+
+    def inputs(rows: Sequence[EncodedText]) -> dict[str, torch.Tensor]:
+        return classifier.inputs(rows, "cpu")
 
     scorer = TextRewardModel(classifier, section.per_device_eval_batch_size)
-    return Start(model, scorer, tokenizer, base, encode, collate)
+    return Start(model, scorer, tokenizer, base, encode, encode_answers, inputs)
 
 
 def encode_texts(
@@ -115,64 +133,75 @@ def encode_texts(
     Raises:
         DataError: a row cannot be encoded, one is too long with `fail`, or none is left.
     """
-    pairs: list[Pair] = []
+
+    def texts(row: Comparison) -> list[EncodedText]:
+        return [classifier.encode(row.prompt, answer) for answer in (row.chosen, row.rejected)]
+
+    kept, report = _within(rows, texts, classifier.limit, overlong, name, "pair")
+    return [Pair(chosen, rejected, row.margin) for row, (chosen, rejected) in kept], report
+
+
+def encode_judged_texts(
+    rows: Iterable[Judgement], classifier: TextClassifier, overlong: str, name: str
+) -> tuple[list[Judged], LengthReport]:
+    """The text of each judgement with its label as the target; otherwise as `encode_texts`."""
+
+    def texts(row: Judgement) -> list[EncodedText]:
+        return [classifier.encode(row.prompt, row.completion)]
+
+    kept, report = _within(rows, texts, classifier.limit, overlong, name, "row")
+    return [Judged(text, float(row.label)) for row, (text,) in kept], report
+
+
+def _within(
+    rows: Iterable[_Row],
+    texts_of: Callable[[_Row], list[EncodedText]],
+    limit: int | None,
+    overlong: str,
+    name: str,
+    word: str,
+) -> tuple[list[tuple[_Row, list[EncodedText]]], LengthReport]:
+    """The rows whose texts fit, or all of them with `cut` (the texts are cut already), each with its texts."""
+    kept: list[tuple[_Row, list[EncodedText]]] = []
     total = over = longest = 0
     for total, row in enumerate(rows, 1):
         try:
-            chosen, rejected = (classifier.encode(row.prompt, answer) for answer in (row.chosen, row.rejected))
+            texts = texts_of(row)
         except DataError as error:
             error.where = f"{name}:{total}"
             raise
-        length = max(chosen.length, rejected.length)
+        length = max(text.length for text in texts)
         longest = max(longest, length)
-        if classifier.limit is not None and length > classifier.limit:
+        if limit is not None and length > limit:
             over += 1
             if overlong == "fail":
                 raise DataError(
-                    f"a pair of {length} tokens is longer than {classifier.limit}",
+                    f"a {word} of {length} tokens is longer than {limit}",
                     where=f"{name}:{total}",
                     hint="raise reward.max_length where the base allows it, or set reward.overlong to drop or cut",
                 )
             if overlong == "drop":
                 continue
-        pairs.append(Pair(chosen, rejected, row.margin))
-    if total and not pairs:
+        kept.append((row, texts))
+    if total and not kept:
         raise DataError(
-            f"none of the {total} pairs fits {classifier.limit} tokens; the longest has {longest}",
+            f"none of the {total} {word}s fits {limit} tokens; the longest has {longest}",
             where=name,
             hint="raise reward.max_length where the base allows it, or set reward.overlong to cut",
         )
-    dropped = total - len(pairs)
-    return pairs, LengthReport(used=len(pairs), dropped=dropped, cut=over - dropped, longest=longest)
-
-
-def columns(pairs: Sequence[Pair], *, segments: bool, margin: bool) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """The pairs as rows for a data set, and the features of its columns.
-
-    Args:
-        pairs: of one kind of reward model.
-        segments: whether the model's collator wants them.
-        margin: whether margins count; a pair without one then has 0.
-    """
-    with_margin = margin and any(pair.margin is not None for pair in pairs)
-    rows: list[dict[str, Any]] = []
-    for pair in pairs:
-        row: dict[str, Any] = {"chosen_ids": pair.chosen.ids, "rejected_ids": pair.rejected.ids}
-        if segments:
-            row |= {"chosen_segments": pair.chosen.segments, "rejected_segments": pair.rejected.segments}
-        if with_margin:
-            row["margin"] = pair.margin or 0.0
-        rows.append(row)
-    features = {name: Value("float32") if name == "margin" else List(Value("int32")) for name in rows[0]}
-    return rows, features
+    dropped = total - len(kept)
+    return kept, LengthReport(used=len(kept), dropped=dropped, cut=over - dropped, longest=longest)
 
 
 def _pair_of_tokens(comparison: EncodedComparison) -> Pair:
     prompt = comparison["prompt_ids"]
-    chosen, rejected = prompt + comparison["chosen_ids"], prompt + comparison["rejected_ids"]
-    return Pair(
-        EncodedText(chosen, [], len(chosen)), EncodedText(rejected, [], len(rejected)), comparison.get("margin")
-    )
+    chosen, rejected = _whole(prompt, comparison["chosen_ids"]), _whole(prompt, comparison["rejected_ids"])
+    return Pair(chosen, rejected, comparison.get("margin"))
+
+
+def _whole(prompt: list[int], answer: list[int]) -> EncodedText:
+    ids = prompt + answer
+    return EncodedText(ids, [], len(ids))
 
 
 def _starting_point(

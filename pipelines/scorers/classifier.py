@@ -10,6 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pipelines.config.scorer import ScorerSection
 from pipelines.errors import UsageError
+from pipelines.models.score import read_logit
 from pipelines.models.text_classifier import TextClassifier
 from pipelines.scorers.base import Completion, Dialogue, Progress, checked_scores
 from pipelines.scorers.opening import open_classifier
@@ -81,9 +82,10 @@ def scores_of(logits: Tensor, chosen: int, section: ScorerSection) -> list[float
         section: of a classifier.
     """
     found = logits[:, chosen]
-    if section.output != "logit":
-        alone = logits.shape[1] == 1
-        found = torch.nn.functional.logsigmoid(found) if alone else logits.log_softmax(-1)[:, chosen]
+    if logits.shape[1] == 1:
+        found = read_logit(found, section.output)
+    elif section.output != "logit":
+        found = logits.log_softmax(-1)[:, chosen]
         found = found.exp() if section.output == "probability" else found
     return (-found if section.lower_is_better else found).tolist()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
@@ -11,6 +10,8 @@ from urllib.parse import urlsplit
 from pipelines.config import Config
 from pipelines.config.scorer import ScorerPart, ScorerSection
 from pipelines.errors import ArtifactError, UsageError
+from pipelines.models.scale import read_scale
+from pipelines.rundir import run_of
 from pipelines.scorers.base import Progress, Scorer
 
 if TYPE_CHECKING:
@@ -57,7 +58,13 @@ def load_scorer(
             if "reward" not in inputs:
                 raise ArtifactError("the run has no reward model", hint="run `rlhf reward` first, or `rlhf all`")
             return RunRewardScorer.load(
-                name, inputs["reward"], config.model, device, batch_size=section.batch_size, progress=progress
+                name,
+                inputs["reward"],
+                config.model,
+                device,
+                output=section.output,
+                batch_size=section.batch_size,
+                progress=progress,
             )
         case "function":
             from pipelines.scorers.function import FunctionScorer
@@ -107,12 +114,8 @@ def _load_part(section: ScorerPart, context: ScorerContext, device: torch.device
     scorer = load_scorer(section, context, device, progress=progress)
     if section.kind != "run" or not section.normalize:
         return Part(scorer)
-    path = context.inputs["reward"] / "model" / "normalization.json"
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        return Part(scorer, stored["mean"], stored["std"])
-    except (OSError, ValueError, KeyError) as error:
-        raise ArtifactError(f"the scale of the reward model cannot be read: {error}", where=str(path)) from error
+    scale = read_scale(context.inputs["reward"], section.output)
+    return Part(scorer, scale.mean, scale.std)
 
 
 def is_published_reward(path: Path) -> bool:
@@ -121,7 +124,7 @@ def is_published_reward(path: Path) -> bool:
     return (
         (path / "normalization.json").is_file()
         and (stage_dir / "manifest.json").is_file()
-        and (stage_dir.parent / "config.yaml").is_file()
+        and (run_of(stage_dir)[0] / "config.yaml").is_file()
     )
 
 

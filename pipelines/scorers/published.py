@@ -11,6 +11,7 @@ from pipelines.config import load_config
 from pipelines.config.scorer import ScorerSection
 from pipelines.errors import UsageError
 from pipelines.models.reward_model import RewardModel, open_reward_model
+from pipelines.rundir import run_of
 from pipelines.scorers.base import Completion, Dialogue, Progress, checked_scores
 from pipelines.scorers.classifier import scores_of
 
@@ -44,7 +45,7 @@ class PublishedRewardScorer:
         if section.label not in (None, 0):
             raise UsageError(f"the reward model {name} has one score and no class {section.label!r}", where="label")
         stage_dir = Path(str(section.path)).absolute().parent
-        base = load_config(stage_dir.parent / "config.yaml").model
+        base = load_config(run_of(stage_dir)[0] / "config.yaml").model
         model = open_reward_model(stage_dir, base, device, batch_size=section.batch_size)
         return cls(name, model, section, progress=progress)
 

@@ -9,6 +9,8 @@ import torch
 
 from pipelines.config.model import ModelSection
 from pipelines.models.reward_model import RewardModel, open_reward_model
+from pipelines.models.scale import Output, check_output
+from pipelines.models.score import read_logit
 from pipelines.scorers.base import Completion, Dialogue, Progress, checked_scores
 
 BATCHES_A_TIME = 8
@@ -23,10 +25,17 @@ class RunRewardScorer:
     """
 
     def __init__(
-        self, name: str, model: RewardModel, *, batch_size: int = 32, progress: Progress | None = None
+        self,
+        name: str,
+        model: RewardModel,
+        *,
+        output: Output = "logit",
+        batch_size: int = 32,
+        progress: Progress | None = None,
     ) -> None:
         self.name = name
         self._model = model
+        self._output = output
         self._batch_size = batch_size
         self._progress = progress
 
@@ -38,12 +47,14 @@ class RunRewardScorer:
         section: ModelSection,
         device: torch.device,
         *,
+        output: Output = "logit",
         batch_size: int = 32,
         progress: Progress | None = None,
     ) -> RunRewardScorer:
-        """Open what the reward stage published in `stage_dir`; see `open_reward_model` for the errors."""
+        """Open what the reward stage published in `stage_dir`; see `open_reward_model` and `check_output`."""
+        check_output(stage_dir, output)
         model = open_reward_model(stage_dir, section, device, batch_size=batch_size)
-        return cls(name, model, batch_size=batch_size, progress=progress)
+        return cls(name, model, output=output, batch_size=batch_size, progress=progress)
 
     @property
     def truncated(self) -> int:
@@ -56,7 +67,7 @@ class RunRewardScorer:
         return self._model.num_parameters
 
     def __call__(self, prompts: Sequence[Dialogue], completions: Sequence[Completion]) -> list[float]:
-        """The reward model's raw scores, not normalized."""
+        """The chosen output of the reward model, not normalized."""
         rows = [
             self._model.row(prompt, completion.text, completion.ids, ended=completion.finished)
             for prompt, completion in zip(prompts, completions, strict=True)
@@ -64,7 +75,8 @@ class RunRewardScorer:
         scores: list[float] = []
         for start in range(0, len(rows), BATCHES_A_TIME * self._batch_size):
             part = rows[start : start + BATCHES_A_TIME * self._batch_size]
-            scores += self._model.scores(part)
+            logits = torch.tensor(self._model.scores(part), dtype=torch.float64)
+            scores += read_logit(logits, self._output).tolist()
             if self._progress is not None:
                 self._progress(len(part))
         return checked_scores(f"the reward model {self.name}", scores, len(rows))

@@ -19,7 +19,7 @@ from pipelines.progress import Reporter
 from pipelines.rundir import RunDir
 from pipelines.scorers.base import Completion, ScoreError, ScorerWithParts, counts_of
 from pipelines.scorers.load import load_scorer, scorer_name
-from pipelines.statistics import wilson
+from pipelines.statistics import auc, ranks, wilson
 
 if TYPE_CHECKING:
     from pipelines.data.chat import ChatEncoder
@@ -55,7 +55,7 @@ class Surroundings:
 def surroundings(config: Config, run_dir: RunDir | None) -> Surroundings:
     """The configuration with what the run has finished of SFT and reward model."""
     names = () if run_dir is None else ("sft", "reward")
-    found = {name: run_dir.stage(name) for name in names if run_dir is not None}
+    found = {name: run_dir.newest(name) for name in names if run_dir is not None}
     return Surroundings(config, {name: path for name, path in found.items() if Manifest.read(path) is not None})
 
 
@@ -124,6 +124,8 @@ def score_rows(
         for name, values in parts.items():
             entry["parts"][name][role] = values[index]
     summary = {"scorer": scorer.name, "rows": len(rows), "counts": counts_of(scorer), **summarize(entries)}
+    if section.kind in ("run", "classifier"):
+        summary["output"] = section.output
     return {"summary": summary, "rows": entries}
 
 
@@ -153,28 +155,11 @@ def summarize(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def agreement(labels: Sequence[float], scores: Sequence[float]) -> dict[str, float | None]:
     """How well scores go with labels: ``auc`` for 0 and 1, else ``rank_correlation``; None where one never varies."""
-    ranks = _ranks(scores)
     if set(labels) <= {0.0, 1.0}:
-        good = sum(label == 1 for label in labels)
-        bad = len(labels) - good
-        above = sum(rank for rank, label in zip(ranks, labels, strict=True) if label == 1) - good * (good + 1) / 2
-        return {"auc": above / (good * bad) if good and bad else None}
+        return {"auc": auc([label == 1 for label in labels], scores)}
     if len(set(labels)) < 2 or len(set(scores)) < 2:
         return {"rank_correlation": None}
-    return {"rank_correlation": statistics.correlation(_ranks(labels), ranks)}
-
-
-def _ranks(values: Sequence[float]) -> list[float]:
-    """The place of each value from 1 on; equal values share the mean of their places."""
-    order = sorted(range(len(values)), key=values.__getitem__)
-    ranks = [0.0] * len(values)
-    start = 0
-    for stop in range(1, len(order) + 1):
-        if stop == len(order) or values[order[stop]] != values[order[start]]:
-            for index in order[start:stop]:
-                ranks[index] = (start + 1 + stop) / 2
-            start = stop
-    return ranks
+    return {"rank_correlation": statistics.correlation(ranks(labels), ranks(scores))}
 
 
 def _spread(scores: list[float]) -> dict[str, float]:

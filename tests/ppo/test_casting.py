@@ -10,7 +10,9 @@ import torch
 
 from pipelines import reward, sft
 from pipelines.config import Config
-from pipelines.models.artifact import open_policy
+from pipelines.models.artifact import open_policy, open_tokenizer
+from pipelines.models.base import BaseRef
+from pipelines.models.publish import publish_model
 from pipelines.models.score import apply_head, pool_last
 from pipelines.ppo.casting import build_roles
 from pipelines.ppo.forward import hidden_states
@@ -93,3 +95,24 @@ def test_the_value_model_starts_as_asked(published: tuple[Path, Config], kind: s
     else:
         assert len(models) == (2 if kind == "zero" else 1)
     assert roles.reward is not None, "the reward model judges all the same"
+
+
+def test_a_later_round_goes_on_from_the_policy_before_and_keeps_the_reference(
+    published: tuple[Path, Config], tmp_path: Path
+) -> None:
+    run, config = published
+    first = build_roles(config, run, run / "sft", run / "reward", Normalization(3.0, 2.0), CPU)
+    with torch.no_grad():
+        for parameter in first.policy.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    before, base = tmp_path / "ppo", BaseRef.of(config)
+    tokenizer = open_tokenizer(run / "sft", config.model)
+    adapter = first.policy.adapter or ""
+    publish_model(first.policy.model, tokenizer, before / "model", base=base, run_dir=run, adapter=adapter)
+
+    roles = build_roles(config, run, run / "sft", run / "reward", Normalization(3.0, 2.0), CPU, before=before)
+    batch = TokenBatch.of([[5, 6], [7, 8, 9]], [[10, 11], [12]], 1)
+    wanted = first.policy_logprobs(batch, 1.0, 8)
+    torch.testing.assert_close(roles.policy_logprobs(batch, 1.0, 8), wanted, rtol=0, atol=1e-5)
+    assert torch.equal(roles.reference_logprobs(batch, 1.0, 8), first.reference_logprobs(batch, 1.0, 8))
+    assert not torch.allclose(roles.reference_logprobs(batch, 1.0, 8), wanted)

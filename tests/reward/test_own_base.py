@@ -20,7 +20,8 @@ from pipelines.errors import ArtifactError, DataError, TrainingError, UsageError
 from pipelines.models.judge import check_golden
 from pipelines.models.text_classifier import TextClassifier, load_text_classifier
 from pipelines.preflight import check_environment
-from pipelines.reward.start import columns, encode_texts
+from pipelines.reward.pairwise import columns
+from pipelines.reward.start import encode_texts
 from pipelines.scorers import Completion
 from pipelines.scorers.classifier import ClassifierScorer
 from pipelines.scorers.run_model import RunRewardScorer

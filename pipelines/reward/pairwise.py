@@ -1,0 +1,127 @@
+"""The pairwise objective (Bradley-Terry): the better one of two answers gets the higher score. TRL's RewardTrainer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from datasets import Dataset, Features, List, Value
+from trl import RewardConfig, RewardTrainer  # type: ignore[attr-defined]
+
+from pipelines.data.canonical import read_rows
+from pipelines.data.encode import LengthReport
+from pipelines.data.rows import Comparison
+from pipelines.errors import UsageError
+from pipelines.models.adapters import cast_trainable_to_fp32
+from pipelines.models.judge import GOLDEN_ROWS, Pair, judge
+from pipelines.models.scale import Output
+from pipelines.models.text_classifier import EncodedText
+from pipelines.reward.rows import Side, comparison_files, together
+from pipelines.reward.start import Start
+from pipelines.stage import StageContext
+from pipelines.trainers import no_telemetry, trainer_arguments
+
+
+class Pairwise:
+    """See Objective."""
+
+    outputs: Sequence[Output] = ("logit",)
+
+    def __init__(self, ctx: StageContext, start: Start, device: torch.device) -> None:
+        """Read and encode the comparisons.
+
+        Raises:
+            DataError: no pair is left to train or to judge on.
+        """
+        self._ctx, self._start, self._device = ctx, start, device
+        self._pairs, self.report = _encoded(ctx, start, "train")
+        self._heldout, _ = _encoded(ctx, start, "heldout")
+        self.num_heldout = len(self._heldout)
+        self.num_tokens = sum(len(pair.chosen.ids) + len(pair.rejected.ids) for pair in self._pairs)
+        shown = self._heldout[: GOLDEN_ROWS // 2]
+        self.heldout_texts: Sequence[EncodedText] = [text for pair in shown for text in (pair.chosen, pair.rejected)]
+        say = ctx.reporter.warn if self.report.dropped else ctx.reporter.info
+        report = self.report
+        say(f"reward: {report.used} pairs used, {report.dropped} dropped, {report.cut} cut; longest {report.longest}")
+
+    @property
+    def notes(self) -> Mapping[str, Any]:
+        """See Objective."""
+        return {"objective": "pairwise"}
+
+    def judge(self) -> dict[str, float | None]:
+        """See Objective."""
+        return {f"heldout_{name}": value for name, value in judge(self._start.scorer, self._heldout).items()}
+
+    def tell(self, figures: Mapping[str, float | None]) -> None:
+        """See Objective."""
+
+    def trainer(self) -> RewardTrainer:
+        """See Objective.
+
+        Raises:
+            UsageError: TRL refuses the model or its settings.
+        """
+        start, section = self._start, self._ctx.config.reward
+        of_text = start.scorer.reads == "text"
+        rows, features = columns(self._pairs, segments=of_text, margin=section.use_margin)
+        own = {
+            "max_length": None,  # TRL would drop longer rows without a word
+            "disable_dropout": True,
+            "center_rewards_coefficient": section.center_rewards_coefficient,
+            "remove_unused_columns": not of_text,
+        }
+        args = trainer_arguments(RewardConfig, self._ctx.config, "reward", self._ctx.out, self._device, own)
+        no_telemetry()
+        try:
+            trainer = RewardTrainer(
+                model=start.model,
+                args=args,
+                train_dataset=Dataset.from_list(rows, features=Features(features)),
+                processing_class=start.tokenizer,
+                data_collator=self._collate if of_text else None,
+            )
+        except ValueError as error:
+            raise UsageError(f"the reward model cannot be set up: {error}", where="reward") from error
+        cast_trainable_to_fp32(start.model)
+        return trainer
+
+    def _collate(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """All chosen texts before all rejected ones, as they are scored: same padding, positions and segments."""
+        texts = [
+            EncodedText(row[f"{side}_ids"], row[f"{side}_segments"], len(row[f"{side}_ids"]))
+            for side in ("chosen", "rejected")
+            for row in rows
+        ]
+        batch = self._start.inputs(texts)
+        if "margin" in rows[0]:
+            batch["margin"] = torch.tensor([row["margin"] for row in rows], dtype=torch.float32)
+        return batch
+
+
+def columns(pairs: Sequence[Pair], *, segments: bool, margin: bool) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The pairs as rows for a data set, and the features of its columns.
+
+    Args:
+        pairs: of one kind of reward model.
+        segments: whether the model's collator wants them.
+        margin: whether margins count; a pair without one then has 0.
+    """
+    with_margin = margin and any(pair.margin is not None for pair in pairs)
+    rows: list[dict[str, Any]] = []
+    for pair in pairs:
+        row: dict[str, Any] = {"chosen_ids": pair.chosen.ids, "rejected_ids": pair.rejected.ids}
+        if segments:
+            row |= {"chosen_segments": pair.chosen.segments, "rejected_segments": pair.rejected.segments}
+        if with_margin:
+            row["margin"] = pair.margin or 0.0
+        rows.append(row)
+    features = {name: Value("float32") if name == "margin" else List(Value("int32")) for name in rows[0]}
+    return rows, features
+
+
+def _encoded(ctx: StageContext, start: Start, side: Side) -> tuple[list[Pair], LengthReport]:
+    files = comparison_files(ctx.inputs, side)
+    found = [start.encode(read_rows(file.path, Comparison), file.name) for file in files]
+    return [pair for part, _ in found for pair in part], together(report for _, report in found)

@@ -1,0 +1,220 @@
+"""The pointwise objective: a classifier whose probability says how likely an answer is good. A plain Trainer."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from datasets import Dataset, Features, List, Value
+from peft import PeftModel
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
+from transformers import Trainer, TrainingArguments
+
+from pipelines.data.canonical import read_rows
+from pipelines.data.encode import LengthReport
+from pipelines.data.rows import Comparison, Judgement
+from pipelines.errors import DataError
+from pipelines.models.adapters import cast_trainable_to_fp32
+from pipelines.models.classification import MIDDLE, Judged, figures, probability, reliability
+from pipelines.models.judge import GOLDEN_ROWS, pair_figures
+from pipelines.models.scale import Output
+from pipelines.models.text_classifier import EncodedText
+from pipelines.reward.rows import RowFile, Side, comparison_files, judgement_files, together
+from pipelines.reward.start import Start
+from pipelines.reward.targets import scale_of, with_targets
+from pipelines.stage import StageContext
+from pipelines.trainers import trainer_arguments
+
+CLASSES = {"sigmoid": {0: "good"}, "softmax": {0: "bad", 1: "good"}}
+"""What the published model calls its classes."""
+PROBLEMS = {"sigmoid": "multi_label_classification", "softmax": "single_label_classification"}
+"""What transformers calls them: its text-classification pipeline then gives the same probability."""
+_FEATURES = Features({"input_ids": List(Value("int32")), "segments": List(Value("int32")), "target": Value("float32")})
+
+
+class Pointwise:
+    """See Objective."""
+
+    outputs: Sequence[Output] = ("logit", "probability", "logprob")
+
+    def __init__(self, ctx: StageContext, start: Start, device: torch.device) -> None:
+        """Read and encode judgements, and comparisons as two rows each.
+
+        Raises:
+            DataError: no row is left to train or to judge on, or all those to train on have the same target.
+        """
+        self._ctx, self._start, self._device = ctx, start, device
+        self._scales = {
+            file.stage: scale
+            for file in judgement_files(ctx.inputs, "train")
+            if (scale := scale_of(file, ctx.config)) is not None
+        }
+        self._rows, _, self.report = self._encoded("train")
+        self._heldout, self._heldout_pairs, _ = self._encoded("heldout")
+        self.num_heldout = len(self._heldout)
+        self.num_tokens = sum(len(row.text.ids) for row in self._rows)
+        self.heldout_texts: Sequence[EncodedText] = [row.text for row in self._heldout[:GOLDEN_ROWS]]
+        self._good = _share_of_good(self._rows)
+        self._tell_rows()
+
+    @property
+    def notes(self) -> Mapping[str, Any]:
+        """See Objective; the held-out reliability table among them."""
+        targets = [row.target for row in self._heldout]
+        bins = reliability([probability(logit) for logit in self._scores()], targets)
+        return {
+            "objective": "pointwise",
+            "output": self._ctx.config.reward.output,
+            "polarity": self._polarity(),
+            "labels": {stage: scale.as_dict() for stage, scale in self._scales.items()},
+            "share_good": self._good,
+            "calibration": [asdict(found) for found in bins],
+        }
+
+    def judge(self) -> dict[str, float | None]:
+        """See Objective; with held-out comparisons also ``heldout_pair_accuracy``."""
+        logits = self._scores()
+        found = figures(logits, [row.target for row in self._heldout])
+        if pairs := self._heldout_pairs:
+            by_pair = pair_figures(logits[: 2 * pairs : 2], logits[1 : 2 * pairs : 2])
+            found |= {f"pair_{name}": value for name, value in by_pair.items()}
+        return {f"heldout_{name}": value for name, value in found.items()}
+
+    def tell(self, figures: Mapping[str, float | None]) -> None:
+        """See Objective."""
+        reporter = self._ctx.reporter
+        accuracy, majority, area = (figures[f"heldout_{name}"] for name in ("accuracy", "majority", "auc"))
+        if accuracy is None or majority is None:
+            reporter.warn("reward: every held-out label is the middle of its scale: accuracy is not defined")
+            return
+        low, high = figures["heldout_accuracy_low"], figures["heldout_accuracy_high"]
+        said = "not defined" if area is None else f"{area:.3f}"
+        reporter.info(
+            f"reward: held-out accuracy {accuracy:.3f} [{low:.3f}, {high:.3f}], always the same answer {majority:.3f}; "
+            f"AUC {said}; Brier {figures['heldout_brier']:.3f}; "
+            f"calibration error {figures['heldout_calibration_error']:.3f}"
+        )
+        if area is None:
+            reporter.warn("reward: all held-out rows have the same class, so nothing shows whether it tells them apart")
+        elif accuracy <= majority:
+            reporter.warn(
+                f"reward: the classifier is right on {accuracy:.1%} of the held-out rows: no better than always saying "
+                f"the same ({majority:.1%})"
+            )
+
+    def trainer(self) -> Trainer:
+        """See Objective.
+
+        Raises:
+            UsageError: a further field of `reward.trainer` does not exist or is ours.
+        """
+        model, section = self._start.model, self._ctx.config.reward
+        model.config.id2label = dict(CLASSES[section.output])
+        model.config.label2id = {name: index for index, name in CLASSES[section.output].items()}
+        model.config.problem_type = PROBLEMS[section.output]
+        own = {"remove_unused_columns": False}
+        args = trainer_arguments(TrainingArguments, self._ctx.config, "reward", self._ctx.out, self._device, own)
+        if section.gradient_checkpointing and isinstance(model, PeftModel):
+            model.enable_input_require_grads()  # else nothing below the first adapter has a gradient to recompute for
+        rows = [{"input_ids": row.text.ids, "segments": row.text.segments, "target": row.target} for row in self._rows]
+        trainer = Trainer(
+            model=model,
+            args=args,
+            train_dataset=Dataset.from_list(rows, features=_FEATURES),
+            data_collator=self._collator(),
+            compute_loss_func=two_class_loss if section.output == "softmax" else one_logit_loss,
+        )
+        cast_trainable_to_fp32(model)
+        return trainer
+
+    def _collator(self) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
+        """As the rows are scored; without a cache of keys and values, which training has no use for."""
+        inputs, model = self._start.inputs, self._start.model
+        forward = (model.get_base_model() if isinstance(model, PeftModel) else model).forward
+        further = {"use_cache": False} if "use_cache" in inspect.signature(forward).parameters else {}
+
+        def collate(rows: list[dict[str, Any]]) -> dict[str, Any]:
+            texts = [EncodedText(row["input_ids"], row["segments"], len(row["input_ids"])) for row in rows]
+            targets = torch.tensor([row["target"] for row in rows], dtype=torch.float32)
+            return {**inputs(texts), "labels": targets, **further}
+
+        return collate
+
+    def _scores(self) -> list[float]:
+        return self._start.scorer.scores([row.text for row in self._heldout])
+
+    def _encoded(self, side: Side) -> tuple[list[Judged], int, LengthReport]:
+        """All rows of a side, those of its comparisons first (chosen, rejected, chosen ...), and how many these are."""
+        ctx, start = self._ctx, self._start
+        reports, rows = [], []
+        for file in comparison_files(ctx.inputs, side):
+            pairs, report = start.encode(read_rows(file.path, Comparison), file.name)
+            rows += [judged for pair in pairs for judged in (Judged(pair.chosen, 1.0), Judged(pair.rejected, 0.0))]
+            reports.append(LengthReport(2 * report.used, 2 * report.dropped, 2 * report.cut, report.longest))
+        count = len(rows) // 2
+        for file in judgement_files(ctx.inputs, side):
+            answers, report = start.encode_answers(self._targets(file), file.name)
+            rows += answers
+            reports.append(report)
+        return rows, count, together(reports)
+
+    def _targets(self, file: RowFile) -> list[Judgement]:
+        scale = self._scales.get(file.stage)
+        rows = list(read_rows(file.path, Judgement))
+        if scale is None and rows:
+            raise DataError("there are judgements to hold out and none to train on", where=file.name)
+        return list(with_targets(rows, scale, file.name)) if scale is not None else []
+
+    def _polarity(self) -> str:
+        """What is good, in words, for people who read the manifest or a table."""
+        words = [f"{stage}: {scale.words()}" for stage, scale in self._scales.items()]
+        words += ["comparisons: chosen is good, rejected is bad"] if comparison_files(self._ctx.inputs, "train") else []
+        return "; ".join(words)
+
+    def _tell_rows(self) -> None:
+        reporter, report = self._ctx.reporter, self.report
+        say = reporter.warn if report.dropped else reporter.info
+        say(f"reward: {report.used} answers used, {report.dropped} dropped, {report.cut} cut; longest {report.longest}")
+        reporter.info(f"reward: the model learns the probability that an answer is good; {self._polarity()}")
+        reporter.info(f"reward: {self._good:.1%} of the answers to train on are good")
+        targets = {row.target for row in self._rows}
+        if len(targets) == 1:
+            raise DataError(
+                f"all {len(self._rows)} answers to train on have the same label: a classifier learns nothing from them",
+                where="reward",
+                hint="it takes good and bad answers",
+            )
+
+
+def one_logit_loss(outputs: Any, labels: Tensor, num_items_in_batch: Tensor | int | None = None) -> Tensor:
+    """Binary cross entropy of one logit with targets from 0 to 1.
+
+    Args:
+        outputs: with ``logits`` [B, 1].
+        labels: [B] targets.
+        num_items_in_batch: rows of the whole optimizer step, by which the sum is divided; None: the mean.
+
+    Returns:
+        A scalar in fp32.
+    """
+    losses = binary_cross_entropy_with_logits(outputs.logits.squeeze(-1).float(), labels.float(), reduction="none")
+    return _over(losses, num_items_in_batch)
+
+
+def two_class_loss(outputs: Any, labels: Tensor, num_items_in_batch: Tensor | int | None = None) -> Tensor:
+    """Cross entropy of two classes, bad and good, with targets from 0 to 1: logits are [B, 2]; see `one_logit_loss`."""
+    wanted = torch.stack([1 - labels, labels], dim=-1).float()
+    return _over(cross_entropy(outputs.logits.float(), wanted, reduction="none"), num_items_in_batch)
+
+
+def _over(losses: Tensor, count: Tensor | int | None) -> Tensor:
+    return losses.mean() if count is None else losses.sum() / count
+
+
+def _share_of_good(rows: Sequence[Judged]) -> float:
+    """A target in the middle counts half."""
+    return sum((row.target > MIDDLE) + 0.5 * (row.target == MIDDLE) for row in rows) / len(rows)

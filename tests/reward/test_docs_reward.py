@@ -1,0 +1,29 @@
+"""docs/reward-model.md: its configurations are taken, and the figures it lists are those of the stage."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from pipelines.config import Config
+from pipelines.config.yaml12 import parse_yaml
+from pipelines.models.classification import figures
+from pipelines.models.scale import WORDS
+
+PAGE = (Path(__file__).parents[2] / "docs" / "reward-model.md").read_text(encoding="utf-8")
+
+
+def test_every_configuration_is_taken() -> None:
+    blocks = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+    assert len(blocks) == 2
+    for block in blocks:
+        config = Config.model_validate(parse_yaml(block, "page")[0])
+        assert config.reward.objective == "pointwise"
+        assert config.ppo.reward.output == "probability"
+        assert config.trains_on("pairs") or config.trains_on("judgements")
+
+
+def test_figures_and_outputs_are_those_of_the_code() -> None:
+    listed = set(re.findall(r"^\| `heldout_(\w+)`", PAGE, re.MULTILINE)) - {"pair_accuracy"}
+    assert listed == set(figures([0.0], [1.0])) - {"accuracy_low", "accuracy_high"}
+    assert set(WORDS) <= set(re.findall(r"^\| `(\w+)` \| (?:both|pointwise)", PAGE, re.MULTILINE))
