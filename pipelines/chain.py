@@ -19,7 +19,7 @@ from pipelines.provenance import package_versions, version_differences
 from pipelines.run_stage import call_runner, run_stage
 from pipelines.rundir import RunDir
 from pipelines.stage import Stage, StageContext
-from pipelines.stages import STAGES, named
+from pipelines.stages import named, stages_of
 
 Launcher = Callable[[Stage, bool], None]
 """Runs one heavy stage in a process of its own; the flag says whether it is forced."""
@@ -51,7 +51,7 @@ def _forced(stages: Sequence[Stage], config: Config, force: Sequence[str]) -> se
     Raises:
         UsageError: no such stage, or it is not among `stages`.
     """
-    forced = {stage.name for name in force for stage in named(name)}
+    forced = {stage.name for name in force for stage in named(name, config)}
     outside = forced.difference(stage.name for stage in stages)
     if outside:
         raise UsageError(
@@ -92,14 +92,14 @@ def check_plans(plans: Sequence[Plan], config: Config, run_dir: RunDir) -> None:
             for name in plan.stage.needs(config):
                 if name not in planned:
                     _check_finished(plan.stage, name, config, run_dir)
-    check_environment(config, [plan.stage.name for plan in plans if plan.action == "run"])
+    check_environment(config, [plan.stage.kind for plan in plans if plan.action == "run"])
 
 
 def _check_finished(stage: Stage, name: str, config: Config, run_dir: RunDir) -> None:
     """Refuse to build on a stage that is not complete, or was made with other settings than those of now."""
     if Manifest.read(run_dir.stage(name)) is None:
         raise missing_input(stage, name, run_dir)
-    (needed,) = named(name)
+    (needed,) = named(name, config)
     plan = plan_stage(needed, config, run_dir)
     if plan.differences:
         raise conflict(plan, run_dir)
@@ -159,7 +159,7 @@ def run_chain(
 def join_chain(config: Config) -> None:
     """What every process of a parallel run but the first does: join the stages it is called to, until sent home."""
     while (call := receive(cpu=config.run.device == "cpu")) is not None:
-        (stage,) = named(call.stage)
+        (stage,) = named(call.stage, config)
         call_runner(stage, StageContext(config, call.out, call.inputs, SilentReporter()))
 
 
@@ -176,15 +176,15 @@ def _warn_of_versions(plans: Sequence[Plan], reporter: Reporter) -> None:
 
 
 def status_of(config: Config, run_dir: RunDir, *, verify: bool = False) -> list[dict[str, Any]]:
-    """One entry a stage: off, missing, partial, running, complete, stale or damaged, and why.
+    """One entry a stage: off, missing, waiting, partial, running, complete, stale or damaged, and why.
 
     Args:
         verify: read and hash every file instead of trusting size and time.
     """
     entries: list[dict[str, Any]] = []
     stale: set[str] = set()
-    busy = run_dir.holder() is not None
-    for stage in STAGES:
+    busy, waiting = run_dir.holder() is not None, run_dir.waiting()
+    for stage in stages_of(config):
         try:
             plan = plan_stage(stage, config, run_dir, full=verify)
         except ArtifactError as error:
@@ -197,6 +197,8 @@ def status_of(config: Config, run_dir: RunDir, *, verify: bool = False) -> list[
             entry |= {"state": "stale", "reason": f"{upstream[0]} is stale"}
         if plan.state == "partial" and busy:
             entry |= {"state": "running", "reason": "in progress"}
+        if plan.state == "missing" and stage.name in waiting:
+            entry |= {"state": "waiting", "reason": waiting[stage.name]}
         if entry["state"] in ("stale", "running", "partial"):
             stale.add(stage.name)
         if plan.manifest is not None:

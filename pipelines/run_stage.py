@@ -10,7 +10,7 @@ from typing import Any
 
 from pipelines.config import Config
 from pipelines.disk import disk_errors
-from pipelines.errors import ArtifactError, DiskError
+from pipelines.errors import ArtifactError, DiskError, PeopleNeeded
 from pipelines.manifest import FileRecord, Manifest, changed_files, digest_of, fingerprint_of, record_files
 from pipelines.plan import Plan, conflict, missing_input
 from pipelines.processes import Call, send
@@ -46,6 +46,10 @@ def run_stage(plan: Plan, config: Config, run_dir: RunDir, reporter: Reporter, *
         with disk_errors(run_dir.root):
             metrics = call_runner(stage, context)
         _refuse_changed_inputs(stage, config, run_dir, inputs)
+    except PeopleNeeded as error:
+        run_dir.discard(stage.name)  # nothing was lost: what people have done so far lies elsewhere
+        run_dir.event("stage_waiting", stage=stage.name, message=error.message)
+        raise
     except BaseException as error:
         with contextlib.suppress(DiskError):
             run_dir.event("stage_failed", stage=stage.name, error=type(error).__name__)
@@ -90,9 +94,9 @@ def _begin(
     context = StageContext(
         config,
         run_dir.begin(stage.name, go_on=go_on),
-        {name: run_dir.stage(name) for name in stage.needs(config)},
+        {role: run_dir.stage(name) for name, role in stage.needs(config).items()},
         reporter,
-        save_total_limit=getattr(getattr(config, stage.name, None), "save_total_limit", 2),
+        save_total_limit=getattr(getattr(config, stage.kind, None), "save_total_limit", 2),
     )
     checkpoint = context.checkpoints.newest() if go_on else None
     if checkpoint is not None:

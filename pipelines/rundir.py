@@ -23,6 +23,8 @@ from pipelines.manifest import MANIFEST, Manifest
 from pipelines.provenance import utc_now
 
 LOCK_OWNER_VARIABLE = "RLHF_LOCK_OWNER"
+ROUNDS = "rounds"
+"""Directory of the stages of the second round of feedback and later ones."""
 CHECKPOINTS = "checkpoints"
 """Where a stage that trains keeps its state, below its working directory; never published."""
 
@@ -51,6 +53,11 @@ class RunDir:
         """Directory in which stage `name` works before it is published."""
         return self.root / f"{name}.partial"
 
+    def newest(self, name: str) -> Path:
+        """Directory of stage `name` in the last round that has completed it; that of the first one where none has."""
+        later = sorted(self.root.glob(f"{ROUNDS}/*/{name}/{MANIFEST}"), reverse=True)
+        return later[0].parent if later else self.stage(name)
+
     def create(self) -> None:
         """Make the directory.
 
@@ -68,6 +75,20 @@ class RunDir:
         line = json.dumps({"time": utc_now(), "event": what, **fields})
         with disk_errors(self.root), (self.root / "events.jsonl").open("a", encoding="utf-8") as file:
             file.write(line + "\n")
+
+    def waiting(self) -> dict[str, str]:
+        """The stages that wait for people, and what they said last."""
+        found: dict[str, str] = {}
+        path = self.root / "events.jsonl"
+        for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+            try:
+                event = json.loads(line)
+                found.pop(event.get("stage"), None)
+                if event["event"] == "stage_waiting":
+                    found[event["stage"]] = event["message"]
+            except (ValueError, KeyError, AttributeError):  # a line that a full disk cut off
+                continue
+        return found
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
@@ -132,6 +153,11 @@ class RunDir:
                     path.unlink()
         return partial
 
+    def discard(self, stage: str) -> None:
+        """Leave nothing of the working directory of `stage`."""
+        with disk_errors(self.root):
+            shutil.rmtree(self.partial(stage), ignore_errors=True)
+
     def publish(self, stage: str, manifest: Manifest) -> None:
         """Make the finished working directory the artifact of `stage`: manifest last, then one rename.
 
@@ -170,13 +196,37 @@ class RunDir:
 
     def _directories(self, suffix: str) -> list[Path]:
         """Stage directories with `suffix`; what a stage itself wrote below its own directory is left alone."""
-        found = [*self.root.glob(f"*{suffix}"), *self.root.glob(f"*/*{suffix}")]
+        patterns = (f"*{suffix}", f"*/*{suffix}", f"{ROUNDS}/*/*{suffix}")
+        found = [path for pattern in patterns for path in self.root.glob(pattern)]
         own = (".partial", ".old")
         return [
             path
             for path in found
             if path.is_dir() and not (path.parent / MANIFEST).exists() and path.parent.suffix not in own
         ]
+
+
+def in_round(stage: str, number: int) -> str:
+    """Name of a stage of the loop in a round of feedback; the first round's have no prefix."""
+    return stage if number == 1 else f"{ROUNDS}/{number:02d}/{stage}"
+
+
+def split_round(stage: str) -> tuple[str, int]:
+    """What `in_round` made, taken apart: the stage's own name and its round."""
+    top, _, rest = stage.partition("/")
+    number, _, name = rest.partition("/")
+    return (name, int(number)) if top == ROUNDS and number.isdigit() and name else (stage, 1)
+
+
+def run_of(stage_dir: Path) -> tuple[Path, int]:
+    """The run directory and the round that the directory of a stage, finished or not, belongs to.
+
+    Not for the data stages, which lie one deeper.
+    """
+    parent = stage_dir.parent
+    if parent.parent.name == ROUNDS and parent.name.isdigit() and not (parent / "config.yaml").exists():
+        return parent.parent.parent, int(parent.name)
+    return parent, 1
 
 
 def _read_owner(path: Path) -> dict[str, str]:

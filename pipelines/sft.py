@@ -75,7 +75,7 @@ def run(ctx: StageContext) -> dict[str, Any]:
     after = heldout_loss(model, heldout, section.per_device_eval_batch_size, config)
 
     base = BaseRef.of(config)
-    publish_model(model, tokenizer, ctx.out / "model", base=base, run_dir=ctx.out.parent)
+    publish_model(model, tokenizer, ctx.out / "model", base=base, run_dir=ctx.run_dir)
     ctx.notes["base"] = base.as_dict()
     ctx.notes["rows"] = {"used": report.used, "dropped": report.dropped, "cut": report.cut}
     tokens = sum(len(row["input_ids"]) for row in rows) * result.epochs

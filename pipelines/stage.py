@@ -14,7 +14,7 @@ from pipelines.config import Config
 from pipelines.disk import disk_errors
 from pipelines.processes import rank
 from pipelines.progress import Reporter
-from pipelines.rundir import CHECKPOINTS
+from pipelines.rundir import CHECKPOINTS, run_of, split_round
 from pipelines.signals import StopRequest
 
 
@@ -25,7 +25,7 @@ class StageContext:
     Attributes:
         config: the whole resolved configuration.
         out: the working directory; everything written here is published, except ``checkpoints/``.
-        inputs: directory of each needed stage's artifact, by its name.
+        inputs: directory of each needed stage's artifact, by the role it plays: mostly its name.
         reporter: progress and plain words.
         notes: the stage puts here what the manifest should say beside the metrics.
         save_total_limit: how many checkpoints are kept.
@@ -43,6 +43,16 @@ class StageContext:
         """Where a stage that trains keeps its state, and finds that of a run which did not end."""
         root = self.out / CHECKPOINTS
         return Checkpoints(root, keep=self.save_total_limit, logs=self.out, warn=self.reporter.warn)
+
+    @property
+    def run_dir(self) -> Path:
+        """The run directory; not for the data stages."""
+        return run_of(self.out)[0]
+
+    @property
+    def round(self) -> int:
+        """Which round of feedback this is, from 1."""
+        return run_of(self.out)[1]
 
     @property
     def trackers(self) -> Path:
@@ -69,7 +79,7 @@ class Stage:
     Attributes:
         name: also its directory below the run directory.
         runner: ``module:function``, imported when the stage runs; takes a StageContext, returns its final metrics.
-        needs: names of the stages whose artifacts it reads, given the configuration.
+        needs: the stages whose artifacts it reads, given the configuration: what they are to it, by their names.
         section: the values that affect its result, given the configuration.
         sources: files outside the run directory that it reads.
         produces: names of what a later stage or the user finds in its directory.
@@ -80,13 +90,18 @@ class Stage:
 
     name: str
     runner: str
-    needs: Callable[[Config], tuple[str, ...]]
+    needs: Callable[[Config], Mapping[str, str]]
     section: Callable[[Config], dict[str, Any]]
     produces: tuple[str, ...]
     sources: Callable[[Config], tuple[Path, ...]] = lambda config: ()
     heavy: bool = True
     parallel: bool = False
     enabled: Callable[[Config], bool] = lambda config: True
+
+    @property
+    def kind(self) -> str:
+        """Its name without its round."""
+        return split_round(self.name)[0]
 
 
 def source_key(path: Path) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from pipelines.config.scorer import ScorerSection
 from pipelines.data.prepare import DataKind, effective_sources
 from pipelines.data.sources import source_files
 from pipelines.errors import UsageError
+from pipelines.rundir import in_round, split_round
 from pipelines.scorers.function import function_file
 from pipelines.stage import Stage
 
@@ -25,7 +27,7 @@ def _data_section(kind: DataKind) -> Callable[[Config], dict[str, Any]]:
         data = config.data
         view: dict[str, Any] = {"eval_fraction": data.eval_fraction, "on_bad_row": data.on_bad_row}
         if data.task is not None:
-            view |= {"task": data.task.name, "rows": getattr(data.task, kind), "seed": config.run.seed}
+            view |= {"task": data.task.name, "rows": getattr(data.task, kind, 0), "seed": config.run.seed}
             if kind == "comparisons":
                 pool = config.feedback.simulated
                 view["feedback"] = {"annotators": pool.annotators, "noise": pool.noise, "bias": pool.bias}
@@ -50,7 +52,7 @@ def _data_stage(kind: DataKind, enabled: Callable[[Config], bool]) -> Stage:
     return Stage(
         name=f"data/{kind}",
         runner=f"pipelines.data.prepare:{kind}",
-        needs=lambda config: (),
+        needs=lambda config: {},
         section=_data_section(kind),
         produces=("train.jsonl", "heldout.jsonl"),
         sources=_data_files(kind),
@@ -59,14 +61,31 @@ def _data_stage(kind: DataKind, enabled: Callable[[Config], bool]) -> Stage:
     )
 
 
+def _named(*names: str) -> dict[str, str]:
+    """Needed stages that go by their own names."""
+    return {name: name for name in names}
+
+
 def _sft(config: Config) -> tuple[str, ...]:
     return ("sft",) if config.sft.enabled else ()
 
 
-def _eval_needs(config: Config) -> tuple[str, ...]:
-    ppo = ("ppo",) if config.ppo.enabled else ()
-    reward = ("reward",) if any(scorer.uses("run") for scorer in config.eval_scorers) else ()
-    return ("data/prompts", *_sft(config), *reward, *ppo)
+def _asks_people(config: Config) -> bool:
+    """Whether answers of the run's own models are sampled and judged, by people or by simulated ones."""
+    return config.feedback.source != "file"
+
+
+def _reads_comparisons(config: Config) -> bool:
+    """Whether the reward model trains on comparisons that were there before; beside new ones only if it is told so."""
+    return config.reward.enabled and config.trains_on("comparisons")
+
+
+def _reads_judgements(config: Config) -> bool:
+    return config.reward.enabled and config.trains_on("judgements")
+
+
+def _reads_prompts(config: Config) -> bool:
+    return config.ppo.enabled or config.eval.enabled or _asks_people(config)
 
 
 def _of_ppo(config: Config, *keys: str) -> dict[str, Any]:
@@ -74,33 +93,102 @@ def _of_ppo(config: Config, *keys: str) -> dict[str, Any]:
     return {key: getattr(config.ppo, key) for key in keys}
 
 
-def _function_files(*scorers: ScorerSection) -> tuple[Path, ...]:
+def _function_files(*scorers: ScorerSection | None) -> tuple[Path, ...]:
     """The files of the Python functions among the scorers: editing one changes the result."""
-    parts = (part for scorer in scorers for part in scorer.flat())
+    parts = (part for scorer in scorers if scorer is not None for part in scorer.flat())
     found = (function_file(part.function) for part in parts if part.function is not None)
     return tuple(path for path in found if path is not None)
 
 
-def _ppo_needs(config: Config) -> tuple[str, ...]:
-    return ("data/prompts", *_sft(config), *(("reward",) if config.ppo.reward.uses("run") else ()))
+def _sample_section(config: Config) -> dict[str, Any]:
+    questions = [question.results_view() for question in config.feedback.label.questions]
+    ppo = _of_ppo(config, "response_length", "max_prompt_length", "stop_tokens", "overlong")
+    return _common(config) | {"sample": config.feedback.sample.results_view(), "questions": questions, "ppo": ppo}
+
+
+def _labels_section(config: Config) -> dict[str, Any]:
+    feedback = config.feedback
+    view: dict[str, Any] = {"source": feedback.source, "label": feedback.label.results_view(), "seed": config.run.seed}
+    if feedback.source == "simulated":
+        view["simulated"] = feedback.simulated.results_view()
+        view["task"] = config.data.task.name if config.data.task else None
+    return view
+
+
+def _label_files(config: Config) -> tuple[Path, ...]:
+    label = config.feedback.label
+    return tuple(path for path in (label.guidelines, label.controls) if path is not None)
+
+
+def _pairs_section(config: Config) -> dict[str, Any]:
+    return {"pairs": config.feedback.pairs.results_view(), "eval_fraction": config.data.eval_fraction}
+
+
+def _reward_needs(config: Config) -> dict[str, str]:
+    comparisons = ("data/comparisons",) if _reads_comparisons(config) else ()
+    judgements = ("data/judgements",) if _reads_judgements(config) else ()
+    pairs = ("pairs",) if config.trains_on("pairs") else ()
+    return _named(*comparisons, *judgements, *pairs, *_sft(config))
+
+
+def _ppo_needs(config: Config) -> dict[str, str]:
+    return _named("data/prompts", *_sft(config), *(("reward",) if config.ppo.reward.uses("run") else ()))
+
+
+def _eval_needs(config: Config) -> dict[str, str]:
+    """Of several rounds all policies, and the last reward model."""
+    needs, rounds = _named("data/prompts", *_sft(config)), config.feedback.rounds
+    if any(scorer.uses("run") for scorer in config.eval_scorers):
+        needs[in_round("reward", rounds)] = "reward"
+    if config.ppo.enabled:
+        needs |= {in_round("ppo", number): "ppo" if number == 1 else f"ppo-{number}" for number in range(1, rounds + 1)}
+    return needs
 
 
 STAGES: tuple[Stage, ...] = (
     _data_stage("demonstrations", lambda config: config.sft.enabled),
-    _data_stage("comparisons", lambda config: config.reward.enabled),
-    _data_stage("prompts", lambda config: config.ppo.enabled or config.eval.enabled),
+    _data_stage("comparisons", _reads_comparisons),
+    _data_stage("judgements", _reads_judgements),
+    _data_stage("prompts", _reads_prompts),
     Stage(
         name="sft",
         runner="pipelines.sft:run",
-        needs=lambda config: ("data/demonstrations",),
+        needs=lambda config: _named("data/demonstrations"),
         section=lambda config: _common(config) | {"sft": config.sft.results_view()},
         produces=("model", "metrics.jsonl"),
         enabled=lambda config: config.sft.enabled,
     ),
     Stage(
+        name="sample",
+        runner="pipelines.feedback.sample:run",
+        needs=lambda config: _named("data/prompts", *_sft(config)),
+        section=_sample_section,
+        produces=("tasks.jsonl",),
+        enabled=_asks_people,
+    ),
+    Stage(
+        name="labels",
+        runner="pipelines.feedback.stages:labels",
+        needs=lambda config: _named("sample"),
+        section=_labels_section,
+        sources=lambda config: (*_label_files(config), *_function_files(config.feedback.simulated.scorer)),
+        produces=("tasks.jsonl", "agreement.json", "agreement.txt"),
+        heavy=False,
+        enabled=_asks_people,
+    ),
+    Stage(
+        name="pairs",
+        runner="pipelines.feedback.stages:pairs",
+        needs=lambda config: _named("labels"),
+        section=_pairs_section,
+        produces=("train.jsonl", "heldout.jsonl"),
+        heavy=False,
+        enabled=_asks_people,
+    ),
+    Stage(
         name="reward",
         runner="pipelines.reward:run",
-        needs=lambda config: ("data/comparisons", *_sft(config)),
+        needs=_reward_needs,
         section=lambda config: (
             _common(config)
             | {
@@ -138,17 +226,47 @@ STAGES: tuple[Stage, ...] = (
         enabled=lambda config: config.eval.enabled,
     ),
 )
-NAMES = ("data", "sft", "reward", "ppo", "eval")
-"""What a user calls a stage; `data` is the three data stages together, and each of them has its own name too."""
+"""The stages of one round."""
+NAMES = ("data", "sft", "sample", "labels", "pairs", "reward", "ppo", "eval")
+"""What a user calls a stage; `data` is the data stages together, and each of them has its own name too."""
+LOOP = {"sample": {"ppo": "policy"}, "labels": {}, "pairs": {"pairs": "pairs"}, "reward": {}, "ppo": {"ppo": "policy"}}
+"""The stages that every further round of feedback makes anew, and what each takes over from the round before."""
 
 
-def named(name: str) -> tuple[Stage, ...]:
+def stages_of(config: Config) -> tuple[Stage, ...]:
+    """All stages of a configuration in their order: the loop's once a round, the evaluation last."""
+    *first, last = STAGES
+    rounds = range(2, config.feedback.rounds + 1)
+    later = [_of_round(stage, number) for number in rounds for stage in first if stage.name in LOOP]
+    return (*first, *later, last)
+
+
+def _of_round(stage: Stage, number: int) -> Stage:
+    """A stage of the loop in a later round: it reads this round's artifacts and what the one before left."""
+
+    def needs(config: Config) -> dict[str, str]:
+        own = {in_round(name, number) if name in LOOP else name: role for name, role in stage.needs(config).items()}
+        return own | {in_round(name, number - 1): role for name, role in LOOP[stage.name].items()}
+
+    return replace(stage, name=in_round(stage.name, number), needs=needs)
+
+
+def named(name: str, config: Config | None = None) -> tuple[Stage, ...]:
     """The stages that a user's name means.
+
+    Args:
+        name: of a stage, or the first part of several; ``rounds/02/ppo`` is a stage of the second round.
+        config: says how many rounds there are; None: any round will do.
 
     Raises:
         UsageError: no such stage.
     """
-    found = tuple(stage for stage in STAGES if name in (stage.name, *stage.name.split("/")))
+    own, number = split_round(name)
+    stages = STAGES if config is None else stages_of(config)
+    found = tuple(stage for stage in stages if stage.name == name)
+    if not found and config is None and own in LOOP and number > 1:
+        found = tuple(_of_round(stage, number) for stage in STAGES if stage.name == own)
+    found = found or tuple(stage for stage in stages if name in stage.name.split("/"))
     if not found:
         near = difflib.get_close_matches(name, NAMES, n=1)
         raise UsageError(
@@ -158,20 +276,32 @@ def named(name: str) -> tuple[Stage, ...]:
     return found
 
 
-def select(first: str | None, last: str | None) -> tuple[Stage, ...]:
+def select(first: str | None, last: str | None, config: Config | None = None) -> tuple[Stage, ...]:
     """The stages from `first` to `last`, both included.
 
     Raises:
         UsageError: no such stage, or they stand the other way round.
     """
-    start = STAGES.index(named(first)[0]) if first else 0
-    stop = STAGES.index(named(last)[-1]) if last else len(STAGES) - 1
+    stages = STAGES if config is None else stages_of(config)
+    names = [stage.name for stage in stages]
+    start = names.index(named(first, config)[0].name) if first else 0
+    stop = names.index(named(last, config)[-1].name) if last else len(stages) - 1
     if start > stop:
         raise UsageError(f"--from {first} comes after --until {last}")
-    return STAGES[start : stop + 1]
+    return stages[start : stop + 1]
 
 
 def with_data_of(name: str, config: Config) -> tuple[Stage, ...]:
-    """A stage and the data stages that it reads: what `rlhf sft` and its like run."""
-    (stage,) = named(name)
-    return (*(other for other in STAGES if not other.heavy and other.name in stage.needs(config)), stage)
+    """A stage and the light stages before it that it reads: what `rlhf sft` and its like run."""
+    (stage,) = named(name, config)
+    return (*_light_before((stage,), config), stage)
+
+
+def _light_before(stages: Iterable[Stage], config: Config) -> tuple[Stage, ...]:
+    """The light stages that these need, and those that the found ones need, in their order."""
+    needed = {name for stage in stages for name in stage.needs(config)}
+    found = [stage for stage in stages_of(config) if not stage.heavy and stage.name in needed]
+    if not found:
+        return ()
+    names = {stage.name for stage in (*_light_before(found, config), *found)}
+    return tuple(stage for stage in stages_of(config) if stage.name in names)

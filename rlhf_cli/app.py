@@ -12,7 +12,7 @@ import typer
 
 from rlhf_cli import __version__, failures, options
 from rlhf_cli.children import watch_parent
-from rlhf_cli.commands import config, data, env, score, stages, status
+from rlhf_cli.commands import agreement, config, data, env, label, labels, pairs, sample, score, stages, status
 
 app = typer.Typer(
     name="rlhf",
@@ -50,6 +50,11 @@ def _root(
 
 config.register(app)
 stages.register(app)
+sample.register(app)
+label.register(app)
+labels.register(app)
+agreement.register(app)
+pairs.register(app)
 score.register(app)
 status.register(app)
 data.register(app)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.errors import RlhfError
-from pipelines.rundir import LOCK_OWNER_VARIABLE
+from pipelines.rundir import LOCK_OWNER_VARIABLE, split_round
 from pipelines.stage import Stage
 from rlhf_cli.failures import MEMORY_HINT, Terminated
 
@@ -48,7 +48,9 @@ class ChildLauncher:
             StageFailed: it ended with an error; the exit code is the child's.
             KeyboardInterrupt, Terminated: this process was told to stop, and the child has ended.
         """
-        command = [sys.executable, "-m", "rlhf_cli", stage.name, "--run-dir", str(self.run_dir), "--json", *self.flags]
+        kind, number = split_round(stage.name)
+        command = [sys.executable, "-m", "rlhf_cli", kind, "--round", str(number)]
+        command += ["--run-dir", str(self.run_dir), "--json", *self.flags]
         code, output, received = _run([*command, *(["--force"] if force else [])])
         if received is not None:
             raise Terminated if received == signal.SIGTERM else KeyboardInterrupt

@@ -11,7 +11,7 @@ from typing import Any
 import typer
 
 from pipelines.disk import disk_error
-from pipelines.errors import DiskError, EnvironmentProblem, HubError, RlhfError
+from pipelines.errors import DiskError, EnvironmentProblem, HubError, PeopleNeeded, RlhfError
 from rlhf_cli.console import harmless, print_json, styled
 from rlhf_cli.logs import log_of
 
@@ -67,7 +67,9 @@ def render(entry: dict[str, Any], error: BaseException, *, as_json: bool, verbos
     if type(error).__name__ == "NoArgsIsHelpError":  # Its message is the help.
         print(entry["message"], file=sys.stderr)
         return
-    print(f"{styled('error:', '1;31', sys.stderr)} {harmless(str(entry['message']))}", file=sys.stderr)
+    waits = entry["code"] == PeopleNeeded.code
+    label = styled("waiting:", "1;35", sys.stderr) if waits else styled("error:", "1;31", sys.stderr)
+    print(f"{label} {harmless(str(entry['message']))}", file=sys.stderr)
     for label in ("where", "hint"):
         if entry[label]:
             print(f"  {label}: {harmless(str(entry[label]))}", file=sys.stderr)

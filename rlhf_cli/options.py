@@ -54,8 +54,23 @@ ForceStages = Annotated[
     list[str] | None,
     typer.Option("--force", metavar="STAGE", help="Run this stage again, and what follows from it. Repeatable."),
 ]
-From = Annotated[str | None, typer.Option("--from", metavar="STAGE", help="First stage: data, sft, reward, ppo, eval.")]
+From = Annotated[
+    str | None,
+    typer.Option("--from", metavar="STAGE", help="First stage: data, sft, sample, labels, pairs, reward, ppo or eval."),
+]
 Until = Annotated[str | None, typer.Option("--until", metavar="STAGE", help="Last stage.")]
+Round = Annotated[
+    int, typer.Option("--round", min=1, metavar="N", help="Which round of feedback; the first one has no other name.")
+]
+Rounds = Annotated[
+    int | None,
+    typer.Option(
+        "--rounds",
+        min=1,
+        metavar="N",
+        help="Sample, collect labels, retrain the reward model, go on with PPO: N times.",
+    ),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would run and why; write nothing, open no data.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, also for errors.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show log lines, and the traceback of an error.")]

@@ -16,7 +16,7 @@ import pytest
 from pipelines import chain
 from pipelines import stages as table
 from pipelines.config import Config, load_config
-from pipelines.errors import ArtifactError, ConflictError, EnvironmentProblem, UsageError
+from pipelines.errors import ArtifactError, ConflictError, EnvironmentProblem, PeopleNeeded, UsageError
 from pipelines.progress import SilentReporter
 from pipelines.rundir import RunDir
 from pipelines.stage import Stage, StageContext
@@ -24,6 +24,7 @@ from pipelines.stages import select, with_data_of
 
 DATA = ["data/demonstrations", "data/comparisons", "data/prompts"]
 HEAVY = ["sft", "reward", "ppo", "eval"]
+PEOPLE = ["sample", "labels", "pairs"]
 
 
 class Listening(SilentReporter):
@@ -85,7 +86,6 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     module.work = bench.work  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "fake_runners", module)
     stages = tuple(replace(stage, runner="fake_runners:work", produces=("made",)) for stage in table.STAGES)
-    monkeypatch.setattr(chain, "STAGES", stages)
     monkeypatch.setattr(table, "STAGES", stages)
     return bench
 
@@ -133,10 +133,11 @@ def test_force_outside_the_selection_is_refused(bench: Bench) -> None:
 
 def test_selection(bench: Bench) -> None:
     names = lambda stages: [stage.name for stage in stages]  # noqa: E731
-    assert names(select(None, None)) == [*DATA, *HEAVY]
+    every_data = [*DATA[:2], "data/judgements", DATA[2]]
+    assert names(select(None, None)) == [*every_data, "sft", *PEOPLE, "reward", "ppo", "eval"]
     assert names(select("reward", None)) == ["reward", "ppo", "eval"]
-    assert names(select(None, "data")) == DATA
-    assert names(select("data", "sft")) == [*DATA, "sft"]
+    assert names(select(None, "data")) == every_data
+    assert names(select("data", "sft")) == [*every_data, "sft"]
     assert names(with_data_of("ppo", bench.config())) == ["data/prompts", "ppo"]
     assert names(with_data_of("reward", bench.config())) == ["data/comparisons", "reward"]
     with pytest.raises(UsageError, match="comes after"):
@@ -155,7 +156,8 @@ def test_a_stage_alone_needs_what_came_before(bench: Bench) -> None:
 def test_switched_off_stages_are_left_out(bench: Bench) -> None:
     sets = ("sft.enabled=false", "reward.enabled=false", "ppo.reward={kind: function, function: 'json:loads'}")
     assert bench.go(*sets) == ["data/prompts", "ppo", "eval"]
-    assert bench.states(*sets) == {name: "complete" if name in bench.ran else "off" for name in [*DATA, *HEAVY]}
+    everything = [stage.name for stage in table.STAGES]
+    assert bench.states(*sets) == {name: "complete" if name in bench.ran else "off" for name in everything}
 
 
 def test_a_plan_writes_nothing(bench: Bench) -> None:
@@ -163,7 +165,7 @@ def test_a_plan_writes_nothing(bench: Bench) -> None:
     plans = chain.plan_chain(table.STAGES, bench.config(), bench.run)
     chain.check_plans(plans, bench.config(), bench.run)
     chain.status_of(bench.config(), bench.run)
-    assert {plan.action for plan in plans} == {"run"}
+    assert {plan.action for plan in plans if plan.stage.enabled(bench.config())} == {"run"}
     assert files_below(bench.run.root.parent) == before
 
 
@@ -205,11 +207,12 @@ def test_the_configuration_is_recorded_without_its_place(bench: Bench) -> None:
 
 
 def test_status_tells_the_truth(bench: Bench) -> None:
-    assert set(bench.states().values()) == {"missing"}
+    off = {"data/judgements": "off", **dict.fromkeys(PEOPLE, "off")}
+    assert bench.states() == dict.fromkeys([*DATA, *HEAVY], "missing") | off
     bench.go()
-    assert set(bench.states().values()) == {"complete"}
+    assert bench.states() == dict.fromkeys([*DATA, *HEAVY], "complete") | off
     changed = bench.states("ppo.kl_coef=0.1")
-    assert changed == dict.fromkeys([*DATA, *HEAVY], "complete") | {"ppo": "stale", "eval": "stale"}
+    assert changed == off | dict.fromkeys([*DATA, *HEAVY], "complete") | {"ppo": "stale", "eval": "stale"}
     bench.run.partial("ppo").mkdir()
     shutil.rmtree(bench.run.stage("ppo"))
     (bench.run.stage("sft") / "manifest.json").write_text("{")
@@ -268,8 +271,92 @@ def test_preflight_spares_what_does_not_run(bench: Bench, monkeypatch: pytest.Mo
 def test_moved_runs_stay_complete(bench: Bench, tmp_path: Path) -> None:
     bench.go()
     bench.run = RunDir(bench.run.root.rename(tmp_path / "moved"))
-    assert set(bench.states(verify=True).values()) == {"complete"}
+    assert set(bench.states(verify=True).values()) == {"complete", "off"}
     assert bench.go() == []
+
+
+ROUND = ("sample", "labels", "pairs", "reward", "ppo")
+HUMAN = ("feedback.source=human", "data.comparisons=[]")
+
+
+def prompts_of(bench: Bench) -> str:
+    return f"data.demonstrations={bench.rows}"
+
+
+def test_rounds_make_the_loop_again_and_extend_one_another(bench: Bench) -> None:
+    once = (*HUMAN, prompts_of(bench))
+    stages = table.stages_of(bench.config(*once))
+    assert bench.go(*once, stages=stages) == ["data/demonstrations", "data/prompts", "sft", *ROUND, "eval"]
+    thrice = (*once, "feedback.rounds=3")
+    stages = table.stages_of(bench.config(*thrice))
+    later = [f"rounds/{number}/{name}" for number in ("02", "03") for name in ROUND]
+    assert bench.go(*thrice, stages=stages) == [*later, "eval"], "the first round stays as it is"
+    assert bench.go(*thrice, stages=stages) == []
+
+    needs = {stage.name: stage.needs(bench.config(*thrice)) for stage in stages}
+    assert needs["rounds/02/sample"] == {"data/prompts": "data/prompts", "sft": "sft", "ppo": "policy"}
+    assert needs["rounds/03/sample"]["rounds/02/ppo"] == "policy"
+    assert needs["rounds/02/labels"] == {"rounds/02/sample": "sample"}
+    assert needs["rounds/03/pairs"] == {"rounds/03/labels": "labels", "rounds/02/pairs": "pairs"}
+    assert needs["rounds/02/reward"] == {"rounds/02/pairs": "pairs", "sft": "sft"}
+    assert needs["rounds/02/ppo"]["rounds/02/reward"] == "reward"
+    assert needs["rounds/02/ppo"]["ppo"] == "policy"
+    assert needs["eval"] == {
+        "data/prompts": "data/prompts",
+        "sft": "sft",
+        "rounds/03/reward": "reward",
+        "ppo": "ppo",
+        "rounds/02/ppo": "ppo-2",
+        "rounds/03/ppo": "ppo-3",
+    }
+
+
+def test_a_forced_round_takes_the_later_ones_along(bench: Bench) -> None:
+    sets = (*HUMAN, prompts_of(bench), "feedback.rounds=2")
+    stages = table.stages_of(bench.config(*sets))
+    bench.go(*sets, stages=stages)
+    second = [f"rounds/02/{name}" for name in ROUND]
+    assert bench.go(*sets, stages=stages, force=["rounds/02/labels"]) == [*second[1:], "eval"]
+    assert bench.go(*sets, stages=stages, force=["ppo"]) == ["ppo", *second, "eval"]
+    with pytest.raises(UsageError, match="no stage"):
+        bench.go(*sets, stages=stages, force=["rounds/03/labels"])
+    names = [stage.name for stage in with_data_of("rounds/02/reward", bench.config(*sets))]
+    assert names == ["labels", "pairs", "rounds/02/labels", "rounds/02/pairs", "rounds/02/reward"]
+    assert [stage.name for stage in table.named("rounds/02/ppo")] == ["rounds/02/ppo"]
+
+
+def test_a_round_that_waits_for_people_goes_on_later(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def waits(context: StageContext) -> dict[str, Any]:
+        if context.out.name == "labels.partial":
+            assert (context.round, context.run_dir) == (2 if "rounds" in context.out.parts else 1, bench.run.root)
+            if context.round == 2:
+                raise PeopleNeeded("12 answers are missing")
+        return bench.work(context)
+
+    sets = (*HUMAN, prompts_of(bench), "feedback.rounds=2")
+    stages = table.stages_of(bench.config(*sets))
+    with monkeypatch.context() as patch:
+        patch.setattr(sys.modules["fake_runners"], "work", waits)
+        with pytest.raises(PeopleNeeded):
+            bench.go(*sets, stages=stages)
+        assert bench.ran[-1] == "rounds/02/sample"
+        entries = {entry["stage"]: entry for entry in chain.status_of(bench.config(*sets), bench.run)}
+        shown = entries["rounds/02/labels"]
+        assert (shown["state"], shown["reason"]) == ("waiting", "12 answers are missing")
+        assert not bench.run.partial("rounds/02/labels").exists()
+    assert bench.go(*sets, stages=stages) == [*(f"rounds/02/{name}" for name in ROUND[1:]), "eval"]
+    assert "waiting" not in bench.states(*sets).values()
+
+
+def test_comparisons_that_were_there_are_used_beside_new_ones(bench: Bench) -> None:
+    needs = {stage.name: stage.needs for stage in table.STAGES}
+    both = bench.config("feedback.source=human", prompts_of(bench))
+    assert needs["reward"](both) == {"data/comparisons": "data/comparisons", "pairs": "pairs", "sft": "sft"}
+    written = bench.config("feedback.source=human", "feedback.label.questions=[{name: text, kind: demonstration}]")
+    assert "pairs" not in needs["reward"](written), "what people wrote is not compared"
+    pointwise = ("reward.objective=pointwise", f"data.judgements={bench.rows}")
+    assert set(needs["reward"](bench.config(*pointwise))) == {"data/comparisons", "data/judgements", "sft"}
+    assert set(needs["reward"](bench.config(*pointwise, "data.comparisons=[]"))) == {"data/judgements", "sft"}
 
 
 def test_an_edited_reward_function_makes_ppo_stale(

@@ -47,7 +47,7 @@ class TaskSource(Section):
 
     name: str = "support"
     demonstrations: int = Field(3000, ge=1)
-    comparisons: int = Field(5000, ge=1)
+    comparisons: int = Field(5000, ge=0)
     prompts: int = Field(2000, ge=1)
 
 
@@ -62,11 +62,12 @@ class DataSection(Section):
     task: TaskSource | None = Field(None, description="Generate the data of a self-made task instead of reading files.")
     demonstrations: list[Source] = Field([])
     comparisons: list[Source] = Field([])
+    judgements: list[Source] = Field([], description="Answers with a label, for reward.objective: pointwise.")
     prompts: list[Source] = Field([])
     eval_fraction: float = Field(0.1, gt=0, lt=1, description="Share of the prompts held out of every stage, by hash.")
     on_bad_row: Literal["fail", "drop"] = Field("fail", description="drop: leave bad rows out and list them.")
 
-    @field_validator("demonstrations", "comparisons", "prompts", mode="before")
+    @field_validator("demonstrations", "comparisons", "judgements", "prompts", mode="before")
     @classmethod
     def _as_sources(cls, value: Any) -> Any:
         entries = value if isinstance(value, list) else [] if value is None else [value]

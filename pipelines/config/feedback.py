@@ -28,7 +28,11 @@ class SampleSection(Section):
 
     models: list[SampledModel] = Field([], description="Who answers; empty: the newest policy of the run alone.")
     num_completions: int = Field(4, ge=1, description="Completions of each prompt, where `models` is empty.")
-    num_prompts: int | None = Field(None, ge=1, description="Most prompts, held-out ones among them; null: all.")
+    num_prompts: int | None = Field(
+        None,
+        ge=1,
+        description="Most prompts, held-out ones among them; null: all. Later rounds go on where the one before ended.",
+    )
     max_prompt_length: int | None = Field(None, ge=1, description="Tokens of a prompt; null: ppo.max_prompt_length.")
     max_new_tokens: int | None = Field(None, ge=1, description="Tokens of a completion; null: ppo.response_length.")
     temperature: float = Field(1.0, gt=0)
@@ -64,11 +68,13 @@ class LabelSection(Section):
     """What annotators are asked, and how tasks are shared out."""
 
     questions: list[QuestionSection] = Field([QuestionSection(name="overall")], min_length=1)
-    guidelines: Path | None = Field(None, description="Markdown file that the page shows.")
+    guidelines: Path | None = Field(None, strict=False, description="Markdown file that the page shows.")
     annotators: list[str] = Field([], description="Names of the people; `rlhf label --annotator` adds more.")
     overlap: int = Field(1, ge=1, description="How many annotators judge the same task.")
     controls: Path | None = Field(
-        None, description="Comparisons whose better answer is known; they are mixed in to see who pays attention."
+        None,
+        strict=False,
+        description="Comparisons whose better answer is known; they are mixed in to see who pays attention.",
     )
     control_share: float = Field(0.1, ge=0, le=0.5, description="Share of control tasks in an annotator's queue.")
 
@@ -142,6 +148,12 @@ class FeedbackSection(Section):
         if self.rounds > 1 and self.source == "file":
             raise ValueError("rounds need answers to be judged anew: set feedback.source to simulated or human")
         asked = {question.name: question.kind for question in self.label.questions}
+        if self.source == "simulated" and "demonstration" in asked.values():
+            raise ValueError("simulated annotators can judge answers, not write demonstrations: set source to human")
+        if self.source == "simulated" and self.label.overlap > self.simulated.annotators:
+            raise ValueError(
+                f"label.overlap is {self.label.overlap}, but simulated.annotators is {self.simulated.annotators}"
+            )
         chosen = self.pairs.question
         if chosen is not None and chosen not in asked:
             raise ValueError(f"feedback.pairs.question: no question is named {chosen}; there are {', '.join(asked)}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import model_validator
 
 from pipelines.config.base import Section
@@ -39,11 +41,53 @@ class Config(Section):
         for where, scorer in uses:
             if scorer.uses("run") and not self.reward.enabled:
                 raise ValueError(f"{where} uses the run's reward model, but reward.enabled is false")
+            outputs = {part.output for part in scorer.flat() if part.kind == "run"}
+            if self.reward.objective == "pairwise" and outputs - {"logit"}:
+                raise ValueError(
+                    f"{where} wants a probability of the run's reward model: set reward.objective: pointwise"
+                )
             if scorer.uses("gold") and self.data.task is None:
                 raise ValueError(f"{where} names the gold scorer, which only a self-made task (data.task) has")
+        if self.feedback.rounds > 1 and not (self.reward.enabled and self.ppo.enabled):
+            raise ValueError("feedback.rounds above 1 need reward.enabled and ppo.enabled: every round trains both")
+        self._check_simulated()
         if self.eval.enabled and not self.eval_scorers:
             raise ValueError("eval has no scorer: set eval.scorers, or eval.enabled: false")
         return self
+
+    def _check_simulated(self) -> None:
+        scorer = self.feedback.simulated.scorer
+        if self.feedback.source != "simulated":
+            return
+        if (scorer is None or scorer.uses("gold")) and self.data.task is None:
+            raise ValueError(
+                "feedback.simulated goes by the gold scorer, which only a self-made task (data.task) has: name another "
+                "in feedback.simulated.scorer"
+            )
+        if scorer is not None and scorer.uses("run"):
+            raise ValueError("feedback.simulated.scorer cannot be the run's reward model: it learns from these labels")
+
+    def trains_on(self, rows: Literal["comparisons", "judgements", "pairs"]) -> bool:
+        """Whether the reward model reads these rows: those of `data`, or what the labels of this run became.
+
+        Rows of `data` that are named are used beside those of the run. Where neither is there, the ones that the
+        objective asks for are wanted, so that their stage says that they are missing.
+        """
+        if rows == "pairs":
+            return self.feedback.source != "file" and self._asked != "demonstration"
+        task = self.data.task
+        here = {
+            "comparisons": bool(task.comparisons if task else self.data.comparisons),
+            "judgements": self.reward.objective == "pointwise" and bool(not task and self.data.judgements),
+        }
+        wanted = "comparisons" if self.reward.objective == "pairwise" else "judgements"
+        return here[rows] or (rows == wanted and not any(here.values()) and not self.trains_on("pairs"))
+
+    @property
+    def _asked(self) -> str:
+        """The kind of the question that training goes by."""
+        asked = {question.name: question.kind for question in self.feedback.label.questions}
+        return asked[self.feedback.pairs.question or next(iter(asked))]
 
     @property
     def sft_trains_adapter(self) -> bool:

@@ -1,4 +1,4 @@
-"""Simulated annotators: people who nearly agree with gold, each with a taste and a bad day of their own."""
+"""Simulated people: they nearly agree with the truth, each with a taste and a bad day of their own."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ class Annotator:
         weights: what each attribute is worth to this person; sums to 1.
         taste_for_length: points of gold that ten more words are worth (or cost), whatever they say.
         noise: standard deviation of the slip of one judgement, in points of gold.
+
+    Where the truth is another scorer than gold, its standard deviation stands in the place of a point of gold.
     """
 
     name: str
@@ -56,7 +58,7 @@ def hire(pool: AnnotatorPool, weights: Mapping[str, float], seed: int) -> list[A
             Annotator(
                 name=f"sim-{number:02d}",
                 weights={name: weight / total for name, weight in own.items()},
-                taste_for_length=rng.gauss(0.0, 0.05 * pool.bias),
+                taste_for_length=pool.length_bias + rng.gauss(0.0, 0.05 * pool.bias),
                 noise=pool.noise,
             )
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,11 +18,13 @@ class AnnotatorPool:
         noise: standard deviation of the slip of a single judgement, in points of gold (0 to 1). 0 never slips.
         bias: how far one person's taste is from the common one. 0 means that all weigh the attributes alike; with .3
             a person's weights are typically off by a third.
+        length_bias: points of gold that ten more words are worth to the pool; below 0 they cost.
     """
 
     annotators: int
     noise: float
     bias: float
+    length_bias: float = 0.0
 
     def __post_init__(self) -> None:
         if self.annotators < 1:
@@ -62,6 +64,10 @@ class Task(Protocol):
     @property
     def attributes(self) -> tuple[str, ...]:
         """The attributes `gold` reports."""
+
+    @property
+    def weights(self) -> Mapping[str, float]:
+        """What each attribute is worth in ``"gold"``; they sum to 1."""
 
     @property
     def probe_attributes(self) -> tuple[str, ...]:

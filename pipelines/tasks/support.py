@@ -67,6 +67,7 @@ class Support:
 
     name = "support"
     attributes = ATTRIBUTES
+    weights = WEIGHTS
     probe_attributes = PROBE_ATTRIBUTES
 
     def demonstrations(self, n: int, seed: int) -> Iterator[Demonstration]:

@@ -64,6 +64,7 @@ def init(
     if target.exists() and not force:
         raise UsageError("this file exists", where=str(target), hint="name another with --output, or give --force")
     with disk_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(shipped[name].read_text(encoding="utf-8"), encoding="utf-8")
     if json:
         print_json({"name": name, "written": str(target)})

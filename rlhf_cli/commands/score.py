@@ -28,7 +28,8 @@ RewardModel = Annotated[
 ]
 Label = Annotated[str | None, typer.Option("--label", metavar="CLASS", help="Class of a classifier with several.")]
 Output = Annotated[
-    Literal["logit", "probability", "logprob"] | None, typer.Option("--output", help="What of the class is the score.")
+    Literal["logit", "probability", "logprob"] | None,
+    typer.Option("--output", help="What of the class, or of a run's pointwise model, is the score."),
 ]
 Lower = Annotated[bool, typer.Option("--lower-is-better", help="The classifier rates something bad: negate it.")]
 BatchSize = Annotated[int | None, typer.Option("--batch-size", min=1, metavar="N", help="Answers at a time.")]
@@ -86,8 +87,9 @@ def score(
     else:
         resolved, run = settings.resolve(config, run_dir, sets or ())
         section = resolved.ppo.reward if config is not None else ScorerSection()
-        if given.keys() - {"batch_size"}:
-            raise UsageError(f"--{min(given).replace('_', '-')} goes with --reward-model only")
+        further = given.keys() - ({"batch_size", "output"} if section.kind == "run" else {"batch_size"})
+        if further:
+            raise UsageError(f"--{min(further).replace('_', '-')} goes with --reward-model only")
         section = section.model_copy(update=given)
 
     from pipelines.scorers import score_file
@@ -121,7 +123,8 @@ def _make_room(out: Path) -> None:
 
 
 def _summary_lines(summary: dict[str, Any]) -> list[str]:
-    lines = [f"{summary['rows']} rows scored by {summary['scorer']}"]
+    by = summary["scorer"] + (f" ({summary['output']})" if "output" in summary else "")
+    lines = [f"{summary['rows']} rows scored by {by}"]
     for role, spread in summary["answers"].items():
         lines.append(f"  {role:10} " + "  ".join(f"{name} {value:.4g}" for name, value in spread.items()))
     if "accuracy" in summary:

@@ -14,7 +14,7 @@ from pipelines import chain
 from pipelines.config import Config
 from pipelines.errors import UsageError
 from pipelines.processes import rank, sends_home, world_size
-from pipelines.rundir import RunDir
+from pipelines.rundir import RunDir, in_round
 from pipelines.stage import Stage
 from pipelines.stages import named, select, with_data_of
 from rlhf_cli import options, settings
@@ -51,6 +51,7 @@ def stage_command(name: str) -> Callable[..., None]:
         model: options.Model = None,
         reward_model: options.RewardModel = None,
         dataset: options.Dataset = None,
+        number: options.Round = 1,
         force: options.Force = False,
         dry_run: options.DryRun = False,
         json: options.Json = False,
@@ -59,7 +60,7 @@ def stage_command(name: str) -> Callable[..., None]:
     ) -> None:
         flags = settings.named_flags(name, model=model, reward_model=reward_model, dataset=dataset)
         resolved, run = settings.resolve(config, run_dir, sets or (), flags)
-        run_one(name, resolved, run, force=force, manner=Manner(dry_run, json, verbose, quiet))
+        run_one(in_round(name, number), resolved, run, force=force, manner=Manner(dry_run, json, verbose, quiet))
 
     return command
 
@@ -73,14 +74,20 @@ def all_command(
     dataset: options.Dataset = None,
     first: options.From = None,
     last: options.Until = None,
+    rounds: options.Rounds = None,
     force: options.ForceStages = None,
     dry_run: options.DryRun = False,
     json: options.Json = False,
     verbose: options.Verbose = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Run the whole chain: data, SFT, reward model, PPO, evaluation. What is complete is skipped."""
+    """Run the whole chain: data, SFT, answers and their labels, reward model, PPO, evaluation.
+
+    What is complete is skipped. Exit code 11: the run waits for people to judge answers; the same command goes on.
+    """
     flags = settings.named_flags("all", model=model, reward_model=reward_model, dataset=dataset)
+    if rounds is not None:
+        flags["feedback.rounds"] = rounds
     resolved, run = settings.resolve(config, run_dir, sets or (), flags)
     run_all(resolved, run, first=first, last=last, force=force or (), manner=Manner(dry_run, json, verbose, quiet))
 
@@ -88,11 +95,9 @@ def all_command(
 def run_one(name: str, config: Config, run_dir: RunDir, *, force: bool, manner: Manner) -> None:
     """Run one stage in this process."""
     # The parent has run the data stages already.
-    stages = named(name) if is_child() else with_data_of(name, config)
+    stages = named(name, config) if is_child() else with_data_of(name, config)
     if not stages[-1].enabled(config):
-        raise UsageError(
-            f"stage {name} is switched off by the configuration", hint=f"switch it on: --set {name}.enabled=true"
-        )
+        raise UsageError(f"stage {name} is switched off by the configuration", hint=_how_to_enable(stages[-1].kind))
     if world_size() > 1 and not stages[-1].parallel:
         raise UsageError(f"stage {name} runs in one process", hint="start it without torchrun or accelerate launch")
     if rank() > 0:
@@ -120,7 +125,7 @@ def run_all(
             "`rlhf all` starts its own processes",
             hint="run it without torchrun up to the stage before, then `torchrun ... -m rlhf_cli ppo` on the run",
         )
-    stages = select(first, last)
+    stages = select(first, last, config)
     if manner.dry_run:
         plan.show(stages, config, run_dir, force=force, as_json=manner.json)
         return
@@ -133,6 +138,12 @@ def run_all(
         print(_final_table(run_dir))
     if not manner.quiet:
         print(f"the run is in {run_dir.root}", file=sys.stderr)
+
+
+def _how_to_enable(kind: str) -> str:
+    if kind == "sample":
+        return "let people judge the run's own answers: --set feedback.source=human (or simulated)"
+    return f"switch it on: --set {kind}.enabled=true"
 
 
 def _join(config: Config, manner: Manner) -> None:

@@ -9,6 +9,7 @@ import typer
 
 from pipelines import chain
 from pipelines.errors import ArtifactError, UsageError
+from pipelines.rundir import RunDir
 from rlhf_cli import options, settings
 from rlhf_cli.console import harmless, print_json, seconds_text, styled
 
@@ -19,6 +20,7 @@ _STYLES = {
     "partial": "33",
     "damaged": "1;31",
     "missing": "2",
+    "waiting": "35",
     "off": "2",
 }
 Verify = Annotated[bool, typer.Option("--verify", help="Read and hash every file, not only its size and time.")]
@@ -42,17 +44,29 @@ def status(
     if not run.root.is_dir():
         raise UsageError("there is no run directory here", where=str(run.root))
     entries = chain.status_of(resolved, run, verify=verify)
-    holder = run.holder()
+    holder, page = run.holder(), _label_page(run)
     if json:
-        print_json({"run_dir": str(run.root), "held_by": holder, "stages": entries})
+        print_json({"run_dir": str(run.root), "held_by": holder, "label_page": page, "stages": entries})
     else:
         print(run.root)
+        if page is not None:
+            print(f"  the label page is open at {harmless(page)}")
         if holder is not None:
             print(f"  process {holder['pid']} works on it since {holder['since']}")
         for entry in entries:
             _print_entry(entry)
     if any(entry["state"] == "damaged" for entry in entries):
         raise typer.Exit(ArtifactError.exit_code)
+
+
+def _label_page(run: RunDir) -> str | None:
+    """Where the label page over the run's store is open; None: it is not."""
+    store = run.root / "labels.sqlite"
+    if not store.is_file():
+        return None
+    from pipelines.feedback.page.serve import running_server
+
+    return running_server(store)
 
 
 def _print_entry(entry: dict[str, Any]) -> None:

@@ -227,10 +227,10 @@ def test_init_writes_and_never_overwrites(
     assert "this file exists" in capsys.readouterr().err
     assert run("init", "quickstart", "--force", "--json") == 0
     assert json.loads(capsys.readouterr().out) == {"name": "quickstart", "written": "quickstart.yaml"}
-    assert run("init", "quickstart", "--output", "other.yaml") == 0
-    assert (folder / "other.yaml").is_file()
+    assert run("init", "quickstart", "--output", "new/folder/other.yaml") == 0
+    assert (folder / "new" / "folder" / "other.yaml").is_file()
     assert run("init", "--list", "--json") == 0
-    assert run("init", "--output", "no/such/dir.yaml", "--json") != 0
+    assert run("init", "--output", "my.yaml/under/a/file.yaml") == 9
 
 
 def test_the_list_of_configurations_holds_whole_sentences(capsys: pytest.CaptureFixture[str]) -> None:

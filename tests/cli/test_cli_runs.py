@@ -262,3 +262,32 @@ def test_a_stage_that_is_off_is_refused_by_name(program: Program) -> None:
 def test_an_unwritable_place_is_exit_9(program: Program) -> None:
     (program.folder / "runs").write_text("a file stands here")
     assert program.json("all", "--config", "my.yaml", code=9)["error"]["code"] == "disk"
+
+
+HUMAN = ("--set", "feedback.source=human", "--set", "data.comparisons=[]", "--set", "data.demonstrations=rows.jsonl")
+
+
+def test_rounds_wait_for_people_and_go_on(program: Program) -> None:
+    waiting = program.json("all", "--config", "my.yaml", "--rounds", "2", *HUMAN, fake="labels=wait", code=11)
+    assert waiting["error"]["code"] == "waiting"
+    told = program("all", "--run-dir", "runs/my", fake="labels=wait")
+    assert told.returncode == 11
+    assert "waiting: 12 answers to 5 tasks are still needed" in told.stderr
+    assert "error:" not in told.stderr
+    states = {entry["stage"]: entry for entry in program.json("status", "--run-dir", "runs/my")["stages"]}
+    assert (states["sample"]["state"], states["labels"]["state"]) == ("complete", "waiting")
+    assert states["labels"]["reason"] == "12 answers to 5 tasks are still needed"
+
+    gone_on = program.json("all", "--run-dir", "runs/my")["stages"]
+    ran = [entry["stage"] for entry in gone_on if entry["action"] == "run"]
+    loop = ["sample", "labels", "pairs", "reward", "ppo"]
+    assert ran == ["labels", "pairs", "reward", "ppo", *(f"rounds/02/{name}" for name in loop), "eval"]
+    again = program.json("ppo", "--run-dir", "runs/my", "--round", "2", "--force")
+    assert again["stage"] == "rounds/02/ppo"
+    assert program("ppo", "--run-dir", "runs/my", "--round", "3").returncode == 2
+
+
+def test_rounds_without_anybody_to_ask_are_refused(program: Program) -> None:
+    refused = program("all", "--config", "my.yaml", "--rounds", "2")
+    assert refused.returncode == 2
+    assert "set feedback.source to simulated or human" in refused.stderr

@@ -38,8 +38,9 @@ def test_the_whole_road_is_planned(name: str, planned):
     code, entries = planned(name)
     assert code == 0, entries["problem"]
     assert stages(entries) == [
-        *("data/demonstrations", "data/comparisons", "data/prompts"),
-        *("sft", "reward", "ppo", "eval"),
+        *("data/demonstrations", "data/comparisons", "data/prompts", "sft"),
+        *(("sample", "labels", "pairs") if name == "quickstart" else ()),
+        *("reward", "ppo", "eval"),
     ]
 
 

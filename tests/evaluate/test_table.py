@@ -18,6 +18,7 @@ def found(value: float, half: float) -> dict[str, float]:
 
 RESULTS: dict[str, Any] = {
     "baseline": "sft",
+    "trained": "ppo",
     "prompts": {"used": 200, "too_long": 3},
     "settings": {"temperature": 1.0, "response_length": 48, "max_prompt_length": 64, "confidence": 0.95},
     "scorers": [

@@ -16,6 +16,7 @@ LONG = "the red ball rolls over the mat and the dog looks at it while the cat sl
         (" \n\t", True),
         ("\u200b\u200d\ufeff", True),
         ("\u3000", True),
+        ("an answer with a\0 in it", True),
         (".", False),
         ("0", False),
         ("é", False),

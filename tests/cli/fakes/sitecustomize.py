@@ -17,6 +17,7 @@ MODULES = {
     "reward": "pipelines.reward",
     "ppo": "pipelines.ppo.stage",
     "eval": "pipelines.evaluate.stage",
+    "sample": "pipelines.feedback.sample",
 }
 
 
@@ -33,6 +34,10 @@ def _behave(what: str, context: Any) -> None:
         from pipelines.errors import TrainingError
 
         raise TrainingError("the loss is not finite", where="step 3", hint="lower the learning rate")
+    if what == "wait":
+        from pipelines.errors import PeopleNeeded
+
+        raise PeopleNeeded("12 answers to 5 tasks are still needed", hint="open the page: rlhf label --run-dir run")
     if what == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
     if what == "exit":
@@ -69,3 +74,5 @@ def _runner(name: str) -> Any:
 for _name, _module in MODULES.items():
     sys.modules[_module] = types.ModuleType(_module)
     sys.modules[_module].run = _runner(_name)  # type: ignore[attr-defined]
+_people = sys.modules["pipelines.feedback.stages"] = types.ModuleType("pipelines.feedback.stages")
+_people.labels, _people.pairs = _runner("labels"), _runner("pairs")  # type: ignore[attr-defined]

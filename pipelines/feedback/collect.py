@@ -1,0 +1,104 @@
+"""Getting tasks judged: by simulated annotators at once, or by people, for whom a run waits."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Collection
+from dataclasses import replace
+from pathlib import Path
+
+from pipelines.errors import PeopleNeeded
+from pipelines.feedback.controls import control_tasks
+from pipelines.feedback.questions import questions_of
+from pipelines.feedback.simulated import Pool, answer_all
+from pipelines.feedback.store import LabelStore, Settings
+from pipelines.feedback.truth import find_truth
+from pipelines.feedback.types import LabelSet, Task
+from pipelines.stage import StageContext
+
+STORE = "labels.sqlite"
+
+
+def simulated_labels(ctx: StageContext, tasks: Collection[Task]) -> LabelSet:
+    """Labels of a pool of simulated annotators, given through a label store that is then thrown away.
+
+    Raises:
+        UsageError: they cannot answer these questions, or there are fewer of them than the overlap asks for.
+        RlhfError: the scorer that they go by could not be had.
+    """
+    simulated = ctx.config.feedback.simulated
+    label, seed = ctx.config.feedback.label, ctx.config.run.seed
+    questions = questions_of(label)
+    controls = control_tasks(label.controls, questions, seed=seed) if label.controls else []
+    truth = find_truth(simulated.scorer, [*tasks, *controls], ctx, ctx.reporter)
+    pool = Pool(simulated, truth, seed)
+    ctx.notes["simulated"] = {"truth": truth.name} | simulated.results_view()
+    ctx.reporter.info(f"labels: made by {len(pool.names)} simulated annotators who go by {truth.name}")
+    settings = Settings("simulated", questions, "", label.overlap, label.control_share, seed)
+    with (
+        tempfile.TemporaryDirectory(dir=ctx.out) as scratch,  # it holds nothing that tasks.jsonl will not
+        LabelStore.create(Path(scratch) / STORE, settings) as store,
+    ):
+        store.add_tasks([*tasks, *controls])
+        answer_all(store, pool, ctx.reporter)
+        found = store.snapshot()
+    # when a simulated label was written says nothing, and would make equal runs differ
+    return replace(found, labels=[replace(given, time=None) for given in found.labels])
+
+
+def human_labels(ctx: StageContext, asked: LabelSet) -> LabelSet:
+    """Labels of people from the run's store, to which the tasks are added.
+
+    Raises:
+        PeopleNeeded: some are still missing.
+        ConflictError: the store holds answers to other questions.
+        UsageError, DataError: the guidelines, the controls or a name cannot be used.
+    """
+    from pipelines.feedback.page.setup import open_store, wanted_of_run
+
+    path = ctx.run_dir / STORE
+    with open_store(path, asked, wanted_of_run(ctx.config, ctx.run_dir)) as store:
+        everything, people = store.snapshot(), [one for one in store.progress().annotators if not one.simulated]
+    here = {name: task for name, task in everything.tasks.items() if name in asked.tasks or task.control is not None}
+    found = replace(everything, tasks=here, labels=[given for given in everything.labels if given.task in here])
+    overlap, tasks = ctx.config.feedback.label.overlap, len(asked.tasks)
+    missing, given_up = _missing(found, overlap, len(people))
+    if missing:
+        done = "; ".join(f"{one.name} has done {one.done} and has {one.left} left" for one in people)
+        raise PeopleNeeded(
+            f"{sum(missing.values())} of {overlap * tasks} answers are still needed, to {len(missing)} of {tasks} "
+            f"tasks ({done})",
+            where=str(path),
+            hint=_what_to_do(ctx, len(people)),
+        )
+    if given_up:
+        ctx.reporter.warn(f"labels: {given_up} tasks have fewer than {overlap} answers, as somebody skipped them")
+    return found
+
+
+def _missing(found: LabelSet, overlap: int, people: int) -> tuple[dict[str, int], int]:
+    """How many answers are still needed, by task; and how many tasks will never have as many as they should.
+
+    These are the ones that somebody skipped and everybody has looked at: nobody is left to wait for. Unless there are
+    fewer people than it takes, who cannot settle anything.
+    """
+    looks: dict[str, list[bool]] = {task.id: [] for task in found.tasks.values() if task.control is None}
+    for label in found.labels:
+        if label.task in looks:
+            looks[label.task].append(label.skipped)
+    needed = {task: overlap - skipped.count(False) for task, skipped in looks.items() if skipped.count(False) < overlap}
+    settled = {task for task in needed if any(looks[task]) and len(looks[task]) >= people >= overlap}
+    return {task: more for task, more in needed.items() if task not in settled}, len(settled)
+
+
+def _what_to_do(ctx: StageContext, people: int) -> str:
+    from pipelines.feedback.page.serve import running_server
+
+    address = running_server(ctx.run_dir / STORE)
+    lacking = ctx.config.feedback.label.overlap - people
+    if address and lacking <= 0:
+        first = f"the label page is open at {address}"
+    else:
+        names = "".join(f" --annotator NAME{number}" for number in range(1, lacking + 1))
+        first = f"open the label page: `rlhf label --run-dir {ctx.run_dir}{names}`"
+    return f"{first}; once all is answered, the same command goes on from here"

@@ -1,0 +1,141 @@
+"""The stages `labels` and `pairs`: what annotators said of the sampled answers, and what it becomes to train on."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from pipelines.data.canonical import read_rows, write_rows
+from pipelines.data.rows import Comparison, Judgement
+from pipelines.data.split import is_held_out, prompt_key
+from pipelines.disk import write_atomic
+from pipelines.errors import DataError
+from pipelines.feedback.agreement import agreement, summary
+from pipelines.feedback.agreement_report import AgreementReport
+from pipelines.feedback.agreement_text import plain
+from pipelines.feedback.collect import human_labels, simulated_labels
+from pipelines.feedback.pairs import PairsResult, build
+from pipelines.feedback.tasks_file import read_tasks, write_tasks
+from pipelines.feedback.types import LabelSet
+from pipelines.stage import StageContext
+
+TASKS = "tasks.jsonl"
+COMPARISONS = {"train": "train.jsonl", "heldout": "heldout.jsonl"}
+JUDGEMENTS = {"train": "judgements-train.jsonl", "heldout": "judgements-heldout.jsonl"}
+DEMONSTRATIONS = "demonstrations.jsonl"
+
+
+def labels(ctx: StageContext) -> dict[str, Any]:
+    """Get this round's tasks judged; write tasks.jsonl with the labels, agreement.json and agreement.txt.
+
+    Returns:
+        How many labels there are, how far the annotators agree on the first question, and how long they took.
+
+    Raises:
+        PeopleNeeded: people have not answered everything yet.
+        UsageError, DataError, ConflictError: the questions, the controls or the guidelines cannot be used.
+    """
+    path = ctx.inputs["sample"] / TASKS
+    asked = read_tasks(path)
+    if not asked.tasks:
+        raise DataError("there is no task to judge", where=str(path))
+    simulated = ctx.config.feedback.source == "simulated"
+    found = simulated_labels(ctx, list(asked.tasks.values())) if simulated else human_labels(ctx, asked)
+    write_tasks(ctx.out / TASKS, found)
+    reports = [agreement(found, question.name, seed=ctx.config.run.seed) for question in found.questions]
+    _write_agreement(ctx, reports)
+    for pattern in dict.fromkeys(pattern for report in reports for pattern in report.suspicious):
+        ctx.reporter.warn(f"labels: look at {pattern}")
+    return _figures(found, reports[0])
+
+
+def pairs(ctx: StageContext) -> dict[str, Any]:
+    """Turn this round's labels into rows to train on, after those of the rounds before.
+
+    Writes train.jsonl and heldout.jsonl (comparisons; maybe empty), judgements-train.jsonl and
+    judgements-heldout.jsonl where there are judgements, demonstrations.jsonl where answers were written.
+
+    Returns:
+        How many rows there are, and how many pairs were left out for which reason.
+
+    Raises:
+        DataError: no row is left.
+        UsageError: an option of `feedback.pairs` does not go with the question.
+    """
+    made = build(read_tasks(ctx.inputs["labels"] / TASKS), ctx.config.feedback.pairs)
+    rows = _with_earlier(ctx, made)
+    if not (any(rows.values()) or made.demonstrations):
+        raise DataError(
+            f"the labels give no row to train on; left out: {_reasons(made)}",
+            where=str(ctx.inputs["labels"] / TASKS),
+            hint="lower min_annotators, min_agreement or min_margin of feedback.pairs, or collect more labels",
+        )
+    for name, found in rows.items():
+        if found or name in COMPARISONS.values():
+            write_rows(ctx.out / name, found)
+    if made.demonstrations:
+        write_rows(ctx.out / DEMONSTRATIONS, made.demonstrations)
+    if made.simulated_labels:
+        ctx.notes["simulated"] = {"labels": made.simulated_labels}
+    counts = {name.removesuffix(".jsonl"): len(found) for name, found in rows.items() if found or "-" not in name}
+    ctx.reporter.info(
+        f"pairs: {', '.join(f'{count} {name}' for name, count in counts.items())}; {made.made} of {made.possible} of "
+        f"this round; left out: {_reasons(made)}"
+    )
+    return {**made.counts, **counts, "demonstrations": len(made.demonstrations)}
+
+
+def _with_earlier(ctx: StageContext, made: PairsResult) -> dict[str, list[Comparison | Judgement]]:
+    """The rows by the name of their file: those of the round before, which hold those of all others, then the new."""
+    fraction, earlier = ctx.config.data.eval_fraction, ctx.inputs.get("pairs")
+    files: dict[str, list[Comparison | Judgement]] = {}
+    for kind, names, new in ((Comparison, COMPARISONS, made.comparisons), (Judgement, JUDGEMENTS, made.judgements)):
+        for side, name in names.items():
+            rows: list[Comparison | Judgement] = []
+            if earlier is not None and (earlier / name).exists():
+                rows += read_rows(earlier / name, kind)
+            rows += [row for row in new if is_held_out(row.prompt, fraction) is (side == "heldout")]
+            files[name] = list({_key(row): row for row in rows}.values())  # judged again, the later opinion counts
+    return files
+
+
+def _key(row: Comparison | Judgement) -> tuple[object, ...]:
+    """What makes two rows the same: margin and annotators aside."""
+    texts = (row.chosen, row.rejected) if isinstance(row, Comparison) else (row.completion,)
+    return prompt_key(row.prompt), *texts
+
+
+def _reasons(made: PairsResult) -> str:
+    return ", ".join(f"{count} {reason}" for reason, count in made.dropped.most_common()) or "none"
+
+
+def _write_agreement(ctx: StageContext, reports: Sequence[AgreementReport]) -> None:
+    data = {"simulated": any(report.simulated for report in reports), "questions": [one.as_dict() for one in reports]}
+    write_atomic(ctx.out / "agreement.json", json.dumps(data, ensure_ascii=False, indent=1) + "\n")
+    write_atomic(ctx.out / "agreement.txt", plain(reports))
+    for line in (line for report in reports for line in summary(report)):
+        ctx.reporter.info(f"labels: {line}")
+
+
+def _figures(found: LabelSet, report: AgreementReport) -> dict[str, Any]:
+    given = [label for label in found.labels if not label.skipped]
+    seconds = [label.seconds for label in given if label.seconds is not None]
+    controls = [one.controls for one in report.annotators if one.controls.value is not None]
+    seen = sum(figure.n for figure in controls)
+    return {
+        "labels": len(given),
+        "skipped": len(found.labels) - len(given),
+        "flagged": sum(label.flagged for label in found.labels),
+        "annotators": len({label.annotator for label in found.labels}),
+        "tasks": sum(task.control is None for task in found.tasks.values()),
+        "controls": sum(task.control is not None for task in found.tasks.values()),
+        "alpha": report.alpha.value,
+        "alpha_low": report.alpha.low,
+        "alpha_high": report.alpha.high,
+        "pairwise_agreement": report.pairwise.value,
+        "control_accuracy": sum((one.value or 0) * one.n for one in controls) / seen if seen else None,
+        "median_seconds": statistics.median(seconds) if seconds else None,
+        "suspicious": len(report.suspicious),
+    }

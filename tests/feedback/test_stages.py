@@ -1,0 +1,347 @@
+"""The stages `labels` and `pairs`: simulated or waiting for people; rows split like all others, carried over rounds."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.config import Config
+from pipelines.data.canonical import read_rows
+from pipelines.data.rows import Comparison, Demonstration, Judgement, Message
+from pipelines.data.split import is_held_out
+from pipelines.errors import ConflictError, DataError, PeopleNeeded, UsageError
+from pipelines.feedback import stages
+from pipelines.feedback.questions import questions_of
+from pipelines.feedback.store import LabelStore, Submission
+from pipelines.feedback.tasks_file import read_tasks, write_tasks
+from pipelines.feedback.types import Answer, Label, LabelSet, Task
+from pipelines.progress import SilentReporter
+from pipelines.stage import StageContext
+from pipelines.tasks import load_task
+
+REPLIES = (
+    "Thanks for writing. Your radio is late. Have a nice day!",
+    "Your radio is late.",
+    "We had cake at noon. It rains a lot here.",
+    "Your drill is broken. We will call you on Friday.",
+)
+
+
+class Recorder(SilentReporter):
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.warned: list[str] = []
+
+    def info(self, text: str) -> None:
+        self.said.append(text)
+
+    def warn(self, text: str) -> None:
+        self.warned.append(text)
+
+
+def made_tasks(count: int = 30, *, start: int = 0) -> list[Task]:
+    prompts = list(load_task("support").prompts(start + count, 0))[start:]
+    return [Task(row.prompt, tuple(Answer(text, "sft") for text in REPLIES), source="round-1") for row in prompts]
+
+
+def context(root: Path, stage: str, feedback: dict[str, Any], inputs: dict[str, Path], **rest: Any) -> StageContext:
+    config = Config.model_validate(
+        {"data": {"task": {"name": "support"}, "eval_fraction": 0.3}, "feedback": feedback, **rest}
+    )
+    out = root / f"{stage}.partial"
+    out.mkdir(parents=True, exist_ok=True)
+    return StageContext(config, out, inputs, Recorder())
+
+
+def labels_of(root: Path, feedback: dict[str, Any], tasks: list[Task], **rest: Any) -> StageContext:
+    sample = root / "sample"
+    sample.mkdir(parents=True, exist_ok=True)
+    ctx = context(root, "labels", feedback, {"sample": sample}, **rest)
+    questions = questions_of(ctx.config.feedback.label)
+    write_tasks(sample / "tasks.jsonl", LabelSet(questions, {task.id: task for task in tasks}, []))
+    return ctx
+
+
+SIMULATED = {
+    "source": "simulated",
+    "label": {"overlap": 2},
+    "simulated": {"annotators": 3, "noise": 0.02, "bias": 0.3},
+}
+
+
+def test_simulated_labels_are_complete_marked_and_the_same_every_time(tmp_path: Path) -> None:
+    ctx = labels_of(tmp_path / "a", SIMULATED, made_tasks())
+    metrics = stages.labels(ctx)
+    assert sorted(path.name for path in ctx.out.iterdir()) == ["agreement.json", "agreement.txt", "tasks.jsonl"]
+    found = read_tasks(ctx.out / "tasks.jsonl")
+    assert list(found.tasks.values()) == made_tasks()
+    assert len(found.labels) == 60
+    assert all(label.simulated and label.time is None for label in found.labels)
+    assert {key: metrics[key] for key in ("labels", "tasks", "annotators", "controls", "skipped", "flagged")} == {
+        "labels": 60,
+        "tasks": 30,
+        "annotators": 3,
+        "controls": 0,
+        "skipped": 0,
+        "flagged": 0,
+    }
+    assert 0.6 < metrics["alpha_low"] < metrics["alpha"] < 1
+    assert metrics["pairwise_agreement"] > 0.8
+    assert metrics["median_seconds"] > 5
+    assert metrics["control_accuracy"] is None
+    assert metrics["suspicious"] == 0
+    assert ctx.notes["simulated"]["annotators"] == 3
+    assert ctx.notes["simulated"]["truth"] == "gold"
+    plain = json.loads((ctx.out / "agreement.json").read_text())
+    assert plain["simulated"] is True
+    assert plain["questions"][0]["alpha"]["value"] == metrics["alpha"]
+    assert "simulated" in (ctx.out / "agreement.txt").read_text()
+
+    again = labels_of(tmp_path / "b", SIMULATED, made_tasks())
+    stages.labels(again)
+    assert (again.out / "tasks.jsonl").read_bytes() == (ctx.out / "tasks.jsonl").read_bytes()
+    other = labels_of(tmp_path / "c", SIMULATED, made_tasks(), run={"seed": 1})
+    stages.labels(other)
+    assert (other.out / "tasks.jsonl").read_bytes() != (ctx.out / "tasks.jsonl").read_bytes()
+
+
+def test_control_tasks_are_judged_and_exported_too(tmp_path: Path) -> None:
+    rows = [Comparison(prompt=task.prompt, chosen=REPLIES[0], rejected=REPLIES[2]) for task in made_tasks(4, start=100)]
+    controls = tmp_path / "controls.jsonl"
+    controls.write_text("".join(row.model_dump_json(exclude_none=True) + "\n" for row in rows))
+    feedback = SIMULATED | {"label": {"overlap": 2, "controls": str(controls), "control_share": 0.3}}
+    ctx = labels_of(tmp_path, feedback, made_tasks())
+    metrics = stages.labels(ctx)
+    assert any("gold" in line for line in ctx.reporter.said)  # type: ignore[attr-defined]
+    assert metrics["controls"] == 4
+    assert metrics["tasks"] == 30
+    assert metrics["labels"] == 60 + 3 * 4
+    assert metrics["control_accuracy"] == 1.0
+    made = context(tmp_path, "pairs", feedback, {"labels": ctx.out})
+    assert stages.pairs(made)["dropped"]["control task"] == 4
+
+
+def test_a_clicker_among_people_is_pointed_out(tmp_path: Path) -> None:
+    ctx = labels_of(tmp_path, {"source": "human", "label": {"annotators": ["Ada"]}}, made_tasks())
+    with pytest.raises(PeopleNeeded):
+        stages.labels(ctx)
+    with LabelStore.open(tmp_path / "labels.sqlite") as store:
+        answer(store, "Ada", seconds=0.5)
+    assert stages.labels(ctx)["suspicious"] > 0
+    assert any("Ada" in warning for warning in ctx.reporter.warned)  # type: ignore[attr-defined]
+
+
+def answer(store: LabelStore, name: str, most: int = 1000, *, seconds: float = 30.0, skip: bool = False) -> int:
+    """Let somebody answer or skip what is open, the answers ranked as they stand in the task."""
+    for number in range(most):
+        given = store.next_task(name)
+        if given is None:
+            return number
+        values = {"overall": tuple(range(1, len(given.task.answers) + 1))}
+        store.submit(
+            name,
+            given.task.id,
+            Submission({} if skip else values, seconds, skipped=skip, key=f"{name}{given.task.id}", version=0),
+        )
+    return most
+
+
+HUMAN = {"source": "human", "label": {"annotators": ["Ada", "Ben"], "overlap": 2}}
+
+
+def test_people_are_waited_for_and_the_same_call_goes_on(tmp_path: Path) -> None:
+    ctx = labels_of(tmp_path, HUMAN, made_tasks(10))
+    with pytest.raises(PeopleNeeded) as caught:
+        stages.labels(ctx)
+    error = caught.value
+    assert error.exit_code == 11
+    assert error.where == str(tmp_path / "labels.sqlite")
+    assert "20 of 20 answers are still needed, to 10 of 10 tasks" in error.message
+    assert "Ada has done 0 and has 10 left; Ben has done 0 and has 10 left" in error.message
+    assert f"`rlhf label --run-dir {tmp_path}`" in str(error.hint)
+    assert "same command goes on" in str(error.hint)
+
+    with LabelStore.open(tmp_path / "labels.sqlite") as store:
+        assert answer(store, "Ada") == 10
+        answer(store, "Ben", 4)
+    with pytest.raises(PeopleNeeded, match="6 of 20 answers are still needed, to 6 of 10 tasks"):
+        stages.labels(ctx)
+    assert not (ctx.out / "tasks.jsonl").exists()
+
+    with LabelStore.open(tmp_path / "labels.sqlite") as store:
+        answer(store, "Ben")
+    metrics = stages.labels(ctx)
+    assert metrics["labels"] == 20
+    assert metrics["annotators"] == 2
+    assert metrics["alpha"] == 1.0
+    assert "simulated" not in ctx.notes
+    assert [task.id for task in made_tasks(10)] == list(read_tasks(ctx.out / "tasks.jsonl").tasks)
+
+
+def test_an_open_page_is_named(tmp_path: Path) -> None:
+    ctx = labels_of(tmp_path, HUMAN, made_tasks(2))
+    note = {"pid": os.getpid(), "address": "http://127.0.0.1:8765/", "host": socket.gethostname()}
+    (tmp_path / "labels.sqlite.server.json").write_text(json.dumps(note))
+    with pytest.raises(PeopleNeeded) as caught:
+        stages.labels(ctx)
+    assert "the label page is open at http://127.0.0.1:8765/" in str(caught.value.hint)
+
+
+def test_more_people_are_asked_for_where_the_overlap_needs_them(tmp_path: Path) -> None:
+    ctx = labels_of(tmp_path, {"source": "human", "label": {"annotators": ["Ada"], "overlap": 3}}, made_tasks(3))
+    with pytest.raises(PeopleNeeded) as caught:
+        stages.labels(ctx)
+    assert "--annotator NAME1 --annotator NAME2`" in str(caught.value.hint)
+    with LabelStore.open(tmp_path / "labels.sqlite") as store:
+        answer(store, "Ada", skip=True)
+    with pytest.raises(PeopleNeeded, match="9 of 9 answers"):  # that Ada skips all does not make her three people
+        stages.labels(ctx)
+
+
+def test_what_everybody_skipped_is_not_waited_for(tmp_path: Path) -> None:
+    ctx = labels_of(tmp_path, HUMAN, made_tasks(5))
+    with pytest.raises(PeopleNeeded):
+        stages.labels(ctx)
+    with LabelStore.open(tmp_path / "labels.sqlite") as store:
+        answer(store, "Ada", 1, skip=True)
+        answer(store, "Ada")
+    with pytest.raises(PeopleNeeded, match="6 of 10 answers are still needed, to 5 of 5 tasks"):
+        stages.labels(ctx)
+    with LabelStore.open(tmp_path / "labels.sqlite") as store:
+        answer(store, "Ben")
+    metrics = stages.labels(ctx)
+    assert (metrics["labels"], metrics["skipped"]) == (9, 1)
+    assert "1 tasks have fewer than 2 answers" in ctx.reporter.warned[0]  # type: ignore[attr-defined]
+
+
+def test_a_later_round_waits_for_its_own_tasks_only(tmp_path: Path) -> None:
+    first = labels_of(tmp_path, {"source": "human", "label": {"annotators": ["Ada"]}}, made_tasks(4))
+    (tmp_path / "config.yaml").write_text("{}\n")
+    with pytest.raises(PeopleNeeded):
+        stages.labels(first)
+    with LabelStore.open(tmp_path / "labels.sqlite") as store:
+        answer(store, "Ada")
+    stages.labels(first)
+
+    second = labels_of(tmp_path / "rounds" / "02", first.config.feedback.model_dump(), made_tasks(3, start=4))
+    with pytest.raises(PeopleNeeded, match="3 of 3 answers are still needed"):
+        stages.labels(second)
+    with LabelStore.open(tmp_path / "labels.sqlite") as store:
+        answer(store, "Ada")
+    assert stages.labels(second)["labels"] == 3
+    assert len(read_tasks(second.out / "tasks.jsonl").labels) == 3
+
+
+def test_labels_says_what_is_wrong(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no task to judge"):
+        stages.labels(labels_of(tmp_path / "a", SIMULATED, []))
+    missing = {"source": "human", "label": {"guidelines": str(tmp_path / "none.md")}}
+    with pytest.raises(UsageError, match="guidelines cannot be read"):
+        stages.labels(labels_of(tmp_path / "b", missing, made_tasks(1)))
+
+    ctx = labels_of(tmp_path / "c", {"source": "human"}, made_tasks(2))
+    with pytest.raises(PeopleNeeded, match="me has done 0 and has 2 left"):
+        stages.labels(ctx)
+    with LabelStore.open(tmp_path / "c" / "labels.sqlite") as store:
+        answer(store, "me", 1)
+    other = {"source": "human", "label": {"questions": [{"name": "other"}]}}
+    with pytest.raises(ConflictError, match="answers to other questions"):
+        stages.labels(labels_of(tmp_path / "c", other, made_tasks(2)))
+
+
+def pairs_of(
+    root: Path,
+    labels: list[Label],
+    tasks: list[Task],
+    feedback: dict[str, Any] | None = None,
+    earlier: Path | None = None,
+) -> StageContext:
+    ctx = context(root, "pairs", feedback or {"source": "human"}, {"labels": root / "labels"})
+    (root / "labels").mkdir(exist_ok=True)
+    questions = questions_of(ctx.config.feedback.label)
+    write_tasks(root / "labels" / "tasks.jsonl", LabelSet(questions, {task.id: task for task in tasks}, labels))
+    inputs = {"labels": root / "labels"} | ({"pairs": earlier} if earlier else {})
+    return StageContext(ctx.config, ctx.out, inputs, ctx.reporter)
+
+
+def test_rankings_become_pairs_on_the_side_of_their_prompt(tmp_path: Path) -> None:
+    tasks = made_tasks()
+    ctx = pairs_of(tmp_path, [Label(task.id, "Ada", {"overall": (1, 2, 4, 3)}) for task in tasks], tasks)
+    metrics = stages.pairs(ctx)
+    train, heldout = (list(read_rows(ctx.out / f"{side}.jsonl", Comparison)) for side in ("train", "heldout"))
+    assert len(train) + len(heldout) == 30 * 6
+    assert len(train) == metrics["train"] > len(heldout) > 0
+    assert not any(is_held_out(row.prompt, 0.3) for row in train)
+    assert all(is_held_out(row.prompt, 0.3) for row in heldout)
+    assert {(row.chosen, row.rejected) for row in train} == {
+        (REPLIES[a], REPLIES[b]) for a, b in ((0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (3, 2))
+    }
+    assert metrics["heldout"] == len(heldout)
+    assert metrics["possible"] == metrics["made"] == 180
+    assert {path.name for path in ctx.out.iterdir()} == {"train.jsonl", "heldout.jsonl"}
+
+
+def test_ties_and_skips_are_counted_with_their_reason(tmp_path: Path) -> None:
+    tasks = made_tasks(10)
+    labels = [Label(task.id, "Ada", {"overall": (1, 1, 2, 3)}) for task in tasks[:8]]
+    labels.append(Label(tasks[8].id, "Ada", {}, skipped=True))
+    ctx = pairs_of(tmp_path, labels, tasks)
+    metrics = stages.pairs(ctx)
+    assert metrics["dropped"] == {"tie": 8, "skipped": 6, "no label": 6}
+    assert metrics["train"] + metrics["heldout"] == metrics["made"] == 40
+    assert "8 tie" in ctx.reporter.said[-1]  # type: ignore[attr-defined]
+
+
+def test_pairs_of_earlier_rounds_are_carried_on_and_the_later_opinion_counts(tmp_path: Path) -> None:
+    tasks = made_tasks()
+    first = pairs_of(tmp_path / "1", [Label(task.id, "Ada", {"overall": (1, 2, 3, 4)}) for task in tasks], tasks)
+    stages.pairs(first)
+    new = made_tasks(5, start=30)
+    judged = [Label(task.id, "Ben", {"overall": (1, 2, 3, 4)}) for task in (*tasks[:1], *new)]
+    second = pairs_of(tmp_path / "2", judged, [*tasks[:1], *new], earlier=first.out)
+    metrics = stages.pairs(second)
+    rows = [row for side in ("train", "heldout") for row in read_rows(second.out / f"{side}.jsonl", Comparison)]
+    assert len(rows) == metrics["train"] + metrics["heldout"] == 35 * 6
+    assert metrics["made"] == 6 * 6
+    assert {row.annotator for row in rows if row.prompt == tasks[0].prompt} == {"Ben"}
+    assert sum(row.annotator == "Ada" for row in rows) == 29 * 6
+
+
+@pytest.mark.parametrize(("kind", "value", "label"), [("binary", (1, 0, 0, 1), True), ("scale", (5, 1, 2, 4), 5.0)])
+def test_judgements_have_files_of_their_own(
+    tmp_path: Path, kind: str, value: tuple[int, ...], label: bool | float
+) -> None:
+    feedback = {"source": "human", "label": {"questions": [{"name": "good", "kind": kind}]}}
+    tasks = made_tasks()
+    ctx = pairs_of(tmp_path, [Label(task.id, "Ada", {"good": value}) for task in tasks], tasks, feedback)
+    metrics = stages.pairs(ctx)
+    train = list(read_rows(ctx.out / "judgements-train.jsonl", Judgement))
+    heldout = list(read_rows(ctx.out / "judgements-heldout.jsonl", Judgement))
+    assert len(train) + len(heldout) == 120
+    assert (metrics["judgements-train"], metrics["judgements-heldout"]) == (len(train), len(heldout))
+    assert {row.label for row in train if row.completion == REPLIES[0]} == {label}
+    assert all(is_held_out(row.prompt, 0.3) for row in heldout)
+    assert (ctx.out / "train.jsonl").read_text() == (ctx.out / "heldout.jsonl").read_text() == ""
+    later = pairs_of(tmp_path / "2", [], [], feedback, earlier=ctx.out)
+    assert stages.pairs(later)["judgements-train"] == len(train)
+
+
+def test_written_answers_become_demonstrations(tmp_path: Path) -> None:
+    feedback = {"source": "human", "label": {"questions": [{"name": "write", "kind": "demonstration"}]}}
+    task = Task((Message(role="user", content="Who are you?"),), ())
+    ctx = pairs_of(tmp_path, [Label(task.id, "Ada", {"write": "A clerk."})], [task], feedback)
+    assert stages.pairs(ctx)["demonstrations"] == 1
+    (row,) = read_rows(ctx.out / "demonstrations.jsonl", Demonstration)
+    assert row.texts() == ("Who are you?", "A clerk.")
+
+
+def test_no_row_left_says_why(tmp_path: Path) -> None:
+    tasks = made_tasks(3)
+    ctx = pairs_of(tmp_path, [Label(task.id, "Ada", {"overall": (1, 1, 1, 1)}) for task in tasks], tasks)
+    with pytest.raises(DataError, match="no row to train on; left out: 18 tie"):
+        stages.pairs(ctx)
