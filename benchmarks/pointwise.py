@@ -37,10 +37,10 @@ def configuration(case: str, arguments: argparse.Namespace) -> dict[str, Any]:
     batches = {"max_length": 384, "per_device_train_batch_size": 4, "per_device_eval_batch_size": 4}
     reward: dict[str, Any] = {"objective": "pointwise", "normalization_prompts": 4 if quick else 16}
     if case == "policy":
-        reward |= batches | {"max_length": 512, "learning_rate": 2e-4, "num_train_epochs": 2.0}
+        reward |= batches | {"learning_rate": 2e-4, "num_train_epochs": 1.0}
     else:
         reward |= {"base": str(minilm()), "output": "softmax", "max_length": 384, "overlong": "cut"}
-        reward |= {"learning_rate": 5e-5, "num_train_epochs": 4.0, "per_device_eval_batch_size": 16}
+        reward |= {"learning_rate": 5e-5, "num_train_epochs": 3.0, "per_device_eval_batch_size": 16}
     if quick:
         reward |= {"max_steps": 2}
     return {
@@ -53,7 +53,7 @@ def configuration(case: str, arguments: argparse.Namespace) -> dict[str, Any]:
             "lora_alpha": 32,
         },
         "data": {
-            "demonstrations": {"path": str(arguments.demonstrations.absolute()), "limit": 20 if quick else 80},
+            "demonstrations": {"path": str(arguments.demonstrations.absolute()), "limit": 20 if quick else 40},
             "judgements": rows | ({"limit": 60} if quick else {}),
             "eval_fraction": 0.25,
         },
@@ -62,10 +62,10 @@ def configuration(case: str, arguments: argparse.Namespace) -> dict[str, Any]:
         "ppo": {
             "reward": {"kind": "run", "output": OUTPUT},
             "max_prompt_length": 160,
-            "response_length": 16 if quick else 48,
-            "total_episodes": 16 if quick else 128,
+            "response_length": 16 if quick else 32,
+            "total_episodes": 16 if quick else 96,
             "rollout_batch_size": 8 if quick else 16,
-            "eval_steps": 4,
+            "eval_steps": 3,
             "num_eval_prompts": 4 if quick else 16,
             "save_steps": 2,
             "num_ppo_epochs": 2,
@@ -76,7 +76,7 @@ def configuration(case: str, arguments: argparse.Namespace) -> dict[str, Any]:
             "value_learning_rate": 2e-4,
             "kl_coef": 0.02,
         },
-        "eval": {"policies": ["sft", "ppo"], "num_prompts": 6 if quick else 32, "batch_size": 16},
+        "eval": {"policies": ["sft", "ppo"], "num_prompts": 6 if quick else 40, "batch_size": 16},
     }
 
 

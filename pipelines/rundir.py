@@ -45,6 +45,11 @@ class RunDir:
         """Everything that was logged, tracebacks too."""
         return self.root / "rlhf.log"
 
+    @property
+    def label_store(self) -> Path:
+        """What people answered, over all rounds; the label page serves it, and no stage deletes it."""
+        return self.root / "labels.sqlite"
+
     def stage(self, name: str) -> Path:
         """Directory of the published artifact of stage `name`."""
         return self.root / name

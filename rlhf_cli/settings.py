@@ -96,7 +96,7 @@ def checked(config: Config) -> Config:
         UsageError: one of them does not.
     """
     data = config.data
-    mapped = [source for source in (*data.demonstrations, *data.comparisons, *data.prompts) if source.columns]
+    mapped = [source for source in data.sources if source.columns]
     if mapped:
         from pipelines.data.read import check_column_names  # takes a while, and few configurations need it
 

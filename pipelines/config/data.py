@@ -67,6 +67,11 @@ class DataSection(Section):
     eval_fraction: float = Field(0.1, gt=0, lt=1, description="Share of the prompts held out of every stage, by hash.")
     on_bad_row: Literal["fail", "drop"] = Field("fail", description="drop: leave bad rows out and list them.")
 
+    @property
+    def sources(self) -> list[Source]:
+        """All that are named, of every kind."""
+        return [*self.demonstrations, *self.comparisons, *self.judgements, *self.prompts]
+
     @field_validator("demonstrations", "comparisons", "judgements", "prompts", mode="before")
     @classmethod
     def _as_sources(cls, value: Any) -> Any:

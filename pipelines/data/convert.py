@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from pipelines.data.rows import CanonicalRow, Comparison, Demonstration, Message, Prompt
+from pipelines.data.rows import CanonicalRow, Comparison, Demonstration, Judgement, Message, Prompt
 from pipelines.errors import DataError
 
 Kind = TypeVar("Kind", bound=CanonicalRow)
+FOR_A_CLASSIFIER = (
+    "single answers with a label teach a classifier: reward.objective: pointwise, and the file under data.judgements"
+)
 
 
 def prompt_of(row: CanonicalRow) -> tuple[Message, ...]:
@@ -50,4 +53,8 @@ def to_kind(row: CanonicalRow, kind: type[Kind]) -> Kind:
         result = Demonstration(messages=(*row.prompt, Message(role="assistant", content=row.chosen)))
     if isinstance(result, kind):
         return result
-    raise DataError(f"the row holds a {type(row).__name__.lower()}, but a {kind.__name__.lower()} is needed")
+    judged = isinstance(row, Judgement) and kind is Comparison
+    raise DataError(
+        f"the row holds a {type(row).__name__.lower()}, but a {kind.__name__.lower()} is needed",
+        hint=FOR_A_CLASSIFIER if judged else None,
+    )

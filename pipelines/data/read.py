@@ -14,11 +14,11 @@ from pydantic import ValidationError
 
 from pipelines.config.data import Source
 from pipelines.data.cells import for_detection, typed_cells
-from pipelines.data.convert import Kind, can_serve, to_kind
+from pipelines.data.convert import FOR_A_CLASSIFIER, Kind, can_serve, to_kind
 from pipelines.data.faults import Fault, fault_of
 from pipelines.data.formats import FORMATS, Format, column_names, detect_format, known_columns, named_format
 from pipelines.data.formats.unread import VERDICTS, way_out
-from pipelines.data.rows import Prompt
+from pipelines.data.rows import Comparison, Prompt
 from pipelines.data.sources import Record, find_source
 from pipelines.data.sources.files import READERS, ending
 from pipelines.data.turns import TurnRewriter
@@ -166,6 +166,12 @@ class SourceReader(Generic[Kind]):
     def _serves(self, layout: type[Format]) -> bool:
         return self._kind is None or any(can_serve(found, self._kind) for found in layout.holds)
 
+    def _way_out(self, verdict: str | None) -> str | None:
+        """What to do with judged answers where other rows are needed."""
+        if verdict is not None and self._kind is Comparison:
+            return FOR_A_CLASSIFIER
+        return way_out(verdict) if verdict else None
+
     def _take(self, layout: type[Format], where: str, reason: str) -> None:
         if self._kind is not None and not self._serves(layout):
             verdict = next((name for name in VERDICTS if name in layout.shape), None)
@@ -173,7 +179,7 @@ class SourceReader(Generic[Kind]):
             raise DataError(
                 f"format `{layout.name}` holds {held}, but {self._kind.__name__.lower()}s are needed",
                 where=where,
-                hint=way_out(verdict) if verdict else None,
+                hint=self._way_out(verdict),
             )
         for name, named in self._source.columns.items():
             if named and name not in column_names(layout):

@@ -14,9 +14,8 @@ from pipelines.feedback.simulated import Pool, answer_all
 from pipelines.feedback.store import LabelStore, Settings
 from pipelines.feedback.truth import find_truth
 from pipelines.feedback.types import LabelSet, Task
+from pipelines.rundir import RunDir
 from pipelines.stage import StageContext
-
-STORE = "labels.sqlite"
 
 
 def simulated_labels(ctx: StageContext, tasks: Collection[Task]) -> LabelSet:
@@ -37,7 +36,7 @@ def simulated_labels(ctx: StageContext, tasks: Collection[Task]) -> LabelSet:
     settings = Settings("simulated", questions, "", label.overlap, label.control_share, seed)
     with (
         tempfile.TemporaryDirectory(dir=ctx.out) as scratch,  # it holds nothing that tasks.jsonl will not
-        LabelStore.create(Path(scratch) / STORE, settings) as store,
+        LabelStore.create(Path(scratch) / "labels.sqlite", settings) as store,
     ):
         store.add_tasks([*tasks, *controls])
         answer_all(store, pool, ctx.reporter)
@@ -56,7 +55,7 @@ def human_labels(ctx: StageContext, asked: LabelSet) -> LabelSet:
     """
     from pipelines.feedback.page.setup import open_store, wanted_of_run
 
-    path = ctx.run_dir / STORE
+    path = RunDir(ctx.run_dir).label_store
     with open_store(path, asked, wanted_of_run(ctx.config, ctx.run_dir)) as store:
         everything, people = store.snapshot(), [one for one in store.progress().annotators if not one.simulated]
     here = {name: task for name, task in everything.tasks.items() if name in asked.tasks or task.control is not None}
@@ -94,7 +93,7 @@ def _missing(found: LabelSet, overlap: int, people: int) -> tuple[dict[str, int]
 def _what_to_do(ctx: StageContext, people: int) -> str:
     from pipelines.feedback.page.serve import running_server
 
-    address = running_server(ctx.run_dir / STORE)
+    address = running_server(RunDir(ctx.run_dir).label_store)
     lacking = ctx.config.feedback.label.overlap - people
     if address and lacking <= 0:
         first = f"the label page is open at {address}"

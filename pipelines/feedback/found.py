@@ -5,19 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipelines.errors import ArtifactError
-from pipelines.rundir import RunDir
+from pipelines.rundir import RunDir, split_round
 
 TASKS = "tasks.jsonl"
-STORE = "labels.sqlite"
 
 
 def labels_file(run: RunDir) -> Path:
-    """The labels of a run: those of the newest finished round, or what people have answered so far.
+    """The labels of a run: what people have answered so far where a round waits for them, else those of the newest finished round.
 
     Raises:
         ArtifactError: there are none yet.
     """
-    for path in (run.newest("labels") / TASKS, run.root / STORE):
+    published, store = run.newest("labels") / TASKS, run.label_store
+    waits = any(split_round(stage)[0] == "labels" for stage in run.waiting())
+    for path in (store, published) if waits else (published, store):
         if path.is_file():
             return path
     raise ArtifactError(

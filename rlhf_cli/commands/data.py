@@ -27,8 +27,12 @@ ConfigFile = Annotated[
     typer.Option("--config", "-c", metavar="FILE", help="YAML file with the limits, and with the sources to check."),
 ]
 As = Annotated[
-    Literal["sft", "reward", "ppo"] | None,
-    typer.Option("--as", help="Read them as this stage would. Default: as the richest rows that they hold."),
+    Literal["sft", "reward", "pointwise", "ppo"] | None,
+    typer.Option(
+        "--as",
+        help="Read them as this stage would; pointwise: as a reward model that is a classifier. Default: as the "
+        "richest rows that they hold.",
+    ),
 ]
 Model = Annotated[
     str | None, typer.Option("--model", metavar="ID", help="Count tokens with this model's tokenizer and template.")
@@ -103,12 +107,13 @@ def _configured(config: Config, path: Path | None) -> tuple[list[Source], list[s
     """The sources that the configuration names, and the stage that reads each."""
     data = config.data
     found = [("sft", one) for one in data.demonstrations]
-    found += [("reward", one) for one in data.comparisons] + [("ppo", one) for one in data.prompts]
+    found += [("reward", one) for one in data.comparisons] + [("pointwise", one) for one in data.judgements]
+    found += [("ppo", one) for one in data.prompts]
     if not found:
         raise UsageError(
             "no data file is named" if path is None else "the configuration names no data files",
             where=str(path) if path else None,
-            hint="give FILE, or --config with data.demonstrations, data.comparisons or data.prompts",
+            hint="give FILE, or --config with data.demonstrations, data.comparisons, data.judgements or data.prompts",
         )
     return [source for _, source in found], [stage for stage, _ in found]
 

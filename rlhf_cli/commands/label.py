@@ -131,7 +131,7 @@ def label(
     if run_dir is not None:
         config, run = settings.resolve(None, run_dir, sets or ())
         tasks = _tasks(settings.source_of(str(newest_tasks(run.root))), 0, reporter)
-        wanted, store = wanted.or_else(wanted_of_run(config, run.root)), store or run.root / "labels.sqlite"
+        wanted, store = wanted.or_else(wanted_of_run(config, run.root)), store or run.label_store
     elif source is not None:
         read = settings.source_of(
             source, columns=columns, tags=tags, name=name, format=format_, split=split, revision=revision, limit=limit

@@ -61,12 +61,11 @@ def status(
 
 def _label_page(run: RunDir) -> str | None:
     """Where the label page over the run's store is open; None: it is not."""
-    store = run.root / "labels.sqlite"
-    if not store.is_file():
+    if not run.label_store.is_file():
         return None
     from pipelines.feedback.page.serve import running_server
 
-    return running_server(store)
+    return running_server(run.label_store)
 
 
 def _print_entry(entry: dict[str, Any]) -> None:

@@ -21,12 +21,13 @@ from pipelines.errors import DataError
 from pipelines.progress import Reporter
 from pipelines.statistics import wilson
 
-STAGES: dict[str, type[Demonstration] | type[Comparison] | type[Prompt]] = {
+STAGES: dict[str, type[Demonstration] | type[Comparison] | type[Judgement] | type[Prompt]] = {
     "sft": Demonstration,
     "reward": Comparison,
+    "pointwise": Judgement,
     "ppo": Prompt,
 }
-"""What each stage is trained on."""
+"""What each stage is trained on; pointwise: the reward stage with that objective."""
 
 
 def check(
@@ -44,8 +45,8 @@ def check(
         sources: the files, at least one.
         config: limits, the share held out and, with `with_model`, the model.
         reporter: shows the progress.
-        stage: read them as sft, reward or ppo would, or each as its own of them; None: as the richest rows that they
-            hold.
+        stage: read them as sft, reward, pointwise or ppo would, or each as its own of them; None: as the richest rows
+            that they hold.
         with_model: count tokens with the model's tokenizer.
         examples: rows of each file to show.
 

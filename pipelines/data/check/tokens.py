@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.config import Config
 from pipelines.data.check.figures import Spread, spread
 from pipelines.data.convert import can_serve, to_kind
-from pipelines.data.rows import CanonicalRow, Comparison, Demonstration, Prompt
+from pipelines.data.rows import CanonicalRow, Comparison, Demonstration, Judgement, Prompt
 from pipelines.errors import DataError
 from pipelines.progress import Reporter, SilentReporter
 
@@ -81,7 +81,7 @@ class Measure:
         return found
 
     def _stages(self) -> dict[str, tuple[type[Any], Callable[..., Any], str]]:
-        from pipelines.data.encode import encode_comparisons, encode_demonstrations, encode_prompts
+        from pipelines.data.encode import encode_comparisons, encode_demonstrations, encode_judgements, encode_prompts
 
         config, encoder = self.config, self.encoder
 
@@ -91,12 +91,16 @@ class Measure:
         def comparison(row: Comparison, limit: int, overlong: Any) -> Any:
             return encode_comparisons([row], encoder, limit, overlong)[1]
 
+        def judgement(row: Judgement, limit: int, overlong: Any) -> Any:
+            return encode_judgements([row], encoder, limit, overlong)[1]
+
         def prompt(row: Prompt, limit: int, overlong: Any) -> Any:
             return encode_prompts([row], encoder, limit)[1]
 
         return {
             "sft": (Demonstration, demonstration, config.sft.overlong),
             "reward": (Comparison, comparison, config.reward.overlong),
+            "pointwise": (Judgement, judgement, config.reward.overlong),
             "ppo": (Prompt, prompt, "drop"),
         }
 
@@ -159,11 +163,13 @@ def _limits(config: Config, path: str) -> dict[str, int]:
         return {
             "sft": config.sft.max_length,
             "reward": config.reward.max_length,
+            "pointwise": config.reward.max_length,
             "ppo": config.ppo.max_prompt_length,
         }
     quiet = SilentReporter()
     return {
         "sft": length_limit(config.sft, model, quiet),
         "reward": length_limit(config.reward, model, quiet),
+        "pointwise": length_limit(config.reward, model, quiet),
         "ppo": prompt_limit(config.ppo, model, quiet),
     }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -15,6 +14,7 @@ from starlette.routing import BaseRoute, Route
 
 from pipelines.data.faults import fault_of
 from pipelines.errors import RlhfError, UsageError
+from pipelines.feedback.names import with_pseudonyms
 from pipelines.feedback.page.desk import Desk
 from pipelines.feedback.page.routes import BODY_LIMIT, handler
 from pipelines.feedback.page.security import json_body
@@ -113,12 +113,6 @@ async def _export(desk: Desk, request: Request) -> Response:
         media_type="application/x-ndjson",
         headers={"Content-Disposition": f'attachment; filename="{stem}.labels.jsonl"'},
     )
-
-
-def with_pseudonyms(labels: LabelSet, annotators: list[str]) -> LabelSet:
-    """The same labels by annotator-01, annotator-02 ..., in the order in which the annotators were added."""
-    names = {name: f"annotator-{number:02d}" for number, name in enumerate(annotators, 1)}
-    return replace(labels, labels=[replace(label, annotator=names[label.annotator]) for label in labels.labels])
 
 
 async def _pause(desk: Desk, request: Request) -> Response:

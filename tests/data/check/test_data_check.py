@@ -61,7 +61,7 @@ def test_rows_and_faults(tmp_path: Path) -> None:
     assert found.bad_kinds == {"chosen: blank": 2, "not valid JSON": 1}
     assert [place.rpartition(":")[2] for place, _ in found.bad_places] == ["7", "8", "9"]
     assert found.kinds == {"comparison": 6}
-    assert found.serves == {"sft": 6, "reward": 6, "ppo": 6}
+    assert found.serves == {"sft": 6, "reward": 6, "pointwise": 0, "ppo": 6}
 
 
 def test_pairs(tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_dialogues(tmp_path: Path) -> None:
     ]
     found = checked(tmp_path, rows)
     assert found.kinds == {"demonstration": 3, "prompt": 1}
-    assert found.serves == {"sft": 3, "reward": 0, "ppo": 4}
+    assert found.serves == {"sft": 3, "reward": 0, "pointwise": 0, "ppo": 4}
     assert found.roles == {"user": 5, "assistant": 4, "system": 1}
     assert (found.system_share, found.multi_turn_share) == (0.25, 0.25)
     assert found.turns is not None
@@ -115,7 +115,7 @@ def test_judgements(tmp_path: Path) -> None:
 
 def test_text_as_it_is_serves_sft_alone(tmp_path: Path) -> None:
     found = checked(tmp_path, [{"text": "once upon a time"}])
-    assert found.serves == {"sft": 1, "reward": 0, "ppo": 0}
+    assert found.serves == {"sft": 1, "reward": 0, "pointwise": 0, "ppo": 0}
     assert found.examples[0].parts["text"][0].text == "once upon a time"
 
 
