@@ -11,7 +11,7 @@ TASKS = "tasks.jsonl"
 
 
 def labels_file(run: RunDir) -> Path:
-    """The labels of a run: what people have answered so far where a round waits for them, else those of the newest finished round.
+    """The labels of a run: of the newest finished round, or what people have answered where a round waits for them.
 
     Raises:
         ArtifactError: there are none yet.

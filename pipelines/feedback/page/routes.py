@@ -127,7 +127,7 @@ def _task_page(desk: Desk, who: Identity, given: Assignment, *, editing: bool) -
 async def _history(desk: Desk, request: Request) -> Response:
     who = await desk.require(request, "annotator")
     entries = await desk.call(desk.store.history, who.name, limit=500)
-    return desk.page("history.html", who, entries=[history_view(entry) for entry in entries])
+    return desk.page("history.html", who, entries=[history_view(entry, desk.settings.questions) for entry in entries])
 
 
 async def _guidelines(desk: Desk, request: Request) -> Response:

@@ -9,7 +9,7 @@ from typing import Any
 from pipelines.data.rows import Message
 from pipelines.feedback.page.text import encodable
 from pipelines.feedback.store import Assignment, HistoryEntry
-from pipelines.feedback.types import Label, Question, Task, Value
+from pipelines.feedback.types import Kind, Label, Question, Task, Value
 
 _START = 160
 """Characters of a prompt in a list."""
@@ -71,25 +71,28 @@ def _own(value: list[int] | str, order: Sequence[int]) -> Value:
     return tuple(by_index[index] for index in range(len(order)))
 
 
-def history_view(entry: HistoryEntry) -> dict[str, Any]:
+def history_view(entry: HistoryEntry, questions: Sequence[Question]) -> dict[str, Any]:
     """One line of `history.html`."""
-    label = entry.label
+    label, kinds = entry.label, {question.name: question.kind for question in questions}
     return {
         "task": label.task,
         "time": label.time,
-        "summary": " · ".join(_summary(value, label.order) for value in label.values.values()),
+        "summary": " · ".join(_summary(kinds[name], value, label.order) for name, value in label.values.items()),
         "skipped": label.skipped,
         "flagged": label.flagged,
         "prompt_start": prompt_start(entry.task),
     }
 
 
-def _summary(value: Value, order: Sequence[int]) -> str:
-    """Numbers by the letters of the places, as ``A 1, B 2``; of a text the start."""
+def _summary(kind: Kind, value: Value, order: Sequence[int]) -> str:
+    """By the letters of the places: a ranking as ``B > A = C``, other numbers as ``A 1, B 2``; of a text the start."""
     if isinstance(value, str):
         return value if len(value) <= 60 else value[:60] + "…"
-    shown = [value[index] for index in order]
-    return ", ".join(f"{chr(ord('A') + place)} {number}" for place, number in enumerate(shown))
+    shown = [(value[index], chr(ord("A") + place)) for place, index in enumerate(order)]
+    if kind not in ("ranking", "pairwise"):
+        return ", ".join(f"{letter} {number}" for number, letter in shown)
+    ranks = {number: [letter for other, letter in shown if other == number] for number, _ in sorted(shown)}
+    return " > ".join(" = ".join(letters) for letters in ranks.values())
 
 
 def prompt_start(task: Task) -> str:

@@ -88,7 +88,7 @@ def test_an_earlier_answer_is_shown_and_edited(store: LabelStore, ann: Person):
     page = ann.get(f"/task/{task}").text
     assert 'value="3" checked' in page.split('data-place="1"')[2]
     assert "mine" in page
-    assert "A 3, B 1, C 2" in ann.get("/history").text
+    assert "B &gt; C &gt; A" in ann.get("/history").text
     assert ann.submit(task, 1, values={"overall": [1, 1, 1]}).status_code == 200
     assert store.snapshot().labels[0].values == {"overall": (1, 1, 1)}
 
