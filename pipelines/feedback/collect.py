@@ -58,12 +58,14 @@ def human_labels(ctx: StageContext, asked: LabelSet) -> LabelSet:
     path = RunDir(ctx.run_dir).label_store
     with open_store(path, asked, wanted_of_run(ctx.config, ctx.run_dir)) as store:
         everything, people = store.snapshot(), [one for one in store.progress().annotators if not one.simulated]
+        paused = store.paused
     here = {name: task for name, task in everything.tasks.items() if name in asked.tasks or task.control is not None}
     found = replace(everything, tasks=here, labels=[given for given in everything.labels if given.task in here])
     overlap, tasks = ctx.config.feedback.label.overlap, len(asked.tasks)
     missing, given_up = _missing(found, overlap, len(people))
     if missing:
-        done = "; ".join(f"{one.name} has done {one.done} and has {one.left} left" for one in people)
+        said = [f"{one.name} has done {one.done} and has {one.left} left" for one in people]
+        done = "; ".join([*said, *(["the admin has paused the page"] if paused else [])])
         raise PeopleNeeded(
             f"{sum(missing.values())} of {overlap * tasks} answers are still needed, to {len(missing)} of {tasks} "
             f"tasks ({done})",

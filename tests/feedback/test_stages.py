@@ -169,11 +169,13 @@ def test_people_are_waited_for_and_the_same_call_goes_on(tmp_path: Path) -> None
     with LabelStore.open(tmp_path / "labels.sqlite") as store:
         assert answer(store, "Ada") == 10
         answer(store, "Ben", 4)
-    with pytest.raises(PeopleNeeded, match="6 of 20 answers are still needed, to 6 of 10 tasks"):
+        store.paused = True
+    with pytest.raises(PeopleNeeded, match="6 of 20 answers are still needed, to 6 of 10 tasks .*paused the page"):
         stages.labels(ctx)
     assert not (ctx.out / "tasks.jsonl").exists()
 
     with LabelStore.open(tmp_path / "labels.sqlite") as store:
+        store.paused = False
         answer(store, "Ben")
     metrics = stages.labels(ctx)
     assert metrics["labels"] == 20

@@ -111,24 +111,6 @@ class Database:
                 if not inner and self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
 
-    def backup(self, path: Path) -> None:
-        """Copy the store as it is at this moment; the copy is there whole or not at all, and only its owner reads it.
-
-        Raises:
-            DiskError: it cannot be written, or something stands there.
-        """
-        if path.exists():
-            raise DiskError("a backup overwrites nothing, and something stands here", where=str(path))
-        temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
-        try:
-            _make_private(temporary)
-            with contextlib.closing(sqlite3.connect(temporary)) as copy, self._lock, _faults(path):
-                self._connection.backup(copy)
-            with disk_errors(path):
-                temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-
     def close(self) -> None:
         """Let go of the file."""
         with self._lock:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 from pipelines.feedback.store.answers import STANDING
 from pipelines.feedback.store.coding import label_of, task_of
@@ -24,14 +24,13 @@ def history(database: Database, me: int, limit: int) -> list[HistoryEntry]:
     return found
 
 
-def snapshot(database: Database, questions: tuple[Question, ...], tasks: Collection[str] | None) -> LabelSet:
-    """All tasks, or those of the ids `tasks`, and the labels that stand."""
-    wanted = None if tasks is None else frozenset(tasks)
+def snapshot(database: Database, questions: tuple[Question, ...]) -> LabelSet:
+    """All tasks, and the labels that stand."""
     with database.read() as connection:
         rows = connection.execute("SELECT * FROM tasks ORDER BY number")
-        known = {row["id"]: task_of(row) for row in rows if wanted is None or row["id"] in wanted}
+        known = {row["id"]: task_of(row) for row in rows}
         rows = connection.execute(f"{STANDING} ORDER BY a.task, a.annotator")
-        labels = [label_of(row) for row in rows if row["task"] in known]
+        labels = [label_of(row) for row in rows]
     return LabelSet(questions, known, labels)
 
 

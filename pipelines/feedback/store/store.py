@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 
@@ -251,22 +251,13 @@ class LabelStore:
             queues = [Queue.of(connection, name, desk) for name, desk in desks.items()]
             return reports.progress(self._database, queues)
 
-    def snapshot(self, tasks: Collection[str] | None = None) -> LabelSet:
+    def snapshot(self) -> LabelSet:
         """Questions, tasks with their models and known values, and the labels that stand, of one moment.
 
-        Tasks come in the order in which they were added, labels by task and then by annotator. `tasks`: only these
-        ids.
+        Tasks come in the order in which they were added, labels by task and then by annotator.
         """
         with self._database.read():
-            return reports.snapshot(self._database, self.settings.questions, tasks)
-
-    def backup(self, path: Path) -> None:
-        """Copy the whole store as it is at this moment to a new file that only its owner reads.
-
-        Raises:
-            DiskError: it cannot be written, or something stands there.
-        """
-        self._database.backup(path)
+            return reports.snapshot(self._database, self.settings.questions)
 
     def _assignment(self, queue: Queue, number: int) -> Assignment | None:
         with self._database.read() as connection:

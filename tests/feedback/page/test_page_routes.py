@@ -28,7 +28,7 @@ def test_what_was_ranked_on_the_screen_is_what_is_stored(store: LabelStore, ann:
         answer = ann.submit(task, version, values={"overall": ranks}, seconds=12.5, comment="so <b>so</b>")
         assert answer.status_code == 200
         assert answer.json()["version"] == version + 1
-        [label] = store.snapshot([task]).labels
+        [label] = [given for given in store.snapshot().labels if given.task == task]
         stored = {
             answer.text: rank
             for answer, rank in zip(store.snapshot().tasks[task].answers, label.values["overall"], strict=True)

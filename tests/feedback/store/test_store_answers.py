@@ -210,13 +210,3 @@ def test_optional_questions_and_skips(folder: Path) -> None:
         store.submit("anna", "t0", Submission({"true": (99,), "none": "\n"}, skipped=True, key="c", version=1))
         (label,) = store.snapshot().labels
         assert (label.skipped, dict(label.values)) == (True, {})
-
-
-def test_a_snapshot_of_some_tasks(folder: Path) -> None:
-    with store_of(folder, controls=2) as store:
-        ids = [give(store, "anna")[0].task.id for _ in range(2)]
-        found = store.snapshot(tasks=[ids[0], "c1", "unknown"])
-        assert set(found.tasks) == {ids[0], "c1"}
-        assert [label.task for label in found.labels] == [ids[0]]
-        assert found.tasks["c1"].control == {"overall": (1, 2, 3)}
-        assert found.question().name == "overall"

@@ -19,7 +19,7 @@ def _mode(path: Path) -> int:
     return path.stat().st_mode & 0o777
 
 
-def test_only_the_owner_reads_the_file_its_journal_its_lock_and_its_copy(folder: Path) -> None:
+def test_only_the_owner_reads_the_file_its_journal_and_its_lock(folder: Path) -> None:
     before = os.umask(0)
     try:
         with store_of(folder) as store, store.served():
@@ -28,11 +28,10 @@ def test_only_the_owner_reads_the_file_its_journal_its_lock_and_its_copy(folder:
                 store.add_annotator("carl")
                 assert _mode(journal) == 0o600
             assert not journal.exists(), "it is a rollback journal, and the answer stands once it is gone"
-            store.backup(folder / "copy.sqlite")
             found = {path.name: _mode(path) for path in folder.iterdir()}
     finally:
         os.umask(before)
-    names = ("labels.sqlite", "labels.sqlite.lock", "copy.sqlite")
+    names = ("labels.sqlite", "labels.sqlite.lock")
     assert found == dict.fromkeys(names, 0o600)
 
 
@@ -180,24 +179,6 @@ def test_an_older_file_is_brought_up_to_date_or_left_as_it_was(folder: Path, mon
             assert schema.version_of(connection) == 2
             found = [row[0] for row in connection.execute("SELECT difficulty FROM tasks ORDER BY difficulty")]
             assert found == [0.5, 0.5, 0.5, 1.5]
-
-
-def test_a_backup_while_the_store_is_in_use(folder: Path) -> None:
-    with store_of(folder) as store:
-        give(store, "anna")
-        copy = folder / "copy.sqlite"
-        store.backup(copy)
-        with pytest.raises(DiskError, match="overwrites nothing"):
-            store.backup(copy)
-        before = store.snapshot()
-        give(store, "anna")
-        with LabelStore.open(copy) as copied:
-            assert copied.snapshot() == before
-            give(copied, "ben")
-        with pytest.raises(DiskError):
-            store.backup(folder / "none" / "copy.sqlite")
-        assert len(store.snapshot().labels) == 2
-        assert sorted(path.name for path in folder.iterdir()) == ["copy.sqlite", "labels.sqlite"]
 
 
 def test_a_full_disk_loses_the_answer_that_was_not_acknowledged_and_no_other(folder: Path) -> None:
