@@ -71,6 +71,15 @@ def test_the_spine_never_imports_torch() -> None:
     assert done.stdout == "[]\n", done.stderr
 
 
+def test_labels_are_given_and_judged_without_torch() -> None:
+    """The label page and all that is done with labels: on a machine of annotators there may be no room for torch."""
+    modules = "store page.app page.serve agreement agreement_text pairs aggregate exchange.rows_out reading names source"
+    names = [f"pipelines.feedback.{module}" for module in modules.split()]
+    code = f"import sys, {', '.join(names)}; print([name for name in {HEAVY[:6]} if name in sys.modules])"
+    done = loaded_by(code)
+    assert done.stdout == "[]\n", done.stderr
+
+
 @pytest.mark.parametrize(
     ("line", "code"),
     [
@@ -81,6 +90,9 @@ def test_the_spine_never_imports_torch() -> None:
         ("config show --run-dir run", 0),
         ("env", 0),
         ("init --list", 0),
+        ("label --help", 0),
+        ("label nothing.jsonl --host 0.0.0.0", 2),
+        ("pairs --run-dir nowhere --out pairs.jsonl", 6),
         ("all --run-dir run --dry-run", 0),
         ("ppo --config bad.yaml", 2),
         ("ppo --run-dir run --set ppo.kl_coeff=1", 2),
