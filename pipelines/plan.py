@@ -12,7 +12,7 @@ from pipelines.config import Config
 from pipelines.errors import ArtifactError, ConflictError
 from pipelines.manifest import FileRecord, Manifest, changed_files, digest_of
 from pipelines.rundir import CHECKPOINTS, RunDir
-from pipelines.stage import Stage, as_json, source_key
+from pipelines.stage import Stage, as_json, is_source, source_key
 from pipelines.started import Started
 
 State = Literal["complete", "partial", "stale", "missing", "damaged", "off"]
@@ -99,6 +99,9 @@ def _stale_input(
     stage: Stage, config: Config, run_dir: RunDir, inputs: Mapping[str, list[FileRecord]], *, full: bool
 ) -> str | None:
     """Which input is no longer the one that was recorded in `inputs`, and how."""
+    unread = [name for name in inputs if not is_source(name) and name not in stage.needs(config)]
+    if unread:
+        return f"{unread[0]} is no longer read"
     for name in stage.needs(config):
         try:
             upstream = Manifest.read(run_dir.stage(name))

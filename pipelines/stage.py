@@ -104,9 +104,17 @@ class Stage:
         return split_round(self.name)[0]
 
 
+_SOURCE = "source:"
+
+
 def source_key(path: Path) -> str:
     """How a manifest names a file outside the run directory: as given, so that no machine path is added."""
-    return f"source:{path}"
+    return f"{_SOURCE}{path}"
+
+
+def is_source(key: str) -> bool:
+    """Whether `source_key` made this; else it is the name of a stage."""
+    return key.startswith(_SOURCE)
 
 
 def as_json(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -107,17 +107,28 @@ def _sample_section(config: Config) -> dict[str, Any]:
 
 
 def _labels_section(config: Config) -> dict[str, Any]:
+    """What makes labels other ones.
+
+    Of people only the questions: names, guidelines, controls and overlap may change from round to round, and what was
+    answered under the earlier ones stays.
+    """
     feedback = config.feedback
-    view: dict[str, Any] = {"source": feedback.source, "label": feedback.label.results_view(), "seed": config.run.seed}
-    if feedback.source == "simulated":
-        view["simulated"] = feedback.simulated.results_view()
-        view["task"] = config.data.task.name if config.data.task else None
-    return view
+    view: dict[str, Any] = {"source": feedback.source, "seed": config.run.seed}
+    label = feedback.label.results_view()
+    if feedback.source != "simulated":
+        return view | {"questions": label["questions"]}
+    label = {key: value for key, value in label.items() if key not in ("annotators", "guidelines")}  # nobody reads them
+    task = config.data.task.name if config.data.task else None
+    return view | {"label": label, "simulated": feedback.simulated.results_view(), "task": task}
 
 
-def _label_files(config: Config) -> tuple[Path, ...]:
-    label = config.feedback.label
-    return tuple(path for path in (label.guidelines, label.controls) if path is not None)
+def _labels_files(config: Config) -> tuple[Path, ...]:
+    """Of simulated annotators: the controls, and the function that they go by."""
+    feedback = config.feedback
+    if feedback.source != "simulated":
+        return ()
+    controls = () if feedback.label.controls is None else (feedback.label.controls,)
+    return (*controls, *_function_files(feedback.simulated.scorer))
 
 
 def _pairs_section(config: Config) -> dict[str, Any]:
@@ -171,7 +182,7 @@ STAGES: tuple[Stage, ...] = (
         runner="pipelines.feedback.stages:labels",
         needs=lambda config: _named("sample"),
         section=_labels_section,
-        sources=lambda config: (*_label_files(config), *_function_files(config.feedback.simulated.scorer)),
+        sources=_labels_files,
         produces=("tasks.jsonl", "agreement.json", "agreement.txt"),
         heavy=False,
         enabled=_asks_people,

@@ -311,6 +311,36 @@ def test_rounds_make_the_loop_again_and_extend_one_another(bench: Bench) -> None
     }
 
 
+def test_an_input_that_is_no_longer_wanted_makes_a_stage_stale(bench: Bench) -> None:
+    human = ("feedback.source=human", prompts_of(bench))
+    stages = table.stages_of(bench.config(*human))
+    bench.go(*human, stages=stages)
+    only_file = (prompts_of(bench),)
+    assert bench.states(*only_file)["reward"] == "stale", "it had learned from labels too"
+    entries = {entry["stage"]: entry for entry in chain.status_of(bench.config(*only_file), bench.run)}
+    assert entries["reward"]["reason"] == "pairs is no longer read"
+    assert bench.go(*only_file) == ["reward"], "the fake artifact is the same, so what follows is spared"
+
+    twice = (*human, "feedback.rounds=2")
+    bench.go(*twice, stages=table.stages_of(bench.config(*twice)))
+    assert bench.states(*human)["eval"] == "stale", "it tables a round that is no longer asked for"
+
+
+def test_people_may_change_between_rounds(bench: Bench, tmp_path: Path) -> None:
+    sets = (*HUMAN, prompts_of(bench))
+    bench.go(*sets, stages=table.stages_of(bench.config(*sets)))
+    guidelines = tmp_path / "guidelines.md"
+    guidelines.write_text("be kind")
+    other = ("feedback.label.annotators=[ann, dee]", f"feedback.label.guidelines={guidelines}")
+    later = (*sets, *other, "feedback.label.overlap=2", "feedback.rounds=2")
+    ran = bench.go(*later, stages=table.stages_of(bench.config(*later)))
+    assert ran == [*(f"rounds/02/{name}" for name in ROUND), "eval"]
+    with pytest.raises(ConflictError, match="questions"):
+        bench.go(
+            *later, "feedback.label.questions=[{name: kind, kind: scale}]", stages=table.stages_of(bench.config(*later))
+        )
+
+
 def test_a_forced_round_takes_the_later_ones_along(bench: Bench) -> None:
     sets = (*HUMAN, prompts_of(bench), "feedback.rounds=2")
     stages = table.stages_of(bench.config(*sets))

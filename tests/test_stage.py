@@ -44,13 +44,13 @@ class Bench:
         self.source = root / "rows.jsonl"
         self.source.write_text("one\n")
         self.first = self.stage("first", sources=lambda config: (self.source,))
-        self.second = self.stage("second", needs=lambda config: ("first",))
+        self.second = self.stage("second", needs=lambda config: {"first": "first"})
         self.runners: dict[str, Runner] = {"first": write_model, "second": write_model}
 
     def stage(self, name: str, **fields: Any) -> Stage:
         defaults: dict[str, Any] = {
             "runner": f"fake_runners:{name}",
-            "needs": lambda config: (),
+            "needs": lambda config: {},
             "section": lambda config: {"ppo": config.ppo.results_view(), "seed": config.run.seed},
             "produces": ("model",),
         }

@@ -64,6 +64,8 @@ class Config(Section):
                 "feedback.simulated goes by the gold scorer, which only a self-made task (data.task) has: name another "
                 "in feedback.simulated.scorer"
             )
+        if self.reward.lower_is_better and self.trains_on("pairs"):
+            raise ValueError("reward.lower_is_better: a 1 of simulated annotators always means good")
         if scorer is not None and scorer.uses("run"):
             raise ValueError("feedback.simulated.scorer cannot be the run's reward model: it learns from these labels")
 
