@@ -94,6 +94,9 @@ def test_pseudonyms() -> None:
     assert [label.annotator for label in named.labels] == ["annotator-01", "annotator-02", "annotator-01"]
     named = with_pseudonyms(LabelSet(ASKED, {}, labels), ["ann", "bob"])
     assert [label.annotator for label in named.labels] == ["annotator-02", "annotator-01", "annotator-02"]
+    labels = [Label("t", name, {}) for name in ("unknown-1", "unknown-ann", "unknown-12")]
+    named = with_pseudonyms(LabelSet(ASKED, {}, labels))
+    assert [label.annotator for label in named.labels] == ["unknown-1", "annotator-01", "unknown-12"]
 
 
 GOOD = [

@@ -24,7 +24,7 @@ NO_STATUS = "answers without a status (a nested export of the Python client drop
 
 
 class _Response(Lenient):
-    """One user's answers to a record, as the server writes them."""
+    """One user's answers to a record, as the server writes them; without an id once the user is deleted."""
 
     values: dict[str, Any] | None = None
     status: Literal["submitted", "draft", "discarded"]
@@ -44,13 +44,13 @@ class _User(NamedTuple):
     """What one user answered to one record.
 
     Attributes:
-        name: who.
+        name: who; None: the export does not tell.
         status: submitted, draft or discarded; None: the export does not tell.
         answers: by question.
         time: of the last change; None: the export does not tell.
     """
 
-    name: str
+    name: str | None
     status: str | None
     answers: dict[str, Any]
     time: str | None = None
@@ -89,8 +89,9 @@ def read_record(row: Mapping[str, Any], place: str, found: Gathered) -> None:
             continue
         if status is None:
             found.notes[NO_STATUS] += 1
+        name = user or found.nobody(shown)
         verdict = Verdict(
-            shown, user, place, found.notes, found.reading.choices, time=time, skipped=status == "discarded"
+            shown, name, place, found.notes, found.reading.choices, time=time, skipped=status == "discarded"
         )
         if status != "discarded":
             for question, value in answers.items():
@@ -115,7 +116,7 @@ def _users(responses: Any) -> Iterator[_User]:
             for response in map(_Response.model_validate, responses):
                 values = response.values or {}
                 answers = {name: _value(values[name]) for name in values}
-                yield _User(response.user_id or "unknown", response.status, answers, response.updated_at)
+                yield _User(response.user_id, response.status, answers, response.updated_at)
             return
         if not isinstance(responses, dict):
             raise ValueError(f"responses: must be a list or an object, not {type_name(responses)}")

@@ -8,14 +8,19 @@ from dataclasses import dataclass, field, replace
 
 from pipelines.errors import DataError
 from pipelines.feedback.exchange.shown import Shown
-from pipelines.feedback.exchange.verdict import Verdict
+from pipelines.feedback.exchange.verdict import NOT_READ, Verdict
+from pipelines.feedback.names import UNKNOWN
 from pipelines.feedback.types import Kind, Label, LabelSet, Question, Task, Value
 
 REPEATED = "earlier labels of the same annotator for the same task (the last one counts)"
 EMPTY_SKIPPED = "empty results (read as skipped; --ties-from-empty reads them as ties)"
 EMPTY_TIED = "empty results (read as ties)"
 FROM_ZERO = "scales that begin at 0 (read as one higher, to begin at 1)"
+ALL_ONES = "questions whose numbers are all 1 (read as 0/1; --tasks tells a scale)"
+UNTOLD = f"labels whose annotator is not told (named {UNKNOWN}1, {UNKNOWN}2 within a task; nobody's figures)"
 ADRIFT = "tasks that the file of --tasks does not hold"
+_WIDER: Mapping[Kind, Kind] = {"pairwise": "ranking", "binary": "scale"}
+"""Kinds whose answers may be answers to another kind."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,13 @@ class Gathered:
     notes: Counter[str] = field(default_factory=Counter)
     tasks: dict[str, Task] = field(default_factory=dict)
     verdicts: list[Verdict] = field(default_factory=list)
+    _nobody: Counter[str] = field(default_factory=Counter)
+
+    def nobody(self, shown: Shown) -> str:
+        """A name for an annotator that the file does not tell, of no other label of the task."""
+        self.notes[UNTOLD] += 1
+        self._nobody[shown.task.id] += 1
+        return f"{UNKNOWN}{self._nobody[shown.task.id]}"
 
     def add_task(self, shown: Shown) -> Shown:
         """Take note of a task; the same one as it was sent out, where that is known.
@@ -83,12 +95,15 @@ class Gathered:
         self._settle_ties()
         questions = self._questions(where)
         names = {question.name for question in questions}
-        writing = any(question.kind == "demonstration" for question in questions)
+        written = {question.name for question in questions if question.kind == "demonstration"}
         labels: dict[tuple[str, str], tuple[str, Label]] = {}
         for verdict in self.verdicts:
             values = {name: value for name, (_, value) in verdict.values.items() if name in names}
-            if writing:
-                values |= {name: text for name, text in verdict.texts.items() if name in names}
+            for name in verdict.texts.keys() & names:
+                if name in written:
+                    values[name] = verdict.texts[name]
+                else:  # the text of a choice; the label keeps it as a comment
+                    self.notes[NOT_READ.format(name)] += 1
             self._check(verdict, values, questions)
             task = self.tasks[verdict.shown.task.id]
             if verdict.known and values:
@@ -151,8 +166,7 @@ class Gathered:
             for name, (kind, _) in verdict.values.items():
                 kinds.setdefault(name, set()).add(kind)
         sent = {question.name: question for question in self.reading.tasks.questions} if self.reading.tasks else {}
-        found = [self._question(name, sorted(some), where) for name, some in kinds.items()]
-        found = [self._as_sent(question, sent.get(question.name), where) for question in found]
+        found = [self._question(name, some, sent.get(name), where) for name, some in kinds.items()]
         if not found:
             texts = dict.fromkeys(name for verdict in self.verdicts for name in verdict.texts)
             found = [sent.get(name, Question(name, "demonstration", "")) for name in texts]
@@ -168,19 +182,24 @@ class Gathered:
             )
         return tuple(found)
 
-    def _question(self, name: str, kinds: list[Kind], where: str) -> Question:
-        """The question of a name, from the kinds of its values in all verdicts."""
-        if set(kinds) == {"pairwise", "ranking"}:
-            return Question(name, "ranking", "")
-        if set(kinds) == {"binary", "scale"}:
-            kinds = ["scale"]
-        if len(kinds) > 1:
-            raise DataError(f"`{name}` is answered in two ways: {' and '.join(kinds)}", where=where)
-        if kinds[0] != "scale":
-            return Question(name, kinds[0], "")
-        numbers = [number for value in self._values(name) for number in value]
-        if min(numbers) == 0 and max(numbers) == 1:
-            return Question(name, "binary", "")
+    def _question(self, name: str, kinds: set[Kind], sent: Question | None, where: str) -> Question:
+        """The question of a name: as it was sent out, else by its values in all verdicts, taken together."""
+        merged = [kind for kind in kinds if _WIDER.get(kind) not in kinds]
+        if len(merged) > 1:
+            raise DataError(f"`{name}` is answered in two ways: {' and '.join(sorted(merged))}", where=where)
+        kind = merged[0]
+        if sent is not None:
+            # What it asks is known, and so is what its numbers mean.
+            if _WIDER.get(kind, kind) != _WIDER.get(sent.kind, sent.kind):
+                raise DataError(f"`{name}` was sent out as {sent.kind} and comes back as {kind}", where=where)
+            return sent
+        numbers = {number for value in self._values(name) for number in value}
+        if kind == "scale" and 0 in numbers <= {0, 1}:
+            kind = "binary"
+        if kind == "binary" and numbers == {1} and any(name in verdict.numbered for verdict in self.verdicts):
+            self.notes[ALL_ONES] += 1
+        if kind != "scale":
+            return Question(name, kind, "")
         if min(numbers) == 0:
             self.notes[FROM_ZERO] += 1
             self._raise_by_one(name)
@@ -196,15 +215,6 @@ class Gathered:
             if name in verdict.values:
                 kind, value = verdict.values[name]
                 verdict.values[name] = (kind, tuple(number + 1 for number in value))  # type: ignore[operator]
-
-    def _as_sent(self, found: Question, sent: Question | None, where: str) -> Question:
-        """The question as it was sent out, where its answers can be answers to that."""
-        if sent is None:
-            return found
-        alike = {"pairwise": "ranking", "binary": "scale"}
-        if alike.get(found.kind, found.kind) != alike.get(sent.kind, sent.kind):
-            raise DataError(f"`{found.name}` was sent out as {sent.kind} and comes back as {found.kind}", where=where)
-        return sent
 
     def _check(self, verdict: Verdict, values: Mapping[str, Value], questions: tuple[Question, ...]) -> None:
         count = len(verdict.shown.keys)

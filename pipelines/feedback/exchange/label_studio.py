@@ -13,7 +13,6 @@ from pipelines.feedback.exchange.gather import Gathered
 from pipelines.feedback.exchange.shown import HOME, Shown, shown_task
 from pipelines.feedback.exchange.verdict import NOT_READ, Verdict, ranked_groups
 
-UNKNOWN = "annotations whose annotator is not told (named unknown-1, unknown-2, ...)"
 UNTOUCHED = "rankings in the very order that was shown (perhaps submitted untouched)"
 _READ = {"pairwise": "selected", "ranker": "ranker", "choices": "choices", "rating": "rating", "number": "number"}
 _READ |= {"textarea": "text"}
@@ -75,22 +74,19 @@ def read_task(row: Mapping[str, Any], place: str, found: Gathered) -> None:
     found.notes["predictions of models (not read)"] += len(task.predictions or ())
     found.notes["drafts (not read)"] += len(task.drafts or ())
     shown = _shown(task.data, found)
-    unknown = 0
     for number, annotation in enumerate(task.annotations):
-        name = annotator_name(annotation.completed_by)
-        if name is None:
-            unknown += 1
-            found.notes[UNKNOWN] += 1
+        known = bool(annotation.ground_truth)
+        name = annotator_name(annotation.completed_by) or ("ground truth" if known else found.nobody(shown))
         verdict = Verdict(
             shown,
-            name or f"unknown-{unknown}",
+            name,
             place,
             found.notes,
             found.reading.choices,
             seconds=annotation.lead_time,
             time=annotation.updated_at or annotation.created_at,
             skipped=bool(annotation.was_cancelled),
-            known=bool(annotation.ground_truth),
+            known=known,
         )
         if not annotation.was_cancelled:
             for index, result in enumerate(annotation.result):
@@ -115,10 +111,7 @@ def read_minimal(row: Mapping[str, Any], place: str, found: Gathered) -> None:
     shown = _shown(
         {name: value for name, value in row.items() if name not in results and name not in _ABOUT[:6]}, found
     )
-    name = annotator_name(about.annotator)
-    if name is None:
-        found.notes[UNKNOWN] += 1
-        name = f"unknown-{found.notes[UNKNOWN]}"
+    name = annotator_name(about.annotator) or found.nobody(shown)
     time = about.updated_at or about.created_at
     verdict = Verdict(shown, name, place, found.notes, found.reading.choices, seconds=about.lead_time, time=time)
     for control, value in results.items():
@@ -202,7 +195,8 @@ def _take(verdict: Verdict, kind: str, control: str, target: str, value: Mapping
     else:
         if type(said) is not int and not (type(said) is float and said.is_integer()):
             raise ValueError(f"{kind} must be a whole number, not {shorten(said)}")
-        verdict.number(control, target, int(said))
+        # Stars are a scale, even where everybody gave one; a Number may be 0/1.
+        verdict.number(control, target, int(said), "scale" if kind == "rating" else None)
 
 
 def _kind_of(result: Any) -> str | None:

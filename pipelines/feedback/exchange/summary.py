@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
+from pipelines.feedback.names import is_unknown
 from pipelines.feedback.types import Label, LabelSet, question_dict
 
 _SHOWN = 12
@@ -16,6 +17,8 @@ def summary(found: LabelSet) -> dict[str, Any]:
     counts = [len(task.answers) for task in found.tasks.values()]
     by_annotator: dict[str, list[Label]] = {}
     for label in found.labels:
+        if is_unknown(label.annotator):
+            continue
         by_annotator.setdefault(label.annotator, []).append(label)
     return {
         "questions": [question_dict(question) for question in found.questions],
@@ -25,6 +28,7 @@ def summary(found: LabelSet) -> dict[str, Any]:
         "labels": len(found.labels),
         "simulated": sum(label.simulated for label in found.labels),
         "tasks_with_labels": len({label.task for label in found.labels}),
+        "of_unknown_annotators": sum(is_unknown(label.annotator) for label in found.labels),
         "annotators": {name: _of_one(labels) for name, labels in by_annotator.items()},
         "notes": found.notes,
     }
@@ -52,6 +56,8 @@ def lines(told: dict[str, Any]) -> list[str]:
         f"  labels      {told['labels']} of {told['tasks_with_labels']} tasks, by {len(told['annotators'])} annotators"
         + (f"; {told['simulated']} of them simulated" if told["simulated"] else "")
     )
+    if told["of_unknown_annotators"]:
+        text.append(f"    of annotators that are not told: {told['of_unknown_annotators']}")
     everybody = list(told["annotators"].items())
     for name, one in everybody[:_SHOWN]:
         beside = [f"{one[key]} {key}" for key in ("skipped", "flagged") if one[key]]

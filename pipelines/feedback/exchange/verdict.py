@@ -10,26 +10,15 @@ from typing import Any
 
 from pipelines.data.faults import shorten, type_name
 from pipelines.feedback.exchange.shown import Shown
+from pipelines.feedback.exchange.words import FLAGS, TIES, better_of_two, plain
 from pipelines.feedback.types import Kind, Value
 
 UNDISTRIBUTED = "answers left in no bucket (read as tied for the last rank)"
 INCOMPLETE = "questions answered for some of the answers only (left out)"
-NOT_READ = "answers to `{}` that are not read (not about the answers of the task)"
-_EQUAL = (
-    "tie",
-    "tied",
-    "equal",
-    "equally good",
-    "equally bad",
-    "same",
-    "the same",
-    "about the same",
-    "similar",
-    "draw",
-)
-TIES = frozenset((*_EQUAL, "both", "both good", "both bad", "neither", "no preference"))
-_FLAGS = {"0": 0, "1": 1, "no": 0, "yes": 1, "false": 0, "true": 1, "bad": 0, "good": 1}
-_SIDES = {"left": 0, "right": 1, "first": 0, "second": 1, "a": 0, "b": 1, "1": 0, "2": 1}
+NOT_READ = "answers to `{}` that are not read (of no known form, or not about an answer of the task)"
+COMMENT = "comment"
+"""The control of our own configurations that holds what an annotator remarks: never a judgement, whatever it says."""
+_AGAINST = re.compile("worse|worst|reject|dislike|loser|bad", re.IGNORECASE)
 _NUMBERED = re.compile(r"(.*?)(?:[ _\-.]?(\d{1,2})|[ _\-.]([a-hA-H]))")
 
 
@@ -46,6 +35,7 @@ class Verdict:
         values: by question, its kind and the value in the task's own order.
         ties: the controls that called it a tie, without saying of which question.
         texts: what was written, by control.
+        numbered: the questions whose numbers might be 0/1 or a scale; values of 0 and 1 are called binary.
     """
 
     shown: Shown
@@ -60,7 +50,8 @@ class Verdict:
     values: dict[str, tuple[Kind, Value]] = field(default_factory=dict)
     ties: list[str] = field(default_factory=list)
     texts: dict[str, str] = field(default_factory=dict)
-    _numbers: dict[str, tuple[Kind, dict[int, int]]] = field(default_factory=dict)
+    numbered: set[str] = field(default_factory=set)
+    _numbers: dict[str, tuple[Kind | None, dict[int, int]]] = field(default_factory=dict)
 
     def prefer(self, question: str, place: int) -> None:
         """The answer at this place is the better one of two.
@@ -92,18 +83,30 @@ class Verdict:
         self._set(question, "ranking", self.shown.home(by_place))
         return len(by_place) > 1 and by_place == list(range(1, len(by_place) + 1))
 
-    def number(self, control: str, target: str, value: int, kind: Kind = "scale") -> None:
-        """A number for one answer: the one that the target or the end of the control's name says, or the only one."""
+    def number(self, control: str, target: str, value: int, kind: Kind | None = None) -> None:
+        """A number for one answer: the one that the target or the end of the control's name says, or the only one.
+
+        Args:
+            control: its name.
+            target: what it is attached to.
+            value: the number.
+            kind: binary or scale; None: its values tell.
+
+        Raises:
+            ValueError: the answer has one already, or another answer has one of another kind.
+        """
         question, place = self._about(control, target)
         if place is None:
             self.notes[NOT_READ.format(control)] += 1
             return
-        found, by_place = self._numbers.setdefault(question, (kind, {}))
+        found, by_place = self._numbers.get(question, (kind, {}))
         if place in by_place:
             raise ValueError(f"`{control}` judges the same answer twice")
-        by_place[place] = value
-        if found != kind:
+        if {found, kind} == {"binary", "scale"}:
             raise ValueError(f"`{control}` judges one answer by a choice and another by a number")
+        kinds: tuple[Kind | None, ...] = (found, kind)
+        both = found if found == kind else ("scale" if "scale" in kinds else None)
+        self._numbers[question] = (both, {**by_place, place: value})
 
     def choice(self, control: str, target: str, text: str, *, else_text: bool = False) -> None:
         """A choice: which of two answers is better, that they are tied, or 0 or 1 for one of them.
@@ -114,20 +117,25 @@ class Verdict:
             text: what was chosen.
             else_text: it may be a text that was written as well.
         """
-        word = " ".join(text.casefold().split())
+        if else_text and control == COMMENT:
+            self.write(control, text)
+            return
+        word = plain(text)
         count = len(self.shown.keys)
         about = self._about(control, target)[1] is not None
         told = self.choices.get(text)
         # "1" and "2" of a control beside one answer may be its mark or the better one: never read as the latter.
-        side = self._side(word) if count == 2 and not (about and (word in _FLAGS or word.isdecimal())) else None
+        mark = about and (word in FLAGS or word.isdecimal())
+        compares = count == 2 and not mark and not _AGAINST.search(control)
+        side = better_of_two(word, self.shown.keys) if compares else None
         if told is not None:
-            self.number(control, target, told, "binary" if told in (0, 1) else "scale")
+            self.number(control, target, told)
         elif count >= 2 and word in TIES:
             self.ties.append(control)
         elif side is not None:
             self.prefer(control, side)
-        elif about and word in _FLAGS:
-            self.number(control, target, _FLAGS[word], "binary")
+        elif about and word in FLAGS:
+            self.number(control, target, FLAGS[word], "binary")
         elif else_text:
             self.write(control, text)
         else:
@@ -147,19 +155,14 @@ class Verdict:
             if len(numbers) < count:
                 self.notes[INCOMPLETE] += 1
                 continue
-            self._set(question, kind, self.shown.home(numbers))
+            if kind is None:
+                self.numbered.add(question)
+            self._set(question, kind or _kind_of(numbers), self.shown.home(numbers))
 
     def _set(self, question: str, kind: Kind, value: Value) -> None:
         if question in self.values:
             raise ValueError(f"`{question}` is answered twice")
         self.values[question] = (kind, value)
-
-    def _side(self, word: str) -> int | None:
-        """The place that a choice names: left, b, response 2, or the key of an answer."""
-        keys = [key.casefold() for key in self.shown.keys]
-        if word in keys:
-            return keys.index(word)
-        return _SIDES.get(word.removesuffix(" is better").split(" ")[-1] if len(word.split(" ")) <= 4 else "")
 
     def _about(self, control: str, target: str) -> tuple[str, int | None]:
         """Question and number of the answer that a control is about; numbers as the names count, from 1 or from 0."""
@@ -193,6 +196,10 @@ def ranked_groups(value: Any, notes: Counter[str]) -> list[list[Any]]:
         return [[key] for key in (groups[0] if groups else rest)]
     notes[UNDISTRIBUTED] += len(rest)
     return [*groups, rest]
+
+
+def _kind_of(numbers: Sequence[int]) -> Kind:
+    return "binary" if set(numbers) <= {0, 1} else "scale"
 
 
 def _split(name: str) -> tuple[str, int | None]:

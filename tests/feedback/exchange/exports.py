@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from pipelines.feedback.types import LabelSet
+
 ITEMS = [
     {"id": "mdn", "title": "One", "body": "A function is a recipe."},
     {"id": "wiki", "title": "Two", "body": "Functions map values."},
@@ -75,3 +77,8 @@ def wire(*responses: dict[str, Any], fields: dict[str, Any] | None = None, **mor
 
 def response(user: str, status: str = "submitted", **values: Any) -> dict[str, Any]:
     return {"values": {name: {"value": value} for name, value in values.items()}, "status": status, "user_id": user}
+
+
+def values(found: LabelSet) -> list[dict[str, Any]]:
+    """The values of every label, in their order."""
+    return [dict(label.values) for label in found.labels]

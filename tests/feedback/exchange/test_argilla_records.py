@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from pipelines.feedback.exchange.argilla import NO_STATUS, TIES_LOST, settings
+from pipelines.feedback.exchange.gather import UNTOLD
 from pipelines.feedback.exchange.verdict import NOT_READ
 from pipelines.feedback.questions import parse_questions
 from pipelines.feedback.reading import read_labels
 from pipelines.feedback.types import LabelSet
-from tests.feedback.exchange.exports import FIELDS, USERS, flat, nested, response, wire
+from tests.feedback.exchange.exports import FIELDS, USERS, flat, nested, response, values, wire
 
 ONE, TWO = USERS
 
@@ -29,10 +30,6 @@ def export(tmp_path: Path) -> Any:
         return read_labels(path)
 
     return read
-
-
-def values(found: LabelSet) -> list[dict[str, Any]]:
-    return [dict(label.values) for label in found.labels]
 
 
 def test_nested_records_have_no_ranks_and_no_status(export: Any) -> None:
@@ -94,6 +91,28 @@ def test_what_says_nothing_of_the_answers_is_counted(export: Any) -> None:
     found = export([wire(response(ONE, better="response_1", topics=["code", "math"], marks=spans))])
     assert values(found) == [{"better": (1, 2)}]
     assert found.notes == {NOT_READ.format("topics"): 1, NOT_READ.format("marks"): 1}
+
+
+def test_a_remark_is_never_a_judgement(export: Any) -> None:
+    best = [{"value": f"response_{place}", "rank": place} for place in (1, 2)]
+    said = [response(ONE, ranking=best, comment="Same"), response(TWO, ranking=best, comment="B is better")]
+    found = export([wire(*said)])
+    assert values(found) == [{"ranking": (1, 2)}] * 2
+    assert [label.comment for label in found.labels] == ["Same", "B is better"]
+    assert [question.name for question in found.questions] == ["ranking"]
+
+
+def test_the_text_of_a_choice_that_is_not_read_is_counted_and_kept_as_a_comment(export: Any) -> None:
+    found = export([wire(response(ONE, better="response_1"), response(TWO, better="Reject A"))])
+    assert values(found) == [{"better": (1, 2)}, {}]
+    assert found.labels[1].comment == "Reject A"
+    assert found.notes[NOT_READ.format("better")] == 1
+
+
+def test_answers_of_users_without_an_id_are_kept_apart(export: Any) -> None:
+    found = export([wire(*(response(ONE, better=f"response_{place}") | {"user_id": None} for place in (1, 2)))])
+    assert [label.annotator for label in found.labels] == ["unknown-1", "unknown-2"]
+    assert found.notes == {UNTOLD: 2}
 
 
 def test_a_chat_as_the_prompt_and_a_demonstration(export: Any) -> None:

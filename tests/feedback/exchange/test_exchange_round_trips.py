@@ -164,6 +164,34 @@ def test_argilla_brings_rankings_with_ties_home(found: LabelSet, data: st.DataOb
     assert [label.values["overall"] for label in back.labels] == expected
 
 
+@pytest.mark.parametrize("beside", [True, False])
+@pytest.mark.parametrize("numbers", [(0, 0), (1, 1), (0, 1)])
+def test_argilla_brings_zero_and_one_home_as_they_were_given(
+    numbers: tuple[int, int], beside: bool, tmp_path: Path
+) -> None:
+    task = Task((Message(role="user", content="Hi?"),), (Answer("a"), Answer("b")))
+    found = LabelSet((ASKED[1],), {task.id: task}, [])
+    records = json.loads(argilla.records(found, 0)[0])
+    records[0]["responses"] = [response(USERS[0], safe_1=numbers[0], safe_2=numbers[1])]
+    back = home(tmp_path / "records.json", json.dumps(records), found if beside else None)
+    order = label_studio_out.drawn_order(task, 0)
+    assert [label.values["safe"] for label in back.labels] == [tuple(numbers[order.index(index)] for index in (0, 1))]
+    assert back.question("safe").kind == "binary"
+
+
+def test_numbers_of_a_question_that_was_sent_out_are_never_shifted(tmp_path: Path) -> None:
+    task = Task((Message(role="user", content="Hi?"),), (Answer("a"), Answer("b")))
+    found = LabelSet((ASKED[2],), {task.id: task}, [])
+    records = json.loads(argilla.records(found, 0)[0])
+    for numbers, fault in (((1, 1), None), ((0, 1), "from 1 to 7"), ((0, 3), "from 1 to 7"), ((1, 8), "from 1 to 7")):
+        records[0]["responses"] = [response(USERS[0], clear_1=numbers[0], clear_2=numbers[1])]
+        if fault:
+            with pytest.raises(DataError, match=fault):
+                home(tmp_path / "records.json", json.dumps(records), found)
+        else:
+            assert home(tmp_path / "records.json", json.dumps(records), found).labels[0].values == {"clear": (1, 1)}
+
+
 def test_answers_that_were_changed_are_refused(tmp_path: Path) -> None:
     task = Task((Message(role="user", content="Hi?"),), (Answer("a"), Answer("b")))
     found = LabelSet(ASKED[:1], {task.id: task}, [])

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pipelines.feedback.exchange.gather import EMPTY_SKIPPED, EMPTY_TIED, FROM_ZERO, REPEATED, Reading
-from pipelines.feedback.exchange.label_studio import UNKNOWN, UNTOUCHED
-from pipelines.feedback.exchange.verdict import INCOMPLETE, NOT_READ, UNDISTRIBUTED
-from pipelines.feedback.reading import read_labels
-from pipelines.feedback.types import LabelSet, Question, Task
+from pipelines.feedback.exchange.gather import (
+    EMPTY_SKIPPED,
+    EMPTY_TIED,
+    REPEATED,
+    UNTOLD,
+)
+from pipelines.feedback.exchange.label_studio import UNTOUCHED
+from pipelines.feedback.exchange.summary import lines, summary
+from pipelines.feedback.exchange.verdict import UNDISTRIBUTED
+from pipelines.feedback.types import Question, Task
 from tests.feedback.exchange.exports import (
     ITEMS,
     PAIR,
@@ -23,23 +26,8 @@ from tests.feedback.exchange.exports import (
     result,
     selected,
     task,
+    values,
 )
-
-
-@pytest.fixture
-def export(tmp_path: Path) -> Any:
-    """Read rows as an export."""
-
-    def read(*rows: Any, **reading: Any) -> LabelSet:
-        path = tmp_path / "export.json"
-        path.write_text(json.dumps(list(rows)))
-        return read_labels(path, Reading(**reading))
-
-    return read
-
-
-def values(found: LabelSet) -> list[dict[str, Any]]:
-    return [dict(label.values) for label in found.labels]
 
 
 @pytest.mark.parametrize("target", ["pw", "txt-1", "txt-1,txt-2", ["txt-1", "txt-2"], None])
@@ -81,22 +69,6 @@ def test_a_tie_goes_to_the_question_that_it_names(export: Any) -> None:
     both = [result(name, name, "pairwise", {"selected": "left"}) for name in ("overall", "helpful")]
     found = export(task(PAIR, annotation(*both), annotation(both[0], tie, by=2)))
     assert values(found)[1] == {"overall": (1, 2), "helpful": (1, 1)}
-
-
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [("Left", (1, 2)), ("B", (2, 1)), ("Response 2", (2, 1)), ("text1", (1, 2)), ("A is better", (1, 2))],
-)
-def test_choices_that_name_the_better_one(export: Any, text: str, value: tuple[int, int]) -> None:
-    found = export(task(PAIR, annotation(result("better", "prompt", "choices", {"choices": [text]}))))
-    assert values(found) == [{"better": value}]
-
-
-def test_a_number_beside_one_answer_is_never_a_preference(export: Any) -> None:
-    marks = [annotation(result("m", "text1", "choices", {"choices": [text]}), by=text) for text in ("1", "2")]
-    found = export(task(PAIR, annotation(selected("left")), *marks))
-    assert values(found) == [{"pw": (1, 2)}, {}, {}]
-    assert found.notes == {INCOMPLETE: 1, NOT_READ.format("m"): 1, EMPTY_SKIPPED: 2}
 
 
 def test_ranker_in_its_shapes(export: Any) -> None:
@@ -142,8 +114,25 @@ def test_annotators_times_and_seconds(export: Any) -> None:
     found = export(task(PAIR, *(annotation(selected("left"), by=by) for by in people)))
     names = [label.annotator for label in found.labels]
     assert names == ["7", "ann@example.org", "bob", "5", "unknown-1", "unknown-2"]
-    assert found.notes == {UNKNOWN: 2}
+    assert found.notes == {UNTOLD: 2}
     assert {(label.seconds, label.time) for label in found.labels} == {(4.288, "2021-03-09T22:16:08.728378Z")}
+
+
+def test_nobody_is_made_of_annotators_that_are_not_told(export: Any) -> None:
+    data = [{**PAIR, "prompt": f"{number}?"} for number in range(3)]
+    twice = [annotation(selected("left"), by=None)] * 2
+    found = export(*(task(one, *twice) for one in data), task(data[0], annotation(selected("right"), by=None)))
+    assert [label.annotator for label in found.labels] == ["unknown-1", "unknown-2"] * 3 + ["unknown-3"]
+    told = summary(found)
+    assert told["annotators"] == {}
+    assert told["of_unknown_annotators"] == 7
+    assert "    of annotators that are not told: 7" in lines(told)
+    rows = [minimal(one, {"pw": [{"selected": "left"}]}, annotator=None) for one in data for _ in range(2)]
+    found = export(*rows)
+    assert [label.annotator for label in found.labels] == ["unknown-1", "unknown-2"] * 3
+    assert found.notes == {UNTOLD: 6}
+    known = annotation(selected("left"), by=None, ground_truth=True)
+    assert export(task(PAIR, known, annotation(selected("left")))).notes == {}
 
 
 def test_the_last_annotation_of_an_annotator_counts(export: Any) -> None:
@@ -158,48 +147,6 @@ def test_ground_truth_makes_a_control_task(export: Any) -> None:
     (only,) = found.tasks.values()
     assert only.control == {"pw": (2, 1)}
     assert [label.annotator for label in found.labels] == ["2"]
-
-
-def test_ratings_and_flags_of_each_answer(export: Any) -> None:
-    marks = [
-        result("good_1", "text1", "rating", {"rating": 4}),
-        result("good_2", "text2", "rating", {"rating": 7}),
-        result("safe_1", "text1", "choices", {"choices": ["1"]}),
-        result("safe_2", "text2", "choices", {"choices": ["0"]}),
-    ]
-    found = export(task(PAIR, annotation(*marks)))
-    assert values(found) == [{"good": (4, 7), "safe": (1, 0)}]
-    assert [(question.name, question.kind, question.points) for question in found.questions] == [
-        ("good", "scale", 7),
-        ("safe", "binary", 5),
-    ]
-
-
-def test_a_rating_of_some_answers_only_is_left_out(export: Any) -> None:
-    found = export(
-        task(PAIR, annotation(selected("left"), result("good_2", "text2", "rating", {"rating": 4}))),
-    )
-    assert values(found) == [{"pw": (1, 2)}]
-    assert found.notes == {INCOMPLETE: 1}
-
-
-def test_names_that_count_from_zero_and_a_scale_from_zero(export: Any) -> None:
-    marks = [result(f"good_{place}", "x", "number", {"number": place * 2}) for place in (0, 1)]
-    found = export(task(PAIR, annotation(*marks)))
-    assert values(found) == [{"good": (1, 3)}]
-    assert found.notes == {FROM_ZERO: 1}
-
-
-def test_one_answer_and_choices_with_numbers_told(export: Any) -> None:
-    data = {"question": "What?", "answer": "Something rude."}
-    rows = [
-        task(data, annotation(result("verdict", "answer", "choices", {"choices": [text]}), by=by))
-        for by, text in enumerate(("toxic", "fine", "perhaps"))
-    ]
-    found = export(*rows, choices={"toxic": 1, "fine": 0})
-    assert values(found) == [{"verdict": (1,)}, {"verdict": (0,)}, {}]
-    assert found.questions[0].kind == "binary"
-    assert found.notes[NOT_READ.format("verdict")] == 1
 
 
 def test_texts_are_comments_beside_judgements_and_demonstrations_alone(export: Any) -> None:
