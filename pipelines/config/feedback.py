@@ -89,6 +89,14 @@ class LabelSection(Section):
             raise ValueError("a question of kind demonstration stands alone")
         return value
 
+    @model_validator(mode="after")
+    def _enough_people(self) -> LabelSection:
+        if 0 < len(self.annotators) < self.overlap:
+            raise ValueError(
+                f"overlap {self.overlap}: so many annotators judge each task, but only {len(self.annotators)} are named"
+            )
+        return self
+
     @field_validator("annotators")
     @classmethod
     def _distinct(cls, value: list[str]) -> list[str]:

@@ -129,7 +129,9 @@ def _prepare(ctx: StageContext, name: DataKind, kind: type[Kind]) -> dict[str, A
             f"{tally.faults.count} of {tally.rows_read} {name} were bad and are in rejects.jsonl: "
             f"{tally.faults.summary()}"
         )
-    _check_sides(name, tally, data.eval_fraction)
+    # the evaluation comes last: what it lacks must be said before anybody has trained or judged anything
+    least = 2 if name == "prompts" and ctx.config.eval.enabled else 1
+    _check_sides(name, tally, data.eval_fraction, least)
     ctx.reporter.info(
         f"{name}: {tally.train} rows to train on, {tally.heldout} held out; left out: {tally.duplicates} duplicates, "
         f"{tally.equal_pairs} equal pairs, {tally.faults.count} bad"
@@ -232,15 +234,20 @@ def _copies(turns: Sequence[Message], weight: float) -> int:
     return whole + (share_of(prompt_key(turns, _WEIGHT_SEED)) < weight - whole)
 
 
-def _check_sides(name: DataKind, tally: _Tally, fraction: float) -> None:
-    """Raise unless both sides hold a prompt. The hint is computed from the hashes, so that it works at once."""
+def _check_sides(name: DataKind, tally: _Tally, fraction: float, least: int = 1) -> None:
+    """Raise unless there is a prompt to train on, and `least` are held out.
+
+    The hint is computed from the hashes, so that it works at once.
+    """
+    shares = sorted(set(tally.prompts.values()))
     if not tally.train + tally.heldout:
         raise DataError(
             f"no {name} are left of {tally.rows_read} rows read ({tally.equal_pairs} equal pairs, "
             f"{tally.faults.count} bad)",
             where=f"data.{name}",
         )
-    if tally.train and tally.heldout:
+    held_out = sum(share < fraction for share in shares)
+    if tally.train and held_out >= least:
         return
     if tally.thinned and not tally.train:
         raise DataError(
@@ -248,18 +255,20 @@ def _check_sides(name: DataKind, tally: _Tally, fraction: float) -> None:
             where=f"data.{name}",
             hint="raise `weight`, or add data",
         )
-    shares = sorted(set(tally.prompts.values()))
-    if len(shares) < 2:
+    if len(shares) < 1 + least:
         raise DataError(
-            f"all {name} begin with the same prompt; at least two are needed, one of them held out",
+            f"the {name} begin with {len(shares)} different prompt{'s' * (len(shares) > 1)}; at least {1 + least} are "
+            f"needed, {least} of them held out",
             where=f"data.{name}",
         )
-    if tally.heldout:
-        side, wanted = "left to train on", math.floor(shares[-1] * 10_000) / 10_000
+    if tally.train:
+        side, wanted = "held out", math.ceil(shares[least - 1] * 10_000 + 1e-6) / 10_000
     else:
-        side, wanted = "held out", math.ceil(shares[0] * 10_000 + 1e-6) / 10_000
+        side, wanted = "left to train on", math.floor(shares[-1] * 10_000) / 10_000
+    count = "only 1" if tally.train and held_out else "none"
+    needed = f", and the evaluation needs {least}" if least > 1 and tally.train else ""
     raise DataError(
-        f"none of the {len(tally.prompts)} prompts of the {name} is {side}",
+        f"{count} of the {len(tally.prompts)} prompts of the {name} is {side}{needed}",
         where="data.eval_fraction",
         hint=f"set data.eval_fraction to {wanted:g} instead of {fraction:g}, or add data",
     )

@@ -52,7 +52,7 @@ def parse_questions(entries: Sequence[str]) -> tuple[Question, ...]:
             str(fault_of(error)),
             where="--question",
             hint="an entry is name:kind or name:kind:words, such as overall:ranking; the kinds are "
-            f"{', '.join(WORDS)}; scale7 is a scale from 1 to 7",
+            f"{', '.join(WORDS)}; scale7 is a scale from 1 to 7, and scale2 to scale10 there are",
         ) from error
 
 

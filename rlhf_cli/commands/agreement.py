@@ -102,8 +102,15 @@ def read(path: Path) -> LabelSet:
     from pipelines.feedback.reading import read_labels
 
     labels = read_labels(path)
-    if not labels.questions:
-        raise DataError("the file asks no question, so there is nothing to agree on", where=str(path))
+    if not labels.labels:
+        beside = path.with_name(f"{path.name.split('.')[0]}.labels.sqlite")
+        raise DataError(
+            "nobody has judged the tasks of this file yet" if labels.tasks else "the file holds no task",
+            where=str(path),
+            hint=f"the labels are in {beside}"
+            if beside.is_file() and beside != path
+            else f"`rlhf label {path}` opens the page where people do",
+        )
     return labels
 
 

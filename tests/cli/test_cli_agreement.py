@@ -119,7 +119,7 @@ def test_a_store_is_read_while_people_still_answer(folder: Path, capsys: pytest.
         (["labels.jsonl", "--question", "x"], 2, "no question is named `x`"),
         (["labels.jsonl", "--run-dir", "runs/my"], 2, "do not go together"),
         (["gone.jsonl"], 3, "gone.jsonl"),
-        (["nothing.jsonl"], 3, "asks no question"),
+        (["nothing.jsonl"], 3, "holds no task"),
         (["--run-dir", "."], 6, "no labels yet"),
         ([], 2, "no run below runs/"),
     ],

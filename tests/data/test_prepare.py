@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from pipelines.data.canonical import read_rows, write_rows
 from pipelines.data.prepare import comparisons, demonstrations, effective_sources, prompts
 from pipelines.data.rows import Comparison, Demonstration, Message, Prompt
 from pipelines.data.sources import Record
-from pipelines.data.split import is_held_out
+from pipelines.data.split import is_held_out, share_of, split_key
 from pipelines.errors import ArtifactError, DataError, UsageError
 from pipelines.progress import SilentReporter
 from pipelines.stage import StageContext
@@ -249,11 +250,11 @@ def test_a_side_without_prompts_is_refused_with_a_fraction_that_works(tmp_path: 
 
 def test_one_prompt_or_no_rows_are_refused(tmp_path: Path) -> None:
     one = jsonl(tmp_path / "a.jsonl", [{**pairs(1)[0], "rejected": text} for text in "abc"])
-    with pytest.raises(DataError, match="same prompt"):
+    with pytest.raises(DataError, match="begin with 1 different prompt;"):
         comparisons(context(tmp_path / "out", comparisons=one))
     turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]
     alike = jsonl(tmp_path / "c.jsonl", [{"prompt": turns[:1]}, {"prompt": turns}])
-    with pytest.raises(DataError, match="all prompts begin with the same prompt"):
+    with pytest.raises(DataError, match="the prompts begin with 1 different prompt;"):
         prompts(context(tmp_path / "out", prompts=alike))
     equal = jsonl(tmp_path / "b.jsonl", [{"prompt": "a", "chosen": "b", "rejected": "b"}])
     with pytest.raises(DataError, match="no comparisons are left of 1 rows read"):
@@ -308,3 +309,17 @@ def test_canonical_rows_survive_the_disk(tmp_path: Path) -> None:
         list(read_rows(path, Prompt))
     with pytest.raises(ArtifactError):
         list(read_rows(tmp_path / "none.jsonl", Prompt))
+
+
+def test_the_evaluation_needs_two_held_out_prompts_and_says_so_first(tmp_path: Path) -> None:
+    rows = [{"prompt": f"question {index}"} for index in range(12)]
+    path = jsonl(tmp_path / "prompts.jsonl", rows)
+    shares = sorted(share_of(split_key((Message(role="user", content=row["prompt"]),))) for row in rows)
+    between = (shares[0] + shares[1]) / 2
+    given = context(tmp_path / "one", prompts=path, eval_fraction=between)
+    with pytest.raises(DataError, match=r"only 1 of the 12 prompts of the prompts is held out, .*needs 2") as caught:
+        prompts(given)
+    wanted = float(str(caught.value.hint).split()[3])
+    assert prompts(context(tmp_path / "two", prompts=path, eval_fraction=wanted))["heldout_prompts"] == 2
+    without = given.config.model_copy(update={"eval": given.config.eval.model_copy(update={"enabled": False})})
+    assert prompts(replace(given, config=without))["heldout_prompts"] == 1

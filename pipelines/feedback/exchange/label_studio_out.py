@@ -9,6 +9,7 @@ from typing import Any
 from xml.sax.saxutils import quoteattr
 
 from pipelines.feedback.exchange.shown import HOME, drawn_order, home_of, prompt_text
+from pipelines.feedback.questions import WORDS
 from pipelines.feedback.types import Label, LabelSet, Question, Task, Value
 
 MODELS = "names of models (kept from annotators; --tasks brings them home)"
@@ -159,6 +160,8 @@ def _about_all(question: Question) -> Iterator[str]:
         yield '    <Choice value="They are equally good" alias="tie"/>'
         yield "  </Choices>"
     elif question.kind == "ranking":
+        if question.text == WORDS["ranking"]:  # a Ranker has no ties
+            words = quoteattr("Rank the answers from best to worst.")
         yield f'  <List name="{name}_answers" value="$items" title={words}/>'
         yield f'  <Ranker name="{name}" toName="{name}_answers"/>'
     elif question.kind == "demonstration":

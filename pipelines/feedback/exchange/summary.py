@@ -51,7 +51,11 @@ def lines(told: dict[str, Any]) -> list[str]:
     low, high = told["answers"]
     answers = f"{low} answers each" if low == high else f"{low} to {high} answers each"
     controls = f", {told['controls']} of them controls" if told["controls"] else ""
-    text = [f"  questions   {'; '.join(asked) or 'none'}", f"  tasks       {told['tasks']}{controls}, {answers}"]
+    notes = counted("of note", told["notes"])
+    nothing = "none: the label page asks for a ranking (two answers: a choice), or what --question says"
+    text = [f"  questions   {'; '.join(asked) or nothing}", f"  tasks       {told['tasks']}{controls}, {answers}"]
+    if not told["labels"]:
+        return [*text, "  labels      none yet: `rlhf label FILE` opens the page where people give them", *notes]
     text.append(
         f"  labels      {told['labels']} of {told['tasks_with_labels']} tasks, by {len(told['annotators'])} annotators"
         + (f"; {told['simulated']} of them simulated" if told["simulated"] else "")
@@ -66,7 +70,7 @@ def lines(told: dict[str, Any]) -> list[str]:
         text.append(f"    {name}: {', '.join([str(one['labels']), *beside])}")
     if len(everybody) > _SHOWN:
         text.append(f"    and {len(everybody) - _SHOWN} more")
-    return text + counted("of note", told["notes"])
+    return text + notes
 
 
 def counted(head: str, notes: dict[str, int]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import ipaddress
 import json
 import os
@@ -37,10 +38,13 @@ def bind(host: str, port: int) -> socket.socket:
         listener.listen(128)
     except OSError as error:
         listener.close()
+        if error.errno == errno.EADDRNOTAVAIL:
+            raise UsageError(f"{host} is no address of this machine", where="--host") from error
         raise UsageError(
             f"the page cannot be opened at {host}, port {port}: {error.strerror}",
             where="--port",
-            hint="another program may use it: give --port another number, or --port 0 for any free one",
+            hint="another program or another label page may use it: give --port another number, or --port 0 for any "
+            "free one",
         ) from error
     listener.setblocking(False)
     return listener
