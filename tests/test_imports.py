@@ -73,7 +73,9 @@ def test_the_spine_never_imports_torch() -> None:
 
 def test_labels_are_given_and_judged_without_torch() -> None:
     """The label page and all that is done with labels: on a machine of annotators there may be no room for torch."""
-    modules = "store page.app page.serve agreement agreement_text pairs aggregate exchange.rows_out reading names source"
+    modules = (
+        "store page.app page.serve agreement agreement_text pairs aggregate exchange.rows_out reading names source"
+    )
     names = [f"pipelines.feedback.{module}" for module in modules.split()]
     code = f"import sys, {', '.join(names)}; print([name for name in {HEAVY[:6]} if name in sys.modules])"
     done = loaded_by(code)

@@ -8,7 +8,9 @@ from typing import Literal
 
 import numpy as np
 
-from pipelines.feedback.annotators import control_shares, correlation, mean_of_others, with_rest
+from pipelines.feedback.annotators import correlation, mean_of_others, with_rest
+from pipelines.feedback.control_answers import control_answers
+from pipelines.feedback.names import is_unknown
 from pipelines.feedback.strengths import bradley_terry, plackett_luce
 from pipelines.feedback.types import LabelSet
 from pipelines.feedback.votes import Floats, Ints, Votes, verdicts
@@ -99,10 +101,13 @@ def reliability(labels: LabelSet, votes: Votes) -> dict[str, float]:
     between people who are equally good do not break their ties. So somebody of whom little is known counts 1, and
     somebody who answers by chance about 20 / (n + m + 20). Where the usual skill is not above 0 nothing
     can be told apart, and all count 1. Two annotators without control tasks agree equally with each other: 1 each.
+    Unknown annotators (see `names`) count 1, and for nothing in `usual`.
     """
     evidence, skill = {}, {}
-    controls = control_shares(labels, votes.question)
+    controls = control_answers(labels, votes.question).by_annotator()
     for number, name in enumerate(votes.annotators):
+        if is_unknown(name):
+            continue
         rows = np.flatnonzero(votes.annotator == number)
         found, n = _skill_by_rest(votes, rows)
         right = controls.get(name, [])
@@ -111,9 +116,10 @@ def reliability(labels: LabelSet, votes: Votes) -> dict[str, float]:
         skill[name] = (n * found + sum(2 * share - 1 for share in right)) / max(n + m, 1)
     total = sum(evidence.values())
     usual = sum(evidence[name] * skill[name] for name in skill) / total if total else 0.0
+    equal = dict.fromkeys(votes.annotators, 1.0)
     if usual <= 0:
-        return dict.fromkeys(skill, 1.0)
-    return {
+        return equal
+    return equal | {
         name: round(float(np.clip(1 + n / (n + PRIOR_TASKS) * (skill[name] / usual - 1), 0.0, MOST_WEIGHT)), 1)
         for name, n in evidence.items()
     }

@@ -6,9 +6,11 @@ import numpy as np
 
 from pipelines.feedback import alpha as alphas
 from pipelines.feedback import suspicion
-from pipelines.feedback.agreement_report import AgreementReport, Disputed, Flagged, PairFigures
+from pipelines.feedback.agreement_report import AgreementReport, Contradicted, Disputed, Flagged, PairFigures
 from pipelines.feedback.annotators import figures_of
+from pipelines.feedback.control_answers import control_answers
 from pipelines.feedback.figure import Figure, many
+from pipelines.feedback.names import is_unknown
 from pipelines.feedback.types import LabelSet, Question, Task
 from pipelines.feedback.votes import Floats, Ints, Votes, verdicts, votes_of
 from pipelines.statistics import wilson
@@ -51,6 +53,7 @@ def agreement(
         overlapping=len(np.unique(votes.task[first])),
         labels=len(answered),
         simulated_labels=sum(label.simulated for _, label, _ in answered),
+        unknown_labels=sum(is_unknown(label.annotator) for _, label, _ in answered),
         alpha=Figure.none(reason) if reason else _alpha(votes, level, seed, bootstrap),
         tau=Figure.none(reason) if reason else _tau(votes, first, second),
         pairwise=Figure.none(reason) if reason else _pairwise(votes, same, first, seed, bootstrap),
@@ -58,6 +61,7 @@ def agreement(
         pairs=_pairs(votes, same, first, second),
         longer_wins=people.longer_wins,
         annotators=suspicion.with_patterns(votes, people.annotators),
+        contradicted=_contradicted(labels, asked),
         disputed=_disputed(votes, _distances(votes, same, first, second), first),
         flagged=_flagged(labels),
         notes=dict(labels.notes),
@@ -86,9 +90,8 @@ def agreement_lines(labels: LabelSet) -> list[dict[str, str]]:
 def _line(report: AgreementReport) -> str:
     """``alpha .61 [.55, .67] ordinal, 3 annotators, 30 tasks``."""
     level = "" if report.alpha.value is None else f" {report.level}"
-    judging = sum(one.labels > 0 for one in report.annotators)
     of_both = f" ({report.overlapping} of them judged by two or more)" if report.overlapping < report.tasks else ""
-    text = f"alpha {report.alpha.text()}{level}, {many(judging, 'annotator')}, {many(report.tasks, 'task')}{of_both}"
+    text = f"alpha {report.alpha.text()}{level}, {report.who}, {many(report.tasks, 'task')}{of_both}"
     return f"{text}; simulated: {report.whose}" if report.simulated else text
 
 
@@ -103,7 +106,8 @@ def _why_not(votes: Votes, answered: int, pairs: int) -> str | None:
         return "no task has an answer"
     if votes.question.kind == "demonstration":
         return "written texts are not compared"
-    if len(votes.annotators) < 2:
+    # the unknown person of one task need not be that of another
+    if len(votes.annotators) < 2 and not any(map(is_unknown, votes.annotators)):
         return "one annotator only"
     return None if pairs else "no task was judged by two annotators"
 
@@ -188,6 +192,8 @@ def _pairs(votes: Votes, same: Floats, first: Ints, second: Ints) -> tuple[PairF
         share = float(sums[one] / counts[one])
         low, high = wilson(share * tasks[one], int(tasks[one]))
         names = votes.annotators[one // people], votes.annotators[one % people]
+        if any(map(is_unknown, names)):
+            continue
         found.append(PairFigures(*names, Figure(share, low, high, n=int(counts[one])), int(tasks[one])))
     return tuple(found)
 
@@ -212,6 +218,18 @@ def _disputed(votes: Votes, apart: Floats, first: Ints) -> tuple[Disputed, ...]:
         values = {votes.labels[row].annotator: _given(votes, int(row)) for row in rows}
         one = votes.tasks[index]
         found.append(Disputed(one.id, _last_turn(one), float(spread[index]), values))
+    return tuple(found)
+
+
+def _contradicted(labels: LabelSet, question: Question) -> tuple[Contradicted, ...]:
+    if question.kind == "demonstration":
+        return ()
+    answers = control_answers(labels, question)
+    found = []
+    for task in answers.contradicted:
+        rows = [row for row, label in enumerate(answers.votes.labels) if label.task == task.id]
+        values = {answers.votes.labels[row].annotator: _given(answers.votes, row) for row in rows}
+        found.append(Contradicted(task.id, _last_turn(task), tuple((task.control or {})[question.name]), values))
     return tuple(found)
 
 

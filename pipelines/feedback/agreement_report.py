@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from pipelines.feedback.annotators import AnnotatorFigures
-from pipelines.feedback.figure import Figure
+from pipelines.feedback.figure import Figure, many
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,23 @@ class Disputed:
 
 
 @dataclass(frozen=True)
+class Contradicted:
+    """A control task whose key is more likely wrong than the people: most of what they answered contradicts it.
+
+    Attributes:
+        task: its id.
+        prompt: its last turn.
+        key: what was taken to be right.
+        values: each annotator's answer, in the order of the answers of the task.
+    """
+
+    task: str
+    prompt: str
+    key: tuple[int, ...]
+    values: Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
 class Flagged:
     """A task that somebody flagged, and why."""
 
@@ -68,6 +85,8 @@ class AgreementReport:
         overlapping: how many have answers of at least two annotators; all agreement is about these.
         labels: how many answers there are.
         simulated_labels: how many of them no human gave.
+        unknown_labels: how many of them are of annotators whose name is not known. They count for agreement, and have
+            no figures of a person: two such labels of different tasks may be of one person or of two.
         alpha: Krippendorff's, with a bootstrap interval over tasks. Of a ranking, each answer of each task is a unit
             and its mid-rank the value.
         tau: mean of Kendall's tau-b between two annotators' orders of one task; rankings only.
@@ -75,9 +94,10 @@ class AgreementReport:
             agreement, one of them alone is half. 0/1 and scales: the share of answers to which they give the same
             value. With a bootstrap interval over tasks.
         chance: what `pairwise` would be if all answered by chance, with as many ties, or each value as often.
-        pairs: the same for every two annotators who share a task.
+        pairs: the same for every two known annotators who share a task.
         longer_wins: of all labels together, the share of pairs of answers that the longer one wins.
-        annotators: figures of each.
+        annotators: figures of each known annotator.
+        contradicted: control tasks that count for nobody, as most people contradict their keys.
         disputed: the tasks with the most disagreement, the most disputed first.
         flagged: tasks that somebody flagged, also where the task was then skipped.
         notes: what the reader of the file had to say.
@@ -90,6 +110,7 @@ class AgreementReport:
     overlapping: int
     labels: int
     simulated_labels: int
+    unknown_labels: int
     alpha: Figure
     tau: Figure
     pairwise: Figure
@@ -97,6 +118,7 @@ class AgreementReport:
     pairs: tuple[PairFigures, ...]
     longer_wins: Figure
     annotators: tuple[AnnotatorFigures, ...]
+    contradicted: tuple[Contradicted, ...]
     disputed: tuple[Disputed, ...]
     flagged: tuple[Flagged, ...]
     notes: Mapping[str, int] = field(default_factory=dict)
@@ -119,6 +141,14 @@ class AgreementReport:
         if self.simulated_labels == self.labels:
             return "no human gave these labels"
         return f"no human gave {self.simulated_labels} of {self.labels} labels"
+
+    @property
+    def who(self) -> str:
+        """``3 annotators``, or ``3 known annotators and 12 labels of unknown ones``."""
+        judging = sum(one.labels > 0 for one in self.annotators)
+        if not self.unknown_labels:
+            return many(judging, "annotator")
+        return f"{many(judging, 'known annotator')} and {many(self.unknown_labels, 'label')} of unknown ones"
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from rich.cells import cell_len
 
 from pipelines.evaluate.text import literal, one_line, wrap
-from pipelines.feedback.agreement_report import AgreementReport, Disputed
+from pipelines.feedback.agreement_report import AgreementReport, Contradicted, Disputed
 from pipelines.feedback.annotators import AnnotatorFigures
 from pipelines.feedback.figure import Figure, many
 
@@ -17,13 +17,14 @@ WIDTH = 120
 NAME_WIDTH = 20
 TEXT_WIDTH = 60
 MOST_PAIRS = 15
+MOST_CONTROLS = 10
 NOTHING = "-"
 _COLUMNS = ("annotator", "labels", "skipped", "flagged", "rest", "controls", "first", "longer", "seconds", "chars/s")
 _MEANING = (
     "In %, with 95 % intervals: rest, agreement with the others of the same tasks together (on a scale their "
     "correlation); controls, control tasks right; first, the answer shown first came out best (by chance); longer, the "
-    "longer of two answers wins. seconds: a task, the middle one. chars/s: what there is to read in a second; nobody "
-    "reads more than 50."
+    "longer of two answers wins. seconds: a task, the middle one. chars/s: what there is to read and new, in a second; "
+    "nobody reads more than 50."
 )
 
 
@@ -53,6 +54,8 @@ def blocks(report: AgreementReport) -> Iterator[Block]:
     if report.suspicious:
         notes = tuple(one_line(pattern, 10_000) for pattern in report.suspicious)
         yield Block("Worth a look (facts, not judgements)", notes=notes)
+    if report.contradicted:
+        yield _contradicted(report.contradicted)
     if report.pairs:
         yield _pairs(report)
     if report.disputed:
@@ -124,9 +127,8 @@ def aligned(block: Block) -> Iterator[str]:
 
 
 def _figures(report: AgreementReport) -> Block:
-    judging = sum(one.labels > 0 for one in report.annotators)
     overlap = f"{report.overlapping} of them by two or more"
-    counts = f"{many(report.labels, 'label')}, {many(judging, 'annotator')}, {many(report.tasks, 'task')}"
+    counts = f"{many(report.labels, 'label')}, {report.who}, {many(report.tasks, 'task')}"
     title = f"{report.question} ({report.kind}): {counts}, "
     chance = f", by chance {100 * report.chance:.0f} %" if report.chance is not None else ""
     rows = [(f"Krippendorff's alpha, {report.level}", report.alpha.text())]
@@ -134,7 +136,11 @@ def _figures(report: AgreementReport) -> Block:
         rows.append(("Kendall's tau-b, mean", report.tau.text()))
     rows.append(("pairwise agreement", report.pairwise.text(percent=True) + chance))
     rows.append(("the longer answer wins", report.longer_wins.text(percent=True)))
-    return Block(title + overlap, rows=tuple(rows), notes=(f"Simulated: {report.whose}.",) if report.simulated else ())
+    notes = [f"Simulated: {report.whose}."] if report.simulated else []
+    if report.unknown_labels:
+        unknown = f"{many(report.unknown_labels, 'label')} of {report.labels} without a known annotator"
+        notes.append(f"{unknown}: counted for agreement, and not for any person.")
+    return Block(title + overlap, rows=tuple(rows), notes=tuple(notes))
 
 
 def _person(one: AnnotatorFigures, kind: str) -> tuple[str, ...]:
@@ -167,13 +173,31 @@ def _pairs(report: AgreementReport) -> Block:
         for pair in lowest[:MOST_PAIRS]
     )
     rest = len(report.pairs) - len(rows)
-    notes = (f"and {rest} more; all of them with --json",) if rest else ()
+    notes = (_more(rest),) if rest else ()
     return Block("Every two annotators, the least agreement first", ("", "tasks", "agreement, %"), rows, notes)
 
 
 def _dispute(one: Disputed) -> str:
-    values = "  ".join(f"{_name(name)} {' '.join(map(str, value))}" for name, value in one.values.items())
-    return f"{one.task}  spread {one.spread:.2f}  {values}  [{one_line(one.prompt, TEXT_WIDTH)}]"
+    return f"{one.task}  spread {one.spread:.2f}  {_values(one.values)}  [{one_line(one.prompt, TEXT_WIDTH)}]"
+
+
+def _contradicted(found: Sequence[Contradicted]) -> Block:
+    rest = len(found) - MOST_CONTROLS
+    notes = [*map(_contradiction, found[:MOST_CONTROLS]), *([_more(rest)] if rest > 0 else [])]
+    return Block("Controls whose key most people contradict (they count for nobody)", notes=tuple(notes))
+
+
+def _more(rest: int) -> str:
+    return f"and {rest} more; all of them with --json"
+
+
+def _contradiction(one: Contradicted) -> str:
+    key = " ".join(map(str, one.key))
+    return f"{one.task}  key {key}  {_values(one.values)}  [{one_line(one.prompt, TEXT_WIDTH)}]"
+
+
+def _values(values: Mapping[str, tuple[int, ...]]) -> str:
+    return "  ".join(f"{_name(name)} {' '.join(map(str, value))}" for name, value in values.items())
 
 
 def _name(name: str) -> str:

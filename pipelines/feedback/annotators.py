@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from pipelines.feedback.control_answers import control_answers
 from pipelines.feedback.figure import Figure
+from pipelines.feedback.names import is_unknown
 from pipelines.feedback.types import Label, LabelSet, Question, Task
-from pipelines.feedback.votes import Floats, Ints, Votes, verdicts, votes_of
+from pipelines.feedback.votes import Floats, Ints, Votes, row_means, verdicts
 from pipelines.statistics import wilson
 
 
@@ -28,14 +30,16 @@ class AnnotatorFigures:
             rank, pair by pair, or with their majority; where either is a tie, half. Of a scale, the correlation
             (Pearson's, with Fisher's interval) with the mean of the others. `n`: tasks shared with others.
         controls: share of what is known of the control tasks that this person got right: pairs of answers in the known
-            order (a tie is half), equal 0/1, on a scale at most a quarter of its length off. `n`: control tasks.
+            order (a tie is half), equal 0/1, on a scale at most a quarter of its length off. Without those whose key
+            most people contradict (see `ControlAnswers`). `n`: control tasks.
         first_shown: how often the answer shown first came out best; ties for the best share it.
         first_expected: the same if the place did not matter; None where it cannot be told.
         longer_wins: the share of pairs of answers, ties and equal lengths left out, that the longer one wins.
         length_correlation: rankings: Kendall's tau-b between worth and length over all pairs of answers of one task;
             0/1 and scales: Pearson's correlation of value and length over all answers.
-        seconds: median per task.
-        characters_per_second: median of what there was to read (prompt and answers) per second.
+        timed: tasks whose time is known, without control tasks and skipped ones.
+        seconds: their median.
+        characters_per_second: median of what there was to read that is new (see `new_characters`) per second.
         patterns: what looks like careless work, in words with its figure. A fact, not a judgement.
     """
 
@@ -50,6 +54,7 @@ class AnnotatorFigures:
     first_expected: float | None
     longer_wins: Figure
     length_correlation: float | None
+    timed: int
     seconds: float | None
     characters_per_second: float | None
     patterns: tuple[str, ...] = ()
@@ -57,20 +62,24 @@ class AnnotatorFigures:
 
 @dataclass(frozen=True)
 class People:
-    """All annotators, and what their labels say together."""
+    """All annotators whose name is known, and what all labels say together."""
 
     annotators: tuple[AnnotatorFigures, ...]
     longer_wins: Figure
 
 
 def figures_of(labels: LabelSet, question: Question, votes: Votes) -> People:
-    """Figures of everybody who has any label, by name; without patterns."""
-    names = sorted({label.annotator for label in labels.labels})
+    """Figures of everybody known who has any label, by name; without patterns.
+
+    Labels of unknown people count among the others' only: who is unknown-1 of one task need not be that of another.
+    """
+    names = sorted({label.annotator for label in labels.labels if not is_unknown(label.annotator)})
     by_name: dict[str, list[Label]] = {name: [] for name in names}
     for label in labels.labels:
-        by_name[label.annotator].append(label)
+        if label.annotator in by_name:
+            by_name[label.annotator].append(label)
     writing = question.kind == "demonstration"
-    controls = control_shares(labels, question) if not writing else {}
+    controls = control_answers(labels, question).by_annotator() if not writing else {}
     rest = with_rest(votes)
     rest_mean = mean_of_others(votes)
     first, expected = first_place(votes)
@@ -82,7 +91,7 @@ def figures_of(labels: LabelSet, question: Question, votes: Votes) -> People:
         rows = np.flatnonzero(votes.annotator == number.get(name, -1))
         own = by_name[name]
         answered = [one for one in own if question.name in one.values and labels.tasks[one.task].control is None]
-        seconds, speed = _speed(answered, labels.tasks)
+        timed, seconds, speed = _speed(answered, new_characters(own, labels.tasks))
         shown = _shown_first(votes, rows, first)
         found.append(
             AnnotatorFigures(
@@ -101,6 +110,7 @@ def figures_of(labels: LabelSet, question: Question, votes: Votes) -> People:
                 length_correlation=_tau(tau_parts[rows])
                 if votes.ranked
                 else correlation(votes.value[rows], length[votes.task[rows]]).value,
+                timed=timed,
                 seconds=seconds,
                 characters_per_second=speed,
             )
@@ -134,12 +144,6 @@ def with_rest(votes: Votes) -> Floats:
     return row_means(1 - np.abs(votes.value - majority))
 
 
-def row_means(cells: Floats) -> Floats:
-    """[L, C] -> [L], over what is not NaN; NaN where all is."""
-    known = (~np.isnan(cells)).sum(axis=1)
-    return np.where(known > 0, np.nansum(cells, axis=1) / np.maximum(known, 1), np.nan)
-
-
 def correlation(own: Floats, others: Floats, z: float = 1.959964) -> Figure:
     """Pearson's correlation of two arrays with NaN in them, with Fisher's interval."""
     known = ~np.isnan(own) & ~np.isnan(others)
@@ -159,30 +163,6 @@ def _rest_figure(votes: Votes, rows: Ints, rest: Floats, others: Floats) -> Figu
     if votes.question.kind == "scale":
         return correlation(votes.value[rows], others[rows])
     return share_figure(rest[rows], "nobody else judged the same tasks")
-
-
-def control_shares(labels: LabelSet, question: Question) -> dict[str, list[float]]:
-    """By annotator, the share of what is known of each control task that they got right."""
-    votes = votes_of(labels, question, control=True)
-    asked = [task.control is not None and question.name in task.control for task in votes.tasks]
-    known = np.full((len(votes.tasks), votes.value.shape[1]), np.nan)
-    for index, task in enumerate(votes.tasks):
-        if asked[index] and task.control is not None:
-            value = task.control[question.name]
-            known[index, : len(value)] = value
-    known = known[votes.task]
-    if votes.ranked:
-        right, given = verdicts(-known), verdicts(votes.worth)
-        shares = row_means(np.where(np.nan_to_num(right) == 0, np.nan, 1 - np.abs(given - right) / 2))
-    else:
-        allowed = (question.points - 1) / 4 if question.kind == "scale" else 0.0
-        off = np.abs(votes.value - known)
-        shares = row_means(np.where(np.isnan(off), np.nan, off <= allowed))
-    found: dict[str, list[float]] = {}
-    for person, share in zip(votes.annotator, shares, strict=True):
-        if not np.isnan(share):
-            found.setdefault(votes.annotators[person], []).append(float(share))
-    return found
 
 
 def first_place(votes: Votes) -> tuple[Floats, Floats]:
@@ -251,16 +231,27 @@ def _tau(parts: Floats) -> float | None:
     return float(product / math.sqrt(one * two)) if one * two > 0 else None
 
 
-def _speed(labels: Sequence[Label], tasks: dict[str, Task]) -> tuple[float | None, float | None]:
-    """Median seconds, and median characters read per second, of the labels whose time is known."""
+def _speed(labels: Sequence[Label], new: Mapping[str, int]) -> tuple[int, float | None, float | None]:
+    """How many labels have a known time, and the medians of seconds and of new characters read per second."""
     timed = [(label, label.seconds) for label in labels if label.seconds is not None and not label.skipped]
     if not timed:
-        return None, None
+        return 0, None, None
     seconds = np.array([taken for _, taken in timed])
-    read = np.array([characters(tasks[label.task]) for label, _ in timed])
-    return float(np.median(seconds)), float(np.median(read / np.maximum(seconds, 0.01)))
+    read = np.array([new[label.task] for label, _ in timed])
+    return len(timed), float(np.median(seconds)), float(np.median(read / np.maximum(seconds, 0.01)))
 
 
-def characters(task: Task) -> int:
-    """How much there is to read in a task."""
-    return sum(len(turn.content) for turn in task.prompt) + sum(len(answer.text) for answer in task.answers)
+def new_characters(labels: Sequence[Label], tasks: Mapping[str, Task]) -> dict[str, int]:
+    """How much there was to read in each task that one person had not read before.
+
+    Answers always count. A turn of a prompt counts at the first task that has it: nobody reads a system prompt that all
+    tasks share again and again. Labels without a time are taken in their order.
+    """
+    seen: set[tuple[str, str]] = set()
+    found = {}
+    for label in sorted(labels, key=lambda one: one.time or ""):
+        task = tasks[label.task]
+        turns = {(turn.role, turn.content) for turn in task.prompt} - seen
+        seen |= turns
+        found[task.id] = sum(len(text) for _, text in turns) + sum(len(answer.text) for answer in task.answers)
+    return found

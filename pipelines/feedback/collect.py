@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Collection
-from dataclasses import replace
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pipelines.config import Config
 from pipelines.errors import PeopleNeeded
 from pipelines.feedback.controls import control_tasks
 from pipelines.feedback.questions import questions_of
 from pipelines.feedback.simulated import Pool, answer_all
 from pipelines.feedback.store import LabelStore, Settings
+from pipelines.feedback.tasks_file import read_tasks
 from pipelines.feedback.truth import find_truth
 from pipelines.feedback.types import LabelSet, Task
-from pipelines.rundir import RunDir
+from pipelines.rundir import RunDir, in_round, split_round
 from pipelines.stage import StageContext
 
 
@@ -55,26 +57,80 @@ def human_labels(ctx: StageContext, asked: LabelSet) -> LabelSet:
     """
     from pipelines.feedback.page.setup import open_store, wanted_of_run
 
-    path = RunDir(ctx.run_dir).label_store
+    path, overlap = RunDir(ctx.run_dir).label_store, ctx.config.feedback.label.overlap
     with open_store(path, asked, wanted_of_run(ctx.config, ctx.run_dir)) as store:
-        everything, people = store.snapshot(), [one for one in store.progress().annotators if not one.simulated]
-        paused = store.paused
-    here = {name: task for name, task in everything.tasks.items() if name in asked.tasks or task.control is not None}
-    found = replace(everything, tasks=here, labels=[given for given in everything.labels if given.task in here])
-    overlap, tasks = ctx.config.feedback.label.overlap, len(asked.tasks)
+        now = standing(store, asked, overlap)
+    if now.missing:
+        raise PeopleNeeded(now.words, where=str(path), hint=_what_to_do(ctx, now.people))
+    if now.given_up:
+        ctx.reporter.warn(f"labels: {now.given_up} tasks have fewer than {overlap} answers, as somebody skipped them")
+    return now.found
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How far people are with the tasks of a round.
+
+    Attributes:
+        found: the round's tasks and labels so far.
+        missing: how many answers are still needed, by task.
+        given_up: tasks that will never have as many as they should.
+        people: how many annotators there are.
+        words: what is still needed, and who has done how much.
+    """
+
+    found: LabelSet
+    missing: Mapping[str, int]
+    given_up: int
+    people: int
+    words: str
+
+
+def standing(store: LabelStore, asked: LabelSet, overlap: int) -> Standing:
+    """How far people are with the tasks `asked`, each of which wants `overlap` answers."""
+    people = [one for one in store.progress().annotators if not one.simulated]
+    found = _of_round(store.snapshot(), asked)
     missing, given_up = _missing(found, overlap, len(people))
-    if missing:
-        said = [f"{one.name} has done {one.done} and has {one.left} left" for one in people]
-        done = "; ".join([*said, *(["the admin has paused the page"] if paused else [])])
-        raise PeopleNeeded(
-            f"{sum(missing.values())} of {overlap * tasks} answers are still needed, to {len(missing)} of {tasks} "
-            f"tasks ({done})",
-            where=str(path),
-            hint=_what_to_do(ctx, len(people)),
-        )
-    if given_up:
-        ctx.reporter.warn(f"labels: {given_up} tasks have fewer than {overlap} answers, as somebody skipped them")
-    return found
+    said = [f"{one.name} has done {one.done} and has {one.left} left" for one in people] or ["nobody judges them yet"]
+    done = "; ".join([*said, *(["the admin has paused the page"] if store.paused else [])])
+    tasks = len(asked.tasks)
+    words = (
+        f"{sum(missing.values())} of {overlap * tasks} answers are still needed, to {len(missing)} of {tasks} tasks "
+        f"({done})"
+        if missing
+        else "all answers are there: `rlhf all` goes on"
+    )
+    return Standing(found, missing, given_up, len(people), words)
+
+
+def waits_for(config: Config, run: RunDir, stage: str) -> str:
+    """What the `labels` stage of that name waits for now, as far as people have come since it was last tried.
+
+    Raises:
+        DataError, ConflictError: the tasks or the store cannot be read.
+    """
+    _, number = split_round(stage)
+    asked = read_tasks(run.stage(in_round("sample", number)) / "tasks.jsonl")
+    with LabelStore.open(run.label_store) as store:
+        return standing(store, asked, config.feedback.label.overlap).words
+
+
+def _of_round(everything: LabelSet, asked: LabelSet) -> LabelSet:
+    """This round's tasks, the control tasks that were answered by the end of the round, and their labels.
+
+    A round ends with the last answer to one of its own tasks. So a round that is collected again holds the same,
+    however many controls were answered in later rounds; those count from the next round on.
+    """
+    own = [given for given in everything.labels if given.task in asked.tasks]
+    end = max((given.time or "" for given in own), default="")
+    controls = {name for name, task in everything.tasks.items() if task.control is not None} - asked.tasks.keys()
+    known = [given for given in everything.labels if given.task in controls and (given.time or "") <= end]
+    there = asked.tasks.keys() | {given.task for given in known}
+    tasks = {name: task for name, task in everything.tasks.items() if name in there}
+    kept = {(given.task, given.annotator) for given in (*own, *known)}
+    return replace(
+        everything, tasks=tasks, labels=[one for one in everything.labels if (one.task, one.annotator) in kept]
+    )
 
 
 def _missing(found: LabelSet, overlap: int, people: int) -> tuple[dict[str, int], int]:
@@ -99,7 +155,8 @@ def _what_to_do(ctx: StageContext, people: int) -> str:
     lacking = ctx.config.feedback.label.overlap - people
     if address and lacking <= 0:
         first = f"the label page is open at {address}"
-    else:
-        names = "".join(f" --annotator NAME{number}" for number in range(1, lacking + 1))
+    else:  # one person alone needs no name: the page calls them `me`
+        wanted = range(1, lacking + 1) if people or lacking > 1 else ()
+        names = "".join(f" --annotator NAME{number}" for number in wanted)
         first = f"open the label page: `rlhf label --run-dir {ctx.run_dir}{names}`"
     return f"{first}; once all is answered, the same command goes on from here"

@@ -17,6 +17,7 @@ from pipelines.feedback.sample_draw import Drawing, SamplePrompt, Surroundings
 from pipelines.feedback.sample_given import Given, Speed, by_model, figures
 from pipelines.feedback.sample_models import Answerer, of_run
 from pipelines.feedback.sample_tasks import Layout, TaskMaker
+from pipelines.feedback.sides import write_sides
 from pipelines.feedback.tasks_file import write_tasks
 from pipelines.feedback.types import Answer, LabelSet, Question, Task
 from pipelines.models.limits import position_bound
@@ -30,7 +31,7 @@ MANY_LEFT_OUT = 0.2
 
 
 def run(ctx: StageContext) -> dict[str, Any]:
-    """Sample completions of the run's prompts and write them as tasks.jsonl.
+    """Sample completions of the run's prompts and write them as tasks.jsonl, with sides.json for the split.
 
     Returns:
         ``prompts``, ``tasks``, ``too_long`` prompts, the counts of `TaskCounts` and the `figures` of the completions.
@@ -53,6 +54,7 @@ def run(ctx: StageContext) -> dict[str, Any]:
     tasks, metrics = sampled.tasks(questions)
     metrics = {"too_long": sum(count for _, count in taken)} | metrics
     write_tasks(ctx.out / TASKS, LabelSet(questions, {task.id: task for task in tasks}, []))
+    write_sides(ctx.out, tasks, [prompt.messages for prompt in taken[1][0]])
     ctx.notes.update(models=by_model(sampled.given, answerers), heldout_prompts=len(taken[1][0]))
     tell(metrics, fitting, ctx.reporter)
     return metrics

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import combinations
 from typing import Any
 
 from pipelines.data.canonical import read_rows, write_rows
 from pipelines.data.rows import Comparison, Judgement
-from pipelines.data.split import is_held_out, prompt_key
+from pipelines.data.split import prompt_key
 from pipelines.disk import write_atomic
 from pipelines.errors import DataError
 from pipelines.feedback.agreement import agreement, summary
@@ -17,8 +18,9 @@ from pipelines.feedback.agreement_report import AgreementReport
 from pipelines.feedback.agreement_text import plain
 from pipelines.feedback.collect import human_labels, simulated_labels
 from pipelines.feedback.pairs import PairsResult, build
+from pipelines.feedback.sides import hand_on, heldout_prompts
 from pipelines.feedback.tasks_file import read_tasks, write_tasks
-from pipelines.feedback.types import LabelSet
+from pipelines.feedback.types import JUDGING, LabelSet, Question
 from pipelines.stage import StageContext
 
 TASKS = "tasks.jsonl"
@@ -44,6 +46,7 @@ def labels(ctx: StageContext) -> dict[str, Any]:
     simulated = ctx.config.feedback.source == "simulated"
     found = simulated_labels(ctx, list(asked.tasks.values())) if simulated else human_labels(ctx, asked)
     write_tasks(ctx.out / TASKS, found)
+    hand_on(path.parent, ctx.out)
     reports = [agreement(found, question.name, seed=ctx.config.run.seed) for question in found.questions]
     _write_agreement(ctx, reports)
     for pattern in dict.fromkeys(pattern for report in reports for pattern in report.suspicious):
@@ -64,8 +67,9 @@ def pairs(ctx: StageContext) -> dict[str, Any]:
         DataError: no row is left.
         UsageError: an option of `feedback.pairs` does not go with the question.
     """
-    made = build(read_tasks(ctx.inputs["labels"] / TASKS), ctx.config.feedback.pairs)
-    rows = _with_earlier(ctx, made)
+    judged = read_tasks(ctx.inputs["labels"] / TASKS)
+    made = build(judged, ctx.config.feedback.pairs)
+    rows = _with_earlier(ctx, judged, made)
     if not (any(rows.values()) or made.demonstrations):
         raise DataError(
             f"the labels give no row to train on; left out: {_reasons(made)}",
@@ -87,24 +91,49 @@ def pairs(ctx: StageContext) -> dict[str, Any]:
     return {**made.counts, **counts, "demonstrations": len(made.demonstrations)}
 
 
-def _with_earlier(ctx: StageContext, made: PairsResult) -> dict[str, list[Comparison | Judgement]]:
-    """The rows by the name of their file: those of the round before, which hold those of all others, then the new."""
-    fraction, earlier = ctx.config.data.eval_fraction, ctx.inputs.get("pairs")
-    files: dict[str, list[Comparison | Judgement]] = {}
-    for kind, names, new in ((Comparison, COMPARISONS, made.comparisons), (Judgement, JUDGEMENTS, made.judgements)):
+def _with_earlier(ctx: StageContext, judged: LabelSet, made: PairsResult) -> dict[str, list[Comparison | Judgement]]:
+    """The rows by the name of their file: those of the round before, which hold those of all others, then the new.
+
+    What was judged anew counts as it was judged last, also where that gives no row: earlier rows of the same answers
+    go, whichever was the better one then. A prompt that is held out in one round is so in all.
+    """
+    old, again = _earlier(ctx), set(_judged(judged, made.question))
+    rows: dict[str, list[Comparison | Judgement]] = {}
+    heldout = heldout_prompts(ctx.inputs["labels"], judged.tasks.values(), ctx.config.data.eval_fraction)
+    heldout |= {prompt_key(row.prompt) for names in (COMPARISONS, JUDGEMENTS) for row in old[names["heldout"]]}
+    for names, new in ((COMPARISONS, made.comparisons), (JUDGEMENTS, made.judgements)):
+        found = [row for name in names.values() for row in old[name] if _about(row) not in again] + list(new)
         for side, name in names.items():
-            rows: list[Comparison | Judgement] = []
-            if earlier is not None and (earlier / name).exists():
-                rows += read_rows(earlier / name, kind)
-            rows += [row for row in new if is_held_out(row.prompt, fraction) is (side == "heldout")]
-            files[name] = list({_key(row): row for row in rows}.values())  # judged again, the later opinion counts
-    return files
+            rows[name] = [row for row in found if (prompt_key(row.prompt) in heldout) is (side == "heldout")]
+    return rows
 
 
-def _key(row: Comparison | Judgement) -> tuple[object, ...]:
-    """What makes two rows the same: margin and annotators aside."""
+def _earlier(ctx: StageContext) -> dict[str, list[Comparison | Judgement]]:
+    """The rows of the round before, by the name of their file; none in the first round."""
+    directory = ctx.inputs.get("pairs")
+    found: dict[str, list[Comparison | Judgement]] = {}
+    for kind, names in ((Comparison, COMPARISONS), (Judgement, JUDGEMENTS)):
+        for name in names.values():
+            found[name] = []
+            if directory is not None and (directory / name).exists():
+                found[name] += read_rows(directory / name, kind)
+    return found
+
+
+def _judged(labels: LabelSet, question: Question) -> Iterator[tuple[int, frozenset[str]]]:
+    """What this round's labels say something of: every two answers of a ranked task, else every single one."""
+    if question.kind not in JUDGING:
+        return
+    size = 2 if question.kind in ("ranking", "pairwise") else 1
+    for task, _, _ in labels.answered(question.name):
+        key, texts = prompt_key(task.prompt), [answer.text for answer in task.answers]
+        yield from ((key, frozenset(some)) for some in combinations(texts, size))
+
+
+def _about(row: Comparison | Judgement) -> tuple[int, frozenset[str]]:
+    """What a row says something of, whatever it says."""
     texts = (row.chosen, row.rejected) if isinstance(row, Comparison) else (row.completion,)
-    return prompt_key(row.prompt), *texts
+    return prompt_key(row.prompt), frozenset(texts)
 
 
 def _reasons(made: PairsResult) -> str:

@@ -14,15 +14,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.feedback import annotators as people
-from pipelines.feedback.votes import Floats, Ints, Votes, verdicts
+from pipelines.feedback.votes import Floats, Ints, Votes, row_means, verdicts
 
 Flags = NDArray[np.bool_]
 
 READING_CHARACTERS = 50.0
 """Characters per second above which nobody reads: twice the silent reading of adults, which is 238 words or about 1,400
 characters a minute (Brysbaert 2019, How many words do we read per minute?)."""
+MUCH_FASTER = 3.0
+"""How many times as fast as the middle one of the others somebody must be to be named for speed."""
 FEWEST = 10
-"""Labels below which no pattern is named."""
+"""Tasks below which no pattern is named, control tasks where these are meant."""
+USUAL_RIGHT = 0.8
+"""Share of control tasks that people who pay attention are taken to get right, where the others do not show less."""
 RARE = 1e-6
 """Probability below which chance is no explanation; small, as many people and places are looked at."""
 SAME_PLACE = 0.8
@@ -38,7 +42,7 @@ def with_patterns(votes: Votes, found: Sequence[people.AnnotatorFigures]) -> tup
     complete = []
     for one in found:
         rows = np.flatnonzero(votes.annotator == number.get(one.name, -1))
-        patterns = [*_speed(one)]
+        patterns = [*_speed(one, found)]
         if len(rows):
             patterns += [*_same_place(votes, rows), *_all_tied(votes, rows), *_all_equal(votes, rows)]
             patterns += _by_chance(votes, number[one.name], alike)
@@ -47,12 +51,22 @@ def with_patterns(votes: Votes, found: Sequence[people.AnnotatorFigures]) -> tup
     return tuple(complete)
 
 
-def _speed(one: people.AnnotatorFigures) -> Iterator[str]:
+def _speed(one: people.AnnotatorFigures, found: Sequence[people.AnnotatorFigures]) -> Iterator[str]:
+    """Faster than anybody reads, and much faster than the others, where there are any."""
     speed = one.characters_per_second
-    if one.labels >= FEWEST and speed is not None and speed > READING_CHARACTERS:
+    if one.timed < FEWEST or speed is None or speed <= READING_CHARACTERS:
+        return
+    others = [
+        other.characters_per_second
+        for other in found
+        if other.name != one.name and other.timed >= FEWEST and other.characters_per_second is not None
+    ]
+    usual = float(np.median(others)) if others else None
+    if usual is None or speed >= MUCH_FASTER * usual:
+        beside = "reading takes a second for about 25" if usual is None else f"the others: {usual:.0f}"
         yield (
-            f"faster than reading: {speed:.0f} characters a second in the middle one of {one.labels} tasks "
-            f"(reading takes a second for about 25)"
+            f"faster than reading: {speed:.0f} new characters a second in the middle one of {one.timed} tasks "
+            f"({beside})"
         )
 
 
@@ -79,15 +93,15 @@ def _same_place(votes: Votes, rows: Ints) -> Iterator[str]:
 
 
 def _all_tied(votes: Votes, rows: Ints) -> Iterator[str]:
-    """Everything tied, where others see differences."""
+    """Everything tied, where others see differences. Of the tasks that nobody else judged nothing is said."""
+    others = _beside(votes, rows)
+    rows = rows[np.isin(votes.task[rows], votes.task[others])]
     if not votes.ranked or len(rows) < FEWEST:
         return
     tied = _tied(votes)
-    others = _beside(votes, rows)
-    share = float(tied[rows].mean())
-    if share >= ALL_TIED and (not others.any() or tied[others].mean() < 0.5):
-        beside = f" (the others: {tied[others].mean():.0%})" if others.any() else ""
-        yield f"all ties: everything tied in {share:.0%} of {len(rows)} tasks{beside}"
+    share, theirs = float(tied[rows].mean()), float(tied[others].mean())
+    if share >= ALL_TIED and theirs < 0.5:
+        yield f"all ties: everything tied in {share:.0%} of {len(rows)} tasks (the others: {theirs:.0%})"
 
 
 def _tied(votes: Votes) -> Flags:
@@ -98,9 +112,9 @@ def _tied(votes: Votes) -> Flags:
 
 def _all_equal(votes: Votes, rows: Ints) -> Iterator[str]:
     """The same 0/1 or point of the scale throughout, where others give it too rarely for that."""
-    if votes.ranked or len(rows) < FEWEST:
-        return
     others = _beside(votes, rows)
+    if votes.ranked or len(np.unique(votes.task[others])) < FEWEST:
+        return
     own, rest = votes.value[rows], votes.value[others]
     own, rest = own[~np.isnan(own)], rest[~np.isnan(rest)]
     if np.ptp(own) > 0 or not len(rest):
@@ -129,10 +143,10 @@ def _likeness(votes: Votes) -> tuple[Floats, Floats]:
         return sums, counts
     if votes.ranked:
         which = verdicts(votes.worth)
-        same = people.row_means(1 - np.abs(which[first] - which[second]) / 2)
+        same = row_means(1 - np.abs(which[first] - which[second]) / 2)
     else:
         value = votes.value
-        same = people.row_means(1 - np.abs(value[first] - value[second]))
+        same = row_means(1 - np.abs(value[first] - value[second]))
     keep = ~np.isnan(same)
     first, second, same = first[keep], second[keep], same[keep]
     for one, two in ((first, second), (second, first)):
@@ -179,14 +193,15 @@ def _chance(votes: Votes, one: Flags, two: Flags) -> float:
 
 
 def _unrelated(votes: Votes, person: int) -> Iterator[str]:
-    others = people.mean_of_others(votes)
+    others, mine = people.mean_of_others(votes), votes.annotator == person
     found = {
         number: people.correlation(votes.value[votes.annotator == number], others[votes.annotator == number], Z)
         for number in range(len(votes.annotators))
     }
     own = found.pop(person)
     rest = [one.value for one in found.values() if one.value is not None]
-    if own.value is None or own.high is None or own.n < FEWEST or len(rest) < 2:
+    tasks = int((mine & ~np.isnan(others).all(axis=1)).sum())
+    if own.value is None or own.high is None or tasks < FEWEST or len(rest) < 2:
         return
     usual = float(np.mean(rest))
     if usual > 0.2 and own.high < 0.5 * usual:
@@ -197,18 +212,23 @@ def _unrelated(votes: Votes, person: int) -> Iterator[str]:
 
 
 def _controls(one: people.AnnotatorFigures, found: Sequence[people.AnnotatorFigures]) -> Iterator[str]:
-    """Control tasks missed that others do not miss; where nobody else has enough of them, 80 % is expected."""
+    """Control tasks missed that others do not miss; where they have answered few, no more than 80 % is expected.
+
+    Tasks whose key most people contradict are not in these figures.
+    """
     own = one.controls
-    if own.value is None or own.n < 8:
+    if own.value is None or own.n < FEWEST:
         return
     others = [other.controls for other in found if other.name != one.name and other.controls.value is not None]
     n = sum(other.n for other in others)
     right = sum((other.value or 0.0) * other.n for other in others)
     # one more right and one more wrong: nobody is certain to be always right (Laplace's rule of succession)
-    usual = (right + 1) / (n + 2) if n >= 20 else 0.8
+    usual = (right + 1) / (n + 2) if n else USUAL_RIGHT
+    by_others = n >= 20 or usual < USUAL_RIGHT
+    usual = usual if by_others else USUAL_RIGHT
     missed = own.n - round(own.value * own.n)
     if own.value < usual - 0.15 and at_least(missed, own.n, 1 - usual) < 1e-4:
-        beside = f"the others {right / n:.0%}" if n >= 20 else "80 % and more are usual"
+        beside = f"the others {right / n:.0%}" if by_others else "80 % and more are usual"
         yield f"control tasks missed: {own.value:.0%} right of {own.n} ({beside})"
 
 

@@ -103,6 +103,12 @@ def mid_ranks(ranks: Floats) -> Floats:
     return np.where(np.isnan(ranks), np.nan, better + (equal + 1) / 2)
 
 
+def row_means(cells: Floats) -> Floats:
+    """[L, C] -> [L], over what is not NaN; NaN where all is."""
+    known = (~np.isnan(cells)).sum(axis=1)
+    return np.where(known > 0, np.nansum(cells, axis=1) / np.maximum(known, 1), np.nan)
+
+
 def verdicts(worth: Floats) -> Floats:
     """Which answer of each pair is better.
 

@@ -34,23 +34,48 @@ class Pair:
     margin: float | None = None
 
 
-def judge(model: RewardModel, pairs: Sequence[Pair]) -> dict[str, float]:
-    """`pair_figures` of the model's scores; at least one pair."""
-    return pair_figures(
-        *_score_pairs(model, [pair.chosen for pair in pairs], [pair.rejected for pair in pairs]),
-    )
+def judge(model: RewardModel, pairs: Sequence[Pair]) -> dict[str, float | None]:
+    """`pair_figures` of the model's scores."""
+    scores = _score_pairs(model, [pair.chosen for pair in pairs], [pair.rejected for pair in pairs])
+    return pair_figures(pairs, *scores)
 
 
-def pair_figures(chosen: Sequence[float], rejected: Sequence[float]) -> dict[str, float]:
-    """Pairwise accuracy (a tie is half right) with its 95 % interval, and the mean margin chosen - rejected."""
-    right = _right(chosen, rejected)
-    low, high = wilson(right, len(chosen))
+def pair_figures(pairs: Sequence[Pair], chosen: Sequence[float], rejected: Sequence[float]) -> dict[str, float | None]:
+    """How often and by how much a model prefers the chosen answer.
+
+    A pair that stands there in both orders (a tie that is kept as half) has no better answer: whatever the model says,
+    it would be right once and wrong once. Such rows are left out and counted.
+
+    Args:
+        pairs: what was scored.
+        chosen: score of the chosen answer of each pair.
+        rejected: score of the other one.
+
+    Returns:
+        ``accuracy``, the share of pairs that the model orders as they are (equal scores are half right), with its 95 %
+        interval ``accuracy_low``, ``accuracy_high``; ``margin``, the mean of chosen - rejected; all None where no
+        pair is left; ``both_orders``, how many rows were left out.
+    """
+    texts = [(_key(pair.chosen), _key(pair.rejected)) for pair in pairs]
+    given = set(texts)
+    kept = [row for row, (one, two) in enumerate(texts) if (two, one) not in given]
+    left_out = {"both_orders": len(pairs) - len(kept)}
+    if not kept:
+        return dict.fromkeys(("accuracy", "accuracy_low", "accuracy_high", "margin"), None) | left_out
+    better, worse = [chosen[row] for row in kept], [rejected[row] for row in kept]
+    right = _right(better, worse)
+    low, high = wilson(right, len(kept))
     return {
-        "accuracy": right / len(chosen),
+        "accuracy": right / len(kept),
         "accuracy_low": low,
         "accuracy_high": high,
-        "margin": statistics.fmean(a - b for a, b in zip(chosen, rejected, strict=True)),
+        "margin": statistics.fmean(a - b for a, b in zip(better, worse, strict=True)),
+        **left_out,
     }
+
+
+def _key(text: EncodedText) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    return tuple(text.ids), tuple(text.segments)
 
 
 def probe(model: RewardModel, config: Config) -> dict[str, float]:

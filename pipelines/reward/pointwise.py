@@ -20,7 +20,7 @@ from pipelines.data.rows import Comparison, Judgement
 from pipelines.errors import DataError
 from pipelines.models.adapters import cast_trainable_to_fp32
 from pipelines.models.classification import MIDDLE, Judged, figures, probability, reliability
-from pipelines.models.judge import GOLDEN_ROWS, pair_figures
+from pipelines.models.judge import GOLDEN_ROWS, Pair, pair_figures
 from pipelines.models.scale import Output
 from pipelines.models.text_classifier import EncodedText
 from pipelines.reward.rows import RowFile, Side, comparison_files, judgement_files, together
@@ -80,7 +80,9 @@ class Pointwise:
         logits = self._scores()
         found = figures(logits, [row.target for row in self._heldout])
         if pairs := self._heldout_pairs:
-            by_pair = pair_figures(logits[: 2 * pairs : 2], logits[1 : 2 * pairs : 2])
+            texts = [row.text for row in self._heldout[: 2 * pairs]]
+            both = [Pair(chosen, rejected) for chosen, rejected in zip(texts[::2], texts[1::2], strict=True)]
+            by_pair = pair_figures(both, logits[: 2 * pairs : 2], logits[1 : 2 * pairs : 2])
             found |= {f"pair_{name}": value for name, value in by_pair.items()}
         return {f"heldout_{name}": value for name, value in found.items()}
 

@@ -31,7 +31,11 @@ Store = Annotated[
 ]
 Annotator = Annotated[
     list[str] | None,
-    typer.Option("--annotator", metavar="NAME", help="Who judges; each gets an own link. Repeatable. Default: me."),
+    typer.Option(
+        "--annotator",
+        metavar="NAME",
+        help="Who judges; each gets an own link. Repeatable. Default, if nobody is known: me.",
+    ),
 ]
 Guidelines = Annotated[
     Path | None, typer.Option("--guidelines", metavar="FILE", help="Markdown that the page shows to annotators.")
@@ -74,7 +78,6 @@ Url = Annotated[
 def label(
     source: Source = None,
     run_dir: options.Dir = None,
-    sets: options.Sets = None,
     store: Store = None,
     annotator: Annotator = None,
     guidelines: Guidelines = None,
@@ -102,9 +105,20 @@ def label(
 
     One link for each annotator and one for the admin go to stdout; each works once, in one browser. Every answer that
     the page acknowledges is on the disk. Ctrl-C ends the page; the same command opens it again with all that is there.
+    With --run-dir the configuration of the run says what is asked and how tasks are shared out.
     """
     if source is not None and run_dir is not None:
         raise UsageError("SOURCE and --run-dir do not go together", hint="the samples of the run are what is judged")
+    if run_dir is not None:
+        _refuse_what_the_run_says(
+            run_dir,
+            question=question,
+            guidelines=guidelines,
+            overlap=overlap,
+            controls=controls,
+            control_share=control_share,
+            seed=seed,
+        )
     from pipelines.feedback.page import serve
 
     if not serve.is_loopback(host) and not i_know:
@@ -114,7 +128,14 @@ def label(
             hint="give --i-know if that is what you want; a proxy with TLS in front of --host 127.0.0.1, or a tunnel "
             "(ssh -L), is safer",
         )
-    from pipelines.feedback.page.setup import Wanted, newest_tasks, open_store, read_guidelines, wanted_of_run
+    from pipelines.feedback.page.setup import (
+        Wanted,
+        add_somebody,
+        newest_tasks,
+        open_store,
+        read_guidelines,
+        wanted_of_run,
+    )
     from pipelines.feedback.questions import parse_questions
 
     reporter = ConsoleReporter(quiet=quiet)
@@ -129,9 +150,10 @@ def label(
         seed=seed,
     )
     if run_dir is not None:
-        config, run = settings.resolve(None, run_dir, sets or ())
+        config, run = settings.resolve(None, run_dir)
         tasks = _tasks(settings.source_of(str(newest_tasks(run.root))), 0, reporter)
-        wanted, store = wanted.or_else(wanted_of_run(config, run.root)), store or run.label_store
+        wanted = wanted_of_run(config, run.root).beside(title=title, annotators=annotator or ())
+        store = store or run.label_store
     elif source is not None:
         read = settings.source_of(
             source, columns=columns, tags=tags, name=name, format=format_, split=split, revision=revision, limit=limit
@@ -145,7 +167,28 @@ def label(
             hint="give a file of tasks, comparisons or prompts, --run-dir DIR, or --store FILE of earlier labels",
         )
     with open_store(store, tasks, wanted) as opened:
+        add_somebody(opened)
         _serve(opened, host, port, url, json, reporter)
+
+
+def _refuse_what_the_run_says(run_dir: Path, **given: object) -> None:
+    """Options that the configuration of a run holds: the run would set them back, or ask other things than the page.
+
+    Raises:
+        UsageError: one of them is given.
+    """
+    for name, value in given.items():
+        if value is None:
+            continue
+        key = {"question": "feedback.label.questions", "seed": "run.seed"}.get(name, f"feedback.label.{name}")
+        how = f"give it there: `rlhf all --run-dir {run_dir} --set {key}={value}`, then open the page again"
+        if name == "question":
+            how = f"change {key} in the configuration and give it to `rlhf all --config FILE --run-dir {run_dir}`"
+        raise UsageError(
+            f"with --run-dir the configuration of the run says this, in {key}",
+            where=f"--{name.replace('_', '-')}",
+            hint=how,
+        )
 
 
 def _serve(store: LabelStore, host: str, port: int, url: str | None, json: bool, reporter: ConsoleReporter) -> None:
@@ -213,6 +256,6 @@ def register(app: typer.Typer) -> None:
         epilog=options.examples(
             "rlhf label tasks.jsonl --annotator ann --annotator bo --overlap 2",
             "rlhf label pairs.jsonl --question helpful:pairwise --question polite:scale7",
-            "rlhf label --run-dir runs/my --guidelines guidelines.md",
+            "rlhf label --run-dir runs/my --annotator ann",
         )
     )(label)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from typing import Annotated, Any
 
 import typer
 
 from pipelines import chain
-from pipelines.errors import ArtifactError, UsageError
+from pipelines.config import Config
+from pipelines.errors import ArtifactError, DataError, UsageError
 from pipelines.rundir import RunDir
 from rlhf_cli import options, settings
 from rlhf_cli.console import harmless, print_json, seconds_text, styled
@@ -44,6 +46,7 @@ def status(
     if not run.root.is_dir():
         raise UsageError("there is no run directory here", where=str(run.root))
     entries = chain.status_of(resolved, run, verify=verify)
+    _tell_what_is_missing(entries, resolved, run)
     holder, page = run.holder(), _label_page(run)
     if json:
         print_json({"run_dir": str(run.root), "held_by": holder, "label_page": page, "stages": entries})
@@ -57,6 +60,16 @@ def status(
             _print_entry(entry)
     if any(entry["state"] == "damaged" for entry in entries):
         raise typer.Exit(ArtifactError.exit_code)
+
+
+def _tell_what_is_missing(entries: list[dict[str, Any]], config: Config, run: RunDir) -> None:
+    """Of a stage that waits for people: how far they are now, not when it was last tried."""
+    for entry in entries:
+        if entry["state"] == "waiting" and run.label_store.is_file():
+            from pipelines.feedback.collect import waits_for
+
+            with contextlib.suppress(DataError):  # what was told last then stands
+                entry["reason"] = waits_for(config, run, entry["stage"])
 
 
 def _label_page(run: RunDir) -> str | None:

@@ -137,23 +137,70 @@ def test_words_and_links_without_json(folder: Program):
     assert "error" not in err
 
 
-def test_the_newest_samples_of_a_run(folder: Program):
-    run = folder.folder / "runs" / "my"
-    for number, place in ((1, "sample"), (2, "rounds/02/sample")):
+def samples(run: Path, places: tuple[str, ...], annotators: str = "eva") -> Path:
+    """A run directory with the samples of so many rounds."""
+    for number, place in enumerate(places, 1):
         (run / place).mkdir(parents=True)
         rows = [{"rlhf": "tasks", "version": 1}, {"prompt": [{"role": "user", "content": f"round {number}"}]}]
         rows[1]["answers"] = [{"text": text, "model": "sft"} for text in ("a", "b", "c")]  # type: ignore[assignment]
         (run / place / "tasks.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (run / "config.yaml").write_text(
         "model: {name_or_path: x}\ndata: {prompts: p.jsonl, comparisons: c.jsonl}\n"
-        "feedback: {source: human, label: {annotators: [eva], overlap: 1, questions: [{name: helpful}]}}\n"
+        f"feedback: {{source: human, label: {{annotators: [{annotators}], questions: [{{name: helpful}}]}}}}\n"
     )
+    return run
+
+
+def test_the_newest_samples_of_a_run(folder: Program):
+    run = samples(folder.folder / "runs" / "my", ("sample", "rounds/02/sample"))
     with page(folder, "--run-dir", str(run), "--annotator", "bo") as (told, _):
         assert [one["name"] for one in told["annotators"]] == ["eva", "bo"]
         assert "round 2" in client(told, "eva").get("/").text
     with LabelStore.open(run / "labels.sqlite") as store:
         assert [question.name for question in store.settings.questions] == ["helpful"]
         assert len(store.snapshot().tasks) == 1
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "key"),
+    [
+        ("--question", "x:ranking", "feedback.label.questions"),
+        ("--guidelines", "guide.md", "feedback.label.guidelines"),
+        ("--overlap", "3", "feedback.label.overlap"),
+        ("--controls", "pairs.jsonl", "feedback.label.controls"),
+        ("--control-share", "0.2", "feedback.label.control_share"),
+        ("--seed", "0", "run.seed"),
+    ],
+)
+def test_what_the_configuration_of_a_run_says_is_not_said_again(
+    folder: Program, capsys: pytest.CaptureFixture[str], option: str, value: str, key: str
+):
+    root = samples(folder.folder / "runs" / "my", ("sample",))
+    # without the refusal the address would be refused, rather than a page opened
+    args = ("--run-dir", str(root), option, value, "--url", "x.org", "--port", "0", "--json")
+    assert run(["label", *args]) == 2
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert error["where"] == option
+    assert key in error["hint"]
+    assert not (root / "labels.sqlite").exists()
+    if option != "--question":
+        assert f"--set {key}={value}`" in error["hint"]
+
+
+def test_the_page_of_a_run_has_its_own_title_and_names_somebody(folder: Program):
+    root = samples(folder.folder / "runs" / "my", ("sample",), annotators="")
+    for args, title, names in (
+        ((), "my", ["me"]),
+        (("--title", "Shop", "--annotator", "bo"), "Shop", ["me", "bo"]),
+        ((), "Shop", ["me", "bo"]),
+    ):
+        with page(folder, "--run-dir", str(root), *args) as (told, _):
+            assert [one["name"] for one in told["annotators"]] == names
+        with LabelStore.open(root / "labels.sqlite") as store:
+            assert store.settings.title == title
+    named = samples(folder.folder / "runs" / "named", ("sample",), annotators="eva")
+    with page(folder, "--run-dir", str(named)) as (told, _):
+        assert [one["name"] for one in told["annotators"]] == ["eva"]
 
 
 @pytest.mark.parametrize(

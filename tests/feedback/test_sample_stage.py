@@ -191,6 +191,18 @@ def test_raw_text_is_cut_where_ppo_cuts_it(base: Path, tmp_path: Path):
     assert max(len(tokenizer(text)["input_ids"]) for text in asked) == 5
 
 
+def test_a_cut_prompt_keeps_the_side_of_the_whole_one(base: Path, tmp_path: Path):
+    config = config_of(base, {"chat_template": "none"}, sample={"max_prompt_length": 4}, ppo={"overlong": "cut"})
+    _, found, ctx = run(tmp_path, config)
+    sides = json.loads((ctx.out / "sides.json").read_text())
+    assert sides.keys() == found.tasks.keys()
+    for task in found.tasks.values():
+        # two prompts that are the same once they are cut: held out if one of them is
+        heldout = any(whole.startswith(task.prompt[0].content) for whole in PROMPTS[:3])
+        assert sides[task.id] == ("heldout" if heldout else "train")
+    assert sum(side == "heldout" for side in sides.values()) == 4  # both dogs are the same now
+
+
 def test_new_tokens_that_fill_the_model_are_refused(base: Path, tmp_path: Path):
     with pytest.raises(UsageError, match="leave no room"):
         run(tmp_path, config_of(base, sample={"max_new_tokens": 256}))
@@ -380,7 +392,7 @@ def test_killed_anywhere_the_same_command_gives_the_same_bytes(base: Path, tmp_p
     config = chained(base, tmp_path)
     chain(tmp_path / "never", config)
     never = {path.name: path.read_bytes() for path in (tmp_path / "never" / "sample").iterdir()}
-    assert set(never) == {"tasks.jsonl", "completions.jsonl", "manifest.json"}
+    assert set(never) == {"tasks.jsonl", "sides.json", "completions.jsonl", "manifest.json"}
     for at, chunks in ((14, 0), (16, 1), (61, 4), (99, 6)):
         root = tmp_path / f"killed-{at}"
         shutil.copytree(tmp_path / "never", root)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import socket
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +16,15 @@ from pipelines.config import Config
 from pipelines.data.canonical import read_rows
 from pipelines.data.rows import Comparison, Demonstration, Judgement, Message
 from pipelines.data.split import is_held_out
-from pipelines.errors import ConflictError, DataError, PeopleNeeded, UsageError
+from pipelines.errors import ArtifactError, ConflictError, DataError, PeopleNeeded, UsageError
 from pipelines.feedback import stages
+from pipelines.feedback.collect import waits_for
 from pipelines.feedback.questions import questions_of
 from pipelines.feedback.store import LabelStore, Submission
 from pipelines.feedback.tasks_file import read_tasks, write_tasks
 from pipelines.feedback.types import Answer, Label, LabelSet, Task
 from pipelines.progress import SilentReporter
+from pipelines.rundir import RunDir
 from pipelines.stage import StageContext
 from pipelines.tasks import load_task
 
@@ -170,13 +174,18 @@ def test_people_are_waited_for_and_the_same_call_goes_on(tmp_path: Path) -> None
         assert answer(store, "Ada") == 10
         answer(store, "Ben", 4)
         store.paused = True
-    with pytest.raises(PeopleNeeded, match="6 of 20 answers are still needed, to 6 of 10 tasks .*paused the page"):
+    (tmp_path / "sample").mkdir(exist_ok=True)
+    write_tasks(tmp_path / "sample" / "tasks.jsonl", read_tasks(ctx.inputs["sample"] / "tasks.jsonl"))
+    told = waits_for(ctx.config, RunDir(tmp_path), "labels")
+    assert told.startswith("6 of 20 answers are still needed, to 6 of 10 tasks (Ada has done 10 and has 0 left; Ben")
+    with pytest.raises(PeopleNeeded, match=r"6 of 20 answers are still needed, to 6 of 10 tasks .*paused the page"):
         stages.labels(ctx)
     assert not (ctx.out / "tasks.jsonl").exists()
 
     with LabelStore.open(tmp_path / "labels.sqlite") as store:
         store.paused = False
         answer(store, "Ben")
+    assert waits_for(ctx.config, RunDir(tmp_path), "labels") == "all answers are there: `rlhf all` goes on"
     metrics = stages.labels(ctx)
     assert metrics["labels"] == 20
     assert metrics["annotators"] == 2
@@ -195,14 +204,92 @@ def test_an_open_page_is_named(tmp_path: Path) -> None:
 
 
 def test_more_people_are_asked_for_where_the_overlap_needs_them(tmp_path: Path) -> None:
-    ctx = labels_of(tmp_path, {"source": "human", "label": {"annotators": ["Ada"], "overlap": 3}}, made_tasks(3))
+    ctx = labels_of(tmp_path, {"source": "human", "label": {"overlap": 3}}, made_tasks(3))
     with pytest.raises(PeopleNeeded) as caught:
         stages.labels(ctx)
-    assert "--annotator NAME1 --annotator NAME2`" in str(caught.value.hint)
+    assert "--annotator NAME1 --annotator NAME2 --annotator NAME3`" in str(caught.value.hint)
     with LabelStore.open(tmp_path / "labels.sqlite") as store:
+        store.add_annotator("Ada")
         answer(store, "Ada", skip=True)
-    with pytest.raises(PeopleNeeded, match="9 of 9 answers"):  # that Ada skips all does not make her three people
+    with pytest.raises(PeopleNeeded, match="9 of 9 answers") as caught:  # that Ada skips all makes her no three people
         stages.labels(ctx)
+    assert "--annotator NAME1 --annotator NAME2`" in str(caught.value.hint)
+
+
+def test_waiting_adds_nobody_but_those_who_are_named(tmp_path: Path) -> None:
+    ctx = labels_of(tmp_path, {"source": "human"}, made_tasks(2))
+    with pytest.raises(PeopleNeeded, match=r"2 of 2 answers are still needed.*nobody judges them yet") as caught:
+        stages.labels(ctx)
+    assert f"`rlhf label --run-dir {tmp_path}`;" in str(caught.value.hint)
+    with LabelStore.open(tmp_path / "labels.sqlite") as store:
+        assert store.annotators() == []
+        store.add_annotator("Ada")
+        answer(store, "Ada", skip=True)
+    assert stages.labels(ctx)["skipped"] == 2  # nobody else is there to be waited for
+
+
+def test_the_title_that_the_page_was_given_stays(tmp_path: Path) -> None:
+    ctx = labels_of(tmp_path / "shop", HUMAN, made_tasks(2))
+    with pytest.raises(PeopleNeeded):
+        stages.labels(ctx)
+    with LabelStore.open(tmp_path / "shop" / "labels.sqlite") as store:
+        settings = store.settings
+    assert settings.title == "shop"
+    LabelStore.create(tmp_path / "shop" / "labels.sqlite", replace(settings, title="Answers")).close()
+    with pytest.raises(PeopleNeeded):
+        stages.labels(ctx)
+    with LabelStore.open(tmp_path / "shop" / "labels.sqlite") as store:
+        assert store.settings.title == "Answers"
+
+
+def controls_file(path: Path, count: int) -> Path:
+    rows = [
+        Comparison(prompt=task.prompt, chosen=REPLIES[0], rejected=REPLIES[2]) for task in made_tasks(count, start=100)
+    ]
+    path.write_text("".join(row.model_dump_json(exclude_none=True) + "\n" for row in rows))
+    return path
+
+
+def test_a_round_that_is_collected_again_holds_no_control_of_a_later_one(tmp_path: Path) -> None:
+    label = {"annotators": ["Ada"], "controls": str(controls_file(tmp_path / "c.jsonl", 6)), "control_share": 0.3}
+    first = labels_of(tmp_path, {"source": "human", "label": label}, made_tasks(8))
+    (tmp_path / "config.yaml").write_text("{}\n")
+    with pytest.raises(PeopleNeeded):
+        stages.labels(first)
+    with LabelStore.open(tmp_path / "labels.sqlite") as store:
+        answer(store, "Ada")
+    assert 0 < stages.labels(first)["controls"] < 6
+    before = {path.name: path.read_bytes() for path in first.out.iterdir()}
+
+    second = labels_of(tmp_path / "rounds" / "02", {"source": "human", "label": label}, made_tasks(8, start=8))
+    with pytest.raises(PeopleNeeded):
+        stages.labels(second)
+    time.sleep(1.1)  # times are whole seconds
+    with LabelStore.open(tmp_path / "labels.sqlite") as store:
+        answer(store, "Ada")
+    metrics = stages.labels(second)
+    assert metrics["tasks"] == 8
+    assert metrics["controls"] > len([line for line in before["tasks.jsonl"].splitlines() if b'"control"' in line]) / 2
+    stages.labels(first)
+    assert {path.name: path.read_bytes() for path in first.out.iterdir()} == before
+
+
+def test_controls_that_are_taken_away_are_not_handed_out_any_more(tmp_path: Path) -> None:
+    label = {"annotators": ["Ada"], "controls": str(controls_file(tmp_path / "c.jsonl", 4)), "control_share": 0.3}
+    ctx = labels_of(tmp_path, {"source": "human", "label": label}, made_tasks(20))
+    with pytest.raises(PeopleNeeded):
+        stages.labels(ctx)
+    with LabelStore.open(tmp_path / "labels.sqlite") as store:
+        given = 0
+        while not any(store.snapshot().tasks[one.task].control for one in store.snapshot().labels):
+            given += answer(store, "Ada", 1)
+    del label["controls"]
+    ctx = labels_of(tmp_path, {"source": "human", "label": label}, made_tasks(20))
+    with pytest.raises(PeopleNeeded):
+        stages.labels(ctx)
+    with LabelStore.open(tmp_path / "labels.sqlite") as store:
+        assert given + answer(store, "Ada") == 21
+    assert stages.labels(ctx)["controls"] == 1  # what was said of it stays
 
 
 def test_what_everybody_skipped_is_not_waited_for(tmp_path: Path) -> None:
@@ -246,14 +333,46 @@ def test_labels_says_what_is_wrong(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="guidelines cannot be read"):
         stages.labels(labels_of(tmp_path / "b", missing, made_tasks(1)))
 
-    ctx = labels_of(tmp_path / "c", {"source": "human"}, made_tasks(2))
-    with pytest.raises(PeopleNeeded, match="me has done 0 and has 2 left"):
+    ctx = labels_of(tmp_path / "c", {"source": "human", "label": {"annotators": ["Ada"]}}, made_tasks(2))
+    with pytest.raises(PeopleNeeded, match="Ada has done 0 and has 2 left"):
         stages.labels(ctx)
     with LabelStore.open(tmp_path / "c" / "labels.sqlite") as store:
-        answer(store, "me", 1)
+        answer(store, "Ada", 1)
     other = {"source": "human", "label": {"questions": [{"name": "other"}]}}
     with pytest.raises(ConflictError, match="answers to other questions"):
         stages.labels(labels_of(tmp_path / "c", other, made_tasks(2)))
+
+
+def test_the_side_is_that_of_the_whole_prompt_where_the_task_has_a_cut_one(tmp_path: Path) -> None:
+    tasks = made_tasks(10)
+    sides = {
+        task.id: ("train", "heldout")[is_held_out(task.prompt, 0.3) is (number > 0)]
+        for number, task in enumerate(tasks)
+    }
+    ctx = labels_of(tmp_path, SIMULATED, tasks)
+    (tmp_path / "sample" / "sides.json").write_text(json.dumps(sides))
+    stages.labels(ctx)
+    made = context(tmp_path, "pairs", SIMULATED, {"labels": ctx.out})
+    stages.pairs(made)
+    told = {task.prompt: sides[task.id] for task in tasks}
+    for side in ("train", "heldout"):
+        found = {row.prompt for row in read_rows(made.out / f"{side}.jsonl", Comparison)}
+        assert found == {prompt for prompt, own in told.items() if own == side}
+    (ctx.out / "sides.json").write_text('{"x": "left"}')
+    with pytest.raises(ArtifactError, match="train or heldout"):
+        stages.pairs(made)
+
+
+def test_a_prompt_that_was_held_out_once_is_never_trained_on(tmp_path: Path) -> None:
+    tasks = made_tasks(10)
+    first = pairs_of(tmp_path / "1", [Label(tasks[0].id, "Ada", {"overall": (1, 2, 3, 4)})], tasks[:1])
+    (tmp_path / "1" / "labels" / "sides.json").write_text(json.dumps({tasks[0].id: "heldout"}))
+    stages.pairs(first)
+    other = Task(tasks[0].prompt, (Answer("one"), Answer("two")))
+    second = pairs_of(tmp_path / "2", [Label(other.id, "Ada", {"overall": (1, 2)})], [other], earlier=first.out)
+    (tmp_path / "2" / "labels" / "sides.json").write_text(json.dumps({other.id: "train"}))
+    metrics = stages.pairs(second)
+    assert (metrics["train"], metrics["heldout"]) == (0, 7)
 
 
 def pairs_of(
@@ -312,6 +431,34 @@ def test_pairs_of_earlier_rounds_are_carried_on_and_the_later_opinion_counts(tmp
     assert metrics["made"] == 6 * 6
     assert {row.annotator for row in rows if row.prompt == tasks[0].prompt} == {"Ben"}
     assert sum(row.annotator == "Ada" for row in rows) == 29 * 6
+
+
+@pytest.mark.parametrize(
+    ("ties", "before", "after", "rows"),
+    [
+        ("drop", (1, 2), (2, 1), [("two", "one")]),
+        ("drop", (1, 2), (1, 1), []),
+        ("half", (1, 2), (1, 1), [("one", "two"), ("two", "one")]),
+        ("half", (1, 1), (1, 2), [("one", "two")]),
+        ("drop", (1, 2), None, [("one", "two")]),
+    ],
+)
+def test_a_new_verdict_replaces_both_directions(
+    tmp_path: Path, ties: str, before: tuple[int, int], after: tuple[int, int] | None, rows: list[tuple[str, str]]
+) -> None:
+    feedback = {"source": "human", "pairs": {"ties": ties}}
+    extra, task = made_tasks(1)[0], Task(made_tasks(2)[1].prompt, (Answer("one"), Answer("two")))
+    more = Label(extra.id, "Ada", {"overall": (1, 2, 3, 4)})
+    first = pairs_of(tmp_path / "1", [Label(task.id, "Ada", {"overall": before}), more], [task, extra], feedback)
+    stages.pairs(first)
+    turned = Task(task.prompt, task.answers[::-1])  # sampled again they stand in another order
+    verdict = {} if after is None else {"overall": after[::-1]}
+    again = Label(turned.id, "Ada", verdict, skipped=after is None)
+    second = pairs_of(tmp_path / "2", [again, more], [turned, extra], feedback, first.out)
+    stages.pairs(second)
+    found = [row for side in ("train", "heldout") for row in read_rows(second.out / f"{side}.jsonl", Comparison)]
+    assert sorted((row.chosen, row.rejected) for row in found if row.prompt == task.prompt) == sorted(rows)
+    assert sum(row.prompt == extra.prompt for row in found) == 6
 
 
 @pytest.mark.parametrize(("kind", "value", "label"), [("binary", (1, 0, 0, 1), True), ("scale", (5, 1, 2, 4), 5.0)])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, TypeAlias, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from starlette.exceptions import HTTPException
@@ -33,19 +33,29 @@ def _without_nul(text: str) -> str:
 
 
 _Text = Annotated[str, AfterValidator(_without_nul)]
+_Key = Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{8,64}$")]
 
 
-class _Submitted(BaseModel):
+class _Body(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
+
+class _Undone(_Body):
+    key: _Key
+
+
+class _Submitted(_Body):
     task: str = Field(max_length=64)
-    key: str = Field(pattern=r"^[A-Za-z0-9-]{8,64}$")
+    key: _Key
     version: int = Field(ge=0, lt=1 << 31)
     values: dict[str, list[int] | _Text] = Field({}, max_length=100)
     comment: _Text = Field("", max_length=MOST_COMMENT)
     flagged: bool = False
     skipped: bool = False
     seconds: float | None = Field(None, ge=0)
+
+
+_Found = TypeVar("_Found", bound=_Body)
 
 
 def annotator_routes(desk: Desk) -> list[BaseRoute]:
@@ -150,12 +160,15 @@ async def _report(desk: Desk, request: Request) -> Response:
 async def _submit(desk: Desk, request: Request) -> Response:
     who = await desk.require(request, "annotator")
     writing = any(question.kind == "demonstration" for question in desk.settings.questions)
-    body = await json_body(request, WRITING_LIMIT if writing else BODY_LIMIT)
+    given = _read(_Submitted, await json_body(request, WRITING_LIMIT if writing else BODY_LIMIT))
+    return await desk.call(_take, desk, who.name, given)
+
+
+def _read(kind: type[_Found], body: object) -> _Found:
     try:
-        given = _Submitted.model_validate(body)
+        return kind.model_validate(body)
     except ValidationError as error:
         raise HTTPException(422, str(fault_of(error))) from None
-    return await desk.call(_take, desk, who.name, given)
 
 
 def _take(desk: Desk, name: str, given: _Submitted) -> Response:
@@ -176,7 +189,7 @@ def _take(desk: Desk, name: str, given: _Submitted) -> Response:
         receipt = store.submit(name, given.task, submission)
     except Conflict as conflict:
         values = shown_values(conflict.label.values, before.order) if conflict.label else {}
-        return refusal(409, str(conflict), {"version": conflict.version, "values": values})
+        return refusal(409, str(conflict), {"version": conflict.version, "values": values, "kept": conflict.kept})
     after = store.assignment(name, given.task) or before
     return JSONResponse(
         {
@@ -191,8 +204,8 @@ def _take(desk: Desk, name: str, given: _Submitted) -> Response:
 
 async def _undo(desk: Desk, request: Request) -> Response:
     who = await desk.require(request, "annotator")
-    await json_body(request, BODY_LIMIT)
-    task = await desk.call(desk.store.undo, who.name)
+    given = _read(_Undone, await json_body(request, BODY_LIMIT))
+    task = await desk.call(desk.store.undo, who.name, given.key)
     if task is None:
         return refusal(409, "nothing to undo")
     return JSONResponse({"task": task, "next": f"/task/{task}"})

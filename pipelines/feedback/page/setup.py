@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from pipelines.feedback.types import LabelSet, Question
 from pipelines.rundir import ROUNDS
 
 FIRST_ANNOTATOR = "me"
-"""Who judges where nobody is named."""
+"""Who judges at a page that is opened where nobody is named."""
 
 
 @dataclass(frozen=True)
@@ -26,28 +27,30 @@ class Wanted:
     Attributes:
         questions: what annotators are asked.
         title: of the project.
+        first_title: title of a new store, where `title` is None.
         guidelines: Markdown.
         overlap: how many annotators judge the same task.
         control_share: share of control tasks in a queue.
         controls: a file of control tasks to be mixed in.
         annotators: who judges, beside those that the store knows.
         seed: of every shuffle.
+        complete: controls that are not named here are not handed out any more.
     """
 
     questions: tuple[Question, ...] | None = None
     title: str | None = None
+    first_title: str | None = None
     guidelines: str | None = None
     overlap: int | None = None
     control_share: float | None = None
     controls: Path | None = None
     annotators: tuple[str, ...] = ()
     seed: int | None = None
+    complete: bool = False
 
-    def or_else(self, other: Wanted) -> Wanted:
-        """What is asked for here, else what `other` asks for; annotators of both."""
-        mine = {one.name: getattr(self, one.name) for one in fields(self)}
-        given = {name: value for name, value in mine.items() if value is not None and name != "annotators"}
-        return replace(other, **given, annotators=(*other.annotators, *self.annotators))
+    def beside(self, *, title: str | None, annotators: Sequence[str]) -> Wanted:
+        """The same with another title, if one is given, and more annotators."""
+        return replace(self, title=title or self.title, annotators=(*self.annotators, *annotators))
 
     def changed(self, settings: Settings) -> Settings:
         """The settings with all that is asked for."""
@@ -79,22 +82,36 @@ def open_store(path: Path, tasks: LabelSet | None, wanted: Wanted) -> LabelStore
             hint="give a file of tasks, comparisons or prompts, or --run-dir of a run with samples",
         )
     else:
-        settings = Settings(path.name.split(".")[0], tasks.questions)
+        settings = Settings(wanted.first_title or path.name.split(".")[0], tasks.questions)
     settings = wanted.changed(settings)
     store = LabelStore.create(path, settings)
     try:
         if tasks is not None:
             store.add_tasks(tasks.tasks.values())
-        if wanted.controls is not None:
-            store.add_tasks(control_tasks(wanted.controls, settings.questions, seed=settings.seed))
+        _set_controls(store, settings, wanted)
         for name in wanted.annotators:
             add_annotator(store, name)
-        if not people(store):
-            add_annotator(store, FIRST_ANNOTATOR)
     except BaseException:
         store.close()
         raise
     return store
+
+
+def _set_controls(store: LabelStore, settings: Settings, wanted: Wanted) -> None:
+    """Add the controls that are asked for, and no longer hand out others; as they are where nothing is said of them."""
+    if wanted.controls is None and not wanted.complete:
+        return
+    named = []
+    if wanted.controls is not None:
+        named = control_tasks(wanted.controls, settings.questions, seed=settings.seed)
+    store.add_tasks(named)
+    store.keep_controls([task.id for task in named])
+
+
+def add_somebody(store: LabelStore) -> None:
+    """Add `FIRST_ANNOTATOR` where the store knows nobody: a page that is open is for somebody."""
+    if not people(store):
+        add_annotator(store, FIRST_ANNOTATOR)
 
 
 def people(store: LabelStore) -> list[str]:
@@ -109,7 +126,7 @@ def fresh_links(store: LabelStore, origin: str) -> dict[str, str]:
 
 
 def wanted_of_run(config: Config, root: Path) -> Wanted:
-    """What `feedback.label` of a run asks for.
+    """All that `feedback.label` of a run asks for; the title is the run's name until another one is given.
 
     Raises:
         UsageError: the guidelines cannot be read.
@@ -117,13 +134,14 @@ def wanted_of_run(config: Config, root: Path) -> Wanted:
     section = config.feedback.label
     return Wanted(
         questions=questions_of(section),
-        title=root.resolve().name,
-        guidelines=None if section.guidelines is None else read_guidelines(section.guidelines),
+        first_title=root.resolve().name,
+        guidelines="" if section.guidelines is None else read_guidelines(section.guidelines),
         overlap=section.overlap,
         control_share=section.control_share,
         controls=section.controls,
         annotators=tuple(section.annotators),
         seed=config.run.seed,
+        complete=True,
     )
 
 

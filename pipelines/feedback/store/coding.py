@@ -6,6 +6,7 @@ import functools
 import hashlib
 import json
 import math
+import re
 import sqlite3
 from collections.abc import Mapping
 
@@ -21,7 +22,10 @@ from pipelines.feedback.types import Answer, Label, Question, Task, Value, quest
 MAX_COMMENT = 10_000
 MAX_TEXT = 200_000
 MAX_KEY = 200
+MOST_ANSWERS = 26
+"""Of a task: the page tells them apart by a letter."""
 
+_ID = re.compile(r"(?!\.+$)[A-Za-z0-9._-]{1,64}")
 _PROMPT = TypeAdapter(tuple[Message, ...])
 _LEAST_ANSWERS = {"pairwise": 2, "ranking": 2, "binary": 1, "scale": 1, "demonstration": 0}
 _MOST_ANSWERS = {"pairwise": 2, "demonstration": 1}
@@ -55,17 +59,30 @@ def check_settings(settings: Settings) -> None:
 
 def check_task(task: Task, questions: tuple[Question, ...]) -> None:
     """Raise DataError unless every question can be asked about the task and its known values answer them."""
-    where = f"task {task.id}"
+    where = f"task {task.id!r}"
+    if not _ID.fullmatch(task.id):
+        raise DataError(
+            "the id of a task is a part of its address: 1 to 64 of the characters A-Z, a-z, 0-9, `.`, `_` and `-`, "
+            "and not dots alone",
+            where=where,
+            hint="change the id, or leave it out: then one is made of the prompt and the answers",
+        )
     try:
         check_dialogue(task.prompt)
     except ValueError as error:
         raise DataError(f"prompt: {error}", where=where) from error
-    texts = [task.id, task.source or ""]
+    texts = [task.source or ""]
     texts += [text for answer in task.answers for text in (answer.text, answer.model or "")]
     texts += [json.dumps(as_dict(turn), ensure_ascii=False) for turn in task.prompt]
     if not all(is_text(text) for text in texts):
         raise DataError("it holds half a surrogate pair, which is no text", where=where)
     answers = len(task.answers)
+    if answers > MOST_ANSWERS:
+        raise DataError(
+            f"it has {answers} answers; {MOST_ANSWERS} at most can be shown beside one another, as A to Z",
+            where=where,
+            hint="leave some out, or make several tasks of it",
+        )
     for question in questions:
         least = _LEAST_ANSWERS[question.kind]
         if not least <= answers <= _MOST_ANSWERS.get(question.kind, answers):
@@ -94,14 +111,13 @@ def _values_fault(values: Mapping[str, Value], questions: tuple[Question, ...], 
 
 def check_submission(given: Submission, questions: tuple[Question, ...], answers: int) -> None:
     """Raise Invalid, with the reason, unless it answers the questions about a task of so many answers."""
-    if not given.key.strip() or len(given.key) > MAX_KEY:
-        raise Invalid(f"the key must have 1 to {MAX_KEY} characters")
+    check_key(given.key)
     if len(given.comment) > MAX_COMMENT:
         raise Invalid(f"the comment has {len(given.comment)} characters; {MAX_COMMENT} at most can be kept")
     if given.seconds is not None and not (math.isfinite(given.seconds) and given.seconds >= 0):
         raise Invalid("the time must be a number of seconds, 0 or more")
     written = [value for value in given.values.values() if isinstance(value, str)]
-    if not all(is_text(text) for text in (given.key, given.comment, *given.values, *written)):
+    if not all(is_text(text) for text in (given.comment, *given.values, *written)):
         raise Invalid("it holds half a character that no text can hold")
     if given.skipped:
         return
@@ -113,6 +129,12 @@ def check_submission(given: Submission, questions: tuple[Question, ...], answers
         raise Invalid(f"still to be answered: {', '.join(missing)}")
     if not given.values:
         raise Invalid("answer at least one question, or skip the task")
+
+
+def check_key(key: str) -> None:
+    """Raise Invalid unless a request can be known again by this key."""
+    if not key.strip() or len(key) > MAX_KEY or not is_text(key):
+        raise Invalid(f"the key must be a text of 1 to {MAX_KEY} characters")
 
 
 def task_columns(task: Task, seed: int) -> dict[str, object]:

@@ -6,17 +6,19 @@ from pipelines.feedback.types import Label
 
 
 class Conflict(Exception):
-    """The answer was given to another version of the label than the one that stands: another tab was faster.
+    """What is sent is no answer to the label that stands: another tab was faster, or it was taken back.
 
     Attributes:
         label: what stands now; None: nothing, the earlier answer was taken back.
         version: the version to answer to.
+        kept: the answer that was sent is in the history, though it does not stand; so its time counts already.
     """
 
-    def __init__(self, label: Label | None, version: int) -> None:
+    def __init__(self, label: Label | None, version: int, *, kept: bool = False) -> None:
         super().__init__("this task was answered somewhere else in the meantime")
         self.label = label
         self.version = version
+        self.kept = kept
 
 
 class Invalid(Exception):

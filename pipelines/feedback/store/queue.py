@@ -24,6 +24,7 @@ _BLOCKED = """
     GROUP BY a.task HAVING t.labels < :overlap AND t.labels + count(*) >= :overlap
 """
 _MINE = "SELECT 1 FROM assignments AS mine WHERE mine.annotator = :me AND mine.task = t.number"
+_CONTROLS = f"FROM tasks AS t WHERE t.control IS NOT NULL AND NOT t.retired AND NOT EXISTS ({_MINE})"
 _PICK = f"""
     SELECT t.number FROM tasks AS t INDEXED BY queue
     WHERE t.control IS NULL AND t.labels < :overlap AND t.number NOT IN ({_BLOCKED}) AND NOT EXISTS ({_MINE})
@@ -33,12 +34,12 @@ _PICK = f"""
 # for as long as a reservation holds; `room`: it is open by its own account.
 _PENDING = f"""
     SELECT * FROM (
-        SELECT t.number, mine.reserved, mine.control, mine.version,
+        SELECT t.number, mine.reserved, mine.version, mine.control = 1 AND NOT t.retired AS control,
             mine.control = 0 AND t.labels < :overlap AND t.number NOT IN ({_BLOCKED}) AS room
         FROM assignments AS mine JOIN tasks AS t ON t.number = mine.task
         WHERE mine.annotator = :me AND mine.standing IS NULL
     )
-    WHERE room OR control = 1 OR (version > 0 AND reserved > :now) ORDER BY reserved DESC, version DESC
+    WHERE room OR control OR (version > 0 AND reserved > :now) ORDER BY reserved DESC, version DESC
 """
 # Ordinary tasks that are open for this annotator, and what the annotator was given and has no standing answer to.
 # One task after another could be asked whether it is open; but it is quicker to take off the few that somebody began.
@@ -144,7 +145,7 @@ class Queue:
         if not self.share or self._given < self._place_of_control(self._controls_given):
             return None
         rows = self.connection.execute(
-            f"SELECT t.number, t.id FROM tasks AS t WHERE t.control IS NOT NULL AND NOT EXISTS ({_MINE})",
+            f"SELECT t.number, t.id {_CONTROLS}",
             {"me": self.me},
         ).fetchall()
         rows.sort(key=lambda row: shuffled_place(self.seed, "control", self.name, row["id"]))
@@ -154,15 +155,15 @@ class Queue:
         """How many control tasks will come before so many fresh ordinary tasks are given."""
         if not self.share:
             return 0
-        known = number_of(self.connection, "SELECT count(*) FROM tasks WHERE control IS NOT NULL")
+        rest = self.connection.execute(f"SELECT count(*) {_CONTROLS}", {"me": self.me}).fetchone()[0]
         given, first = self._given, self._controls_given
-        for which in range(first, known):
+        for which in range(first, first + rest):
             place = max(given, self._place_of_control(which))
             fresh -= place - given
             if fresh <= 0:
                 return which - first
             given = place + 1
-        return max(known - first, 0)
+        return int(rest)
 
     def _assign(self, number: int, control: bool) -> None:
         task = only_row(self.connection, "SELECT id, json_array_length(answers) FROM tasks WHERE number = ?", number)

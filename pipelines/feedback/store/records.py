@@ -80,7 +80,7 @@ class Submission:
 
     Attributes:
         values: by name of the question, answers in the TASK's own order; does not matter where `skipped`.
-        seconds: how long it took; None: not known.
+        seconds: how long this answer took, an edit without the time of what it edits; None: not known.
         comment: free words.
         flagged: something is wrong with the task.
         skipped: the annotator does not judge it.
@@ -99,10 +99,10 @@ class Submission:
 
 @dataclass(frozen=True)
 class Receipt:
-    """The answer is on the disk.
+    """The answer is on the disk, and stands.
 
     Attributes:
-        version: of the label that it became.
+        version: of the label that it became, when it came first.
         repeated: the same key was there before; nothing was written.
     """
 

@@ -54,11 +54,7 @@ def progress(database: Database, queues: Sequence[Queue]) -> Progress:
 
 def _annotator(database: Database, queue: Queue) -> AnnotatorProgress:
     with database.read() as connection:
-        rows = connection.execute(
-            "SELECT h.seconds, h.skipped, h.flagged, h.time FROM assignments AS a"
-            " JOIN history AS h ON h.id = a.standing WHERE a.annotator = ? ORDER BY h.id",
-            (queue.me,),
-        ).fetchall()
+        rows = connection.execute(f"{STANDING} WHERE a.annotator = ? ORDER BY h.id", (queue.me,)).fetchall()
         simulated = connection.execute("SELECT simulated FROM annotators WHERE id = ?", (queue.me,)).fetchone()[0]
     times = [row["seconds"] for row in rows if not row["skipped"] and row["seconds"] is not None]
     return AnnotatorProgress(

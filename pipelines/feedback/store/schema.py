@@ -108,7 +108,19 @@ def _first(connection: sqlite3.Connection) -> None:
     connection.execute(f"PRAGMA application_id = {APPLICATION}")
 
 
-MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_first,)
+_VERSION_2 = (
+    "ALTER TABLE tasks ADD COLUMN retired INTEGER NOT NULL DEFAULT 0",  # a control task that nobody is given any more
+    "ALTER TABLE history ADD COLUMN undo_key TEXT",  # of an undo, from whoever asked for it; NULL: an answer, or none
+    "CREATE UNIQUE INDEX undo_keys ON history (annotator, undo_key) WHERE undo_key IS NOT NULL",
+)
+
+
+def _second(connection: sqlite3.Connection) -> None:
+    for statement in _VERSION_2:
+        connection.execute(statement)
+
+
+MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_first, _second)
 """Step n makes version n + 1 (`PRAGMA user_version`) of version n. Steps are added, never changed."""
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from pipelines.errors import ConflictError, DataError, UsageError
@@ -108,6 +108,16 @@ def add_tasks(database: Database, tasks: Iterable[Task]) -> int:
             connection.execute(f"INSERT INTO tasks ({names}) VALUES ({places})", columns)
             new += 1
     return new
+
+
+def keep_controls(database: Database, ids: Collection[str]) -> None:
+    """Retire the control tasks that are not among `ids`, and take those that are into use (again)."""
+    with database.write() as connection:
+        rows = connection.execute("SELECT number, id, retired FROM tasks WHERE control IS NOT NULL").fetchall()
+        changed = [
+            (int(row["id"] not in ids), row["number"]) for row in rows if row["retired"] != (row["id"] not in ids)
+        ]
+        connection.executemany("UPDATE tasks SET retired = ? WHERE number = ?", changed)
 
 
 def add_annotator(database: Database, name: str, simulated: bool) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 
@@ -136,11 +136,19 @@ class LabelStore:
         """Add the tasks whose ids are not there yet, all or none; how many were new.
 
         Raises:
-            DataError: a task does not fit the questions: pairwise needs 2 answers, ranking 2 or more, binary and
+            DataError: the page cannot show a task: its id is no part of an address, or it has more than 26 answers;
+                it does not fit the questions: pairwise needs 2 answers, ranking 2 or more, binary and
                 scale 1 or more, demonstration 1 at most; or a known value of a control task is none.
             ConflictError: an id is there already, with another content.
         """
         return setup.add_tasks(self._database, tasks)
+
+    def keep_controls(self, ids: Collection[str]) -> None:
+        """Give control tasks with these ids only from now on, also to somebody who had begun another one.
+
+        Labels of the others stay, and can still be edited and taken back. A later call can bring them back into use.
+        """
+        setup.keep_controls(self._database, ids)
 
     def add_annotator(self, name: str, *, simulated: bool = False) -> None:
         """Add somebody who judges, once.
@@ -210,31 +218,35 @@ class LabelStore:
 
         Raises:
             Invalid: it does not fit the questions.
-            Conflict: another version of the label stands than the one it was given to.
-            Paused: labelling is paused. The repetition of an answer that is kept already gets its receipt even then.
+            Conflict: another version of the label stands than the one it was given to; or its key is that of an answer
+                that does not stand any more, or that said something else.
+            Paused: labelling is paused. The repetition of an answer that stands already gets its receipt even then.
             NotAssigned: the task was never given to this annotator, or there is none of that name.
         """
         with self._database.write() as connection:
             return answers.submit(connection, setup.desk_of(self._database, annotator), task, submission)
 
-    def undo(self, annotator: str) -> str | None:
+    def undo(self, annotator: str, key: str | None = None) -> str | None:
         """Take back the last answer of this annotator; again: the one before.
 
         A first answer is withdrawn, and its task is open and next; an edit gives way to the answer before it. Every
         version stays in the history.
+
+        Args:
+            annotator: who asks.
+            key: made anew for every undo by whoever sends it; the same key again takes nothing more back, and gets the
+                same result, even while labelling is paused. None: the request cannot be known again.
 
         Returns:
             Id of the task; None: there is nothing to take back.
 
         Raises:
             Paused: labelling is paused, so that it could not be answered anew.
+            Invalid: the key is none.
             NotAssigned: there is no such annotator.
         """
         with self._database.write() as connection:
-            desk = setup.desk_of(self._database, annotator)
-            if desk.paused:
-                raise Paused
-            return answers.undo(connection, desk.me)
+            return answers.undo(connection, setup.desk_of(self._database, annotator), key)
 
     def history(self, annotator: str, limit: int = 50) -> list[HistoryEntry]:
         """This annotator's standing answers, the newest first.

@@ -60,6 +60,9 @@ class Person:
         texts = re.findall(r'<div class="text" dir="auto">([^<]*)</div>', page)
         return form[1], int(form[2]), texts[-3:]
 
+    def undo(self, key: str | None = None) -> Any:
+        return self.post("/api/undo", {"key": key or f"undo-{next(_KEYS):08d}"})
+
     def submit(self, task: str, version: int = 0, **more: Any) -> Any:
         body = {"task": task, "version": version, "key": f"key-{next(_KEYS):08d}", "values": {"overall": [1, 2, 3]}}
         return self.post("/api/submit", body | more)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -298,6 +299,68 @@ def test_nothing_is_called_saved_before_the_server_has_said_so(browser: Any, tmp
         at.expect_failed_loads()
 
 
+def test_an_undo_whose_reply_is_lost_takes_back_one_answer(browser: Any, tmp_path: Path) -> None:
+    with (
+        label_page(tmp_path / "labels.sqlite", [a_task(n) for n in range(3)]) as page,
+        seat(browser, page.link("ann")) as at,
+    ):
+        tasks = []
+        for _ in range(2):
+            tasks.append(at.task)
+            for key in "1234":
+                at.page.keyboard.press(key)
+            with at.going_on():
+                at.page.keyboard.press("Enter")
+        line = Line("loses answers")
+        at.page.route("**/api/undo", line.carry)
+        at.page.keyboard.press("u")
+        at.page.get_by_text("Not taken back yet").wait_for()
+        at.page.keyboard.press("u")  # impatience takes nothing more back
+        at.page.reload()
+        line.state = "works"
+        at.page.get_by_text("Taken back: change it").wait_for()
+        assert at.task == tasks[1]
+        assert [label.task for label in page.store.snapshot().labels] == [tasks[0]]
+        assert len(line.sent) >= 2
+        assert all(body == line.sent[0] for body in line.sent), "it was sent under another key"
+        at.page.reload()
+        assert len(page.store.snapshot().labels) == 1, "it is not sent again once it was answered"
+        with at.going_on():
+            at.page.keyboard.press("u")
+        assert at.task == tasks[0]
+        assert page.store.snapshot().labels == []
+        at.expect_failed_loads()
+
+
+def test_an_answer_that_was_taken_back_elsewhere_is_not_called_saved(browser: Any, tmp_path: Path) -> None:
+    with (
+        label_page(tmp_path / "labels.sqlite", [a_task(n) for n in range(2)]) as page,
+        seat(browser, page.link("ann")) as at,
+    ):
+        line = Line("loses answers")
+        at.page.route("**/api/submit", line.carry)
+        for key in "2143":
+            at.page.keyboard.press(key)
+        at.page.wait_for_timeout(1000)
+        sent = time.monotonic()
+        at.page.keyboard.press("Enter")
+        at.page.get_by_text("Not saved yet").wait_for()
+        assert page.store.undo("ann") == at.task
+        first = line.sent[0]["seconds"]
+        line.state = "works"
+        at.page.get_by_text("no answer (skipped or taken back)").wait_for()
+        assert page.store.snapshot().labels == []
+        assert at.ranks() == [2, 1, 4, 3]
+        at.page.locator("#keep-mine").click()
+        at.page.get_by_text("Saved: B > A > D > C").wait_for()
+        assert line.sent[-1]["version"] == 2
+        (label,) = page.store.snapshot().labels
+        assert label.seconds == pytest.approx(first + line.sent[-1]["seconds"])
+        again = line.sent[-1]["seconds"]
+        assert again < time.monotonic() - sent, "the time of the answer that had arrived was counted twice"
+        at.expect_failed_loads()
+
+
 def test_a_pause_and_a_lost_session_keep_what_was_entered(browser: Any, tmp_path: Path) -> None:
     with (
         label_page(tmp_path / "labels.sqlite", [a_task(n) for n in range(3)]) as page,
@@ -345,3 +408,14 @@ def test_only_time_on_the_screen_counts(browser: Any, tmp_path: Path) -> None:
         (label,) = page.store.snapshot().labels
         assert label.seconds is not None
         assert 12 <= label.seconds < 60
+        # What an edit takes is added to what the answer took.
+        first, before = label.task, label.seconds
+        at.page.goto(f"{page.origin}/task/{first}")
+        at.page.clock.run_for(3_000)
+        at.page.keyboard.press("2")
+        with at.going_on():
+            at.page.keyboard.press("Enter")
+        (label,) = page.store.snapshot().labels
+        assert label.task == first
+        assert label.seconds is not None
+        assert before + 3 <= label.seconds < before + 40

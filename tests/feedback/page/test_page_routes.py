@@ -74,12 +74,44 @@ def test_a_stale_tab_gets_a_conflict_with_what_stands_by_shown_place(store: Labe
 
 
 def test_undo_opens_the_last_answer_again(store: LabelStore, ann: Person):
-    assert ann.post("/api/undo").status_code == 409
+    assert ann.undo().status_code == 409
     task, version, _ = ann.open_task()
     ann.submit(task, version)
-    assert ann.post("/api/undo").json() == {"task": task, "next": f"/task/{task}"}
+    assert ann.undo().json() == {"task": task, "next": f"/task/{task}"}
     assert store.snapshot().labels == []
     assert ann.open_task()[:2] == (task, 2)
+
+
+def test_an_undo_whose_reply_was_lost_takes_back_one_answer(store: LabelStore, ann: Person):
+    task, version, _ = ann.open_task()
+    ann.submit(task, version, values={"overall": [1, 2, 3]})
+    ann.submit(task, 1, values={"overall": [3, 2, 1]})
+    first, again = ann.undo("the-same-key"), ann.undo("the-same-key")
+    assert (first.status_code, first.json()) == (again.status_code, again.json())
+    assert len(store.history("ann")) == 1
+    for body in ({}, {"key": 7}, {"key": "short"}, {"key": "a-good-key", "task": task}):
+        assert ann.post("/api/undo", body).status_code == 422
+    assert len(store.history("ann")) == 1
+
+
+def test_an_answer_that_was_taken_back_gets_no_receipt(store: LabelStore, ann: Person):
+    task, version, _ = ann.open_task()
+    ann.submit(task, version, key="the-same-key")
+    other = ann.submit(task, version, key="the-same-key", values={"overall": [3, 2, 1]})
+    assert (other.status_code, other.json()["values"]) == (409, {"overall": [1, 2, 3]})
+    ann.undo()
+    late = ann.submit(task, version, key="the-same-key")
+    assert (late.status_code, late.json()["version"], late.json()["values"]) == (409, 2, {})
+    assert store.snapshot().labels == []
+
+
+@pytest.mark.parametrize("name", ["x" * 64, "org.Model_1-b", "...a"])
+def test_every_id_that_the_store_takes_can_be_submitted_and_undone(tmp_path: Path, name: str):
+    store = make_store(tmp_path, [make_task("a", [str(number) for number in range(26)], id=name)])
+    ann = Person(store, "ann")
+    assert 'id="answer-Z"' in ann.get("/").text
+    assert ann.submit(name, values={"overall": [*range(1, 27)]}).status_code == 200
+    assert ann.get(ann.undo().json()["next"]).status_code == 200
 
 
 def test_an_earlier_answer_is_shown_and_edited(store: LabelStore, ann: Person):
@@ -105,7 +137,7 @@ def test_a_paused_page_gives_and_takes_nothing(store: LabelStore, ann: Person):
     store.paused = True
     assert "Paused" in ann.get("/").text
     assert ann.submit(task, version).status_code == 423
-    assert ann.post("/api/undo").status_code == 423
+    assert ann.undo().status_code == 423
     store.paused = False
     assert ann.submit(task, version).status_code == 200
 

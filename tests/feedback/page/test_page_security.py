@@ -144,7 +144,7 @@ def test_another_host_is_answered_nothing(store: LabelStore, ann: Person, host: 
 def test_what_another_site_could_send_is_refused(ann: Person, changes: dict[str, str | None], status: int):
     headers = {**POST, "Content-Type": "application/json", **changes}
     given = {name: value for name, value in headers.items() if value is not None}
-    answer = ann.browser.post("/api/undo", content=b"{}", headers=given)
+    answer = ann.browser.post("/api/undo", content=b'{"key": "a-good-key"}', headers=given)
     assert answer.status_code == status
     assert answer.json()["error"]
     assert ann.browser.post("/api/admin/pause", content=b"{}", headers=given).status_code in (status, 403)
@@ -329,9 +329,9 @@ def test_a_mistake_of_ours_tells_nothing(store: LabelStore, monkeypatch: pytest.
     app = make_app(store, origins=[ORIGIN])
     ann = Person(store, "ann", app=app)
     monkeypatch.setattr(type(store), "next_task", lambda self, name: 1 / 0)
-    monkeypatch.setattr(type(store), "undo", lambda self, name: 1 / 0)
+    monkeypatch.setattr(type(store), "undo", lambda self, name, key: 1 / 0)
     ann.browser._transport.raise_server_exceptions = False  # type: ignore[attr-defined]
-    for answer in (ann.get("/"), ann.post("/api/undo")):
+    for answer in (ann.get("/"), ann.undo()):
         assert answer.status_code == 500
         assert "ZeroDivision" not in answer.text
         assert "Traceback" not in answer.text
@@ -339,13 +339,13 @@ def test_a_mistake_of_ours_tells_nothing(store: LabelStore, monkeypatch: pytest.
 
 
 def test_a_full_disk_is_named(store: LabelStore, monkeypatch: pytest.MonkeyPatch):
-    def full(self: LabelStore, name: str) -> None:
+    def full(self: LabelStore, name: str, key: str) -> None:
         raise DiskError("no space left on the disk", where="/secret/path")
 
     ann = Person(store, "ann", app=make_app(store, origins=[ORIGIN]))
     monkeypatch.setattr(type(store), "undo", full)
     ann.browser._transport.raise_server_exceptions = False  # type: ignore[attr-defined]
-    answer = ann.post("/api/undo")
+    answer = ann.undo()
     assert answer.status_code == 503
     assert answer.json()["error"].startswith("no space left on the disk;")
     assert "/secret" not in answer.text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -47,12 +48,8 @@ def test_an_edit_replaces_the_label_and_keeps_the_order(folder: Path) -> None:
 def test_the_same_key_is_the_same_answer(folder: Path) -> None:
     with store_of(folder) as store:
         given, first = give(store, "anna", key="same")
-        repeated = store.submit("anna", given.task.id, answer(0, (3, 2, 1), key="same"))
+        repeated = store.submit("anna", given.task.id, answer(0, key="same"))
         assert (repeated.version, repeated.repeated) == (first.version, True)
-        store.submit("anna", given.task.id, answer(1, (1, 1, 1)))
-        late = store.submit("anna", given.task.id, answer(0, key="same"))
-        assert (late.version, late.repeated) == (1, True)
-        assert _standing(store) == {given.task.id: (1, 1, 1)}
         given, _ = give(store, "ben", key="same")
         assert len(store.snapshot().labels) == 2, "keys are those of one annotator"
         other = store.next_task("anna")
@@ -61,13 +58,81 @@ def test_the_same_key_is_the_same_answer(folder: Path) -> None:
             store.submit("anna", other.task.id, answer(key="same"))
 
 
+def test_a_key_that_stands_no_more_gets_no_receipt(folder: Path) -> None:
+    with store_of(folder) as store:
+        given, _ = give(store, "anna", key="same")
+        task, same = given.task.id, answer(0, key="same")
+        store.submit("anna", task, answer(1, (1, 1, 1)))
+        with pytest.raises(Conflict) as caught:
+            store.submit("anna", task, same)
+        assert caught.value.label is not None
+        assert (caught.value.version, caught.value.label.values) == (2, {"overall": (1, 1, 1)})
+        store.undo("anna")
+        assert store.submit("anna", task, same).repeated, "the edit was taken back: it stands again"
+        store.undo("anna")
+        with pytest.raises(Conflict) as caught:
+            store.submit("anna", task, same)
+        assert (caught.value.version, caught.value.label, caught.value.kept) == (4, None, True)
+        assert store.snapshot().labels == []
+
+
+@pytest.mark.parametrize("other", [{"ranks": (3, 2, 1)}, {"comment": "c"}, {"flagged": True}, {"skipped": True}])
+def test_a_key_with_another_answer_gets_no_receipt(folder: Path, other: dict[str, Any]) -> None:
+    with store_of(folder) as store:
+        given, _ = give(store, "anna", key="same")
+        with pytest.raises(Conflict) as caught:
+            store.submit("anna", given.task.id, answer(0, key="same", **other))
+        assert caught.value.version == 1
+        assert _standing(store) == {given.task.id: (1, 2, 3)}
+
+
+def test_the_same_key_takes_one_answer_back(folder: Path) -> None:
+    with store_of(folder) as store:
+        given, _ = give(store, "anna", key="same")
+        store.submit("anna", given.task.id, answer(1, (3, 2, 1)))
+        assert store.undo("anna", "same") == given.task.id, "keys of answers and of undos do not meet"
+        assert store.undo("anna", "same") == given.task.id
+        assert _standing(store) == {given.task.id: (1, 2, 3)}
+        later, _ = give(store, "anna")
+        store.paused = True
+        assert store.undo("anna", "same") == given.task.id
+        store.paused = False
+        assert set(_standing(store)) == {given.task.id, later.task.id}
+        give(store, "ben")
+        assert store.undo("ben", "same") not in (given.task.id, later.task.id)
+        assert store.undo("anna", "another") == later.task.id
+        for key in ("", "k" * 201, "\ud800"):
+            with pytest.raises(Invalid, match="key"):
+                store.undo("anna", key)
+
+
+def test_the_time_of_a_label_adds_up_over_its_versions(folder: Path) -> None:
+    def told() -> float | None:
+        (label,) = store.snapshot().labels
+        assert store.progress().annotators[0].median_seconds == label.seconds
+        return label.seconds
+
+    with store_of(folder, tasks=1) as store:
+        given, _ = give(store, "anna", seconds=60.0)
+        task = given.task.id
+        store.submit("anna", task, answer(1, seconds=1.0))
+        assert told() == 61
+        store.undo("anna")
+        assert told() == 60, "the answer that stands again came after 60 s"
+        store.undo("anna")
+        store.submit("anna", task, answer(4, seconds=2.0))
+        assert told() == 63, "what was taken back was time spent on the task, too"
+        store.submit("anna", task, answer(5, seconds=None))
+        assert told() is None
+
+
 def test_a_stale_tab_is_told_what_stands(folder: Path) -> None:
     with store_of(folder) as store:
         given, _ = give(store, "anna", ranks=(2, 1, 3))
         for version in (0, 2, -1):
             with pytest.raises(Conflict) as caught:
                 store.submit("anna", given.task.id, answer(version, (3, 2, 1)))
-            assert caught.value.version == 1
+            assert (caught.value.version, caught.value.kept) == (1, False)
             assert caught.value.label is not None
             assert caught.value.label.values == {"overall": (2, 1, 3)}
         assert _standing(store) == {given.task.id: (2, 1, 3)}
@@ -181,7 +246,7 @@ def test_only_own_tasks_can_be_answered_and_seen(folder: Path) -> None:
         (Submission({}, key="k"), "still to be answered: overall"),
         (answer(key=""), "key"),
         (answer(key="k" * 201), "key"),
-        (answer(key="\ud800"), "no text"),
+        (answer(key="\ud800"), "key"),
         (answer(comment="c" * 10_001), "10000 at most"),
         (answer(comment="\udfff"), "no text"),
         (answer(seconds=-1.0), "seconds"),

@@ -12,7 +12,7 @@ import pytest
 
 from pipelines.errors import ConflictError, DataError, DiskError, LockedError
 from pipelines.feedback.store import LabelStore, schema
-from tests.feedback.store.support import answer, give, settings_of, store_of, task_of
+from tests.feedback.store.support import answer, give, settings_of, store_of, task_of, walk
 
 
 def _mode(path: Path) -> int:
@@ -171,14 +171,37 @@ def test_an_older_file_is_brought_up_to_date_or_left_as_it_was(folder: Path, mon
     with pytest.raises(RuntimeError):
         LabelStore.open(store.path)
     assert store.path.read_bytes() == before
-    monkeypatch.setattr(schema, "MIGRATIONS", schema.MIGRATIONS[:2])
+    monkeypatch.setattr(schema, "MIGRATIONS", schema.MIGRATIONS[:-1])
     monkeypatch.setattr("pipelines.feedback.store.database.MIGRATIONS", schema.MIGRATIONS)
     with LabelStore.open(store.path) as opened:
         assert opened.snapshot().labels == labels
         with opened._database.read() as connection:
-            assert schema.version_of(connection) == 2
+            assert schema.version_of(connection) == len(schema.MIGRATIONS)
             found = [row[0] for row in connection.execute("SELECT difficulty FROM tasks ORDER BY difficulty")]
             assert found == [0.5, 0.5, 0.5, 1.5]
+
+
+def test_a_store_of_version_1_goes_on(folder: Path) -> None:
+    path = folder / "labels.sqlite"
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.executescript(Path(__file__).with_name("version_1.sql").read_text())
+    assert schema.version_of(connection) == 1
+    connection.close()
+    with LabelStore.open(path) as store:
+        labels = {(label.annotator, label.task): label for label in store.snapshot().labels}
+        assert set(labels) == {("anna", "t0"), ("ben", "t0"), ("anna", "t1"), ("ben", "t1"), ("anna", "c0")}
+        assert (labels["anna", "t0"].values, labels["anna", "t0"].seconds) == ({"overall": (3, 2, 1)}, 61.0)
+        assert (labels["anna", "t1"].seconds, labels["ben", "t0"].skipped, labels["ben", "t1"].flagged) == (
+            7,
+            True,
+            True,
+        )
+        store.keep_controls(["c0"])
+        assert store.undo("anna", "a-key") == store.undo("anna", "a-key") == "c0"
+        assert walk(store, "anna") == ["c0", "t2"]
+        assert "c1" not in walk(store, "ben")
+    with LabelStore.open(path) as store:
+        assert len(store.snapshot().labels) == 8
 
 
 def test_a_full_disk_loses_the_answer_that_was_not_acknowledged_and_no_other(folder: Path) -> None:

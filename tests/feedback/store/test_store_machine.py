@@ -33,15 +33,17 @@ class StoreMachine(RuleBasedStateMachine):
             Path(self.folder.name), tasks=4, annotators=PEOPLE, overlap=OVERLAP, share=0.4, controls=2
         )
         self.versions: dict[Slot, int] = {}
-        self.stacks: dict[str, list[tuple[str, tuple[int, ...] | None]]] = {name: [] for name in PEOPLE}
+        self.stacks: dict[str, list[tuple[str, tuple[int, ...] | None, int]]] = {name: [] for name in PEOPLE}
         self.sent: list[tuple[str, str, Submission, int]] = []
+        self.undone: list[tuple[str, str, str]] = []
+        self.retired: set[str] = set()
 
     def teardown(self) -> None:
         self.store.close()
         self.folder.cleanup()
 
     def standing(self, name: str) -> dict[str, tuple[int, ...] | None]:
-        return dict(self.stacks[name])  # the later one of a task counts
+        return {task: given for task, given, _ in self.stacks[name]}  # the later one of a task counts
 
     def send(self, name: str, task: str, given: tuple[int, ...] | None) -> None:
         version = self.versions[name, task]
@@ -49,7 +51,7 @@ class StoreMachine(RuleBasedStateMachine):
         receipt = self.store.submit(name, task, sent)
         assert (receipt.version, receipt.repeated) == (version + 1, False)
         self.versions[name, task] = version + 1
-        self.stacks[name].append((task, given))
+        self.stacks[name].append((task, given, version + 1))
         self.sent.append((name, task, sent, version + 1))
 
     @rule(name=people, given=ranks)
@@ -61,6 +63,7 @@ class StoreMachine(RuleBasedStateMachine):
         assert found.version == self.versions.setdefault((name, found.task.id), 0)
         assert found.done == len(self.standing(name))
         assert found.earlier is None
+        assert found.task.id not in self.retired or found.version
         if found.task.control is None and not found.version:
             others = [one for one in PEOPLE if one != name and self.standing(one).get(found.task.id)]
             assert len(others) < OVERLAP
@@ -79,13 +82,20 @@ class StoreMachine(RuleBasedStateMachine):
         if tasks:
             self.send(name, tasks[which % len(tasks)], given)
 
+    @rule(kept=strategies.sets(strategies.sampled_from(["c0", "c1"])))
+    def keep_controls(self, kept: set[str]) -> None:
+        self.store.keep_controls(kept)
+        self.retired = {"c0", "c1"} - kept
+
     @rule(name=people)
     def undo(self, name: str) -> None:
-        task = self.store.undo(name)
+        key = f"undo-{len(self.undone)}"
+        task = self.store.undo(name, key)
         if not self.stacks[name]:
             assert task is None
             return
         assert task == self.stacks[name].pop()[0]
+        self.undone.append((name, key, task))
         self.versions[name, task] += 1
         if task not in self.standing(name):
             found = self.store.next_task(name)
@@ -96,8 +106,20 @@ class StoreMachine(RuleBasedStateMachine):
     def send_again(self, which: int) -> None:
         if self.sent:
             name, task, sent, version = self.sent[which % len(self.sent)]
-            receipt = self.store.submit(name, task, sent)
-            assert (receipt.version, receipt.repeated) == (version, True)
+            standing = {one: number for one, _, number in self.stacks[name]}
+            if standing.get(task) == version:
+                receipt = self.store.submit(name, task, sent)
+                assert (receipt.version, receipt.repeated) == (version, True)
+            else:
+                with pytest.raises(Conflict) as caught:
+                    self.store.submit(name, task, sent)
+                assert caught.value.version == self.versions[name, task]
+
+    @rule(which=numbers)
+    def undo_again(self, which: int) -> None:
+        if self.undone:
+            name, key, task = self.undone[which % len(self.undone)]
+            assert self.store.undo(name, key) == task
 
     @rule(which=numbers, off=strategies.sampled_from([-1, 1]))
     def send_from_a_stale_tab(self, which: int, off: int) -> None:

@@ -232,3 +232,36 @@ def test_progress(folder: Path) -> None:
         )  # fmt: skip
         assert (ben.done, ben.skipped, ben.median_seconds, ben.left) == (2, 1, None, 1)
         assert anna.last is not None
+
+
+def test_a_retired_control_task_is_given_to_nobody_and_keeps_its_labels(folder: Path) -> None:
+    with store_of(folder, tasks=30, controls=6, share=0.3) as store:
+        assert {f"c{index}" for index in range(6)} < set(walk(store, "anna"))
+        labels = store.snapshot().labels
+        store.keep_controls(["c1", "unknown"])
+        assert store.snapshot().labels == labels
+        store.add_tasks(task_of(f"more{index}") for index in range(30))
+        given = store.next_task("ben")
+        assert given is not None
+        assert (given.done, given.left) == (0, 31)
+        assert [task for task in walk(store, "ben") if task.startswith("c")] == ["c1"]
+        store.submit("anna", "c2", answer(1, (3, 2, 1)))
+        while store.undo("anna") != "c2":
+            pass
+        store.keep_controls({"c1", "c2"})
+        store.add_tasks(task_of(f"last{index}") for index in range(30))
+        assert [task for task in walk(store, "ben") if task.startswith("c")] == ["c2"], "back in use"
+
+
+def test_a_retired_control_task_leaves_the_screen_that_it_is_on(folder: Path) -> None:
+    with store_of(folder, tasks=20, controls=3, share=0.5) as store:
+        while (given := store.next_task("anna")) is not None and given.task.control is None:
+            store.submit("anna", given.task.id, answer())
+        assert given is not None
+        store.keep_controls([])
+        after = store.next_task("anna")
+        assert after is not None
+        assert after.task.control is None
+        assert after.left == 20 - after.done
+        # Whoever answers it nevertheless is not turned away.
+        assert store.submit("anna", given.task.id, answer()).version == 1

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from pipelines.data.rows import Message
 from pipelines.errors import ConflictError, DataError, UsageError
+from pipelines.feedback.reading import read_labels
 from pipelines.feedback.store import Invalid, LabelStore, NotAssigned, Paused, Settings, Submission
-from pipelines.feedback.types import Answer, Question, Task
+from pipelines.feedback.tasks_file import write_tasks
+from pipelines.feedback.types import Answer, LabelSet, Question, Task
 from tests.feedback.store.support import OVERALL, answer, control_of, give, settings_of, store_of, task_of
 
 
@@ -129,6 +132,36 @@ def test_tasks_that_are_no_text_or_no_dialogue(folder: Path) -> None:
         for task in (broken, blank):
             with pytest.raises(DataError):
                 store.add_tasks([task])
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "a?b", "a#b", "a b", "é", "a\n", ".", "..", "x" * 65, "\ud800"])
+def test_an_id_that_is_no_part_of_an_address(folder: Path, name: str) -> None:
+    task = task_of("t")
+    object.__setattr__(task, "id", name)  # a task makes an id of its own where it is given none
+    with store_of(folder, tasks=0) as store:
+        with pytest.raises(DataError, match="the id of a task is a part of its address"):
+            store.add_tasks([task])
+        assert store.add_tasks([task_of("x" * 64), task_of("org.Model_1-b"), task_of("7")]) == 3
+
+
+def test_what_other_programs_exported_is_let_in(folder: Path) -> None:
+    # Their own ids, which may be anything, are not taken over.
+    data = {"prompt": "Which?", "text1": "a", "text2": "b"}
+    chosen = {"from_name": "overall", "to_name": "t", "type": "pairwise", "value": {"selected": "left"}}
+    row = {"id": "7/#?" * 30, "data": data, "annotations": [{"id": 1, "completed_by": 3, "result": [chosen]}]}
+    (folder / "studio.json").write_text(json.dumps([row]))
+    write_tasks(folder / "tasks.jsonl", LabelSet((OVERALL,), {"own-id": task_of("own-id", 2)}, []))
+    with store_of(folder, tasks=0) as store:
+        for name in ("studio.json", "tasks.jsonl"):
+            assert store.add_tasks(read_labels(folder / name).tasks.values()) == 1
+        assert "own-id" in store.snapshot().tasks
+
+
+def test_a_task_has_as_many_answers_as_there_are_letters(folder: Path) -> None:
+    with store_of(folder, tasks=0) as store:
+        with pytest.raises(DataError, match="27 answers; 26 at most"):
+            store.add_tasks([task_of("t", 27)])
+        assert store.add_tasks([task_of("t", 26)]) == 1
 
 
 def test_annotators(folder: Path) -> None:

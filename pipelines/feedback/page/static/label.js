@@ -10,6 +10,7 @@ const task = form.dataset.task;
 const who = document.body.dataset.annotator;
 const DRAFT = `draft:${who}:`;
 const OUTBOX = `outbox:${who}`;
+const UNDO = `undo:${who}`;
 const LAST = `last:${who}`;
 const PACE = `pace:${who}`;
 const choices = new Choices(form);
@@ -123,17 +124,24 @@ function submission(skipped) {
   };
 }
 
-/** Send until the server has answered. The key stays the same, so that a second arrival does no harm. */
 async function send(body) {
   lock(true);
   $("#conflict").hidden = true;
   kept.write(OUTBOX, body);
   say("Saving…");
+  const { status, data } = await postUntilAnswered("/api/submit", body, "saved", (got) => Number.isInteger(got.version));
+  kept.drop(OUTBOX);
+  if (status === 200) saved(body, data);
+  else refused(body, status, data);
+}
+
+/** Post until the server has taken it or refused it. The key stays the same, so that a second arrival does no harm. */
+async function postUntilAnswered(path, body, done, whole) {
   for (let wait = 1; ; wait = Math.min(2 * wait, 8)) {
-    const { status, data } = await post("/api/submit", body);
-    if (status === 200 && Number.isInteger(data.version)) return saved(body, data);
-    if (status >= 400 && status < 500 && status !== 408 && status !== 429) return refused(body, status, data);
-    say(`Not saved yet: the server does not answer. Trying again in ${wait} s; please keep this page open.`, "warn");
+    const { status, data } = await post(path, body);
+    if (status === 200 && whole(data)) return { status, data };
+    if (status >= 400 && status < 500 && status !== 408 && status !== 429) return { status, data };
+    say(`Not ${done} yet: the server does not answer. Trying again in ${wait} s; please keep this page open.`, "warn");
     await pause(wait);
   }
 }
@@ -153,7 +161,6 @@ async function pause(wait) {
 function saved(body, data) {
   const order = body.task === task ? choices.orderIn(body.values) : "";
   const words = body.skipped ? "Skipped" : `Saved${order && ": " + order}`;
-  kept.drop(OUTBOX);
   kept.drop(DRAFT + body.task);
   if (body.task === task) kept.write(LAST, { ...entered(), task });
   if (!body.skipped) kept.write(PACE, [...(kept.read(PACE) || []), body.seconds].slice(-50));
@@ -163,7 +170,6 @@ function saved(body, data) {
 }
 
 function refused(body, status, data) {
-  kept.drop(OUTBOX);
   lock(false);
   const reasons = {
     401: "you are signed out. Ask for a new link; what you entered stays in this tab",
@@ -175,9 +181,10 @@ function refused(body, status, data) {
   else say(`Not saved: ${earlier}${reasons[status] || data.error || `the server answered ${status}`}`, "warn");
 }
 
-/** Another tab was faster: show both and let the annotator choose. */
+/** Something else stands now, mostly because another tab was faster: show both and let the annotator choose. */
 function conflict(body, data) {
   say("Not saved: this task was answered in another tab", "warn");
+  if (data.kept) spent -= body.seconds;  // it had arrived, and its time counts already
   $("#conflict-saved").textContent = choices.describe(data.values) || "no answer (skipped or taken back)";
   $("#conflict-here").textContent = body.skipped ? "skip" : choices.describe(body.values);
   $("#conflict").hidden = false;
@@ -192,11 +199,18 @@ function conflict(body, data) {
   };
 }
 
-async function undo() {
+function undo() {
   if (locked) return;
   keep();
+  takeBack({ key: newKey() });
+}
+
+async function takeBack(body) {
   lock(true);
-  const { status, data } = await post("/api/undo", {});
+  kept.write(UNDO, body);
+  const whole = (got) => typeof got.task === "string";
+  const { status, data } = await postUntilAnswered("/api/undo", body, "taken back", whole);
+  kept.drop(UNDO);
   if (status === 200) {
     const last = kept.read(LAST);
     if (last?.task === data.task) kept.write(DRAFT + data.task, { ...last, version: null, seconds: 0 });
@@ -205,7 +219,7 @@ async function undo() {
     return;
   }
   lock(false);
-  say(status ? `Not undone: ${data.error || status}` : "Not undone: the server does not answer", "warn");
+  say(`Not undone: ${data.error || status}`, "warn");
 }
 
 // --- buttons ------------------------------------------------------------------------------------------------------
@@ -299,5 +313,8 @@ if (pace.length > 2) {
   $("#pace").textContent = `${Math.round(pace[Math.floor(pace.length / 2)])} s each`;
   $("#pace").hidden = false;
 }
-const outbox = kept.read(OUTBOX);  // it was sent, but the page went away before the server had answered
+// What was sent, but the page went away before the server had answered.
+const outbox = kept.read(OUTBOX);
+const unfinished = kept.read(UNDO);
 if (outbox) send(outbox);
+else if (unfinished) takeBack(unfinished);

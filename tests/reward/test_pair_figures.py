@@ -1,0 +1,43 @@
+"""Held-out accuracy of pairs, and what a tie that is kept as half does to it: nothing."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipelines.models.judge import Pair, pair_figures
+from pipelines.models.text_classifier import EncodedText
+
+
+def pairs_of(*rows: tuple[int, int]) -> list[Pair]:
+    def text(number: int) -> EncodedText:
+        return EncodedText([number], [], 1)
+
+    return [Pair(text(one), text(two)) for one, two in rows]
+
+
+def scored(pairs: list[Pair]) -> dict[str, float | None]:
+    """The figures of a model that scores an answer by its number."""
+    return pair_figures(pairs, [pair.chosen.ids[0] for pair in pairs], [pair.rejected.ids[0] for pair in pairs])
+
+
+def test_ties_in_both_orders_do_not_lower_the_accuracy() -> None:
+    strict = [(10 + number, number) for number in range(10)]
+    ties = [(30 + number, 20 + number) for number in range(10)]
+    found = scored(pairs_of(*strict, *ties, *((two, one) for one, two in ties)))
+    assert found == scored(pairs_of(*strict)) | {"both_orders": 20}
+    assert (found["accuracy"], found["margin"]) == (1.0, 10.0)
+    assert scored(pairs_of(*strict))["both_orders"] == 0
+
+
+def test_the_figures_by_hand() -> None:
+    # the same pair twice in one order is two judgements alike, and equal scores are half right
+    found = scored(pairs_of((2, 1), (2, 1), (1, 2), (5, 4), (5, 4), (3, 9), (7, 7)))
+    assert found["both_orders"] == 4  # (7, 7) is its own twin
+    assert found["accuracy"] == pytest.approx(2 / 3)
+    pairs = pairs_of((1, 2), (3, 4))
+    assert pair_figures(pairs, [0.5, 1.0], [0.5, 2.0])["accuracy"] == 0.25
+
+
+def test_where_all_are_ties_nothing_is_right_or_wrong() -> None:
+    found = scored(pairs_of((1, 2), (2, 1)))
+    assert found == {"accuracy": None, "accuracy_low": None, "accuracy_high": None, "margin": None, "both_orders": 2}
