@@ -13,9 +13,9 @@ import shlex
 import signal
 import subprocess
 import sys
-import threading
-import time
+import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -118,15 +118,10 @@ class Bench:
             assert page.stdout is not None
             opened = read_object(page.stdout)
             assert "error" not in opened, opened
-            people = [
-                threading.Thread(target=judge_all, args=(opened["address"], entry["link"]))
-                for entry in opened["annotators"]
-            ]
-            for person in people:
-                person.start()
-            for person in people:
-                person.join(120)
-                assert not person.is_alive()
+            links = [entry["link"] for entry in opened["annotators"]]
+            with ThreadPoolExecutor(len(links)) as people:
+                for done in [people.submit(judge_all, opened["address"], link) for link in links]:
+                    done.result(120)
         finally:
             page.send_signal(signal.SIGINT)
             _, errors = page.communicate(timeout=30)
@@ -151,7 +146,7 @@ def judge_all(address: str, link: str) -> None:
     """Answer every task of one link: by the length of the answers, shortest first."""
     with httpx2.Client(base_url=address, timeout=30) as browser:
         assert browser.get(link).status_code == 200
-        for number in range(200):
+        for _ in range(200):
             page = browser.get("/").text
             form = re.search(r'<form id="task" data-task="(\w+)" data-version="(\d+)"', page)
             if form is None:
@@ -166,13 +161,14 @@ def judge_all(address: str, link: str) -> None:
                 name: [sorted(set(found)).index(value) + 1 for value in found] if name == "overall" else found
                 for name, found in values.items()
             }
-            answer = {"task": form[1], "version": int(form[2]), "key": f"{link[-8:]}-{number}-{time.monotonic_ns()}"}
+            answer = {"task": form[1], "version": int(form[2]), "key": str(uuid.uuid4())}
             answer |= {"values": ranked, "comment": "", "flagged": False, "skipped": False, "seconds": 7.5}
             headers = {"X-RLHF": "1", "Origin": address, "Sec-Fetch-Site": "same-origin"}
             sent = browser.post("/api/submit", json=answer, headers=headers)
             assert sent.status_code == 200, sent.text
 
 
+@pytest.mark.timeout(1200)  # dozens of processes, each of which imports torch
 @pytest.mark.parametrize("page", TUTORIALS, ids=[page.stem for page in TUTORIALS])
 def test_every_command_of_the_tutorial(page: Path, tmp_path: Path) -> None:
     bench, steps = Bench(tmp_path), list(steps_of(page))
