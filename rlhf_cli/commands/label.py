@@ -37,6 +37,10 @@ Annotator = Annotated[
         help="Who judges; each gets an own link. Repeatable. Default, if nobody is known: me.",
     ),
 ]
+Without = Annotated[
+    list[str] | None,
+    typer.Option("--without", metavar="NAME", help="Take off somebody who has not answered anything. Repeatable."),
+]
 Guidelines = Annotated[
     Path | None, typer.Option("--guidelines", metavar="FILE", help="Markdown that the page shows to annotators.")
 ]
@@ -80,6 +84,7 @@ def label(
     run_dir: options.Dir = None,
     store: Store = None,
     annotator: Annotator = None,
+    without: Without = None,
     guidelines: Guidelines = None,
     question: Question = None,
     overlap: Overlap = None,
@@ -134,6 +139,7 @@ def label(
         newest_tasks,
         open_store,
         read_guidelines,
+        too_few,
         wanted_of_run,
     )
     from pipelines.feedback.questions import parse_questions
@@ -147,12 +153,13 @@ def label(
         control_share=control_share,
         controls=controls,
         annotators=tuple(annotator or ()),
+        without=tuple(without or ()),
         seed=seed,
     )
     if run_dir is not None:
         config, run = settings.resolve(None, run_dir)
         tasks = _tasks(settings.source_of(str(newest_tasks(run.root))), 0, reporter)
-        wanted = wanted_of_run(config, run.root).beside(title=title, annotators=annotator or ())
+        wanted = wanted_of_run(config, run.root).beside(wanted)
         store = store or run.label_store
     elif source is not None:
         read = settings.source_of(
@@ -166,8 +173,10 @@ def label(
             "nothing is named that could be judged",
             hint="give a file of tasks, comparisons or prompts, --run-dir DIR, or --store FILE of earlier labels",
         )
-    with open_store(store, tasks, wanted) as opened:
+    with open_store(store, tasks, wanted, reporter.info) as opened:
         add_somebody(opened)
+        if warning := too_few(opened):
+            reporter.warn(warning)
         _serve(opened, host, port, url, json, reporter)
 
 

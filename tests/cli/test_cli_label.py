@@ -203,6 +203,55 @@ def test_the_page_of_a_run_has_its_own_title_and_names_somebody(folder: Program)
         assert [one["name"] for one in told["annotators"]] == ["eva"]
 
 
+def said_by(folder: Program, *args: str) -> str:
+    """What the page says on stderr when it opens."""
+    with page(folder, *args) as (_, process):
+        pass
+    assert process.stderr is not None
+    return process.communicate()[1]
+
+
+def test_what_a_store_remembers_is_said(folder: Program):
+    args = ("pairs.jsonl", "--annotator", "ann", "--annotator", "bo")
+    assert "kept from before" not in said_by(folder, *args, "--overlap", "2", "--title", "Shop")
+    again = said_by(folder, "pairs.jsonl", "--annotator", "cy")
+    assert "kept from before: annotators ann, bo; title Shop; overlap 2; questions overall (pairwise)\n" in again
+    changed = said_by(folder, *args, "--overlap", "1", "--title", "T", "--question", "good:scale7")
+    assert "kept from before: annotators cy\n" in changed
+    assert "the questions were overall (pairwise) and are now good (scale7)\n" in changed
+    words = said_by(folder, "pairs.jsonl", "--question", "good:scale7:How good?")
+    assert "How good is this answer?" in words
+    assert '"text": "How good?"' in words
+
+
+def test_more_overlap_than_people_is_a_warning(folder: Program):
+    told = said_by(folder, "pairs.jsonl", "--annotator", "ann", "--annotator", "bo", "--overlap", "3")
+    assert "warning: overlap 3, but 2 people judge: 6 of 18 labels cannot come; name more with --annotator" in told
+    assert "cannot come" not in said_by(folder, "pairs.jsonl", "--annotator", "cy")
+
+
+def test_somebody_who_was_misspelt_is_taken_off(
+    folder: Program, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(folder.folder)
+    with page(folder, "pairs.jsonl", "--annotator", "ann", "--annotator", "anm") as (told, _):
+        client(told, "anm").get("/")  # a task is on their screen
+        ann = client(told, "ann")
+        task = re.findall(r'data-task="(\w+)"', ann.get("/").text)[0]
+        body = {"task": task, "version": 0, "key": "key-00000001", "values": {"overall": [2, 1]}}
+        assert ann.post("/api/submit", json=body).status_code == 200
+    with page(folder, "pairs.jsonl", "--without", "anm") as (told, _):
+        assert [one["name"] for one in told["annotators"]] == ["ann"]
+    for args, code, words in (
+        (("--without", "ann"), 4, "what they answered (1 times)"),
+        (("--without", "anm"), 2, "no annotator"),
+        (("--annotator", "cy", "--without", "cy"), 2, "also named"),
+    ):
+        # an address that is refused, rather than a page, where the name is not
+        assert run(["label", "pairs.jsonl", *args, "--port", "0", "--url", "x.org", "--json"]) == code
+        assert words in json.loads(capsys.readouterr().out)["error"]["message"]
+
+
 @pytest.mark.parametrize(
     ("args", "code", "words"),
     [

@@ -326,6 +326,32 @@ def test_a_later_round_waits_for_its_own_tasks_only(tmp_path: Path) -> None:
     assert len(read_tasks(second.out / "tasks.jsonl").labels) == 3
 
 
+def test_tasks_that_are_none_of_the_run_s_are_handed_out_no_more(tmp_path: Path) -> None:
+    feedback = {"source": "human", "label": {"annotators": ["Ada"]}}
+    first = labels_of(tmp_path, feedback, made_tasks(4))
+    (tmp_path / "config.yaml").write_text("{}\n")
+    with pytest.raises(PeopleNeeded):
+        stages.labels(first)
+    with LabelStore.open(tmp_path / "labels.sqlite") as store:
+        answer(store, "Ada", 1)
+        store.add_tasks(made_tasks(9, start=50))  # another project's
+    anew = labels_of(tmp_path, feedback, made_tasks(3, start=10))  # `rlhf sample --force`
+    (tmp_path / "rounds" / "02" / "sample").mkdir(parents=True)
+    later = made_tasks(2, start=20)
+    write_tasks(tmp_path / "rounds" / "02" / "sample" / "tasks.jsonl", LabelSet((), {one.id: one for one in later}, []))
+    (tmp_path / "sample").mkdir(exist_ok=True)
+    write_tasks(tmp_path / "sample" / "tasks.jsonl", read_tasks(anew.inputs["sample"] / "tasks.jsonl"))
+    with LabelStore.open(tmp_path / "labels.sqlite") as store:
+        store.add_tasks(later)
+    with pytest.raises(PeopleNeeded, match=r"3 of 3 answers .*Ada has done 1 and has 5 left"):
+        stages.labels(anew)
+    with LabelStore.open(tmp_path / "labels.sqlite") as store:
+        assert (store.progress().tasks, store.progress().left) == (5, 5)
+        assert answer(store, "Ada") == 5
+        assert len(store.snapshot().labels) == 6, "what was said of others stays"
+    assert stages.labels(anew)["labels"] == 3
+
+
 def test_labels_says_what_is_wrong(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no task to judge"):
         stages.labels(labels_of(tmp_path / "a", SIMULATED, []))

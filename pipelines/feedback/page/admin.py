@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -21,11 +22,12 @@ from pipelines.feedback.page.security import json_body
 from pipelines.feedback.page.views import prompt_start
 from pipelines.feedback.store import LabelStore
 from pipelines.feedback.tasks_file import task_lines
-from pipelines.feedback.types import LabelSet
+from pipelines.feedback.types import Label, LabelSet
 
 ADMIN = "admin"
 """Under which name the admin signs in; no annotator is called so."""
 _MOST_FLAGGED = 100
+_MOST_COMMENTS = 50
 
 
 class _Pause(BaseModel):
@@ -71,13 +73,16 @@ async def _overview(desk: Desk, request: Request) -> Response:
     who = await desk.require(request, "admin")
     progress = await desk.call(desk.store.progress)
     labels = await desk.call(desk.store.snapshot)
+    comments = [label for label in labels.labels if label.comment.strip() and not label.flagged]
     return desk.page(
         "admin.html",
         who,
         progress=progress,
         agreement=await run_in_threadpool(_agreement, labels),
         paused=await desk.call(lambda: desk.store.paused),
-        flagged=_flagged(labels),
+        flagged=_told([label for label in labels.labels if label.flagged], _MOST_FLAGGED, labels),
+        comments=_told(comments, _MOST_COMMENTS, labels),
+        all_comments=len(comments),
         csp_reports=desk.csp_reports,
         server={"address": request.state.origin},
     )
@@ -89,8 +94,9 @@ def _agreement(labels: LabelSet) -> list[dict[str, Any]]:
     return list(agreement_lines(labels))
 
 
-def _flagged(labels: LabelSet) -> list[dict[str, Any]]:
-    found = [label for label in labels.labels if label.flagged]
+def _told(found: Sequence[Label], most: int, labels: LabelSet) -> list[dict[str, Any]]:
+    """Who said what of which task, the newest first."""
+    newest = sorted(found, key=lambda label: label.time or "", reverse=True)
     return [
         {
             "task": label.task,
@@ -98,20 +104,20 @@ def _flagged(labels: LabelSet) -> list[dict[str, Any]]:
             "comment": label.comment,
             "prompt_start": prompt_start(labels.tasks[label.task]),
         }
-        for label in found[-_MOST_FLAGGED:]
+        for label in newest[:most]
     ]
 
 
 async def _export(desk: Desk, request: Request) -> Response:
     await desk.require(request, "admin")
-    labels = await desk.call(desk.store.snapshot)
+    labels, ending = await desk.call(desk.store.snapshot), "labels"
     if request.query_params.get("pseudonyms") == "1":
-        labels = with_pseudonyms(labels, await desk.call(desk.store.annotators))
+        labels, ending = with_pseudonyms(labels, await desk.call(desk.store.annotators)), "labels.pseudonyms"
     stem = re.sub(r"[^A-Za-z0-9._-]+", "-", desk.settings.title).strip("-.") or "labels"
     return Response(
         "".join(task_lines(labels)),
         media_type="application/x-ndjson",
-        headers={"Content-Disposition": f'attachment; filename="{stem}.labels.jsonl"'},
+        headers={"Content-Disposition": f'attachment; filename="{stem}.{ending}.jsonl"'},
     )
 
 

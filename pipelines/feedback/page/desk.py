@@ -36,12 +36,15 @@ class Desk:
     Attributes:
         settings: of the store, as they were when the server started.
         csp_reports: how often a browser said that a page broke its own rules; since the server started.
+        undone: by annotator, the key of the last undo and what it was answered, for when that answer was lost on its
+            way; the store knows the key again, but not what stood before.
     """
 
     def __init__(self, store: LabelStore) -> None:
         self.store = store
         self.settings = store.settings
         self.csp_reports = 0
+        self.undone: dict[str, tuple[str, dict[str, Any]]] = {}
         self._turns = ThreadPoolExecutor(1, "label-store")
         loader = jinja2.FileSystemLoader(TEMPLATES)
         self._pages = jinja2.Environment(

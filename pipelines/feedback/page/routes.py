@@ -15,7 +15,7 @@ from starlette.routing import BaseRoute, Route
 from pipelines.data.faults import fault_of
 from pipelines.feedback.page.desk import Desk, refusal, set_session
 from pipelines.feedback.page.security import REPORT_PATH, json_body, read_body
-from pipelines.feedback.page.views import history_view, own_values, shown_values, task_view
+from pipelines.feedback.page.views import history_view, own_values, shown_values, task_view, withdrawn_view
 from pipelines.feedback.store import Assignment, Conflict, Identity, Invalid, NotAssigned, Paused, Submission
 
 BODY_LIMIT = 64 << 10
@@ -113,7 +113,8 @@ async def _next_task(desk: Desk, request: Request) -> Response:
         return desk.page("paused.html", who)
     if given is None:
         progress = await desk.call(desk.store.progress)
-        return desk.page("done.html", who, done=sum(one.done for one in progress.annotators if one.name == who.name))
+        own = next(one for one in progress.annotators if one.name == who.name)
+        return desk.page("done.html", who, answered=own.done - own.skipped, skipped=own.skipped)
     return _task_page(desk, who, given, editing=False)
 
 
@@ -205,10 +206,29 @@ def _take(desk: Desk, name: str, given: _Submitted) -> Response:
 async def _undo(desk: Desk, request: Request) -> Response:
     who = await desk.require(request, "annotator")
     given = _read(_Undone, await json_body(request, BODY_LIMIT))
-    task = await desk.call(desk.store.undo, who.name, given.key)
+    return await desk.call(_take_back, desk, who.name, given.key)
+
+
+def _take_back(desk: Desk, name: str, key: str) -> Response:
+    """Undo, and tell which answer was withdrawn: the page shows it again where no earlier one stands."""
+    known, answered = desk.undone.get(name, ("", {}))
+    if known == key:
+        return JSONResponse(answered)
+    newest = desk.store.history(name, limit=1)
+    task = desk.store.undo(name, key)
     if task is None:
         return refusal(409, "nothing to undo")
-    return JSONResponse({"task": task, "next": f"/task/{task}"})
+    after = desk.store.assignment(name, task)
+    # The same version as before: a repeated request, which took nothing back now.
+    withdrawn = [entry for entry in newest if after and (entry.label.task, entry.version + 1) == (task, after.version)]
+    found = {
+        "task": task,
+        "next": f"/task/{task}",
+        "stands": after is not None and after.earlier is not None,
+        "withdrawn": withdrawn_view(withdrawn[0]) if withdrawn else None,
+    }
+    desk.undone[name] = (key, found)
+    return JSONResponse(found)
 
 
 STORE_ERRORS: dict[type[Exception], tuple[int, str]] = {

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from pipelines.feedback.controls import control_tasks
 from pipelines.feedback.page.admin import ADMIN, add_annotator, login_path
 from pipelines.feedback.questions import questions_of
 from pipelines.feedback.store import LabelStore, Settings
-from pipelines.feedback.types import LabelSet, Question
+from pipelines.feedback.tasks_file import read_tasks
+from pipelines.feedback.types import LabelSet, Question, question_dict
 from pipelines.rundir import ROUNDS
 
 FIRST_ANNOTATOR = "me"
@@ -33,8 +35,10 @@ class Wanted:
         control_share: share of control tasks in a queue.
         controls: a file of control tasks to be mixed in.
         annotators: who judges, beside those that the store knows.
+        without: who is taken off, as they were named by mistake.
         seed: of every shuffle.
-        complete: controls that are not named here are not handed out any more.
+        own: ids of all tasks that a run has; neither others nor controls that are not named here are handed out any
+            more. None: it is no run, and all tasks of the store are.
     """
 
     questions: tuple[Question, ...] | None = None
@@ -45,12 +49,14 @@ class Wanted:
     control_share: float | None = None
     controls: Path | None = None
     annotators: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
     seed: int | None = None
-    complete: bool = False
+    own: frozenset[str] | None = None
 
-    def beside(self, *, title: str | None, annotators: Sequence[str]) -> Wanted:
-        """The same with another title, if one is given, and more annotators."""
-        return replace(self, title=title or self.title, annotators=(*self.annotators, *annotators))
+    def beside(self, other: Wanted) -> Wanted:
+        """The same with the title of another one, if it has any, and with its annotators beside these."""
+        annotators = (*self.annotators, *other.annotators)
+        return replace(self, title=other.title or self.title, annotators=annotators, without=other.without)
 
     def changed(self, settings: Settings) -> Settings:
         """The settings with all that is asked for."""
@@ -59,22 +65,32 @@ class Wanted:
         return replace(settings, **{name: value for name, value in given.items() if value is not None})
 
 
-def open_store(path: Path, tasks: LabelSet | None, wanted: Wanted) -> LabelStore:
+def open_store(
+    path: Path, tasks: LabelSet | None, wanted: Wanted, tell: Callable[[str], None] | None = None
+) -> LabelStore:
     """The store at `path` with the tasks, controls and annotators in it that were not there yet.
 
     Args:
         path: of the store; it is made where it is not there.
         tasks: what is to be judged, and the questions about it; None: what the store holds.
         wanted: what is asked for.
+        tell: is given lines about what a store that was there before goes on with, and about other questions.
 
     Raises:
-        UsageError: there are neither tasks nor a store, or a name cannot be used.
+        UsageError: there are neither tasks nor a store, or a name cannot be used, or is to be added and taken off.
         DataError: the store is damaged, or a task or control does not fit the questions.
-        ConflictError: the store has answers to other questions.
+        ConflictError: the store has answers to other questions, or of somebody who is to be taken off.
     """
+    if both := {name.strip() for name in wanted.annotators} & {name.strip() for name in wanted.without}:
+        raise UsageError(
+            f"{min(both)!r} is to be taken off, but also named as an annotator",
+            hint="leave the name out of --annotator, or of feedback.label.annotators of the run's configuration",
+        )
+    said: list[str] = []
     if path.exists():
         with LabelStore.open(path) as store:
             settings = store.settings
+            said = _from_before(settings, people(store), wanted)
     elif tasks is None:
         raise UsageError(
             "there is nothing to label: no file of tasks is named, and there is no label store",
@@ -88,24 +104,75 @@ def open_store(path: Path, tasks: LabelSet | None, wanted: Wanted) -> LabelStore
     try:
         if tasks is not None:
             store.add_tasks(tasks.tasks.values())
+        if wanted.own is not None:
+            store.keep_tasks(tasks=wanted.own | (tasks.tasks.keys() if tasks is not None else set()))
         _set_controls(store, settings, wanted)
+        for name in wanted.without:
+            store.remove_annotator(name.strip())
         for name in wanted.annotators:
             add_annotator(store, name)
     except BaseException:
         store.close()
         raise
+    if tell is not None:
+        for line in said:
+            tell(line)
     return store
+
+
+def _from_before(old: Settings, known: Sequence[str], wanted: Wanted) -> list[str]:
+    """What a store goes on with although nothing was said of it now; and which questions give way to others."""
+    others = [name for name in known if name not in (*wanted.annotators, *wanted.without)]
+    kept = [f"annotators {', '.join(others)}"] if others else []
+    if wanted.title is None and old.title != wanted.first_title:
+        kept.append(f"title {old.title}")
+    if wanted.guidelines is None and old.guidelines:
+        kept.append("the guidelines")
+    if wanted.overlap is None:
+        kept.append(f"overlap {old.overlap}")
+    if wanted.questions is None:
+        kept.append(f"questions {_short(old.questions)}")
+    said = [f"kept from before: {'; '.join(kept)}"] if kept else []
+    if wanted.questions is not None and wanted.questions != old.questions:
+        was, now = _short(old.questions), _short(wanted.questions)
+        if was == now:  # their words or ends differ
+            was, now = _full(old.questions), _full(wanted.questions)
+        said.append(f"the questions were {was} and are now {now}")
+    return said
+
+
+def _short(questions: Sequence[Question]) -> str:
+    kinds = [f"scale{one.points}" if one.kind == "scale" else one.kind for one in questions]
+    return ", ".join(f"{one.name} ({kind})" for one, kind in zip(questions, kinds, strict=True))
+
+
+def _full(questions: Sequence[Question]) -> str:
+    return ", ".join(json.dumps(question_dict(one), ensure_ascii=False) for one in questions)
+
+
+def too_few(store: LabelStore) -> str | None:
+    """Why not all labels can come: fewer people judge than the overlap asks for; None: there are enough."""
+    progress, overlap = store.progress(), store.settings.overlap
+    judges = len(progress.annotators)
+    never = min(progress.left, progress.tasks * (overlap - judges))
+    if never <= 0:
+        return None
+    who = "1 person judges" if judges == 1 else f"{judges} people judge"
+    return (
+        f"overlap {overlap}, but {who}: {never} of {progress.wanted} labels cannot come; name more with --annotator or "
+        "on the admin page"
+    )
 
 
 def _set_controls(store: LabelStore, settings: Settings, wanted: Wanted) -> None:
     """Add the controls that are asked for, and no longer hand out others; as they are where nothing is said of them."""
-    if wanted.controls is None and not wanted.complete:
+    if wanted.controls is None and wanted.own is None:
         return
     named = []
     if wanted.controls is not None:
         named = control_tasks(wanted.controls, settings.questions, seed=settings.seed)
     store.add_tasks(named)
-    store.keep_controls([task.id for task in named])
+    store.keep_tasks(controls={task.id for task in named})
 
 
 def add_somebody(store: LabelStore) -> None:
@@ -130,6 +197,7 @@ def wanted_of_run(config: Config, root: Path) -> Wanted:
 
     Raises:
         UsageError: the guidelines cannot be read.
+        DataError: a file of the run's tasks is damaged.
     """
     section = config.feedback.label
     return Wanted(
@@ -141,7 +209,7 @@ def wanted_of_run(config: Config, root: Path) -> Wanted:
         controls=section.controls,
         annotators=tuple(section.annotators),
         seed=config.run.seed,
-        complete=True,
+        own=_tasks_of_run(root),
     )
 
 
@@ -163,10 +231,19 @@ def newest_tasks(root: Path) -> Path:
     Raises:
         UsageError: there are none.
     """
-    found = [*sorted(root.glob(f"{ROUNDS}/*/sample/tasks.jsonl"), reverse=True), root / "sample" / "tasks.jsonl"]
-    for path in found:
-        if path.is_file():
-            return path
+    for path in _task_files(root):
+        return path
     raise UsageError(
         "this run holds no samples to judge", where=str(root), hint=f"`rlhf sample --run-dir {root}` makes some"
     )
+
+
+def _task_files(root: Path) -> list[Path]:
+    """The tasks that were sampled in a run, the newest round first."""
+    found = [*sorted(root.glob(f"{ROUNDS}/*/sample/tasks.jsonl"), reverse=True), root / "sample" / "tasks.jsonl"]
+    return [path for path in found if path.is_file()]
+
+
+def _tasks_of_run(root: Path) -> frozenset[str]:
+    """Ids of the tasks of all rounds as they are sampled now."""
+    return frozenset(name for path in _task_files(root) for name in read_tasks(path).tasks)

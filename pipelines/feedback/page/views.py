@@ -71,13 +71,28 @@ def _own(value: list[int] | str, order: Sequence[int]) -> Value:
     return tuple(by_index[index] for index in range(len(order)))
 
 
+def withdrawn_view(entry: HistoryEntry) -> dict[str, Any]:
+    """The answer that an undo takes back, as the page enters it again, and the version that it had."""
+    label = entry.label
+    return {
+        "version": entry.version,
+        "values": shown_values(label.values, label.order),
+        "comment": label.comment,
+        "flagged": label.flagged,
+    }
+
+
 def history_view(entry: HistoryEntry, questions: Sequence[Question]) -> dict[str, Any]:
-    """One line of `history.html`."""
+    """One line of `history.html`; where several questions are asked their names are told, too."""
     label, kinds = entry.label, {question.name: question.kind for question in questions}
+    told = {name: _summary(kinds[name], value, label.order) for name, value in label.values.items()}
+    if len(questions) > 1:
+        told = {name: f"{name.replace('_', ' ')}: {summary}" for name, summary in told.items()}
     return {
         "task": label.task,
         "time": label.time,
-        "summary": " · ".join(_summary(kinds[name], value, label.order) for name, value in label.values.items()),
+        "summary": " · ".join(told.values()),
+        "comment": label.comment,
         "skipped": label.skipped,
         "flagged": label.flagged,
         "prompt_start": prompt_start(entry.task),

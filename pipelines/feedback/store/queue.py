@@ -20,22 +20,23 @@ FIRST_CONTROL = 2
 # Tasks that still want labels, but not of this annotator: others have them on their screens.
 _BLOCKED = """
     SELECT a.task FROM assignments AS a JOIN tasks AS t ON t.number = a.task
-    WHERE a.standing IS NULL AND a.control = 0 AND a.annotator <> :me AND a.reserved > :now
+    WHERE a.standing IS NULL AND a.control = 0 AND t.retired = 0 AND a.annotator <> :me AND a.reserved > :now
     GROUP BY a.task HAVING t.labels < :overlap AND t.labels + count(*) >= :overlap
 """
 _MINE = "SELECT 1 FROM assignments AS mine WHERE mine.annotator = :me AND mine.task = t.number"
-_CONTROLS = f"FROM tasks AS t WHERE t.control IS NOT NULL AND NOT t.retired AND NOT EXISTS ({_MINE})"
+_CONTROLS = f"FROM tasks AS t WHERE t.control IS NOT NULL AND t.retired = 0 AND NOT EXISTS ({_MINE})"
 _PICK = f"""
     SELECT t.number FROM tasks AS t INDEXED BY queue
-    WHERE t.control IS NULL AND t.labels < :overlap AND t.number NOT IN ({_BLOCKED}) AND NOT EXISTS ({_MINE})
+    WHERE t.control IS NULL AND t.retired = 0 AND t.labels < :overlap AND t.number NOT IN ({_BLOCKED})
+        AND NOT EXISTS ({_MINE})
     ORDER BY t.labels DESC, t.place LIMIT 1
 """
 # Tasks begun by this annotator. One that was taken back is theirs even where others have filled it in the meantime,
 # for as long as a reservation holds; `room`: it is open by its own account.
 _PENDING = f"""
     SELECT * FROM (
-        SELECT t.number, mine.reserved, mine.version, mine.control = 1 AND NOT t.retired AS control,
-            mine.control = 0 AND t.labels < :overlap AND t.number NOT IN ({_BLOCKED}) AS room
+        SELECT t.number, mine.reserved, mine.version, mine.control = 1 AND t.retired = 0 AS control,
+            mine.control = 0 AND t.retired = 0 AND t.labels < :overlap AND t.number NOT IN ({_BLOCKED}) AS room
         FROM assignments AS mine JOIN tasks AS t ON t.number = mine.task
         WHERE mine.annotator = :me AND mine.standing IS NULL
     )
@@ -44,10 +45,10 @@ _PENDING = f"""
 # Ordinary tasks that are open for this annotator, and what the annotator was given and has no standing answer to.
 # One task after another could be asked whether it is open; but it is quicker to take off the few that somebody began.
 _COUNTS = f"""
-    SELECT (SELECT count(*) FROM tasks WHERE control IS NULL AND labels < :overlap)
+    SELECT (SELECT count(*) FROM tasks WHERE control IS NULL AND retired = 0 AND labels < :overlap)
         - (
             SELECT count(*) FROM tasks AS t INDEXED BY begun
-            WHERE t.control IS NULL AND t.judged > 0 AND t.labels < :overlap
+            WHERE t.control IS NULL AND t.retired = 0 AND t.judged > 0 AND t.labels < :overlap
                 AND EXISTS ({_MINE} AND mine.standing IS NOT NULL)
         )
         - (

@@ -146,7 +146,7 @@ class AnnotatorProgress:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far the tasks are, control tasks left out of every count but those of the annotators.
+    """How far the tasks are that are in use, control tasks left out of every count but those of the annotators.
 
     Attributes:
         tasks: how many.

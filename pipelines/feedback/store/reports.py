@@ -37,7 +37,9 @@ def snapshot(database: Database, questions: tuple[Question, ...]) -> LabelSet:
 def progress(database: Database, queues: Sequence[Queue]) -> Progress:
     """Counts over the tasks, and over the annotators, one for each queue."""
     with database.read() as connection:
-        rows = connection.execute("SELECT labels, control IS NOT NULL AS control FROM tasks").fetchall()
+        rows = connection.execute(
+            "SELECT labels, control IS NOT NULL AS control FROM tasks WHERE retired = 0"
+        ).fetchall()
         labels = [row["labels"] for row in rows if not row["control"]]
         overlap = connection.execute("SELECT overlap FROM settings").fetchone()[0]
         annotators = tuple(_annotator(database, queue) for queue in queues)

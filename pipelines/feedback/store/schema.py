@@ -109,7 +109,11 @@ def _first(connection: sqlite3.Connection) -> None:
 
 
 _VERSION_2 = (
-    "ALTER TABLE tasks ADD COLUMN retired INTEGER NOT NULL DEFAULT 0",  # a control task that nobody is given any more
+    "ALTER TABLE tasks ADD COLUMN retired INTEGER NOT NULL DEFAULT 0",  # given to nobody any more
+    "DROP INDEX queue",
+    "CREATE INDEX queue ON tasks (labels DESC, place) WHERE control IS NULL AND retired = 0",
+    "DROP INDEX begun",
+    "CREATE INDEX begun ON tasks (labels) WHERE control IS NULL AND retired = 0 AND judged > 0",
     "ALTER TABLE history ADD COLUMN undo_key TEXT",  # of an undo, from whoever asked for it; NULL: an answer, or none
     "CREATE UNIQUE INDEX undo_keys ON history (annotator, undo_key) WHERE undo_key IS NOT NULL",
 )

@@ -102,6 +102,8 @@ def add_tasks(database: Database, tasks: Iterable[Task]) -> int:
             row = only_row(connection, "SELECT * FROM tasks WHERE id = ?", task.id)
             if row is not None:
                 check_same(columns, row, str(database.path))
+                if row["retired"]:
+                    connection.execute("UPDATE tasks SET retired = 0 WHERE number = ?", (row["number"],))
                 continue
             names = ", ".join(columns)
             places = ", ".join(f":{name}" for name in columns)
@@ -110,14 +112,15 @@ def add_tasks(database: Database, tasks: Iterable[Task]) -> int:
     return new
 
 
-def keep_controls(database: Database, ids: Collection[str]) -> None:
-    """Retire the control tasks that are not among `ids`, and take those that are into use (again)."""
+def keep_tasks(database: Database, tasks: Collection[str] | None, controls: Collection[str] | None) -> None:
+    """Retire what is not named, and take what is named into use (again); None: this kind stays as it is."""
     with database.write() as connection:
-        rows = connection.execute("SELECT number, id, retired FROM tasks WHERE control IS NOT NULL").fetchall()
-        changed = [
-            (int(row["id"] not in ids), row["number"]) for row in rows if row["retired"] != (row["id"] not in ids)
-        ]
-        connection.executemany("UPDATE tasks SET retired = ? WHERE number = ?", changed)
+        for ids, kind in ((tasks, "control IS NULL"), (controls, "control IS NOT NULL")):
+            if ids is not None:
+                rows = connection.execute(f"SELECT number, id, retired FROM tasks WHERE {kind}").fetchall()
+                now = [(int(row["id"] not in ids), row) for row in rows]
+                changed = [(retired, row["number"]) for retired, row in now if retired != row["retired"]]
+                connection.executemany("UPDATE tasks SET retired = ? WHERE number = ?", changed)
 
 
 def add_annotator(database: Database, name: str, simulated: bool) -> None:
@@ -146,6 +149,29 @@ def add_annotator(database: Database, name: str, simulated: bool) -> None:
                 where=str(database.path),
                 hint="choose another name, or use a new label store",
             )
+
+
+def remove_annotator(database: Database, name: str) -> None:
+    """Forget somebody who has never answered, with their links, sessions and the tasks on their screen.
+
+    Raises:
+        UsageError: nobody has that name.
+        ConflictError: they have answered, which is kept for ever.
+    """
+    with database.write() as connection:
+        row = only_row(connection, "SELECT id FROM annotators WHERE name = ?", name) if is_text(name) else None
+        if row is None:
+            raise UsageError(f"no annotator of this label store is called {name!r}", where=str(database.path))
+        answers = number_of(connection, "SELECT count(*) FROM history WHERE annotator = ? AND key IS NOT NULL", row[0])
+        if answers:
+            raise ConflictError(
+                f"{name!r} cannot be removed: the label store keeps what they answered ({answers} times)",
+                where=str(database.path),
+                hint="the admin page can end their sessions",
+            )
+        connection.execute("DELETE FROM assignments WHERE annotator = ?", (row[0],))
+        connection.execute("DELETE FROM annotators WHERE id = ?", (row[0],))
+        connection.execute("DELETE FROM tokens WHERE name = ?", (name,))
 
 
 @dataclass(frozen=True)

@@ -133,7 +133,7 @@ class LabelStore:
             connection.execute("UPDATE settings SET paused = ?", (int(paused),))
 
     def add_tasks(self, tasks: Iterable[Task]) -> int:
-        """Add the tasks whose ids are not there yet, all or none; how many were new.
+        """Add the tasks whose ids are not there yet, all or none; how many were new. Retired ones are in use again.
 
         Raises:
             DataError: the page cannot show a task: its id is no part of an address, or it has more than 26 answers;
@@ -143,12 +143,17 @@ class LabelStore:
         """
         return setup.add_tasks(self._database, tasks)
 
-    def keep_controls(self, ids: Collection[str]) -> None:
-        """Give control tasks with these ids only from now on, also to somebody who had begun another one.
+    def keep_tasks(self, *, tasks: Collection[str] | None = None, controls: Collection[str] | None = None) -> None:
+        """Give only tasks with these ids from now on, also to somebody who had begun another one.
 
-        Labels of the others stay, and can still be edited and taken back. A later call can bring them back into use.
+        The others are retired: they count as left no more; their labels stay, and can still be edited and taken back.
+        A later call can bring them back into use, and so can `add_tasks`.
+
+        Args:
+            tasks: ids of the ordinary tasks to be kept; None: all stay as they are.
+            controls: the same of the control tasks.
         """
-        setup.keep_controls(self._database, ids)
+        setup.keep_tasks(self._database, tasks, controls)
 
     def add_annotator(self, name: str, *, simulated: bool = False) -> None:
         """Add somebody who judges, once.
@@ -158,6 +163,15 @@ class LabelStore:
             ConflictError: the name is a human's and `simulated`, or the other way round.
         """
         setup.add_annotator(self._database, name, simulated)
+
+    def remove_annotator(self, name: str) -> None:
+        """Forget somebody who has never answered, with their links and sessions.
+
+        Raises:
+            UsageError: nobody has that name.
+            ConflictError: they have answered, which is kept for ever.
+        """
+        setup.remove_annotator(self._database, name)
 
     def annotators(self) -> list[str]:
         """All names, in the order in which they were added."""

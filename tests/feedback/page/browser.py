@@ -177,7 +177,7 @@ def seat(browser: Any, link: str | None, *, phone: bool = False, dark: bool = Fa
     found = Seat(context.new_page())
     if link:
         found.page.goto(link)
-        found.follow("Open the admin page" if found.page.get_by_text("signed in as the admin").count() else "Begin")
+        found.follow("To the admin page" if found.page.get_by_text("signed in as the admin").count() else "Begin")
     yield found
     context.close()
     assert found.faults == []

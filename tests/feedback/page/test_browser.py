@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from pipelines.feedback.types import Question
 from tests.feedback.page.browser import LabelPage, Seat, a_task, chromium, label_page, seat
 
 PEOPLE = {"keyboard": {}, "mouse": {}, "phone": {"phone": True}}
@@ -330,6 +331,67 @@ def test_an_undo_whose_reply_is_lost_takes_back_one_answer(browser: Any, tmp_pat
         assert at.task == tasks[0]
         assert page.store.snapshot().labels == []
         at.expect_failed_loads()
+
+
+def test_undoing_an_edit_and_then_the_answer_shows_what_was_withdrawn_last(browser: Any, tmp_path: Path) -> None:
+    with (
+        label_page(tmp_path / "labels.sqlite", [a_task(n, 3) for n in range(2)]) as page,
+        seat(browser, page.link("ann")) as at,
+    ):
+        first = at.task
+        for key in "123":
+            at.page.keyboard.press(key)
+        at.page.keyboard.press("c")
+        at.page.keyboard.type("at first")
+        with at.going_on():
+            at.page.keyboard.press("Control+Enter")
+        at.page.goto(f"{page.origin}/task/{first}")
+        Hands("keyboard", at).choose([2, 1, 2])
+        with at.going_on():
+            at.page.keyboard.press("Enter")
+        assert at.status() == "Saved: B > A = C"
+        with at.going_on():
+            at.page.keyboard.press("u")
+        assert at.status() == "The edit is taken back: your earlier answer stands again"
+        assert at.ranks() == ranks_of(page, first) == [1, 2, 3]
+        with at.going_on():
+            at.page.keyboard.press("u")
+        assert at.status() == "Taken back: change it and submit it again"
+        assert page.store.snapshot().labels == []
+        assert at.ranks() == [1, 2, 3]
+        assert at.page.locator("#comment").input_value() == "at first"
+        # A skip that was a slip of the finger brings back what had been chosen before it.
+        at.page.keyboard.press("ArrowLeft")
+        at.page.keyboard.press("3")
+        chosen = at.ranks()
+        for key in "su":
+            with at.going_on():
+                at.page.keyboard.press(key)
+        assert at.ranks() == chosen != [1, 2, 3]
+
+
+@pytest.mark.parametrize("kind", ["pairwise", "demonstration"])
+def test_an_answer_of_another_browser_comes_back_by_undo(browser: Any, tmp_path: Path, kind: Any) -> None:
+    task, questions = a_task(0, 2 if kind == "pairwise" else 1), (Question("q", kind, "?"),)
+    with label_page(tmp_path / "labels.sqlite", [task], questions) as page:
+        with seat(browser, page.link("ann")) as at:
+            if kind == "pairwise":
+                at.page.keyboard.press("2")
+            else:
+                at.page.locator("#writing").fill("by hand\n")
+            at.page.locator("[data-act=flag]").click()
+            with at.going_on():
+                at.page.locator("#submit").click()
+        with seat(browser, page.link("ann")) as at:
+            at.page.goto(f"{page.origin}/task/{page.store.snapshot().labels[0].task}")
+            with at.going_on():
+                at.page.locator("[data-act=undo]").click()
+            assert page.store.snapshot().labels == []
+            assert at.page.locator("[data-act=flag]").get_attribute("aria-pressed") == "true"
+            if kind == "pairwise":
+                assert at.page.locator(".versus input:checked").get_attribute("value") == "2,1"
+            else:
+                assert at.page.locator("#writing").input_value() == "by hand\n"
 
 
 def test_an_answer_that_was_taken_back_elsewhere_is_not_called_saved(browser: Any, tmp_path: Path) -> None:

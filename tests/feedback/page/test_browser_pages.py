@@ -127,10 +127,17 @@ def test_several_criteria_by_keyboard(browser: Any, tmp_path: Path) -> None:
         keys.press("Enter")
         assert at.status() == "Answer C, safe: no choice yet"
         keys.press("y")
-        at.page.locator("#keys-on").evaluate("one => { one.checked = false; }")
+        keys.press("?")
+        switch = at.page.get_by_role("switch", name="Use keys of one letter or digit")
+        assert switch.is_checked()
+        switch.click()
+        keys.press("Escape")
         keys.press("n")  # letters and digits are off: it changes nothing
+        at.page.get_by_role("button", name="Keys").click()
+        switch.click()
+        keys.press("Escape")
         with at.going_on():
-            keys.press("Enter")
+            keys.press("Control+Enter")
         found = {label.task: label for label in page.store.snapshot().labels}[str(first)]
         task = page.store.snapshot().tasks[str(first)]
         shown = [[answer.text for answer in task.answers].index(text) for text in letters.values()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,9 @@ import pytest
 from pipelines.errors import UsageError
 from pipelines.feedback.page.admin import add_annotator
 from pipelines.feedback.page.app import make_app
-from pipelines.feedback.store import LabelStore
+from pipelines.feedback.store import LabelStore, answers
 from pipelines.feedback.tasks_file import read_tasks
-from tests.feedback.page.support import ORIGIN, Person, make_store
+from tests.feedback.page.support import ORIGIN, Person, make_store, make_task
 
 
 @pytest.fixture
@@ -81,6 +82,31 @@ def test_the_overview_shows_progress_agreement_and_flags(store: LabelStore):
     assert "alpha" in page.text.lower()
 
 
+def test_comments_are_shown_the_newest_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    store = make_store(tmp_path, [make_task(str(number)) for number in range(53)])
+    app = make_app(store, origins=[ORIGIN])
+    ann = Person(store, "ann", app=app)
+    for number in range(53):
+        monkeypatch.setattr(answers, "_now", lambda at=number: f"2026-11-21T18:00:{at:02d}Z")
+        task, version, _ = ann.open_task()
+        ann.submit(task, version, comment=f"remark {number} <i>" if number else "", flagged=number == 1)
+    page = Person(store, "admin", "admin", app=app).get("/admin").text
+    flagged, comments = page.split('id="live-comments"')
+    assert re.findall(r"remark (\d+) &lt;i&gt;", flagged) == ["1"]
+    assert re.findall(r"remark (\d+) &lt;i&gt;", comments) == [str(number) for number in range(52, 2, -1)]
+    assert "newest 50 of 51" in comments
+
+
+def test_the_admin_is_never_sent_to_the_tasks(tmp_path: Path):
+    store = make_store(tmp_path, guidelines="# How to judge")
+    admin = Person(store, "admin", "admin")
+    for page in (admin.get(f"/enter/{store.login_token('admin', 'admin')}").text, admin.get("/guidelines").text):
+        assert "How to judge" in page
+        assert 'href="/"' not in page
+        assert "Begin" not in page
+        assert re.findall(r'href="/admin">To the admin page', page)
+
+
 def test_the_export_is_a_tasks_file_with_labels(tmp_path: Path, store: LabelStore, admin: Person):
     for name in ("bo", "ann"):
         person = Person(store, name)
@@ -92,7 +118,10 @@ def test_the_export_is_a_tasks_file_with_labels(tmp_path: Path, store: LabelStor
     found = read_tasks(tmp_path / "out.jsonl")
     assert found.labels == store.snapshot().labels
     assert {label.annotator for label in found.labels} == {"ann", "bo"}
-    hidden = admin.get("/admin/export?pseudonyms=1").text
+    hidden_answer = admin.get("/admin/export?pseudonyms=1")
+    without_names = 'attachment; filename="My-project.labels.pseudonyms.jsonl"'
+    assert hidden_answer.headers["content-disposition"] == without_names
+    hidden = hidden_answer.text
     (tmp_path / "out.jsonl").write_text(hidden)
     assert sorted(label.annotator for label in read_tasks(tmp_path / "out.jsonl").labels) == [
         "annotator-01",

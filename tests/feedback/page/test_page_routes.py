@@ -39,6 +39,37 @@ def test_what_was_ranked_on_the_screen_is_what_is_stored(store: LabelStore, ann:
     assert "3 answers are saved" in ann.get("/").text
 
 
+@pytest.mark.parametrize(
+    ("skips", "told"),
+    [
+        ((False, False, True), "2 answers and 1 skipped task are saved"),
+        ((True, False, True), "1 answer and 2 skipped tasks are saved"),
+        ((True, True, True), "3 skipped tasks are saved"),
+        ((True,), "1 skipped task is saved"),
+        ((False,), "1 answer is saved"),
+    ],
+)
+def test_who_is_done_reads_how_much_of_it_was_skipped(tmp_path: Path, skips: tuple[bool, ...], told: str):
+    store = make_store(tmp_path, [make_task(str(number)) for number in range(len(skips))])
+    ann = Person(store, "ann")
+    for skipped in skips:
+        task, version, _ = ann.open_task()
+        ann.submit(task, version, skipped=skipped)
+    assert f"<p>{told}. There is" in " ".join(ann.get("/").text.split())
+
+
+def test_my_answers_show_my_comments(store: LabelStore, ann: Person):
+    task, _, _ = ann.open_task()
+    ann.submit(task, comment="so <b>so</b>\u202e")
+    assert "so &lt;b&gt;so&lt;/b&gt;⟨U+202E⟩" in ann.get("/history").text
+
+
+def test_the_list_of_keys_says_in_which_order_several_questions_are_answered(tmp_path: Path):
+    several = (Question("overall", "ranking", "?"), Question("to_the_point", "scale", "?"))
+    told = "The keys go answer by answer: first overall, to the point of A, then of B, and so on."
+    assert told in Person(make_store(tmp_path, questions=several), "ann").get("/").text
+
+
 def test_the_page_shows_neither_models_nor_controls_nor_other_names(tmp_path: Path):
     control = make_task("known", control={"overall": (1, 2, 3)}, source="control-file")
     ordinary = [make_task(name, source="round-7") for name in "abcdef"]
@@ -77,9 +108,31 @@ def test_undo_opens_the_last_answer_again(store: LabelStore, ann: Person):
     assert ann.undo().status_code == 409
     task, version, _ = ann.open_task()
     ann.submit(task, version)
-    assert ann.undo().json() == {"task": task, "next": f"/task/{task}"}
+    withdrawn = {"version": 1, "values": {"overall": [1, 2, 3]}, "comment": "", "flagged": False}
+    assert ann.undo().json() == {"task": task, "next": f"/task/{task}", "stands": False, "withdrawn": withdrawn}
     assert store.snapshot().labels == []
     assert ann.open_task()[:2] == (task, 2)
+
+
+def test_each_undo_tells_which_answer_it_withdrew_and_whether_an_earlier_one_stands(store: LabelStore, ann: Person):
+    task, _, _ = ann.open_task()
+    ann.submit(task, comment="first")
+    ann.submit(task, 1, values={"overall": [2, 1, 1]}, comment="edit", flagged=True)
+    edit, again, first = ann.undo("the-same-key").json(), ann.undo("the-same-key").json(), ann.undo().json()
+    assert edit["withdrawn"] == {"version": 2, "values": {"overall": [2, 1, 1]}, "comment": "edit", "flagged": True}
+    assert edit["stands"] is True
+    assert again == edit
+    assert first["withdrawn"] == {"version": 3, "values": {"overall": [1, 2, 3]}, "comment": "first", "flagged": False}
+    assert first["stands"] is False
+
+
+def test_an_undo_that_is_repeated_to_a_new_server_does_not_tell_of_another_answer(store: LabelStore, ann: Person):
+    task, _, _ = ann.open_task()
+    ann.submit(task)
+    ann.submit(task, 1, values={"overall": [2, 1, 1]})
+    assert ann.undo("the-same-key").json()["stands"] is True
+    restarted = Person(store, "ann").undo("the-same-key").json()
+    assert (restarted["task"], restarted["stands"], restarted["withdrawn"]) == (task, True, None)
 
 
 def test_an_undo_whose_reply_was_lost_takes_back_one_answer(store: LabelStore, ann: Person):

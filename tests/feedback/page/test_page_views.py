@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from pipelines.data.rows import Message
@@ -25,3 +27,13 @@ def test_an_answer_is_told_by_the_places_on_the_page(kind: str, value: Value, to
     label = Label(TASK.id, "ann", {"overall": value}, (3, 1, 0, 2), time="2026-11-21T18:00:00Z")
     entry = HistoryEntry(TASK, label, 1)
     assert history_view(entry, [Question("overall", kind, "")])["summary"] == told  # type: ignore[arg-type]
+
+
+def test_several_questions_are_told_by_their_names() -> None:
+    questions = [Question("overall", "ranking", ""), Question("fun_to_read", "scale", "")]
+    label = Label(TASK.id, "ann", {"overall": (1, 2, 2, 3), "fun_to_read": (5, 1, 3, 2)}, (3, 1, 0, 2), comment="why")
+    view = history_view(HistoryEntry(TASK, label, 1), questions)
+    assert view["summary"] == "overall: C > B = D > A · fun to read: A 2, B 1, C 5, D 3"
+    assert view["comment"] == "why"
+    alone = replace(label, values={"fun_to_read": (5, 1, 3, 2)})  # of two questions only one was answered
+    assert history_view(HistoryEntry(TASK, alone, 1), questions)["summary"] == "fun to read: A 2, B 1, C 5, D 3"

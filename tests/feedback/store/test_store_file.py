@@ -196,7 +196,7 @@ def test_a_store_of_version_1_goes_on(folder: Path) -> None:
             True,
             True,
         )
-        store.keep_controls(["c0"])
+        store.keep_tasks(controls=["c0"])
         assert store.undo("anna", "a-key") == store.undo("anna", "a-key") == "c0"
         assert walk(store, "anna") == ["c0", "t2"]
         assert "c1" not in walk(store, "ben")

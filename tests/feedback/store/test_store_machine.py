@@ -82,10 +82,10 @@ class StoreMachine(RuleBasedStateMachine):
         if tasks:
             self.send(name, tasks[which % len(tasks)], given)
 
-    @rule(kept=strategies.sets(strategies.sampled_from(["c0", "c1"])))
-    def keep_controls(self, kept: set[str]) -> None:
-        self.store.keep_controls(kept)
-        self.retired = {"c0", "c1"} - kept
+    @rule(kept=strategies.sets(strategies.sampled_from(["c0", "c1", "t0", "t1", "t2"])))
+    def keep_tasks(self, kept: set[str]) -> None:
+        self.store.keep_tasks(tasks=kept | {"t3"}, controls=kept)
+        self.retired = {"c0", "c1", "t0", "t1", "t2"} - kept
 
     @rule(name=people)
     def undo(self, name: str) -> None:
@@ -149,11 +149,13 @@ class StoreMachine(RuleBasedStateMachine):
     @invariant()
     def counts_what_it_holds(self) -> None:
         progress = self.store.progress()
-        given = [task for name in PEOPLE for task, ranks in self.standing(name).items() if ranks and task[0] == "t"]
+        used = {f"t{index}" for index in range(4)} - self.retired
+        given = [task for name in PEOPLE for task, ranks in self.standing(name).items() if ranks and task in used]
         labels = Counter(given)
         assert progress.given == len(given)
         # Somebody who takes a skip back can make it a label too many, which counts for no other task.
-        assert progress.left == sum(max(OVERLAP - labels[f"t{index}"], 0) for index in range(4))
+        assert progress.left == sum(max(OVERLAP - labels[task], 0) for task in used)
+        assert (progress.tasks, progress.controls) == (len(used), len({"c0", "c1"} - self.retired))
         assert progress.complete == sum(count >= OVERLAP for count in labels.values())
         assert [one.done for one in progress.annotators] == [len(self.standing(name)) for name in PEOPLE]
 

@@ -238,7 +238,7 @@ def test_a_retired_control_task_is_given_to_nobody_and_keeps_its_labels(folder: 
     with store_of(folder, tasks=30, controls=6, share=0.3) as store:
         assert {f"c{index}" for index in range(6)} < set(walk(store, "anna"))
         labels = store.snapshot().labels
-        store.keep_controls(["c1", "unknown"])
+        store.keep_tasks(controls=["c1", "unknown"])
         assert store.snapshot().labels == labels
         store.add_tasks(task_of(f"more{index}") for index in range(30))
         given = store.next_task("ben")
@@ -248,7 +248,7 @@ def test_a_retired_control_task_is_given_to_nobody_and_keeps_its_labels(folder: 
         store.submit("anna", "c2", answer(1, (3, 2, 1)))
         while store.undo("anna") != "c2":
             pass
-        store.keep_controls({"c1", "c2"})
+        store.keep_tasks(controls={"c1", "c2"})
         store.add_tasks(task_of(f"last{index}") for index in range(30))
         assert [task for task in walk(store, "ben") if task.startswith("c")] == ["c2"], "back in use"
 
@@ -258,10 +258,38 @@ def test_a_retired_control_task_leaves_the_screen_that_it_is_on(folder: Path) ->
         while (given := store.next_task("anna")) is not None and given.task.control is None:
             store.submit("anna", given.task.id, answer())
         assert given is not None
-        store.keep_controls([])
+        store.keep_tasks(controls=[])
         after = store.next_task("anna")
         assert after is not None
         assert after.task.control is None
         assert after.left == 20 - after.done
         # Whoever answers it nevertheless is not turned away.
         assert store.submit("anna", given.task.id, answer()).version == 1
+
+
+def test_retired_tasks_are_given_to_nobody_count_as_left_no_more_and_keep_their_labels(folder: Path) -> None:
+    with store_of(folder, tasks=8, overlap=2, controls=2, share=0.3) as store:
+        begun, _ = give(store, "anna")
+        on_screen = store.next_task("anna")
+        held = store.next_task("ben")
+        assert on_screen is not None
+        assert held is not None
+        kept = {f"t{index}" for index in range(8)} - {begun.task.id, on_screen.task.id, held.task.id, "t7"}
+        store.keep_tasks(tasks=kept, controls=["c1"])
+        progress = store.progress()
+        assert (progress.tasks, progress.controls, progress.wanted) == (len(kept), 1, 2 * len(kept))
+        assert (progress.given, progress.left, progress.complete) == (0, 2 * len(kept), 0)
+        assert [one.done for one in progress.annotators] == [1, 0]
+        assert store.submit("anna", on_screen.task.id, answer()).version == 1, "nobody is turned away"
+        left = {one.name: one.left for one in store.progress().annotators}
+        for name in ("anna", "ben"):
+            given = walk(store, name)
+            assert len(given) == left[name]
+            assert set(given) - {"c1"} == kept
+        assert {begun.task.id, on_screen.task.id} < {label.task for label in store.snapshot().labels}
+        assert store.progress().left == 0
+        store.add_tasks([task_of(held.task.id)])
+        assert walk(store, "ben") == [held.task.id], "asked for anew"
+        store.keep_tasks(tasks={f"t{index}" for index in range(8)})
+        assert store.progress().tasks == 8
+        assert "t7" in walk(store, "ben"), "back in use"

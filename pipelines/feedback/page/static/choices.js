@@ -100,6 +100,13 @@ export class Choices {
 
   /** All picks as [name, value], to be kept; and back. */
   picks() { return $$("input:checked", this.form).map((radio) => [radio.name, radio.value]); }
+  /** The picks that make these values, by shown place. */
+  picksOf(values) {
+    return this.cells.filter((cell) => values[cell.dataset.question]).map((cell) => {
+      const value = values[cell.dataset.question];
+      return [this.radios(cell)[0].name, cell.dataset.place ? String(value[cell.dataset.place - 1]) : value.join(",")];
+    });
+  }
   restore(picks) {
     const wanted = new Map(picks);
     for (const cell of this.cells) this.choose(cell, wanted.get(this.radios(cell)[0].name));

@@ -11,6 +11,7 @@ const who = document.body.dataset.annotator;
 const DRAFT = `draft:${who}:`;
 const OUTBOX = `outbox:${who}`;
 const UNDO = `undo:${who}`;
+const WITHDRAWN = `withdrawn:${who}`;
 const LAST = `last:${who}`;
 const PACE = `pace:${who}`;
 const choices = new Choices(form);
@@ -71,13 +72,23 @@ function keep() {
 }
 
 function restore() {
-  // A version of null: it was taken back by "undo" just now, and no answer before it stands again.
-  const wanted = draft?.version === null && form.dataset.stands === "no" ? null : form.dataset.version;
-  if (draft?.version !== wanted) return;
-  choices.restore(draft.picks);
-  if (choices.writing && typeof draft.text === "string") choices.writing.value = draft.text;
-  comment.value = draft.comment;
-  flag.setAttribute("aria-pressed", String(draft.flagged));
+  const found = withdrawn() || (draft?.version === form.dataset.version ? draft : null);
+  if (!found) return;
+  choices.restore(found.picks);
+  if (choices.writing && typeof found.text === "string") choices.writing.value = found.text;
+  comment.value = found.comment;
+  flag.setAttribute("aria-pressed", String(found.flagged));
+  keep();
+}
+
+/** What "undo" took back of this task just now, as it was entered here or as the server tells it. */
+function withdrawn() {
+  const found = kept.read(WITHDRAWN);
+  kept.drop(WITHDRAWN);
+  if (found?.task !== task || form.dataset.version !== String(found.version + 1)) return null;
+  const last = kept.read(LAST);  // it knows more: ranks with a hole, and what had been chosen before a skip
+  if (last?.task === task && last.version === found.version) return last;
+  return { ...found, picks: choices.picksOf(found.values), text: found.values[choices.writing?.dataset.question] };
 }
 
 document.addEventListener("visibilitychange", () => {
@@ -162,7 +173,7 @@ function saved(body, data) {
   const order = body.task === task ? choices.orderIn(body.values) : "";
   const words = body.skipped ? "Skipped" : `Saved${order && ": " + order}`;
   kept.drop(DRAFT + body.task);
-  if (body.task === task) kept.write(LAST, { ...entered(), task });
+  if (body.task === task) kept.write(LAST, { ...entered(), task, version: data.version });
   if (!body.skipped) kept.write(PACE, [...(kept.read(PACE) || []), body.seconds].slice(-50));
   kept.write("told", words);
   say(words, "good");
@@ -212,9 +223,11 @@ async function takeBack(body) {
   const { status, data } = await postUntilAnswered("/api/undo", body, "taken back", whole);
   kept.drop(UNDO);
   if (status === 200) {
-    const last = kept.read(LAST);
-    if (last?.task === data.task) kept.write(DRAFT + data.task, { ...last, version: null, seconds: 0 });
-    kept.write("told", "Taken back: change it and submit it again");
+    kept.drop(DRAFT + data.task);
+    if (!data.stands && data.withdrawn) kept.write(WITHDRAWN, { task: data.task, ...data.withdrawn });
+    kept.write("told", data.stands
+      ? "The edit is taken back: your earlier answer stands again"
+      : "Taken back: change it and submit it again");
     goOn(data.next);
     return;
   }
