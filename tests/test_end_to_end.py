@@ -151,8 +151,8 @@ def test_what_is_published_is_what_was_trained(
     kept: list[Roles] = []
     build = ppo_stage.build_roles
 
-    def keep(*args: Any) -> Roles:
-        kept.append(build(*args))
+    def keep(*args: Any, **kwargs: Any) -> Roles:
+        kept.append(build(*args, **kwargs))
         return kept[-1]
 
     monkeypatch.setattr(ppo_stage, "build_roles", keep)

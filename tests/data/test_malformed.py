@@ -191,7 +191,7 @@ CASES = [
     file("missing file", None, "a.jsonl", "no such data file"),
     file("equal answers", "".join(json.dumps({**PAIR, "chosen": end, "rejected": f" {end}"}) + "\n" for end in "ab"),
          "data.comparisons", "no comparisons are left of 2 rows read (2 equal pairs", kind="comparisons"),
-    file("one prompt only", LINE, "data.prompts", "all prompts begin with the same prompt"),
+    file("one prompt only", LINE, "data.prompts", "the prompts begin with 1 different prompt; at least 3"),
 ]  # fmt: skip
 
 

@@ -173,7 +173,7 @@ def seat(browser: Any, link: str | None, *, phone: bool = False, dark: bool = Fa
         color_scheme="dark" if dark else "light",
         **more,
     )
-    context.set_default_timeout(10_000)
+    context.set_default_timeout(30_000)
     found = Seat(context.new_page())
     if link:
         found.page.goto(link)
