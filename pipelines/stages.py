@@ -13,7 +13,7 @@ from pipelines.config.scorer import ScorerSection
 from pipelines.data.prepare import DataKind, effective_sources
 from pipelines.data.sources import source_files
 from pipelines.errors import UsageError
-from pipelines.rundir import in_round, split_round
+from pipelines.rundir import in_round
 from pipelines.scorers.function import function_file
 from pipelines.stage import Stage
 
@@ -262,22 +262,20 @@ def _of_round(stage: Stage, number: int) -> Stage:
     return replace(stage, name=in_round(stage.name, number), needs=needs)
 
 
-def named(name: str, config: Config | None = None) -> tuple[Stage, ...]:
+def named(name: str, config: Config) -> tuple[Stage, ...]:
     """The stages that a user's name means.
 
     Args:
         name: of a stage, or the first part of several; ``rounds/02/ppo`` is a stage of the second round.
-        config: says how many rounds there are; None: any round will do.
+        config: says how many rounds there are.
 
     Raises:
         UsageError: no such stage.
     """
-    own, number = split_round(name)
-    stages = STAGES if config is None else stages_of(config)
-    found = tuple(stage for stage in stages if stage.name == name)
-    if not found and config is None and own in LOOP and number > 1:
-        found = tuple(_of_round(stage, number) for stage in STAGES if stage.name == own)
-    found = found or tuple(stage for stage in stages if name in stage.name.split("/"))
+    stages = stages_of(config)
+    found = tuple(stage for stage in stages if stage.name == name) or tuple(
+        stage for stage in stages if name in stage.name.split("/")
+    )
     if not found:
         near = difflib.get_close_matches(name, NAMES, n=1)
         raise UsageError(
@@ -287,13 +285,13 @@ def named(name: str, config: Config | None = None) -> tuple[Stage, ...]:
     return found
 
 
-def select(first: str | None, last: str | None, config: Config | None = None) -> tuple[Stage, ...]:
+def select(first: str | None, last: str | None, config: Config) -> tuple[Stage, ...]:
     """The stages from `first` to `last`, both included.
 
     Raises:
         UsageError: no such stage, or they stand the other way round.
     """
-    stages = STAGES if config is None else stages_of(config)
+    stages = stages_of(config)
     names = [stage.name for stage in stages]
     start = names.index(named(first, config)[0].name) if first else 0
     stop = names.index(named(last, config)[-1].name) if last else len(stages) - 1

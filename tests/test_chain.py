@@ -123,27 +123,27 @@ def test_force_takes_what_follows(bench: Bench) -> None:
     assert bench.go(force=["reward"]) == ["reward", "ppo", "eval"]
     assert bench.go(force=["data"]) == [*DATA, *HEAVY]
     assert bench.go(force=["prompts"]) == ["data/prompts", "ppo", "eval"]
-    assert bench.go(stages=select("sft", "sft"), force=["sft"]) == ["sft"]
+    assert bench.go(stages=select("sft", "sft", bench.config()), force=["sft"]) == ["sft"]
 
 
 def test_force_outside_the_selection_is_refused(bench: Bench) -> None:
     with pytest.raises(UsageError, match="--force names sft"):
-        bench.planned(stages=select("reward", None), force=["sft"])
+        bench.planned(stages=select("reward", None, bench.config()), force=["sft"])
 
 
 def test_selection(bench: Bench) -> None:
     names = lambda stages: [stage.name for stage in stages]  # noqa: E731
     every_data = [*DATA[:2], "data/judgements", DATA[2]]
-    assert names(select(None, None)) == [*every_data, "sft", *PEOPLE, "reward", "ppo", "eval"]
-    assert names(select("reward", None)) == ["reward", "ppo", "eval"]
-    assert names(select(None, "data")) == every_data
-    assert names(select("data", "sft")) == [*every_data, "sft"]
+    assert names(select(None, None, bench.config())) == [*every_data, "sft", *PEOPLE, "reward", "ppo", "eval"]
+    assert names(select("reward", None, bench.config())) == ["reward", "ppo", "eval"]
+    assert names(select(None, "data", bench.config())) == every_data
+    assert names(select("data", "sft", bench.config())) == [*every_data, "sft"]
     assert names(with_data_of("ppo", bench.config())) == ["data/prompts", "ppo"]
     assert names(with_data_of("reward", bench.config())) == ["data/comparisons", "reward"]
     with pytest.raises(UsageError, match="comes after"):
-        select("ppo", "sft")
+        select("ppo", "sft", bench.config())
     with pytest.raises(UsageError) as caught:
-        select("rewrad", None)
+        select("rewrad", None, bench.config())
     assert caught.value.hint == "did you mean `reward`?"
 
 
@@ -352,7 +352,7 @@ def test_a_forced_round_takes_the_later_ones_along(bench: Bench) -> None:
         bench.go(*sets, stages=stages, force=["rounds/03/labels"])
     names = [stage.name for stage in with_data_of("rounds/02/reward", bench.config(*sets))]
     assert names == ["labels", "pairs", "rounds/02/labels", "rounds/02/pairs", "rounds/02/reward"]
-    assert [stage.name for stage in table.named("rounds/02/ppo")] == ["rounds/02/ppo"]
+    assert [stage.name for stage in table.named("rounds/02/ppo", bench.config(*sets))] == ["rounds/02/ppo"]
 
 
 def test_a_round_that_waits_for_people_goes_on_later(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -79,7 +79,7 @@ def go(root: Path, config: Config, last: str, reporter: SilentReporter | None = 
     run_dir = RunDir(root)
     run_dir.create()
     with run_dir.lock():
-        return run_chain(select(None, last), config, run_dir, reporter or SilentReporter(), **kwargs)
+        return run_chain(select(None, last, config), config, run_dir, reporter or SilentReporter(), **kwargs)
 
 
 def result(root: Path, stage: str) -> dict[str, Any]:

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from pipelines import chain
-from pipelines.config import load_config
+from pipelines.config import Config, load_config
 from pipelines.errors import DataError, UsageError
 from pipelines.progress import SilentReporter
 from pipelines.rundir import RunDir
 from pipelines.stages import named
 
-STAGES = named("data/prompts")
+STAGES = named("data/prompts", Config())
 
 
 def rows(path: Path, count: int = 40) -> None:
