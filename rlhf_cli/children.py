@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -18,6 +19,7 @@ from pipelines.stage import Stage
 from rlhf_cli.failures import MEMORY_HINT, Terminated
 
 PARENT_PIPE_VARIABLE = "RLHF_PARENT_PIPE"
+_LISTEN_SECONDS = 0.5
 
 
 class StageFailed(RlhfError):
@@ -86,7 +88,11 @@ def _run(command: Sequence[str]) -> tuple[int, str, int | None]:
         )
         if received:  # It came before there was a child to tell.
             child.send_signal(received[0])
-        output, _ = child.communicate()
+        output = None
+        while output is None:
+            # A wait without end would sleep through a signal that came just before it.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                output, _ = child.communicate(timeout=_LISTEN_SECONDS)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -158,8 +158,8 @@ with StopRequest(lambda text: print(text, flush=True)).deferred() as stop:
     print("working", flush=True)
     while not stop.requested:
         time.sleep(0.01)
-    if len(sys.argv) > 1:
-        time.sleep(60)
+    for _ in range(6000 if len(sys.argv) > 1 else 0):
+        time.sleep(0.01)
     print("saved", flush=True)
 print("not reached")
 """

@@ -45,9 +45,10 @@ def _behave(what: str, context: Any) -> None:
     if what == "noise":
         print("a library prints on stdout")
     if what == "sleep":
-        (context.out / "pid").write_text(str(os.getpid()))
         try:
-            time.sleep(60)
+            (context.out / "pid").write_text(str(os.getpid()))
+            for _ in range(6000):  # one long sleep would not notice a signal that came just before it
+                time.sleep(0.01)
         finally:
             (context.out.parent / "tidied").write_text("yes")
 
