@@ -137,6 +137,7 @@ class PairsSection(Section):
     weights: Literal["none", "reliability"] = Field(
         "none", description="reliability: annotators count by how well they agree with the others and the controls."
     )
+    leave_out: list[str] = Field([], description="Annotators whose labels count for nothing.")
 
 
 class FeedbackSection(Section):

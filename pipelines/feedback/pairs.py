@@ -45,6 +45,7 @@ class PairsResult:
         dropped: how many did not, by reason; `possible` is `made` and all of these together.
         weights: of each annotator; empty: all the same.
         simulated_labels: labels used that no human gave.
+        left_out: labels that were not used because of who gave them, by annotator.
     """
 
     question: Question
@@ -56,6 +57,7 @@ class PairsResult:
     dropped: Counter[str] = field(default_factory=Counter)
     weights: dict[str, float] = field(default_factory=dict)
     simulated_labels: int = 0
+    left_out: dict[str, int] = field(default_factory=dict)
 
     @property
     def rows(self) -> Sequence[Comparison] | Sequence[Judgement] | Sequence[Demonstration]:
@@ -73,6 +75,7 @@ class PairsResult:
             "dropped": dict(self.dropped),
             "weights": self.weights,
             "simulated_labels": self.simulated_labels,
+            "left_out": self.left_out,
         }
 
 
@@ -96,7 +99,9 @@ def build(labels: LabelSet, section: PairsSection) -> PairsResult:
     except (StopIteration, IndexError, KeyError):
         names = ", ".join(one.name for one in labels.questions) or "none at all"
         raise UsageError(f"no question is named `{section.question}`; there are: {names}") from None
-    result = PairsResult(question)
+    given = Counter(label.annotator for label in labels.labels)
+    labels = labels.without(section.leave_out)
+    result = PairsResult(question, left_out={name: given[name] for name in section.leave_out})
     result.simulated_labels = sum(label.simulated for _, label, _ in labels.answered(question.name))
     if question.kind == "demonstration":
         _demonstrations(labels, question, result)

@@ -68,8 +68,11 @@ def pairs(ctx: StageContext) -> dict[str, Any]:
         UsageError: an option of `feedback.pairs` does not go with the question.
     """
     judged = read_tasks(ctx.inputs["labels"] / TASKS)
-    made = build(judged, ctx.config.feedback.pairs)
-    rows = _with_earlier(ctx, judged, made)
+    section = ctx.config.feedback.pairs
+    made = build(judged, section)
+    for name, count in made.left_out.items():
+        ctx.reporter.warn(f"pairs: {count or 'there are no'} labels of {name} are left out, as leave_out says")
+    rows = _with_earlier(ctx, judged.without(section.leave_out), made)
     if not (any(rows.values()) or made.demonstrations):
         raise DataError(
             f"the labels give no row to train on; left out: {_reasons(made)}",

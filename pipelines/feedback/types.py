@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
 from pipelines.data.messages import as_dict
@@ -169,6 +169,10 @@ class LabelSet:
             task = self.tasks[label.task]
             if not label.skipped and question in label.values and (task.control is not None) is control:
                 yield task, label, label.values[question]
+
+    def without(self, annotators: Collection[str]) -> LabelSet:
+        """All but the labels of these annotators."""
+        return replace(self, labels=[label for label in self.labels if label.annotator not in annotators])
 
     @property
     def simulated(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,6 +32,10 @@ RunWithLabels = Annotated[
     Path | None, typer.Option("--run-dir", metavar="DIR", help="Run whose labels are meant. Default: the only one.")
 ]
 Question = Annotated[str | None, typer.Option("--question", metavar="NAME", help="Only this question. Default: all.")]
+LeaveOut = Annotated[
+    list[str] | None,
+    typer.Option("--leave-out", metavar="NAME", help="An annotator whose labels count for nothing; may be repeated."),
+]
 Out = Annotated[Path | None, typer.Option("--out", metavar="FILE.md", help="Write the report here, as Markdown.")]
 Bootstrap = Annotated[
     int, typer.Option("--bootstrap", min=0, metavar="N", help="Resamples for the intervals; 0: no intervals.")
@@ -42,6 +47,7 @@ def agreement(
     source: Source = None,
     run_dir: RunWithLabels = None,
     question: Question = None,
+    leave_out: LeaveOut = None,
     out: Out = None,
     bootstrap: Bootstrap = 1000,
     seed: Seed = 0,
@@ -54,6 +60,8 @@ def agreement(
     """
     path, _ = source_of(source, run_dir)
     labels = read(path)
+    check_annotators(labels, leave_out or [])
+    labels = labels.without(leave_out or [])
     names = [asked.name for asked in labels.questions]
     if question is not None and question not in names:
         raise UsageError(f"no question is named `{question}`", hint=f"there are: {', '.join(names) or 'none at all'}")
@@ -114,6 +122,18 @@ def read(path: Path) -> LabelSet:
     return labels
 
 
+def check_annotators(labels: LabelSet, names: Collection[str]) -> None:
+    """Refuse names that nobody has, as their labels could not be left out.
+
+    Raises:
+        UsageError: there is no such annotator.
+    """
+    known = sorted({label.annotator for label in labels.labels})
+    for name in names:
+        if name not in known:
+            raise UsageError(f"no annotator is named `{name}`", hint=f"there are: {', '.join(known)}")
+
+
 def _show(whole: Block) -> None:
     """A block on a terminal: a table of figures where it has columns, and notes that wrap."""
     from rich.console import Console
@@ -148,6 +168,6 @@ def register(app: typer.Typer) -> None:
         epilog=options.examples(
             "rlhf agreement --run-dir runs/my",
             "rlhf agreement labels.sqlite --question overall --out agreement.md",
-            "rlhf agreement export.json --json",
+            "rlhf agreement export.json --leave-out bo --json",
         )
     )(agreement)

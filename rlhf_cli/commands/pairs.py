@@ -16,7 +16,7 @@ from pipelines.data.faults import fault_of
 from pipelines.errors import DataError, UsageError
 from pipelines.rundir import RunDir
 from rlhf_cli import options
-from rlhf_cli.commands.agreement import RunWithLabels, Source, read, source_of
+from rlhf_cli.commands.agreement import LeaveOut, RunWithLabels, Source, check_annotators, read, source_of
 from rlhf_cli.console import harmless, print_json
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ def pairs(
     min_agreement: MinAgreement = None,
     min_margin: MinMargin = None,
     weights: Weights = None,
+    leave_out: LeaveOut = None,
     format_: Format = "rlhf",
     json: options.Json = False,
     quiet: options.Quiet = False,
@@ -87,9 +88,11 @@ def pairs(
         "min_agreement": min_agreement,
         "min_margin": min_margin,
         "weights": weights,
+        "leave_out": leave_out or None,
     }
     section = _section(run, {key: value for key, value in given.items() if value is not None})
     labels = read(path)
+    check_annotators(labels, leave_out or [])
     from pipelines.feedback.pairs import build
 
     result = build(labels, section)
@@ -121,6 +124,8 @@ def _summary(result: PairsResult, out: Path, format_: str, lost: Mapping[str, in
     yield f"{result.made} of {result.possible} {one} kept: {len(result.rows)} rows in {out}"
     for reason, count in result.dropped.items():
         yield f"  left out: {count} {reason}"
+    for name, number in result.left_out.items():
+        yield f"  left out: {number} labels of {name}"
     if result.weights:
         yield "  weights: " + ", ".join(f"{name} {weight:.1f}" for name, weight in result.weights.items())
     if result.simulated_labels:

@@ -36,6 +36,18 @@ def test_the_report_is_data_on_stdout(program: Program) -> None:
     assert done.stderr == ""
 
 
+def test_an_annotator_is_left_out_by_name(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fast = ["agreement", "labels.jsonl", "--json", "--bootstrap", "0"]
+    assert run([*fast, "--leave-out", "p1"]) == 0
+    (report,) = json.loads(capsys.readouterr().out)["questions"]
+    assert {one["name"] for one in report["annotators"]} == {"p0", "p2"}
+    everybody = [word for name in ("p0", "p1", "p2") for word in ("--leave-out", name)]
+    assert run([*fast, *everybody]) == 0
+    assert json.loads(capsys.readouterr().out)["questions"][0]["alpha"]["value"] is None
+    assert run([*fast, "--leave-out", "p3"]) == 2
+    assert json.loads(capsys.readouterr().out)["error"]["hint"] == "there are: p0, p1, p2"
+
+
 def test_json_holds_every_figure(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["agreement", "labels.jsonl", "--json", "--bootstrap", "50"]) == 0
     found = json.loads(capsys.readouterr().out)

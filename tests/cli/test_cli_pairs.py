@@ -57,6 +57,15 @@ def test_every_format_is_read_back_as_the_same_comparisons(folder: Path, format_
     assert [(row.chosen, row.rejected) for row in rows] == [("a", "b"), ("a", "c"), ("c", "b")]
 
 
+def test_an_annotator_is_left_out_by_name(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report = found(capsys, "labels.jsonl", "--out", "rows.jsonl", "--leave-out", "q")
+    assert (report["left_out"], report["settings"]["leave_out"], report["rows"]) == ({"q": 1}, ["q"], 2)
+    assert run(["pairs", "labels.jsonl", "--out", "rows.jsonl", "--leave-out", "q"]) == 0
+    assert "left out: 1 labels of q" in capsys.readouterr().err
+    error = found(capsys, "labels.jsonl", "--out", "rows.jsonl", "--leave-out", "Q", code=2)["error"]
+    assert (error["message"], error["hint"]) == ("no annotator is named `Q`", "there are: p, q")
+
+
 def test_counts_and_settings_as_json(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     result = found(capsys, "labels.jsonl", "--out", "rows.jsonl", "--min-agreement", "0.8", "--method", "majority")
     assert result["settings"]["method"] == "majority"

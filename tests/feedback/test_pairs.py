@@ -197,6 +197,15 @@ def test_a_question_that_there_is_not() -> None:
         build(LabelSet((), {}, []), PairsSection())
 
 
+def test_who_is_left_out_counts_for_nothing() -> None:
+    labels = by_hand([{"p": [1, 2], "bo": [2, 1]}, {"bo": [1, 2]}])
+    assert [row.annotator for row in made(labels).comparisons] == ["bo"], "they contradict each other on the other task"
+    result = made(labels, leave_out=["bo", "zoe"])
+    assert [(row.annotator, row.margin) for row in result.comparisons] == [("p", 1.0)]
+    assert (result.dropped, result.counts["left_out"]) == ({"no label": 1}, {"bo": 2, "zoe": 0})
+    assert made(by_hand([{"p": ["written"], "bo": ["too"]}], "demonstration"), leave_out=["p"]).made == 1
+
+
 def test_one_of_several_questions() -> None:
     labels = by_hand([{"p": [1, 2]}], answers=[["a", "b"]])
     labels.questions = (*labels.questions, Question("helpful", "ranking", "?"))

@@ -457,6 +457,14 @@ def test_pairs_of_earlier_rounds_are_carried_on_and_the_later_opinion_counts(tmp
     assert metrics["made"] == 6 * 6
     assert {row.annotator for row in rows if row.prompt == tasks[0].prompt} == {"Ben"}
     assert sum(row.annotator == "Ada" for row in rows) == 29 * 6
+    without = pairs_of(
+        tmp_path / "3", judged, [*tasks[:1], *new], {"source": "human", "pairs": {"leave_out": ["Ben"]}}, first.out
+    )
+    metrics = stages.pairs(without)
+    assert (metrics["made"], metrics["left_out"]) == (0, {"Ben": 6})
+    assert metrics["train"] + metrics["heldout"] == 30 * 6, "an opinion that does not count replaces none"
+    assert isinstance(without.reporter, Recorder)
+    assert without.reporter.warned == ["pairs: 6 labels of Ben are left out, as leave_out says"]
 
 
 @pytest.mark.parametrize(
