@@ -16,6 +16,7 @@ from pipelines.feedback.found import labels_file
 from pipelines.rundir import RunDir
 from rlhf_cli import options, settings
 from rlhf_cli.console import print_json
+from rlhf_cli.outfile import make_room
 
 if TYPE_CHECKING:
     from pipelines.feedback.agreement_text import Block
@@ -59,6 +60,8 @@ def agreement(
     tasks, place and length, speed and patterns that look careless; the tasks with most disagreement, and flagged ones.
     """
     path, _ = source_of(source, run_dir)
+    if out is not None:
+        make_room(out, [path])
     labels = read(path)
     check_annotators(labels, leave_out or [])
     labels = labels.without(leave_out or [])
@@ -72,7 +75,6 @@ def agreement(
     reports = [agreement_on(labels, name, seed=seed, bootstrap=bootstrap) for name in chosen]
     if out is not None:
         with disk_errors(out.absolute().parent):
-            out.absolute().parent.mkdir(parents=True, exist_ok=True)
             write_atomic(out, markdown(reports))
     if json:
         found = {"source": str(path), "simulated": labels.simulated, "questions": [one.as_dict() for one in reports]}

@@ -12,6 +12,7 @@ from pipelines.disk import disk_errors, write_atomic
 from pipelines.errors import UsageError
 from rlhf_cli import options, settings
 from rlhf_cli.console import harmless, print_json
+from rlhf_cli.outfile import make_room
 
 if TYPE_CHECKING:
     from pipelines.feedback.types import LabelSet
@@ -102,6 +103,7 @@ def convert(
     """
     if with_labels and to != "label-studio":
         raise UsageError("--with-labels goes with --to label-studio only")
+    make_room(out, [file, *([tasks] if tasks is not None else [])])
     found = _read(file, columns, value, ties_from_empty, tasks)
     if pseudonyms:
         from pipelines.feedback.names import with_pseudonyms
@@ -177,11 +179,6 @@ def _write(found: LabelSet, to: str, out: Path, seed: int, with_labels: bool) ->
     from pipelines.feedback.exchange import argilla, label_studio_out
     from pipelines.feedback.tasks_file import write_tasks
 
-    if out.is_dir():
-        raise UsageError("this is a directory, not a file", where=str(out), hint="--out names the file to write")
-    folder = out.absolute().parent
-    with disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
     if to == "tasks":
         write_tasks(out, found)
         return {}
@@ -189,7 +186,7 @@ def _write(found: LabelSet, to: str, out: Path, seed: int, with_labels: bool) ->
         text, lost = label_studio_out.tasks(found, seed, with_labels=with_labels)
     else:
         text, lost = argilla.records(found, seed)
-    with disk_errors(folder):
+    with disk_errors(out.absolute().parent):
         write_atomic(out, text)
     return lost
 

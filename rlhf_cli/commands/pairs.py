@@ -18,6 +18,7 @@ from pipelines.rundir import RunDir
 from rlhf_cli import options
 from rlhf_cli.commands.agreement import LeaveOut, RunWithLabels, Source, check_annotators, read, source_of
 from rlhf_cli.console import harmless, print_json
+from rlhf_cli.outfile import make_room
 
 if TYPE_CHECKING:
     from pipelines.feedback.pairs import PairsResult
@@ -80,6 +81,7 @@ def pairs(
     if format_ not in OUT_FORMATS:
         raise UsageError(f"there is no format `{format_}`", hint=f"the formats are {', '.join(OUT_FORMATS)}")
     path, run = source_of(source, run_dir)
+    make_room(out, [path])
     given = {
         "question": question,
         "method": method,

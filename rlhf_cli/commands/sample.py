@@ -14,12 +14,12 @@ import typer
 
 from pipelines.config import Config, load_config
 from pipelines.config.data import Source
-from pipelines.disk import disk_errors
 from pipelines.errors import UsageError
 from pipelines.rundir import in_round
 from rlhf_cli import options, settings
 from rlhf_cli.commands.stages import LIBRARY_DEFAULTS, Manner, run_one
 from rlhf_cli.console import ConsoleReporter, harmless, print_json, styled
+from rlhf_cli.outfile import make_room
 
 if TYPE_CHECKING:
     from pipelines.feedback.sample_file import Prepared, Request
@@ -190,7 +190,7 @@ def _refuse(given: dict[str, Any], why: str) -> None:
 
 def _alone(aim: Aim, config: Config, manner: Manner) -> None:
     """Sample without a run."""
-    _make_room(aim.out, write=not manner.dry_run)
+    make_room(aim.out, [source.path for source in aim.sources], write=not manner.dry_run)
     for variable, value in LIBRARY_DEFAULTS.items():
         os.environ.setdefault(variable, value)
     reporter = ConsoleReporter(quiet=manner.quiet)
@@ -208,16 +208,6 @@ def _alone(aim: Aim, config: Config, manner: Manner) -> None:
     else:
         for line in _summary(found):
             print(harmless(line))
-
-
-def _make_room(out: Path, *, write: bool) -> None:
-    """See to it before anything is drawn that the file can be written, as far as that can be told."""
-    if out.is_dir():
-        raise UsageError("this is a directory, not a file", where=str(out), hint="--out names the file to write")
-    if write:
-        folder = out.absolute().parent
-        with disk_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
 
 
 def _show_plan(prepared: Prepared, request: Request, *, as_json: bool) -> None:

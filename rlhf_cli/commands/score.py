@@ -18,6 +18,7 @@ from pipelines.errors import UsageError
 from rlhf_cli import options, settings
 from rlhf_cli.commands.stages import LIBRARY_DEFAULTS
 from rlhf_cli.console import ConsoleReporter, harmless, print_json
+from rlhf_cli.outfile import make_room
 
 File = Annotated[str, typer.Argument(metavar="FILE", help="Comparisons, judgements or demonstrations.")]
 RewardModel = Annotated[
@@ -67,7 +68,7 @@ def score(
         file, columns=columns, tags=tags, name=name, format=format_, split=split, revision=revision, limit=limit
     )
     if out is not None:
-        _make_room(out)
+        make_room(out, [file])
     details: dict[str, Any] = {
         "label": int(label) if label is not None and label.lstrip("-").isdigit() else label,
         "output": output,
@@ -111,15 +112,6 @@ def score(
         sys.stdout.write(lines)
     for line in _summary_lines(found["summary"]):
         print(harmless(line), file=sys.stderr if out is None else sys.stdout)
-
-
-def _make_room(out: Path) -> None:
-    """See to it before anything is scored that the file can be written, as far as that can be told."""
-    if out.is_dir():
-        raise UsageError("this is a directory, not a file", where=str(out), hint="--out names the file to write")
-    folder = out.absolute().parent
-    with disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
 
 
 def _summary_lines(summary: dict[str, Any]) -> list[str]:

@@ -79,9 +79,7 @@ class OutFormat:
         as_array = path.suffix == ".json"
         text = "[\n" + ",\n".join(lines) + "\n]\n" if as_array else "".join(line + "\n" for line in lines)
         register = self._registered(path, kind) if self.formatting else None
-        folder = path.absolute().parent
-        with disk_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
+        with disk_errors(path.absolute().parent):
             write_atomic(path, text)
             if register is not None:
                 write_atomic(path.with_name(FILE_NAME), register)
