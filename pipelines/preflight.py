@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipelines.config import Config
+from pipelines.config.feedback import RUN_NAMES, LabelSection
 from pipelines.config.model import PACKAGE, is_gguf
-from pipelines.errors import ArtifactError, EnvironmentProblem, UsageError
+from pipelines.errors import ArtifactError, DataError, EnvironmentProblem, UsageError
 from pipelines.scorers.function import check_function
 
 
@@ -19,13 +20,16 @@ def check_environment(config: Config, stages: Sequence[str]) -> None:
 
     Raises:
         UsageError: no model is named, or the reward model is to start from a .gguf file.
+        DataError: the guidelines or the controls of annotators are not there.
         ArtifactError: a directory that is named as a model does not hold one.
         EnvironmentProblem: CUDA or a package is missing.
     """
-    if not {"sft", "reward", "ppo", "eval"}.intersection(stages):
+    if "labels" in stages:
+        _check_label_files(config.feedback.label)
+    if not {"sft", "sample", "labels", "reward", "ppo", "eval"}.intersection(stages):
         return
     model = config.model
-    if model.init == "pretrained":
+    if model.init == "pretrained" and set(stages) != {"labels"}:
         if model.name_or_path is None:
             raise UsageError("no model is named", where="model.name_or_path", hint="set it, or give --model")
         _check_model_path(model.name_or_path, "model.name_or_path")
@@ -37,7 +41,11 @@ def check_environment(config: Config, stages: Sequence[str]) -> None:
                 hint="name the model that the file was made of, by its hub id or directory",
             )
         _check_model_path(config.reward.base, "reward.base")
+    if "sample" in stages:
+        check_sampled_models(config)
     scorers = [("ppo.reward", config.ppo.reward)] if "ppo" in stages else []
+    if "labels" in stages and config.feedback.source == "simulated" and config.feedback.simulated.scorer is not None:
+        scorers.append(("feedback.simulated.scorer", config.feedback.simulated.scorer))
     scorers += [("eval.scorers", scorer) for scorer in config.eval_scorers] if "eval" in stages else []
     for where, scorer in scorers:
         for part in scorer.flat():
@@ -67,6 +75,24 @@ def check_environment(config: Config, stages: Sequence[str]) -> None:
                 "model.load_in_4bit needs a CUDA device, and none is to be seen",
                 hint="set model.load_in_4bit: false; model.allow_cpu_4bit: true runs it slowly on the CPU, for tests",
             )
+
+
+def check_sampled_models(config: Config) -> None:
+    """Check the models that `rlhf sample` is to ask, as far as that goes without opening one.
+
+    Raises:
+        ArtifactError: a name that looks like a path is no directory.
+    """
+    for entry in config.feedback.sample.models:
+        if entry.model not in RUN_NAMES and not Path(entry.model).expanduser().is_dir():  # maybe the one of a stage
+            _check_model_path(entry.model, "feedback.sample.models")
+
+
+def _check_label_files(label: LabelSection) -> None:
+    for key in ("guidelines", "controls"):
+        path: Path | None = getattr(label, key)
+        if path is not None and not path.is_file():
+            raise DataError("no such file", where=f"feedback.label.{key}: {path}")
 
 
 def _check_model_path(name: str, where: str) -> None:

@@ -16,7 +16,7 @@ import pytest
 from pipelines import chain
 from pipelines import stages as table
 from pipelines.config import Config, load_config
-from pipelines.errors import ArtifactError, ConflictError, EnvironmentProblem, PeopleNeeded, UsageError
+from pipelines.errors import ArtifactError, ConflictError, DataError, EnvironmentProblem, PeopleNeeded, UsageError
 from pipelines.progress import SilentReporter
 from pipelines.rundir import RunDir
 from pipelines.stage import Stage, StageContext
@@ -251,6 +251,10 @@ def test_data_that_nobody_names_is_refused(bench: Bench) -> None:
         (("run.report_to=[dvclive]",), EnvironmentProblem),
         (("ppo.reward={kind: classifier, path: ./nowhere}",), ArtifactError),
         (("eval.scorers=[{kind: classifier, path: /nowhere}]",), ArtifactError),
+        (("feedback.source=human", "feedback.sample.models=[{model: ./nowhere}]"), ArtifactError),
+        (("feedback.source=human", "feedback.label.guidelines=nowhere.md"), DataError),
+        (("feedback.source=human", "feedback.label.controls=nowhere.jsonl"), DataError),
+        (("feedback.source=simulated", "feedback.simulated.scorer={kind: function, function: 'no:x'}"), UsageError),
     ],
 )
 def test_preflight_refuses_before_anything_is_loaded(

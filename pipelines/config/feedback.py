@@ -11,6 +11,9 @@ from pydantic import Field, field_validator, model_validator
 from pipelines.config.base import Section, cosmetic
 from pipelines.config.scorer import ScorerSection
 
+RUN_NAMES = ("policy", "base", "sft", "ppo")
+"""What models of the run itself are called."""
+
 
 class SampledModel(Section):
     """One of several models that `rlhf sample` mixes."""

@@ -15,7 +15,7 @@ from pipelines.config.data import Source
 from pipelines.data.canonical import to_line
 from pipelines.data.rows import Demonstration, Message
 from pipelines.disk import disk_errors, write_atomic
-from pipelines.errors import ConflictError, UsageError
+from pipelines.errors import ConflictError
 from pipelines.feedback.prompts import Asked, SourceCount, digest_of_prompts, of_files, take
 from pipelines.feedback.sample import Fitting, Sampled, draw, tell
 from pipelines.feedback.sample_draw import Surroundings
@@ -87,10 +87,8 @@ def prepare(request: Request, reporter: Reporter) -> Prepared:
 
     Raises:
         DataError: see `of_files`.
-        UsageError: the file is one of the prompts'; or see `from_outside`.
+        UsageError: see `from_outside`.
     """
-    if any(request.out.absolute() == Path(source.path).absolute() for source in request.sources):
-        raise UsageError("the file to write is one of the prompts'", where=str(request.out), hint="name another")
     answerers = [from_outside(entry, request.config) for entry in request.config.feedback.sample.models]
     asked, counts = of_files(request.sources, reporter, most=request.max_per_source)
     config = request.config

@@ -13,7 +13,7 @@ from torch import nn
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from pipelines.config import Config
-from pipelines.config.feedback import SampledModel
+from pipelines.config.feedback import RUN_NAMES, SampledModel
 from pipelines.config.model import ModelSection
 from pipelines.errors import ArtifactError, UsageError
 from pipelines.manifest import Manifest
@@ -22,8 +22,6 @@ from pipelines.models.base import BaseRef, disable_dropout
 from pipelines.models.generate import stop_token_ids
 from pipelines.models.scratch import build_scratch
 from pipelines.rundir import run_of
-
-RUN_NAMES = ("policy", "base", "sft", "ppo")
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import typer
 from pipelines.config import Config, load_config
 from pipelines.config.data import Source
 from pipelines.errors import UsageError
+from pipelines.preflight import check_sampled_models
 from pipelines.rundir import in_round
 from rlhf_cli import options, settings
 from rlhf_cli.commands.stages import LIBRARY_DEFAULTS, Manner, run_one
@@ -190,6 +191,7 @@ def _refuse(given: dict[str, Any], why: str) -> None:
 
 def _alone(aim: Aim, config: Config, manner: Manner) -> None:
     """Sample without a run."""
+    check_sampled_models(config)
     make_room(aim.out, [source.path for source in aim.sources], write=not manner.dry_run)
     for variable, value in LIBRARY_DEFAULTS.items():
         os.environ.setdefault(variable, value)

@@ -115,11 +115,6 @@ def test_a_file_that_is_there_is_not_written_over(base: Path, prompts: Source, t
     assert len(read_tasks(out).tasks) == 12
 
 
-def test_the_prompts_are_never_written_over(base: Path, prompts: Source):
-    with pytest.raises(UsageError, match="prompts"):
-        go(request(prompts, Path(prompts.path), (base, 2), force=True))
-
-
 def test_two_processes_do_not_work_on_one_file(base: Path, prompts: Source, tmp_path: Path):
     wanted = request(prompts, tmp_path / "tasks.jsonl", (base, 2))
     place = RunDir(wanted.work)
