@@ -124,11 +124,7 @@ def resolve(
             return checked(load_config(recorded, sets, flags)), RunDir(run_dir)
         if "model.name_or_path" in (flags or {}):  # Enough to go by: the rest has defaults.
             return checked(load_config(None, sets, flags)), RunDir(run_dir)
-        raise UsageError(
-            "this directory holds no run yet",
-            where=str(recorded),
-            hint="give --config FILE to begin one; `rlhf init` writes a file to start from",
-        )
+        raise _no_run(run_dir)
     config = checked(load_config(config_path, sets, flags))
     if run_dir is None:
         run_dir = _own_run(config_path) or Path(config.run.dir or Path("runs") / config_path.stem)
@@ -139,16 +135,32 @@ def find_run(run_dir: Path | None) -> Path:
     """The run directory that is meant where none is named: the only one below ``runs/``.
 
     Raises:
-        UsageError: there is none, or more than one.
+        UsageError: there is none, or more than one; or the one that is named is not there.
     """
     if run_dir is not None:
+        if not run_dir.is_dir():
+            raise _no_run(run_dir)
         return run_dir
-    found = sorted(path.parent for path in Path("runs").glob("*/config.yaml"))
+    found = _runs()
     if len(found) == 1:
         return found[0]
     raise UsageError(
         f"{len(found)} runs lie below runs/: {', '.join(map(str, found))}" if found else "there is no run below runs/",
         hint="name one with --run-dir",
+    )
+
+
+def _runs() -> list[Path]:
+    return sorted(path.parent for path in Path("runs").glob("*/config.yaml"))
+
+
+def _no_run(run_dir: Path) -> UsageError:
+    others = ", ".join(map(str, _runs()))
+    return UsageError(
+        "this directory holds no run yet" if run_dir.is_dir() else "there is no such run directory",
+        where=str(run_dir),
+        hint=(f"there are: {others}; " if others else "")
+        + "`rlhf all --config FILE` begins a run, `rlhf init` writes such a file",
     )
 
 

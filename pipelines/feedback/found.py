@@ -24,5 +24,5 @@ def labels_file(run: RunDir) -> Path:
     raise ArtifactError(
         "this run has no labels yet",
         where=str(run.root),
-        hint="`rlhf label --run-dir` opens the page where people give them; or name a file of labels",
+        hint=f"`rlhf label --run-dir {run.root}` opens the page where people give them; or name a file of labels",
     )

@@ -133,6 +133,7 @@ def test_a_store_is_read_while_people_still_answer(folder: Path, capsys: pytest.
         (["gone.jsonl"], 3, "gone.jsonl"),
         (["nothing.jsonl"], 3, "holds no task"),
         (["--run-dir", "."], 6, "no labels yet"),
+        (["--run-dir", "nowhere"], 2, "no such run directory"),
         ([], 2, "no run below runs/"),
     ],
 )

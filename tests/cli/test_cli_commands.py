@@ -177,7 +177,8 @@ def test_a_model_and_a_directory_are_enough(handed: dict[str, Any]) -> None:
     ("line", "words"),
     [
         ("sft", "neither a configuration nor a run directory"),
-        ("sft --run-dir nowhere", "holds no run yet"),
+        ("sft --run-dir nowhere", "no such run directory"),
+        ("sft --run-dir .", "holds no run yet"),
         ("sft --config none.yaml", "no such configuration file"),
         ("sft --frobnicate", "--frobnicate"),
         ("frobnicate", "frobnicate"),
