@@ -28,6 +28,8 @@ from pipelines.stage import StageContext
 TASKS = "tasks.jsonl"
 MANY_LEFT_OUT = 0.2
 """Share of the completions from which their loss is worth a warning."""
+FEW_FINISHED = 0.5
+"""Share of the completions that end by themselves below which a warning is due."""
 
 
 def run(ctx: StageContext) -> dict[str, Any]:
@@ -217,6 +219,11 @@ def tell(metrics: dict[str, Any], fitting: Fitting, reporter: Reporter) -> None:
     )
     say = reporter.warn if metrics["left_out"] > MANY_LEFT_OUT * asked else reporter.info
     say(words + ("" if say == reporter.info else ": raise the temperature for more variety"))
+    if metrics["finished_share"] < FEW_FINISHED:
+        reporter.warn(
+            f"sample: {1 - metrics['finished_share']:.0%} of the completions are cut at {fitting.max_new_tokens} "
+            "tokens, and will be judged so: raise max_new_tokens, or train the model to end its answers"
+        )
     if metrics["too_long"]:
         limit = min(fitting.limits)
         reporter.warn(f"sample: {metrics['too_long']} prompts are longer than {limit} tokens and were left out")

@@ -181,6 +181,14 @@ def test_prompts_that_are_too_long_are_left_out_and_counted(base: Path, tmp_path
         run(tmp_path / "none", config_of(base, sample={"max_prompt_length": 2}))
 
 
+def test_answers_that_are_mostly_cut_are_pointed_out(base: Path, tmp_path: Path):
+    reporter = Recorder()
+    metrics, _, _ = run(tmp_path, config_of(base, sample={"max_new_tokens": 2}), reporter=reporter)
+    assert metrics["finished_share"] < 0.5
+    [line] = [words for words in reporter.words if "cut at 2 tokens" in words]
+    assert f"{1 - metrics['finished_share']:.0%} of the completions" in line
+
+
 def test_raw_text_is_cut_where_ppo_cuts_it(base: Path, tmp_path: Path):
     config = config_of(base, {"chat_template": "none"}, sample={"max_prompt_length": 5}, ppo={"overlong": "cut"})
     metrics, found, _ = run(tmp_path, config)
