@@ -89,6 +89,15 @@ class Manifest:
             raise _damaged(path, error) from error
 
 
+def simulated_among(directories: Iterable[Path]) -> list[str]:
+    """The stages among these artifacts, and among all that they were made from, whose labels no human gave."""
+    found: set[str] = set()
+    for manifest in filter(None, map(Manifest.read, directories)):
+        found.update([manifest.stage] if manifest.notes.get("simulated") else [])
+        found.update(manifest.notes.get("simulated_inputs", []))
+    return sorted(found)
+
+
 def _damaged(path: Path, error: Exception) -> ArtifactError:
     return ArtifactError(
         f"the manifest is damaged: {error}",

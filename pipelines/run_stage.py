@@ -11,7 +11,15 @@ from typing import Any
 from pipelines.config import Config
 from pipelines.disk import disk_errors
 from pipelines.errors import ArtifactError, DiskError, PeopleNeeded
-from pipelines.manifest import FileRecord, Manifest, changed_files, digest_of, fingerprint_of, record_files
+from pipelines.manifest import (
+    FileRecord,
+    Manifest,
+    changed_files,
+    digest_of,
+    fingerprint_of,
+    record_files,
+    simulated_among,
+)
 from pipelines.plan import Plan, conflict, missing_input
 from pipelines.processes import Call, send
 from pipelines.progress import Reporter
@@ -57,6 +65,8 @@ def run_stage(plan: Plan, config: Config, run_dir: RunDir, reporter: Reporter, *
     for name in stage.produces:
         if not (out / name).exists():
             reporter.warn(f"stage {stage.name} did not write {name}")
+    if simulated := simulated_among(context.inputs.values()):
+        context.notes["simulated_inputs"] = simulated
     manifest = Manifest(
         stage=stage.name,
         fingerprint=fingerprint,

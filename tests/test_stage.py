@@ -68,7 +68,7 @@ class Bench:
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     bench = Bench(tmp_path)
     module = types.ModuleType("fake_runners")
-    for name in ("first", "second"):
+    for name in ("first", "second", "third"):
         setattr(module, name, lambda context, name=name: bench.runners[name](context))
     monkeypatch.setitem(sys.modules, "fake_runners", module)
     return bench
@@ -87,6 +87,22 @@ def test_it_runs_once_and_is_then_complete(bench: Bench) -> None:
     assert Manifest.read(bench.run.stage("first")) == manifest
     assert not bench.run.partial("first").exists()
     assert outcome(bench.plan(bench.first)) == ("skip", "complete", "complete")
+
+
+def test_what_no_human_said_is_known_of_all_that_follows(bench: Bench) -> None:
+    assert bench.go(bench.first).notes == {"simulated": True}
+
+    def quiet(context: StageContext) -> dict[str, Any]:
+        (context.out / "model").mkdir()
+        return {}
+
+    bench.runners |= {"second": quiet, "third": quiet}
+    assert bench.go(bench.second).notes == {"simulated_inputs": ["first"]}
+    third = bench.stage("third", needs=lambda config: {"second": "second"})
+    assert bench.go(third).notes == {"simulated_inputs": ["first"]}
+    bench.runners["first"] = quiet
+    bench.go(bench.first, force=True)
+    assert bench.go(bench.second).notes == {}
 
 
 def test_own_settings_differ_refuses_and_shows_both(bench: Bench) -> None:

@@ -27,6 +27,7 @@ class Evaluation:
         kl: by policy, the baseline left out: log-probability of the whole answer under the policy minus that under the
             baseline, in nats. Its mean estimates the KL divergence per answer; a single one may be negative.
         verdicts: one a scorer.
+        simulated: the stages behind the policies whose labels no human gave.
     """
 
     baseline: str
@@ -35,6 +36,7 @@ class Evaluation:
     answers: Mapping[str, Sequence[Completion]]
     kl: Mapping[str, Sequence[float]]
     verdicts: Sequence[Verdict]
+    simulated: Sequence[str] = ()
 
     @property
     def trained(self) -> str | None:
@@ -50,6 +52,7 @@ def results_of(evaluation: Evaluation, config: Config) -> dict[str, Any]:
         "reference": evaluation.baseline,
         "trained": evaluation.trained,
         "policies": list(evaluation.answers),
+        "trained_on_simulated": list(evaluation.simulated),
         "prompts": asdict(evaluation.counts),
         "settings": {
             "temperature": config.eval.temperature,

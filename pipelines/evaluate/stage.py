@@ -17,6 +17,7 @@ from pipelines.evaluate.judge import Verdict, judge
 from pipelines.evaluate.results import Evaluation, answer_rows, metrics_of, results_of
 from pipelines.evaluate.statistics import differences
 from pipelines.evaluate.table import markdown, plain
+from pipelines.manifest import simulated_among
 from pipelines.models.artifact import open_config
 from pipelines.models.generate import stop_token_ids
 from pipelines.models.limits import prompt_limit
@@ -52,7 +53,9 @@ def run(ctx: StageContext) -> dict[str, float]:
         ctx.reporter.warn(f"{counts.too_long} held-out prompts are too long and were left out")
 
     answers, kl = _all_answers(_Questions(ctx, policies, tokenizer, prompts), device)
-    evaluation = Evaluation(policies.baseline, counts, prompts, answers, kl, _verdicts(ctx, prompts, answers, device))
+    verdicts = _verdicts(ctx, prompts, answers, device)
+    simulated = simulated_among(ctx.inputs.values())
+    evaluation = Evaluation(policies.baseline, counts, prompts, answers, kl, verdicts, simulated)
     results, rows = results_of(evaluation, config), answer_rows(evaluation)
     _write(ctx, results, rows)
     ctx.notes.update(baseline=policies.baseline, prompts=results["prompts"])

@@ -19,6 +19,7 @@ def found(value: float, half: float) -> dict[str, float]:
 RESULTS: dict[str, Any] = {
     "baseline": "sft",
     "trained": "ppo",
+    "trained_on_simulated": ["pairs"],
     "prompts": {"used": 200, "too_long": 3},
     "settings": {"temperature": 1.0, "response_length": 48, "max_prompt_length": 64, "confidence": 0.95},
     "scorers": [
@@ -79,6 +80,7 @@ def test_the_table_says_it_all_in_100_columns():
     assert ".733 [.684, .782]" in gold_rows[1]
     assert gold_rows[1].split()[-2:] != ["-", "-"]
     assert "gold: the task's own hidden utility; simulated" in lines
+    assert any(line.startswith("Trained on labels of simulated annotators (pairs)") for line in lines)
     assert any("200 held-out prompts" in line for line in lines)
     assert any(line.startswith("3 prompts of more than 64 tokens") for line in lines)
     assert "   SFT (gold 0.25): Thanks." in lines
@@ -89,6 +91,7 @@ def test_the_table_says_it_all_in_100_columns():
 def test_without_gold_nothing_is_called_simulated():
     results = copy.deepcopy(RESULTS)
     results["scorers"] = results["scorers"][:1]
+    results["trained_on_simulated"] = []
     for measures in results["measures"].values():
         measures["attribute"] = {}
         measures.get("difference", {})["attribute"] = {}
