@@ -71,6 +71,7 @@ Rounds = Annotated[
         help="Sample, collect labels, retrain the reward model, go on with PPO: N times.",
     ),
 ]
+Replace = Annotated[bool, typer.Option("--force", help="Replace the file if it is there already.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would run and why; write nothing, open no data.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, also for errors.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show log lines, and the traceback of an error.")]

@@ -6,21 +6,23 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from pipelines.disk import disk_errors
-from pipelines.errors import UsageError
+from pipelines.errors import ConflictError, UsageError
 
 _SQLITE = b"SQLite format 3\0"
 
 
-def make_room(out: Path, inputs: Iterable[Path | str] = (), *, write: bool = True) -> None:
+def make_room(out: Path, inputs: Iterable[Path | str] = (), *, force: bool = False, write: bool = True) -> None:
     """See to it that the file can be written and that nothing is lost by it, as far as that can be told beforehand.
 
     Args:
-        out: the file; one that is there is replaced.
+        out: the file.
         inputs: what the command reads; what is no file here is not looked at.
+        force: replace a file that is there; never an input, and never a label store.
         write: make the folder that it goes into.
 
     Raises:
         UsageError: `out` is a directory, one of the inputs, or a label store, whose answers are nowhere else.
+        ConflictError: the file is there already.
         DiskError: the folder cannot be made.
     """
     if out.is_dir():
@@ -37,6 +39,10 @@ def make_room(out: Path, inputs: Iterable[Path | str] = (), *, write: bool = Tru
                     where=str(out),
                     hint="--out names another file",
                 )
+        if not force:
+            raise ConflictError(
+                "the file is there already", where=str(out), hint="name another with --out, or replace it with --force"
+            )
     if write:
         folder = out.absolute().parent
         with disk_errors(folder):

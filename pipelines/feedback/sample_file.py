@@ -107,7 +107,9 @@ def prepare(request: Request, reporter: Reporter) -> Prepared:
     before = Started.read(request.work)
     if request.out.exists() and not request.force:
         conflict = ConflictError(
-            "the file is there already", where=str(request.out), hint="name another with --out; --force draws it anew"
+            "the file is there already",
+            where=str(request.out),
+            hint="name another with --out, or replace it with --force",
         )
     elif before is not None and not request.force:
         differences = describe_differences(before.section, section)

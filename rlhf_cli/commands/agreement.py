@@ -52,6 +52,7 @@ def agreement(
     out: Out = None,
     bootstrap: Bootstrap = 1000,
     seed: Seed = 0,
+    force: options.Replace = False,
     json: options.Json = False,
 ) -> None:
     """How far annotators agree, and what their labels say of each of them.
@@ -61,7 +62,7 @@ def agreement(
     """
     path, _ = source_of(source, run_dir)
     if out is not None:
-        make_room(out, [path])
+        make_room(out, [path], force=force)
     labels = read(path)
     check_annotators(labels, leave_out or [])
     labels = labels.without(leave_out or [])

@@ -93,6 +93,7 @@ def convert(
     pseudonyms: Pseudonyms = False,
     with_labels: WithLabels = False,
     seed: Seed = 0,
+    force: options.Replace = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -103,7 +104,7 @@ def convert(
     """
     if with_labels and to != "label-studio":
         raise UsageError("--with-labels goes with --to label-studio only")
-    make_room(out, [file, *([tasks] if tasks is not None else [])])
+    make_room(out, [file, *([tasks] if tasks is not None else [])], force=force)
     found = _read(file, columns, value, ties_from_empty, tasks)
     if pseudonyms:
         from pipelines.feedback.names import with_pseudonyms

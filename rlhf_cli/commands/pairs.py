@@ -68,6 +68,7 @@ def pairs(
     weights: Weights = None,
     leave_out: LeaveOut = None,
     format_: Format = "rlhf",
+    force: options.Replace = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -81,7 +82,7 @@ def pairs(
     if format_ not in OUT_FORMATS:
         raise UsageError(f"there is no format `{format_}`", hint=f"the formats are {', '.join(OUT_FORMATS)}")
     path, run = source_of(source, run_dir)
-    make_room(out, [path])
+    make_room(out, [path], force=force)
     given = {
         "question": question,
         "method": method,

@@ -55,6 +55,7 @@ def score(
     revision: options.Revision = None,
     limit: options.Limit = None,
     out: Out = None,
+    force: options.Replace = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -68,7 +69,7 @@ def score(
         file, columns=columns, tags=tags, name=name, format=format_, split=split, revision=revision, limit=limit
     )
     if out is not None:
-        make_room(out, [file])
+        make_room(out, [file], force=force)
     details: dict[str, Any] = {
         "label": int(label) if label is not None and label.lstrip("-").isdigit() else label,
         "output": output,

@@ -99,7 +99,7 @@ def test_to_argilla(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_another_seed_is_another_order(folder: Path) -> None:
     orders = set()
     for seed in range(6):
-        run("convert", "tasks.jsonl", "--to", "label-studio", "--out", "import.json", "--seed", str(seed), "-q")
+        run("convert", "tasks.jsonl", "--to", "label-studio", "--out", "import.json", "--seed", str(seed), "--force")
         orders.add(tuple(json.loads((folder / "import.json").read_text())[0]["data"]["rlhf"]["order"]))
     assert orders == {(0, 1), (1, 0)}
 

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.errors import UsageError
+from pipelines.errors import ConflictError, UsageError
 from pipelines.feedback.tasks_file import write_tasks
 from rlhf_cli.app import run
 from rlhf_cli.outfile import make_room
 from tests.feedback.pools import by_hand
 
 
+@pytest.mark.parametrize("force", [False, True])
 @pytest.mark.parametrize(
     "command",
     [
@@ -24,21 +25,44 @@ from tests.feedback.pools import by_hand
         ["labels", "convert", "labels.jsonl", "--to", "argilla", "--out", "./labels.jsonl"],
         ["score", "labels.jsonl", "--reward-model", "nowhere", "--out", "labels.jsonl"],
         ["sample", "labels.jsonl", "--model", "nowhere", "--out", "labels.jsonl"],
-        ["sample", "labels.jsonl", "--model", "nowhere", "--out", "labels.jsonl", "--force", "--dry-run"],
+        ["sample", "labels.jsonl", "--model", "nowhere", "--out", "labels.jsonl", "--dry-run"],
     ],
     ids=" ".join,
 )
 def test_what_is_read_is_not_written_to(
-    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    command: list[str], force: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     labels = tmp_path / "labels.jsonl"
     write_tasks(labels, by_hand([{"p": [1, 2, 2]}], answers=[["a", "b", "c"]]))
     (tmp_path / "link.jsonl").symlink_to(labels)
     before = labels.read_bytes()
-    assert run([*command, "--json"]) == 2
+    assert run([*command, "--json", *(["--force"] if force else [])]) == 2
     assert "would destroy it" in json.loads(capsys.readouterr().out)["error"]["message"]
     assert labels.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["pairs", "labels.jsonl", "--out", "my.yaml.json"],
+        ["agreement", "labels.jsonl", "--out", "my.yaml.json"],
+        ["labels", "convert", "labels.jsonl", "--to", "argilla", "--out", "my.yaml.json"],
+    ],
+    ids=" ".join,
+)
+def test_a_file_that_is_there_is_replaced_only_by_force(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_tasks(tmp_path / "labels.jsonl", by_hand([{"p": [1, 2, 2]}], answers=[["a", "b", "c"]]))
+    mine = tmp_path / "my.yaml.json"
+    mine.write_text("mine")
+    assert run([*command, "--json"]) == 4
+    assert "there already" in json.loads(capsys.readouterr().out)["error"]["message"]
+    assert mine.read_text() == "mine"
+    assert run([*command, "--force"]) == 0
+    assert mine.read_text() != "mine"
 
 
 def test_a_label_store_is_never_replaced_and_other_files_are(tmp_path: Path) -> None:
@@ -46,9 +70,11 @@ def test_a_label_store_is_never_replaced_and_other_files_are(tmp_path: Path) -> 
     with sqlite3.connect(store) as database:
         database.execute("create table labels (id)")
     with pytest.raises(UsageError, match="answers are nowhere else"):
-        make_room(store)
+        make_room(store, force=True)
     (tmp_path / "old.jsonl").write_text("{}")
-    make_room(tmp_path / "old.jsonl", [store, "owner/name"])
+    with pytest.raises(ConflictError):
+        make_room(tmp_path / "old.jsonl")
+    make_room(tmp_path / "old.jsonl", [store, "owner/name"], force=True)
     make_room(tmp_path / "new" / "rows.jsonl", write=False)
     assert not (tmp_path / "new").exists()
     make_room(tmp_path / "new" / "rows.jsonl")

@@ -60,9 +60,9 @@ def test_every_format_is_read_back_as_the_same_comparisons(folder: Path, format_
 def test_an_annotator_is_left_out_by_name(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     report = found(capsys, "labels.jsonl", "--out", "rows.jsonl", "--leave-out", "q")
     assert (report["left_out"], report["settings"]["leave_out"], report["rows"]) == ({"q": 1}, ["q"], 2)
-    assert run(["pairs", "labels.jsonl", "--out", "rows.jsonl", "--leave-out", "q"]) == 0
+    assert run(["pairs", "labels.jsonl", "--out", "rows.jsonl", "--leave-out", "q", "--force"]) == 0
     assert "left out: 1 labels of q" in capsys.readouterr().err
-    error = found(capsys, "labels.jsonl", "--out", "rows.jsonl", "--leave-out", "Q", code=2)["error"]
+    error = found(capsys, "labels.jsonl", "--out", "new.jsonl", "--leave-out", "Q", code=2)["error"]
     assert (error["message"], error["hint"]) == ("no annotator is named `Q`", "there are: p, q")
 
 
@@ -83,7 +83,7 @@ def test_settings_are_those_of_the_run_unless_said_otherwise(folder: Path, capsy
     )
     settings = found(capsys, "--run-dir", "run", "--out", "rows.jsonl")["settings"]
     assert (settings["method"], settings["min_annotators"], settings["ties"]) == ("majority", 4, "drop")
-    settings = found(capsys, "--run-dir", "run", "--out", "rows.jsonl", "--method", "bradley_terry")["settings"]
+    settings = found(capsys, "--run-dir", "run", "--out", "new.jsonl", "--method", "bradley_terry")["settings"]
     assert (settings["method"], settings["min_annotators"]) == ("bradley_terry", 4)
 
 
