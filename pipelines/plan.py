@@ -137,7 +137,7 @@ def missing_input(stage: Stage, name: str, run_dir: RunDir) -> ArtifactError:
     return ArtifactError(
         f"stage {stage.name} needs stage {name}, which is not complete",
         where=str(run_dir.stage(name)),
-        hint=f"run `rlhf all --until {stage.name}`, which makes what is missing",
+        hint=f"run `rlhf all --run-dir {run_dir.root} --until {stage.name}`, which makes what is missing",
     )
 
 

@@ -62,7 +62,7 @@ class Config(Section):
         if (scorer is None or scorer.uses("gold")) and self.data.task is None:
             raise ValueError(
                 "feedback.simulated goes by the gold scorer, which only a self-made task (data.task) has: name another "
-                "in feedback.simulated.scorer"
+                "in feedback.simulated.scorer, such as {kind: function, function: 'taste:score'}"
             )
         if self.reward.lower_is_better and self.trains_on("pairs"):
             raise ValueError("reward.lower_is_better: a 1 of simulated annotators always means good")

@@ -9,7 +9,8 @@ from pipelines.errors import DataError
 
 Kind = TypeVar("Kind", bound=CanonicalRow)
 FOR_A_CLASSIFIER = (
-    "single answers with a label teach a classifier: reward.objective: pointwise, and the file under data.judgements"
+    "single answers with a label teach a classifier: name the file under data.judgements in place of data.comparisons "
+    "(--dataset), and set reward.objective: pointwise; `rlhf data check FILE --as pointwise` looks at it"
 )
 
 

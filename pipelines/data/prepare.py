@@ -17,7 +17,7 @@ from pipelines.data.convert import Kind, prompt_of
 from pipelines.data.faults import FaultLog
 from pipelines.data.read import SourceReader, with_progress
 from pipelines.data.rows import CanonicalRow, Comparison, Demonstration, Judgement, Message, Prompt
-from pipelines.data.split import plain, prompt_key, share_of, split_key
+from pipelines.data.split import FEWEST_EVALUATED, plain, prompt_key, share_of, split_key
 from pipelines.errors import DataError, UsageError
 from pipelines.stage import StageContext
 
@@ -130,7 +130,7 @@ def _prepare(ctx: StageContext, name: DataKind, kind: type[Kind]) -> dict[str, A
             f"{tally.faults.summary()}"
         )
     # the evaluation comes last: what it lacks must be said before anybody has trained or judged anything
-    least = 2 if name == "prompts" and ctx.config.eval.enabled else 1
+    least = FEWEST_EVALUATED if name == "prompts" and ctx.config.eval.enabled else 1
     _check_sides(name, tally, data.eval_fraction, least)
     ctx.reporter.info(
         f"{name}: {tally.train} rows to train on, {tally.heldout} held out; left out: {tally.duplicates} duplicates, "
@@ -262,7 +262,9 @@ def _check_sides(name: DataKind, tally: _Tally, fraction: float, least: int = 1)
             where=f"data.{name}",
         )
     if tally.train:
-        side, wanted = "held out", math.ceil(shares[least - 1] * 10_000 + 1e-6) / 10_000
+        # what holds out enough for the evaluation as well, where the same prompts serve it
+        enough = shares[min(max(least, FEWEST_EVALUATED), len(shares) - 1) - 1]
+        side, wanted = "held out", math.ceil(enough * 10_000 + 1e-6) / 10_000
     else:
         side, wanted = "left to train on", math.floor(shares[-1] * 10_000) / 10_000
     count = "only 1" if tally.train and held_out else "none"

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pipelines.data.rows import Message
 
 SPLIT_SEED = 0
+FEWEST_EVALUATED = 2
+"""Held-out prompts that the evaluation needs: an interval of one is none."""
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 

@@ -15,7 +15,7 @@ from pipelines.config import Config
 from pipelines.data.canonical import read_rows
 from pipelines.data.encode import ChatEncoder, cut_prompt
 from pipelines.data.rows import Message, Prompt
-from pipelines.data.split import prompt_key
+from pipelines.data.split import FEWEST_EVALUATED, prompt_key
 from pipelines.errors import DataError
 from pipelines.models.artifact import open_policy, open_tokenizer
 from pipelines.models.base import disable_dropout
@@ -78,10 +78,10 @@ def choose_prompts(
             fitting.append(EvalPrompt(encoded["messages"], tuple(encoded["prompt_ids"])))
     chosen = fitting[: config.eval.num_prompts]
     counts = PromptCounts(len(rows), len(rows) - len(distinct), len(distinct) - len(fitting), len(chosen))
-    if len(chosen) < 2:
+    if len(chosen) < FEWEST_EVALUATED:
         raise DataError(
-            f"the evaluation needs at least 2 held-out prompts and has {len(chosen)}: {len(rows)} are held out, "
-            f"{counts.too_long} of them are longer than {limit} tokens",
+            f"the evaluation needs at least {FEWEST_EVALUATED} held-out prompts and has {len(chosen)}: {len(rows)} are "
+            f"held out, {counts.too_long} of them are longer than {limit} tokens",
             where=str(path),
             hint="give more prompts, or raise data.eval_fraction or ppo.max_prompt_length",
         )

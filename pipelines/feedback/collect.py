@@ -159,4 +159,5 @@ def _what_to_do(ctx: StageContext, people: int) -> str:
         wanted = range(1, lacking + 1) if people or lacking > 1 else ()
         names = "".join(f" --annotator NAME{number}" for number in wanted)
         first = f"open the label page: `rlhf label --run-dir {ctx.run_dir}{names}`"
-    return f"{first}; once all is answered, the same command goes on from here"
+    without = f"; `--rounds {ctx.round - 1}` ends without round {ctx.round}" if ctx.round > 1 else ""
+    return f"{first}; once all is answered, the same command goes on from here{without}"

@@ -23,6 +23,8 @@ READING_CHARACTERS = 50.0
 characters a minute (Brysbaert 2019, How many words do we read per minute?)."""
 MUCH_FASTER = 3.0
 """How many times as fast as the middle one of the others somebody must be to be named for speed."""
+NO_EXCUSE = 5.0
+"""How many times `READING_CHARACTERS` somebody is named for, also where the others are as fast."""
 FEWEST = 10
 """Tasks below which no pattern is named, control tasks where these are meant."""
 USUAL_RIGHT = 0.8
@@ -52,7 +54,7 @@ def with_patterns(votes: Votes, found: Sequence[people.AnnotatorFigures]) -> tup
 
 
 def _speed(one: people.AnnotatorFigures, found: Sequence[people.AnnotatorFigures]) -> Iterator[str]:
-    """Faster than anybody reads, and much faster than the others, where there are any."""
+    """Faster than anybody reads, and much faster than the others, where there are any; or faster than any haste."""
     speed = one.characters_per_second
     if one.timed < FEWEST or speed is None or speed <= READING_CHARACTERS:
         return
@@ -62,7 +64,7 @@ def _speed(one: people.AnnotatorFigures, found: Sequence[people.AnnotatorFigures
         if other.name != one.name and other.timed >= FEWEST and other.characters_per_second is not None
     ]
     usual = float(np.median(others)) if others else None
-    if usual is None or speed >= MUCH_FASTER * usual:
+    if usual is None or speed >= min(MUCH_FASTER * usual, NO_EXCUSE * READING_CHARACTERS):
         beside = "reading takes a second for about 25" if usual is None else f"the others: {usual:.0f}"
         yield (
             f"faster than reading: {speed:.0f} new characters a second in the middle one of {one.timed} tasks "

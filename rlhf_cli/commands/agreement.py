@@ -120,7 +120,7 @@ def read(path: Path) -> LabelSet:
             where=str(path),
             hint=f"the labels are in {beside}"
             if beside.is_file() and beside != path
-            else f"`rlhf label {path}` opens the page where people do",
+            else f"`rlhf label {'--store ' * (path.suffix == '.sqlite')}{path}` opens the page where people do",
         )
     return labels
 

@@ -40,7 +40,7 @@ def show(stages: Sequence[Stage], config: Config, run_dir: RunDir, *, force: Seq
         for entry in entries:
             _print_entry(entry)
         if any(entry["action"] == "run" and entry["stage"].startswith("data/") for entry in entries):
-            print("the data is not opened: `rlhf data check --config FILE` reads it and says what a run would refuse")
+            print("the data is not opened: `rlhf data check` reads a FILE, or with --config all that a run would read")
         if problem is not None:
             print(f"{styled('would refuse:', '1;31', sys.stderr)} {harmless(problem.message)}", file=sys.stderr)
             for label, text in (("where", problem.where), ("hint", problem.hint)):

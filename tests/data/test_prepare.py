@@ -248,6 +248,14 @@ def test_a_side_without_prompts_is_refused_with_a_fraction_that_works(tmp_path: 
     assert metrics["train"] > 0 < metrics["heldout"]
 
 
+def test_what_the_comparisons_ask_for_is_enough_for_the_evaluation(tmp_path: Path) -> None:
+    source = jsonl(tmp_path / "a.jsonl", pairs(9))
+    with pytest.raises(DataError, match="of the comparisons is held out") as caught:
+        comparisons(context(tmp_path / "out", comparisons=source, eval_fraction=0.001))
+    suggested = float(str(caught.value.hint).split()[3])
+    assert prompts(context(tmp_path / "out", comparisons=source, eval_fraction=suggested))["heldout_prompts"] == 2
+
+
 def test_one_prompt_or_no_rows_are_refused(tmp_path: Path) -> None:
     one = jsonl(tmp_path / "a.jsonl", [{**pairs(1)[0], "rejected": text} for text in "abc"])
     with pytest.raises(DataError, match="begin with 1 different prompt;"):

@@ -318,8 +318,9 @@ def test_a_later_round_waits_for_its_own_tasks_only(tmp_path: Path) -> None:
     stages.labels(first)
 
     second = labels_of(tmp_path / "rounds" / "02", first.config.feedback.model_dump(), made_tasks(3, start=4))
-    with pytest.raises(PeopleNeeded, match="3 of 3 answers are still needed"):
+    with pytest.raises(PeopleNeeded, match="3 of 3 answers are still needed") as caught:
         stages.labels(second)
+    assert "`--rounds 1` ends without round 2" in str(caught.value.hint)
     with LabelStore.open(tmp_path / "labels.sqlite") as store:
         answer(store, "Ada")
     assert stages.labels(second)["labels"] == 3

@@ -64,6 +64,7 @@ def test_the_turn_is_new_at_the_first_task_by_time() -> None:
         ({"a": 200.0, "b": 25.0}, ["a"]),
         ({"a": 200.0, "b": 90.0, "c": 100.0}, []),
         ({"a": 60.0, "b": 30.0, "c": 30.0}, []),
+        ({"a": 1200.0, "b": 240.0, "c": 1100.0}, ["a", "c"]),
     ],
 )
 def test_faster_than_reading_is_said_beside_the_others(speeds: dict[str, float], named: Sequence[str]) -> None:
