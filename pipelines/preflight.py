@@ -110,7 +110,9 @@ def _check_model_path(name: str, where: str) -> None:
             raise EnvironmentProblem("a .gguf model needs the package gguf", where=where, hint="pip install gguf")
     elif path.is_dir():
         if not any((path / file).is_file() for file in ("config.json", "adapter_config.json")):
-            raise ArtifactError(f"{name} holds no config.json", where=where, hint="name a saved model's directory")
+            inside = path / "model"
+            hint = f"the model of this stage is {inside}" if inside.is_dir() else "name a saved model's directory"
+            raise ArtifactError(f"{name} holds no config.json", where=where, hint=hint)
     elif name.startswith((".", "/", "~")) or name.count("/") > (2 if is_gguf(path) else 1) or path.exists():
         raise ArtifactError(f"there is no model directory {name}", where=where)
 

@@ -19,6 +19,7 @@ from pipelines.errors import DataError, UsageError
 
 NO_LOSS = -100
 _PROBE = "probe"
+_TAKE_OUT = "take it out of the text, or leave the row out; `rlhf data check --model NAME` counts such rows"
 Ids = list[int]
 
 
@@ -222,7 +223,8 @@ class ChatEncoder:
     def _text(self, text: str) -> tuple[Ids, Ids]:
         if self._eos in text:
             raise DataError(
-                f"a text contains the EOS token {self._eos} as text, so it would end there: {shorten(text)}"
+                f"a text contains the EOS token {self._eos} as text, so it would end there: {shorten(text)}",
+                hint=_TAKE_OUT,
             )
         ids = [*self._raw_ids(text), self._eos_id]
         # BOS stands before every text and follows from nothing, and EOS may be the same token.
@@ -284,7 +286,8 @@ class ChatEncoder:
         ):
             raise DataError(
                 f"an answer contains the EOS token {self._eos} as text, so it would end there: "
-                f"{shorten(message.content)}"
+                f"{shorten(message.content)}",
+                hint=_TAKE_OUT,
             )
 
 

@@ -166,10 +166,12 @@ class SourceReader(Generic[Kind]):
     def _serves(self, layout: type[Format]) -> bool:
         return self._kind is None or any(can_serve(found, self._kind) for found in layout.holds)
 
-    def _way_out(self, verdict: str | None) -> str | None:
-        """What to do with judged answers where other rows are needed."""
+    def _way_out(self, verdict: str | None, *, prompts_only: bool) -> str | None:
+        """What to do with judged answers, or with prompts, where other rows are needed."""
         if verdict is not None and self._kind is Comparison:
             return FOR_A_CLASSIFIER
+        if prompts_only:
+            return "name it under data.prompts; answers that were sampled and judged become rows by `rlhf pairs FILE`"
         return way_out(verdict) if verdict else None
 
     def _take(self, layout: type[Format], where: str, reason: str) -> None:
@@ -179,7 +181,7 @@ class SourceReader(Generic[Kind]):
             raise DataError(
                 f"format `{layout.name}` holds {held}, but {self._kind.__name__.lower()}s are needed",
                 where=where,
-                hint=self._way_out(verdict),
+                hint=self._way_out(verdict, prompts_only=tuple(layout.holds) == (Prompt,)),
             )
         for name, named in self._source.columns.items():
             if named and name not in column_names(layout):

@@ -228,9 +228,9 @@ def explain(error: Exception, path: str | Path, revision: str | None = None) -> 
     if unfit := of_another_kind(error, where):
         return unfit
     if Path(path).is_dir() and not any((Path(path) / name).is_file() for name in _MODEL_FILES):
-        return ArtifactError(
-            "the directory holds no model", where=where, hint=f"a saved one has {' or '.join(_MODEL_FILES)}"
-        )
+        inside = Path(path) / "model"
+        hint = f"the model of this stage is {inside}" if inside.is_dir() else f"one has {' or '.join(_MODEL_FILES)}"
+        return ArtifactError("the directory holds no model", where=where, hint=hint)
     if Path(path).exists():
         return ArtifactError(f"the model cannot be loaded: {first_line}", where=where)
     if str(path).startswith((".", "/", "~")) or str(path).count("/") > 1:
