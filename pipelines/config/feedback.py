@@ -45,7 +45,9 @@ class SampleSection(Section):
         0.95, gt=0, le=1, description="Similarity from which a completion counts as a repetition of another; 1: equal."
     )
     redraws: int = Field(2, ge=0, description="How often repetitions and blank completions are drawn again.")
-    batch_size: int = Field(32, ge=1, description="Prompts in one generation; which numbers are drawn depends on it.")
+    batch_size: int = Field(
+        32, ge=1, description="Completions in one generation; which numbers are drawn depends on it."
+    )
 
 
 class QuestionSection(Section):
@@ -77,7 +79,7 @@ class LabelSection(Section):
     controls: Path | None = Field(
         None,
         strict=False,
-        description="Comparisons whose better answer is known; they are mixed in to see who pays attention.",
+        description="Tasks, comparisons or judgements whose answer is known, mixed in to see who pays attention.",
     )
     control_share: float = Field(0.1, ge=0, le=0.5, description="Share of control tasks in an annotator's queue.")
 

@@ -111,11 +111,11 @@ def prepare(request: Request, reporter: Reporter) -> Prepared:
             where=str(request.out),
             hint="name another with --out, or replace it with --force",
         )
-    elif before is not None and not request.force:
+    elif before is not None:
         differences = describe_differences(before.section, section)
         found = newest_at_a_glance(request.work / CHECKPOINTS)
         resumes = found.step if found is not None and not differences else None
-        if found is not None and differences:
+        if found is not None and differences and not request.force:
             shown = "\n".join(f"  {line}" for line in differences)
             conflict = ConflictError(
                 f"sampling was interrupted after chunk {found.step}, with other settings:\n{shown}",

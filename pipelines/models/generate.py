@@ -103,7 +103,7 @@ def sample(
         prompts: token ids, none empty; prompts of similar length go together.
         max_new_tokens: most tokens of a response.
         eos_token_id: the id or ids that end a response.
-        batch_size: prompts in one generation; the draws depend on it.
+        batch_size: responses in one generation; the draws depend on it.
         seed: for draws that neither use nor change the global random state; None draws from the global state.
         on_batch: called with the number of prompts answered by each batch.
         top_k: draw from so many of the likeliest tokens; 0: from all.

@@ -87,6 +87,19 @@ def test_killed_it_goes_on_to_the_same_bytes(base: Path, prompts: Source, tmp_pa
     assert not wanted.work.exists()
 
 
+def test_killed_while_it_replaces_a_file_it_goes_on_too(base: Path, prompts: Source, tmp_path: Path):
+    out = tmp_path / "tasks.jsonl"
+    out.write_text("old\n")
+    wanted = request(prompts, out, (base, 4), force=True)
+    with pytest.raises(Killed):
+        go(wanted, Recorder(20, kill))
+    assert out.read_text() == "old\n"
+    again = Recorder()
+    go(wanted, again)
+    assert again.total == 48 - 16
+    assert len(read_tasks(out).tasks) == 12
+
+
 def test_other_settings_and_other_prompts_do_not_go_on(base: Path, prompts: Source, tmp_path: Path):
     out = tmp_path / "tasks.jsonl"
     with pytest.raises(Killed):
