@@ -94,7 +94,7 @@ def test_labels_are_given_and_judged_without_torch() -> None:
         ("init --list", 0),
         ("label --help", 0),
         ("label nothing.jsonl --host 0.0.0.0", 2),
-        ("pairs --run-dir nowhere --out pairs.jsonl", 6),
+        ("pairs --run-dir run --out pairs.jsonl", 6),
         ("all --run-dir run --dry-run", 0),
         ("ppo --config bad.yaml", 2),
         ("ppo --run-dir run --set ppo.kl_coeff=1", 2),

@@ -61,6 +61,12 @@ def default_question(name: str, kind: Kind) -> Question:
     return _question(QuestionSection(name=name, kind=kind))
 
 
+def in_short(questions: Sequence[Question]) -> str:
+    """Names and kinds of questions in one line, as ``helpful (ranking), polite (scale7)``."""
+    kinds = (f"scale{one.points}" if one.kind == "scale" else one.kind for one in questions)
+    return ", ".join(f"{one.name} ({kind})" for one, kind in zip(questions, kinds, strict=True))
+
+
 def _question(asked: QuestionSection) -> Question:
     low, high = ENDS.get(asked.kind, ("", ""))
     return Question(

@@ -28,7 +28,7 @@ def open_source(source: Source, *, seed: int = 0) -> LabelSet:
         UsageError: the source names an unknown format or column.
     """
     path = Path(source.path)
-    if _holds_tasks(path):
+    if holds_tasks(path):
         found = read_tasks(path)
     else:
         found = _of_rows(source, seed)
@@ -99,7 +99,7 @@ def _suiting(sizes: set[int]) -> Question:
     return default_question("overall", kind)
 
 
-def _holds_tasks(path: Path) -> bool:
+def holds_tasks(path: Path) -> bool:
     """Whether the first line of a file is the header of a tasks file."""
     try:
         with path.open(encoding="utf-8") as file:

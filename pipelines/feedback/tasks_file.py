@@ -124,11 +124,39 @@ def read_tasks(path: Path) -> LabelSet:
     Raises:
         DataError: the file is missing, or a line is not what it should be; with its place.
     """
-    try:
-        with path.open(encoding="utf-8", newline="\n") as file:
-            return _collect(path, _lines(path, file))
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"the tasks cannot be read: {error}", where=str(path)) from error
+    lines = _lines(path)
+    place, questions = _header(path, lines)
+    found = LabelSet(questions, {}, [])
+    by_name = {question.name: question for question in questions}
+    if len(by_name) < len(questions):
+        raise DataError("two questions have the same name", where=place)
+    for place, line in lines:
+        row = _checked(_TaskRow, line, place)
+        task = _task(row, place)
+        if task.id in found.tasks:
+            raise DataError(f"the task {task.id} stands there twice", where=place)
+        found.tasks[task.id] = task
+        known = _LabelRow(annotator="control", values=dict(row.control or {}))
+        for given in (known, *row.labels):
+            _check_values(given, by_name, len(task.answers), place)
+        found.labels += [_label(task.id, given) for given in row.labels]
+        if len({given.annotator for given in row.labels}) < len(row.labels):
+            raise DataError("one annotator has two labels for the same task", where=place)
+    return found
+
+
+def read_controls(path: Path) -> tuple[tuple[Question, ...], list[tuple[str, Task]]]:
+    """The questions of a file that `write_tasks` wrote, and its control tasks, each with its place.
+
+    Whether the known values answer the questions is not looked at, nor what anybody said of the tasks.
+
+    Raises:
+        DataError: the file is missing, or a line is not what it should be; with its place.
+    """
+    lines = _lines(path)
+    _, questions = _header(path, lines)
+    rows = ((place, _checked(_TaskRow, line, place)) for place, line in lines)
+    return questions, [(place, _task(row, place)) for place, row in rows if row.control is not None]
 
 
 def is_tasks_file(first: Mapping[str, Any]) -> bool:
@@ -136,39 +164,31 @@ def is_tasks_file(first: Mapping[str, Any]) -> bool:
     return first.get("rlhf") == MAGIC
 
 
-def _lines(path: Path, file: Iterable[str]) -> Iterator[tuple[str, str]]:
-    for number, line in enumerate(file, 1):
-        if line.strip():
-            yield f"{path}:{number}", line
+def _lines(path: Path) -> Iterator[tuple[str, str]]:
+    """Every line that is not blank, with its place."""
+    try:
+        with path.open(encoding="utf-8", newline="\n") as file:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    yield f"{path}:{number}", line
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"the tasks cannot be read: {error}", where=str(path)) from error
 
 
-def _collect(path: Path, lines: Iterator[tuple[str, str]]) -> LabelSet:
+def _header(path: Path, lines: Iterator[tuple[str, str]]) -> tuple[str, tuple[Question, ...]]:
+    """Where the header stands, and its questions."""
     place, line = next(lines, (str(path), "{}"))
-    header = _checked(_Header, line, place)
-    questions = tuple(Question(**row.model_dump()) for row in header.questions)
-    found = LabelSet(questions, {}, [])
-    by_name = {question.name: question for question in questions}
-    if len(by_name) < len(questions):
-        raise DataError("two questions have the same name", where=place)
-    for place, line in lines:
-        row = _checked(_TaskRow, line, place)
-        try:
-            check_dialogue(row.prompt)
-        except ValueError as error:
-            raise DataError(f"prompt: {error}", where=place) from error
-        control = None if row.control is None else {name: tuple(value) for name, value in row.control.items()}
-        answers = tuple(Answer(answer.text, answer.model) for answer in row.answers)
-        task = Task(tuple(row.prompt), answers, control, row.source, row.id)
-        if task.id in found.tasks:
-            raise DataError(f"the task {task.id} stands there twice", where=place)
-        found.tasks[task.id] = task
-        known = _LabelRow(annotator="control", values=dict(row.control or {}))
-        for given in (known, *row.labels):
-            _check_values(given, by_name, len(answers), place)
-        found.labels += [_label(task.id, given) for given in row.labels]
-        if len({given.annotator for given in row.labels}) < len(row.labels):
-            raise DataError("one annotator has two labels for the same task", where=place)
-    return found
+    return place, tuple(Question(**row.model_dump()) for row in _checked(_Header, line, place).questions)
+
+
+def _task(row: _TaskRow, place: str) -> Task:
+    try:
+        check_dialogue(row.prompt)
+    except ValueError as error:
+        raise DataError(f"prompt: {error}", where=place) from error
+    control = None if row.control is None else {name: tuple(value) for name, value in row.control.items()}
+    answers = tuple(Answer(answer.text, answer.model) for answer in row.answers)
+    return Task(tuple(row.prompt), answers, control, row.source, row.id)
 
 
 def _check_values(given: _LabelRow, questions: Mapping[str, Question], answers: int, place: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +14,10 @@ from rlhf_cli import failures, options, settings
 from rlhf_cli.console import ConsoleReporter, harmless, print_json
 
 if TYPE_CHECKING:
+    import socket
+
     from pipelines.config.data import Source as DataSource
+    from pipelines.feedback.page.setup import Wanted
     from pipelines.feedback.store import LabelStore
     from pipelines.feedback.types import LabelSet
 
@@ -57,7 +61,9 @@ Overlap = Annotated[
 ]
 Controls = Annotated[
     Path | None,
-    typer.Option("--controls", metavar="FILE", help="Comparisons whose better answer is known, to be mixed in."),
+    typer.Option(
+        "--controls", metavar="FILE", help="Tasks, comparisons or judgements whose answer is known, to be mixed in."
+    ),
 ]
 ControlShare = Annotated[
     float | None, typer.Option("--control-share", min=0, max=0.5, metavar="X", help="Share of them in a queue.")
@@ -133,16 +139,9 @@ def label(
             hint="give --i-know if that is what you want; a proxy with TLS in front of --host 127.0.0.1, or a tunnel "
             "(ssh -L), is safer",
         )
-    from pipelines.feedback.page.setup import (
-        Wanted,
-        add_somebody,
-        newest_tasks,
-        open_store,
-        read_guidelines,
-        too_few,
-        wanted_of_run,
-    )
+    from pipelines.feedback.page.setup import Wanted, newest_tasks, read_guidelines, wanted_of_run
     from pipelines.feedback.questions import parse_questions
+    from pipelines.feedback.store import LabelStore
 
     reporter = ConsoleReporter(quiet=quiet)
     wanted = Wanted(
@@ -173,11 +172,17 @@ def label(
             "nothing is named that could be judged",
             hint="give a file of tasks, comparisons or prompts, --run-dir DIR, or --store FILE of earlier labels",
         )
-    with open_store(store, tasks, wanted, reporter.info) as opened:
-        add_somebody(opened)
-        if warning := too_few(opened):
-            reporter.warn(warning)
-        _serve(opened, host, port, url, json, reporter)
+    with serve.bind(host, port) as listener:
+        origins = serve.origins_of(host, listener.getsockname()[1], url)
+        # only who serves a store may set it up: options of a page that is refused must not reach one that is open
+        with LabelStore.open(store, make=tasks is not None) as opened, serve.announced(opened, origins[0]):
+            _set_up(opened, tasks, wanted, reporter)
+            if not serve.is_loopback(host):
+                reporter.warn(
+                    "others on the network can reach this page. Between it and them nothing is encrypted, links "
+                    "and answers included, unless a proxy with TLS stands in front and --url names its address"
+                )
+            _serve(opened, listener, origins, json, reporter)
 
 
 def _refuse_what_the_run_says(run_dir: Path, **given: object) -> None:
@@ -200,35 +205,40 @@ def _refuse_what_the_run_says(run_dir: Path, **given: object) -> None:
         )
 
 
-def _serve(store: LabelStore, host: str, port: int, url: str | None, json: bool, reporter: ConsoleReporter) -> None:
+def _set_up(store: LabelStore, tasks: LabelSet | None, wanted: Wanted, reporter: ConsoleReporter) -> None:
+    """Bring what is asked for into the store, and warn of what is not as it should be."""
+    from pipelines.feedback.page import setup
+
+    setup.fill(store, tasks, wanted, reporter.info)
+    setup.add_somebody(store)
+    for warning in (setup.too_few(store), setup.controls_that_show(store)):
+        if warning:
+            reporter.warn(warning)
+
+
+def _serve(
+    store: LabelStore, listener: socket.socket, origins: Sequence[str], json: bool, reporter: ConsoleReporter
+) -> None:
     """Open the page over a store, and say where, until a signal ends it."""
     from pipelines.feedback.page import serve
     from pipelines.feedback.page.app import make_app
     from pipelines.feedback.page.setup import fresh_links
 
-    with serve.bind(host, port) as listener:
-        origins = serve.origins_of(host, listener.getsockname()[1], url)
-        with serve.announced(store, origins[0]):
-            links = fresh_links(store, origins[0])
-            progress = store.progress()
+    links = fresh_links(store, origins[0])
+    progress = store.progress()
 
-            def started() -> None:
-                reporter.info(
-                    f"{progress.tasks} tasks, {progress.left} answers still wanted; they go to {store.path}\n"
-                    "Open a link in a browser: it works once, then the browser is known. Ctrl-C ends the page."
-                )
-                if not serve.is_loopback(host):
-                    reporter.warn(
-                        "others on the network can reach this page. Between it and them nothing is encrypted, links "
-                        "and answers included, unless a proxy with TLS stands in front and --url names its address"
-                    )
-                _print_links(store, origins[0], links, json)
+    def started() -> None:
+        reporter.info(
+            f"{progress.tasks} tasks, {progress.left} answers still wanted; they go to {store.path}\n"
+            "Open a link in a browser: it works once, then the browser is known. Ctrl-C ends the page."
+        )
+        _print_links(store, origins[0], links, json)
 
-            try:
-                serve.serve(make_app(store, origins=origins), listener, started=started)
-            except (KeyboardInterrupt, failures.Terminated) as error:  # how it is meant to end
-                reporter.info(f"the page is closed; what was answered is kept in {store.path}")
-                raise SystemExit(143 if isinstance(error, failures.Terminated) else 130) from None
+    try:
+        serve.serve(make_app(store, origins=origins), listener, started=started)
+    except (KeyboardInterrupt, failures.Terminated) as error:  # how it is meant to end
+        reporter.info(f"the page is closed; what was answered is kept in {store.path}")
+        raise SystemExit(143 if isinstance(error, failures.Terminated) else 130) from None
 
 
 def _print_links(store: LabelStore, address: str, links: dict[str, str], json: bool) -> None:

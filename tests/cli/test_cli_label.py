@@ -234,6 +234,7 @@ def test_somebody_who_was_misspelt_is_taken_off(
     folder: Program, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     monkeypatch.chdir(folder.folder)
+    monkeypatch.setattr("pipelines.feedback.page.serve.serve", lambda *_, **__: pytest.fail("the page was opened"))
     with page(folder, "pairs.jsonl", "--annotator", "ann", "--annotator", "anm") as (told, _):
         client(told, "anm").get("/")  # a task is on their screen
         ann = client(told, "ann")
@@ -247,9 +248,65 @@ def test_somebody_who_was_misspelt_is_taken_off(
         (("--without", "anm"), 2, "no annotator"),
         (("--annotator", "cy", "--without", "cy"), 2, "also named"),
     ):
-        # an address that is refused, rather than a page, where the name is not
-        assert run(["label", "pairs.jsonl", *args, "--port", "0", "--url", "x.org", "--json"]) == code
+        assert run(["label", "pairs.jsonl", *args, "--port", "0", "--json"]) == code
         assert words in json.loads(capsys.readouterr().out)["error"]["message"]
+
+
+OTHER_OPTIONS = ("--overlap", "1", "--annotator", "zed", "--question", "helpful:scale7", "--title", "T")
+
+
+def test_a_page_that_is_refused_changes_nothing_for_the_one_that_is_open(
+    folder: Program, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(folder.folder)
+    store_path = folder.folder / "pairs.labels.sqlite"
+    with page(folder, "pairs.jsonl", "--annotator", "ann", "--annotator", "bo", "--overlap", "2") as (told, _):
+        before = store_path.read_bytes()
+        for source in ("pairs.jsonl", f"--store={store_path}"):
+            assert run(["label", source, *OTHER_OPTIONS, "--without", "bo", "--port", "0", "--json"]) == 5
+            assert "another label page" in json.loads(capsys.readouterr().out)["error"]["message"]
+        assert store_path.read_bytes() == before
+        bo = client(told, "bo")
+        task, version = re.findall(r'data-task="(\w+)" data-version="(\d+)"', bo.get("/").text)[0]
+        body = {"task": task, "version": int(version), "key": "key-00000001", "values": {"overall": [2, 1]}}
+        assert bo.post("/api/submit", json=body).status_code == 200
+
+
+def test_what_is_refused_leaves_the_store_as_it_was(folder: Program, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(folder.folder)
+    monkeypatch.setattr("pipelines.feedback.page.serve.serve", lambda *_, **__: pytest.fail("the page was opened"))
+    assert run(["label", "pairs.jsonl", "--question", "x:demonstration", "--title", "T", "--port", "0"]) == 3
+    with page(folder, "pairs.jsonl") as (told, process):  # the first refusal did not decide what is asked
+        assert 'data-question="overall"' in client(told, "me").get("/").text
+    assert process.stderr is not None
+    assert "kept from before" not in process.communicate()[1]
+    store_path = folder.folder / "pairs.labels.sqlite"
+    before = store_path.read_bytes()
+    for fault in (
+        ("--url", "x.org"),
+        ("--without", "nobody"),
+        ("--annotator", "admin"),
+        ("--controls", "base/config.json"),
+    ):
+        assert run(["label", "pairs.jsonl", *OTHER_OPTIONS, *fault, "--port", "0"]) in (2, 3)
+        assert store_path.read_bytes() == before
+
+
+def test_controls_that_show_by_their_number_of_answers_are_a_warning(folder: Program):
+    rows: list[dict[str, Any]] = [{"rlhf": "tasks", "version": 1}]
+    for number in range(3):
+        texts = [{"text": f"answer {number} {letter}"} for letter in "abc"]
+        rows.append({"prompt": [{"role": "user", "content": f"q {number}"}], "answers": texts})
+    write = folder.folder.joinpath
+    write("tasks.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    told = said_by(folder, "tasks.jsonl", "--controls", "pairs.jsonl")
+    assert "warning: some controls have 2 answers and no other task has" in told
+    assert "a tasks file can give controls with 3 answers" in told
+    assert "they are controls" not in said_by(folder, "tasks.jsonl", "--control-share", "0")
+    rows[1] |= {"control": {"overall": [2, 1, 2]}}
+    write("controls.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:2]))
+    told = said_by(folder, "tasks.jsonl", "--controls", "controls.jsonl", "--control-share", "0.1")
+    assert "they are controls" not in told
 
 
 @pytest.mark.parametrize(
@@ -258,9 +315,9 @@ def test_somebody_who_was_misspelt_is_taken_off(
         ((), 2, "nothing is named"),
         (("pairs.jsonl", "--run-dir", "x"), 2, "do not go together"),
         (("gone.jsonl",), 3, "gone.jsonl"),
-        (("--store", "gone.sqlite"), 2, "nothing to label"),
+        (("--store", "gone.sqlite"), 3, "no label store"),
         (("--store", "pairs.jsonl"), 3, "no label store"),
-        (("--run-dir", "runs/none"), 2, "holds no run"),
+        (("--run-dir", "runs/none"), 2, "no such run directory"),
         (("pairs.jsonl", "--host", "0.0.0.0"), 2, "everybody on the network"),
         (("pairs.jsonl", "--host", "0.0.0.0", "--i-know"), 2, "every address"),
         (("pairs.jsonl", "--url", "x.org"), 2, "not the address"),

@@ -14,7 +14,9 @@ from pipelines.errors import DataError
 from pipelines.feedback.controls import control_tasks
 from pipelines.feedback.questions import default_question, parse_questions
 from pipelines.feedback.source import open_source
-from pipelines.feedback.types import LabelSet
+from pipelines.feedback.store import LabelStore, Settings, Submission
+from pipelines.feedback.tasks_file import write_tasks
+from pipelines.feedback.types import Answer, LabelSet, Task
 
 
 def write(folder: Path, *rows: dict[str, Any]) -> Path:
@@ -112,6 +114,94 @@ def test_judgements_as_controls(tmp_path: Path):
         control_tasks(path, parse_questions(["good:binary"]))
     with pytest.raises(DataError, match="whole number"):
         control_tasks(write(tmp_path, {**row, "label": 2.5}), parse_questions(["x:scale"]))
+
+
+HEADER = {"rlhf": "tasks", "version": 1}
+RANKING = {"name": "overall", "kind": "ranking", "text": "?"}
+
+
+def task_row(*answers: str, **more: Any) -> dict[str, Any]:
+    prompt = [{"role": "user", "content": "q"}]
+    return {"prompt": prompt, "answers": [{"text": text, "model": "m"} for text in answers], **more}
+
+
+def test_tasks_as_controls_have_any_number_of_answers(tmp_path: Path):
+    asked = parse_questions(["overall:ranking", "polite:scale", "good:binary"])
+    rows = [
+        HEADER,
+        task_row("a", "b", "c", id="control-1", control={"overall": [2, 1, 2], "polite": [1, 5, 3]}),
+        task_row("a", "b", "c", "d", control={"good": [0, 1, 1, 0]}),
+        task_row("a", "b"),
+    ]
+    three, four = control_tasks(write(tmp_path, *rows), asked)
+    assert three.control == {"overall": (2, 1, 2), "polite": (1, 5, 3)}
+    assert four.control == {"good": (0, 1, 1, 0)}
+    assert [answer.text for answer in three.answers] == ["a", "b", "c"]
+    assert not any(word in three.id for word in ("control", "1-"))
+    ordinary = opened(tmp_path, HEADER, task_row("a", "b", "c"))
+    assert three.id not in ordinary.tasks
+
+
+def test_the_controls_that_the_docs_show(tmp_path: Path):
+    text = (Path(__file__).parents[2] / "docs" / "label-page.md").read_text()
+    path = tmp_path / "controls.jsonl"
+    path.write_text(text.partition("```json\n")[2].partition("```")[0])
+    [task] = control_tasks(path, [default_question("overall", "ranking")])
+    assert task.control is not None
+    best = [task.answers[task.control["overall"].index(rank)].text for rank in (1, 2)]
+    assert best == ["Lyon is one.", "Paris."]
+
+
+def test_a_file_taken_from_a_store_gives_its_controls_as_they_were(tmp_path: Path):
+    asked = parse_questions(["overall:pairwise"])
+    first = control_tasks(write(tmp_path, *comparisons(5)), asked)
+    path = tmp_path / "labels.sqlite"
+    with LabelStore.create(path, Settings("t", asked)) as store:
+        store.add_tasks([*first, Task(first[0].prompt, (Answer("x"), Answer("y")))])
+        store.add_annotator("ann")
+        given = store.next_task("ann")
+        assert given is not None
+        store.submit("ann", given.task.id, Submission({"overall": (1, 1)}, key="key-1", version=given.version))
+        write_tasks(tmp_path / "taken.jsonl", store.snapshot())
+    assert control_tasks(tmp_path / "taken.jsonl", asked) == first
+
+
+@pytest.mark.parametrize(
+    ("rows", "line", "words"),
+    [
+        ([task_row("a", "b", control={"overall": [2, 1]}), task_row("a", control={})], 3, "2 or more answers, not 1"),
+        ([task_row("a", "b", control={})], 2, "known value of at least one"),
+        ([task_row("a", "b", "c", control={"overall": [2, 1]})], 2, "`overall`: it must hold 3 numbers"),
+        ([task_row("a", "b", control={"overall": [1, 3]})], 2, "leave none out"),
+        ([task_row("a", "b", control={"better": [1, 2]})], 2, "no question is named `better`"),
+        (
+            [task_row("a", "b", control={"overall": [1, 2]}), task_row("a", "b", control={"overall": [2, 1]})],
+            3,
+            "anoth",
+        ),
+        ([task_row("a", "b", control={"overall": "x"})], 2, "control.overall"),
+        ([task_row("a", "b")], None, "holds none"),
+    ],
+)
+def test_a_control_that_answers_nothing_of_what_is_asked(
+    tmp_path: Path, rows: list[dict[str, Any]], line: int | None, words: str
+):
+    path = write(tmp_path, HEADER, *rows)
+    with pytest.raises(DataError, match=words) as error:
+        control_tasks(path, [default_question("overall", "ranking")])
+    assert error.value.where == (f"{path}:{line}" if line else str(path))
+
+
+def test_a_control_to_a_question_that_means_something_else(tmp_path: Path):
+    """The best rank is the lowest point: the same numbers would say the opposite."""
+    path = write(tmp_path, HEADER | {"questions": [RANKING]}, task_row("a", "b", control={"overall": [1, 2]}))
+    assert control_tasks(path, parse_questions(["overall:pairwise"]))
+    for other in ("overall:scale", "overall:binary"):
+        with pytest.raises(
+            DataError, match=r"the file asks overall \(ranking\), another thing than is asked now"
+        ) as error:
+            control_tasks(path, parse_questions([other]))
+        assert error.value.where == f"{path}:1"
 
 
 @pytest.mark.parametrize(

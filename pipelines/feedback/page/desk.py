@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -34,7 +33,7 @@ class Desk:
         store: open for writing; whoever opened it closes it.
 
     Attributes:
-        settings: of the store, as they were when the server started.
+        settings: of the store, as they were when it was last asked for something.
         csp_reports: how often a browser said that a page broke its own rules; since the server started.
         undone: by annotator, the key of the last undo and what it was answered, for when that answer was lost on its
             way; the store knows the key again, but not what stood before.
@@ -51,12 +50,20 @@ class Desk:
             loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
         )
         self._pages.filters["visible"] = visible
-        self.guidelines = Markup(guidelines_html(self.settings.guidelines)) if self.settings.guidelines else None
+
+    @property
+    def guidelines(self) -> Markup | None:
+        """The guidelines as HTML; None: there are none."""
+        return Markup(guidelines_html(self.settings.guidelines)) if self.settings.guidelines else None
 
     async def call(self, work: Callable[_Given, _Found], *args: _Given.args, **kwargs: _Given.kwargs) -> _Found:
         """Do something with the store, off the event loop."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._turns, functools.partial(work, *args, **kwargs))
+
+        def turn() -> _Found:
+            self.settings = self.store.settings  # a round of `rlhf all` can have changed them
+            return work(*args, **kwargs)
+
+        return await asyncio.get_running_loop().run_in_executor(self._turns, turn)
 
     def page(self, name: str, who: Identity | None = None, *, status: int = 200, **context: Any) -> Response:
         """A page of the template `name`."""
@@ -64,7 +71,7 @@ class Desk:
             "title": self.settings.title,
             "annotator": who.name if who else None,
             "role": who.role if who else None,
-            "has_guidelines": self.guidelines is not None,
+            "has_guidelines": bool(self.settings.guidelines),
         }
         return HTMLResponse(self._pages.get_template(name).render(common | context), status)
 

@@ -97,7 +97,7 @@ async def _enter(desk: Desk, request: Request) -> Response:
             text="It was used already, or it is old. A link works once and in one browser. Ask whoever sent it to you "
             "for a new one.",
         )
-    response = desk.page("welcome.html", who, guidelines_html=desk.guidelines, simulated=False)
+    response = desk.page("welcome.html", who, guidelines_html=desk.guidelines)
     if session is not None:
         set_session(request, response, session)
     return response

@@ -12,7 +12,7 @@ from pipelines.config import Config
 from pipelines.errors import UsageError
 from pipelines.feedback.controls import control_tasks
 from pipelines.feedback.page.admin import ADMIN, add_annotator, login_path
-from pipelines.feedback.questions import questions_of
+from pipelines.feedback.questions import in_short, questions_of
 from pipelines.feedback.store import LabelStore, Settings
 from pipelines.feedback.tasks_file import read_tasks
 from pipelines.feedback.types import LabelSet, Question, question_dict
@@ -68,17 +68,28 @@ class Wanted:
 def open_store(
     path: Path, tasks: LabelSet | None, wanted: Wanted, tell: Callable[[str], None] | None = None
 ) -> LabelStore:
-    """The store at `path` with the tasks, controls and annotators in it that were not there yet.
+    """The store at `path`, which is made where there is none, after `fill`."""
+    store = LabelStore.open(path, make=tasks is not None)
+    try:
+        fill(store, tasks, wanted, tell)
+    except BaseException:
+        store.close()
+        raise
+    return store
+
+
+def fill(store: LabelStore, tasks: LabelSet | None, wanted: Wanted, tell: Callable[[str], None] | None = None) -> None:
+    """Bring settings, tasks, controls and annotators into a store: all that is asked for or, after an error, nothing.
 
     Args:
-        path: of the store; it is made where it is not there.
+        store: maybe just made, and not set up yet.
         tasks: what is to be judged, and the questions about it; None: what the store holds.
         wanted: what is asked for.
-        tell: is given lines about what a store that was there before goes on with, and about other questions.
+        tell: is given lines about what a store that was set up before goes on with, and about other questions.
 
     Raises:
-        UsageError: there are neither tasks nor a store, or a name cannot be used, or is to be added and taken off.
-        DataError: the store is damaged, or a task or control does not fit the questions.
+        UsageError: a name cannot be used, or is to be added and taken off.
+        DataError: the store is damaged or not set up, or a task or control does not fit the questions.
         ConflictError: the store has answers to other questions, or of somebody who is to be taken off.
     """
     if both := {name.strip() for name in wanted.annotators} & {name.strip() for name in wanted.without}:
@@ -87,21 +98,14 @@ def open_store(
             hint="leave the name out of --annotator, or of feedback.label.annotators of the run's configuration",
         )
     said: list[str] = []
-    if path.exists():
-        with LabelStore.open(path) as store:
+    with store.batch():
+        if tasks is None or store.is_set_up:
             settings = store.settings
             said = _from_before(settings, people(store), wanted)
-    elif tasks is None:
-        raise UsageError(
-            "there is nothing to label: no file of tasks is named, and there is no label store",
-            where=str(path),
-            hint="give a file of tasks, comparisons or prompts, or --run-dir of a run with samples",
-        )
-    else:
-        settings = Settings(wanted.first_title or path.name.split(".")[0], tasks.questions)
-    settings = wanted.changed(settings)
-    store = LabelStore.create(path, settings)
-    try:
+        else:
+            settings = Settings(wanted.first_title or store.path.name.split(".")[0], tasks.questions)
+        settings = wanted.changed(settings)
+        store.settings = settings
         if tasks is not None:
             store.add_tasks(tasks.tasks.values())
         if wanted.own is not None:
@@ -111,13 +115,9 @@ def open_store(
             store.remove_annotator(name.strip())
         for name in wanted.annotators:
             add_annotator(store, name)
-    except BaseException:
-        store.close()
-        raise
     if tell is not None:
         for line in said:
             tell(line)
-    return store
 
 
 def _from_before(old: Settings, known: Sequence[str], wanted: Wanted) -> list[str]:
@@ -131,19 +131,14 @@ def _from_before(old: Settings, known: Sequence[str], wanted: Wanted) -> list[st
     if wanted.overlap is None:
         kept.append(f"overlap {old.overlap}")
     if wanted.questions is None:
-        kept.append(f"questions {_short(old.questions)}")
+        kept.append(f"questions {in_short(old.questions)}")
     said = [f"kept from before: {'; '.join(kept)}"] if kept else []
     if wanted.questions is not None and wanted.questions != old.questions:
-        was, now = _short(old.questions), _short(wanted.questions)
+        was, now = in_short(old.questions), in_short(wanted.questions)
         if was == now:  # their words or ends differ
             was, now = _full(old.questions), _full(wanted.questions)
         said.append(f"the questions were {was} and are now {now}")
     return said
-
-
-def _short(questions: Sequence[Question]) -> str:
-    kinds = [f"scale{one.points}" if one.kind == "scale" else one.kind for one in questions]
-    return ", ".join(f"{one.name} ({kind})" for one, kind in zip(questions, kinds, strict=True))
 
 
 def _full(questions: Sequence[Question]) -> str:
@@ -161,6 +156,19 @@ def too_few(store: LabelStore) -> str | None:
     return (
         f"overlap {overlap}, but {who}: {never} of {progress.wanted} labels cannot come; name more with --annotator or "
         "on the admin page"
+    )
+
+
+def controls_that_show(store: LabelStore) -> str | None:
+    """Why annotators can tell which tasks are controls: no other one has so many answers; None: they cannot by that."""
+    ordinary = store.answer_counts()
+    odd = sorted(store.answer_counts(control=True) - ordinary)
+    if not odd or not store.settings.control_share:
+        return None
+    return (
+        f"some controls have {odd[0]} answers and no other task has: people can tell that they are controls, and being "
+        f"right there says little about the rest; a tasks file can give controls with "
+        f"{' or '.join(map(str, sorted(ordinary)))} answers"
     )
 
 

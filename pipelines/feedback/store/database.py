@@ -40,7 +40,9 @@ class Database:
                 path.parent.mkdir(parents=True, exist_ok=True)
             _make_private(path)
         elif not path.is_file():
-            raise DataError("there is no label store", where=str(path), hint="`rlhf label` makes one")
+            raise DataError(
+                "there is no label store", where=str(path), hint="`rlhf label` with something to judge makes one"
+            )
         with _faults(path):
             self._connection = sqlite3.connect(
                 path.absolute().as_uri() + "?mode=rw",

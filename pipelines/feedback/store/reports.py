@@ -34,6 +34,13 @@ def snapshot(database: Database, questions: tuple[Question, ...]) -> LabelSet:
     return LabelSet(questions, known, labels)
 
 
+def answer_counts(database: Database, control: bool) -> frozenset[int]:
+    """How many answers the tasks in use have; of the control tasks or of the ordinary ones."""
+    query = "SELECT DISTINCT json_array_length(answers) FROM tasks WHERE retired = 0 AND (control IS NOT NULL) = ?"
+    with database.read() as connection:
+        return frozenset(row[0] for row in connection.execute(query, (int(control),)))
+
+
 def progress(database: Database, queues: Sequence[Queue]) -> Progress:
     """Counts over the tasks, and over the annotators, one for each queue."""
     with database.read() as connection:

@@ -31,7 +31,11 @@ def read_settings(database: Database) -> Settings:
     with database.read() as connection:
         row = only_row(connection, f"SELECT {_COLUMNS} FROM settings")
     if row is None:
-        raise DataError("the label store was never set up", where=str(database.path), hint="`rlhf label` does it")
+        raise DataError(
+            "the label store was never set up",
+            where=str(database.path),
+            hint="`rlhf label` with something to judge does it",
+        )
     return _settings_of(row)
 
 
@@ -62,8 +66,19 @@ def write_settings(database: Database, settings: Settings) -> None:
                 if number_of(connection, "SELECT EXISTS (SELECT 1 FROM history)"):
                     raise _other_questions(database, questions_of(row["questions"]), settings.questions)
                 for task in connection.execute("SELECT * FROM tasks ORDER BY number").fetchall():
-                    check_task(task_of(task), settings.questions)
+                    _check_still_fits(task_of(task), settings.questions)
             connection.execute(f"UPDATE settings SET {', '.join(f'{key} = :{key}' for key in plain)}", plain)
+
+
+def _check_still_fits(task: Task, questions: tuple[Question, ...]) -> None:
+    try:
+        check_task(task, questions)
+    except DataError as error:
+        raise DataError(
+            f"a task of the label store does not go with these questions: {error.message}",
+            where=error.where,
+            hint="ask the same questions, or use a new label store",
+        ) from error
 
 
 def _other_questions(database: Database, old: tuple[Question, ...], new: tuple[Question, ...]) -> ConflictError:

@@ -49,26 +49,27 @@ class LabelStore:
             ConflictError: there are answers to other questions, or a newer program wrote the file.
             DataError: something else stands there, it is damaged, or the settings are none.
         """
-        return cls._set_up(Database(path, make=True), settings)
-
-    @classmethod
-    def _set_up(cls, database: Database, settings: Settings) -> LabelStore:
+        store = cls.open(path, make=True)
         try:
-            setup.write_settings(database, settings)
+            store.settings = settings
         except BaseException:
-            database.close()
+            store.close()
             raise
-        return cls(database)
+        return store
 
     @classmethod
-    def open(cls, path: Path) -> LabelStore:
+    def open(cls, path: Path, *, make: bool = False) -> LabelStore:
         """Open a store.
+
+        Args:
+            path: where it is.
+            make: where none is there, make one that is still to be set up: that has no `settings` yet.
 
         Raises:
             DataError: it is missing, damaged, or something else.
             ConflictError: a newer program wrote it.
         """
-        return cls(Database(path))
+        return cls(Database(path, make=make))
 
     def close(self) -> None:
         """Let go of the file."""
@@ -117,9 +118,24 @@ class LabelStore:
             yield
 
     @property
+    def is_set_up(self) -> bool:
+        """Whether it has settings; what is only just being made, or never came further, has none."""
+        with self._database.read() as connection:
+            return bool(number_of(connection, "SELECT EXISTS (SELECT 1 FROM settings)"))
+
+    @property
     def settings(self) -> Settings:
-        """What is asked, as it is now."""
+        """What is asked, as it is now.
+
+        Raises:
+            DataError: the store is not set up; or, on setting them, they are none, or a task does not fit them.
+            ConflictError: on setting them: there are answers to other questions.
+        """
         return setup.read_settings(self._database)
+
+    @settings.setter
+    def settings(self, settings: Settings) -> None:
+        setup.write_settings(self._database, settings)
 
     @property
     def paused(self) -> bool:
@@ -276,6 +292,10 @@ class LabelStore:
             desks = {name: setup.desk_of(self._database, name) for name in self.annotators()}
             queues = [Queue.of(connection, name, desk) for name, desk in desks.items()]
             return reports.progress(self._database, queues)
+
+    def answer_counts(self, *, control: bool = False) -> frozenset[int]:
+        """How many answers the tasks have that are handed out; of the control tasks or of all others."""
+        return reports.answer_counts(self._database, control)
 
     def snapshot(self) -> LabelSet:
         """Questions, tasks with their models and known values, and the labels that stand, of one moment.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,23 @@ def test_the_page_shows_neither_models_nor_controls_nor_other_names(tmp_path: Pa
     assert not [
         word for word in ("secret", "control-file", "round-7", "bo<") if word in seen + ann.get("/history").text
     ]
+
+
+def test_what_another_process_changes_is_shown_at_the_next_look(store: LabelStore, ann: Person):
+    """A run that goes on can change its settings while its page is open."""
+    assert ann.get("/guidelines").status_code == 404
+    helpful = (Question("helpful", "scale", "How helpful?"),)
+    with LabelStore.open(store.path) as other:
+        other.settings = replace(other.settings, questions=helpful, title="Renamed", guidelines="# Be fair")
+    task, version, _ = ann.open_task()
+    shown = ann.get("/").text
+    assert 'data-question="helpful"' in shown
+    assert "Renamed" in shown
+    assert 'href="/guidelines"' in shown
+    assert ann.submit(task, version, values={"helpful": [5, 1, 2]}).status_code == 200
+    with LabelStore.open(store.path) as other:
+        other.settings = replace(other.settings, guidelines="# Be quick")
+    assert "<h1>Be quick</h1>" in ann.get("/guidelines").text
 
 
 def test_the_same_key_is_answered_again_and_written_once(store: LabelStore, ann: Person):

@@ -25,6 +25,36 @@ def test_settings_are_kept_and_may_change_except_for_the_questions(folder: Path)
         assert store.settings == changed
 
 
+def test_a_store_that_is_only_just_made_has_no_settings(folder: Path) -> None:
+    path = folder / "labels.sqlite"
+    with LabelStore.open(path, make=True) as store:
+        assert not store.is_set_up
+        with pytest.raises(DataError, match="never set up"):
+            assert store.settings
+
+        def set_up_with_a_task_that_does_not_fit() -> None:
+            with store.batch():
+                store.settings = settings_of(share=0.2)
+                store.add_tasks([task_of("a", answers=1)])
+
+        with pytest.raises(DataError):
+            set_up_with_a_task_that_does_not_fit()
+        assert not store.is_set_up, "settings are part of the batch"
+        store.settings = settings_of(share=0.2)
+    with LabelStore.open(path, make=True) as store:
+        assert store.is_set_up
+        assert store.settings == settings_of(share=0.2)
+
+
+def test_how_many_answers_there_are_to_what_is_handed_out(folder: Path) -> None:
+    with store_of(folder, tasks=2, controls=1) as store:
+        store.add_tasks([task_of("five", 5), task_of("two", 2, {"overall": (1, 2)})])
+        assert store.answer_counts() == {3, 5}
+        assert store.answer_counts(control=True) == {2, 3}
+        store.keep_tasks(tasks={"five"}, controls={"two"})
+        assert (store.answer_counts(), store.answer_counts(control=True)) == ({5}, {2})
+
+
 def test_other_questions_are_refused_once_there_are_answers(folder: Path) -> None:
     tone = Question("tone", "scale", "How kind?", points=7, low="rude", high="kind", required=False)
     with store_of(folder) as store:
@@ -43,8 +73,9 @@ def test_other_questions_are_refused_once_there_are_answers(folder: Path) -> Non
 
 
 def test_other_questions_must_fit_the_tasks_that_are_there(folder: Path) -> None:
-    with store_of(folder) as store, pytest.raises(DataError, match="needs 2 answers, not 3"):
+    with store_of(folder) as store, pytest.raises(DataError, match="needs 2 answers, not 3") as error:
         LabelStore.create(store.path, settings_of(questions=(Question("overall", "pairwise", "Which?"),)))
+    assert "new label store" in str(error.value.hint)
 
 
 @pytest.mark.parametrize(
