@@ -66,6 +66,8 @@ class QuestionSection(Section):
     def _plain_name(cls, value: str) -> str:
         if not re.fullmatch(r"[a-z][a-z0-9_]{0,39}", value):
             raise ValueError("the name of a question is of small letters, digits and underscores, such as `overall`")
+        if value == "comment":
+            raise ValueError("`comment` is what annotators may always add to an answer: give the question another name")
         return value
 
 

@@ -41,7 +41,7 @@ TiesFromEmpty = Annotated[
 ]
 Tasks = Annotated[
     Path | None,
-    typer.Option("--tasks", metavar="FILE", help="The tasks that were sent out: models, controls and questions."),
+    typer.Option("--tasks", metavar="FILE", help="The file that was sent out: its models, controls and questions."),
 ]
 Out = Annotated[Path, typer.Option("--out", metavar="FILE", help="The file to write.")]
 To = Annotated[Literal["tasks", "label-studio", "argilla"], typer.Option("--to", help="The format to write.")]
@@ -111,13 +111,16 @@ def convert(
 
         found = with_pseudonyms(found)
     lost = _write(found, to, out, seed, with_labels)
-    told = {"tasks": len(found.tasks), "labels": len(found.labels), "notes": found.notes, "left_out": lost}
+    skipped = sum(label.skipped for label in found.labels)
+    counts = {"tasks": len(found.tasks), "labels": len(found.labels) - skipped, "skipped": skipped}
+    told = {**counts, "notes": found.notes, "left_out": lost}
     if json:
         print_json({"file": str(file), "to": to, "out": str(out), **told})
         return
     from pipelines.feedback.exchange.summary import counted
 
-    print(f"{out}: {len(found.tasks)} tasks" + (f", {len(found.labels)} labels" if to == "tasks" else ""))
+    held = counts if to == "tasks" else {"tasks": len(found.tasks)}
+    print(f"{out}: {', '.join(f'{count} {name}' for name, count in held.items())}")
     if not quiet:
         for line in counted(f"of note in {file}", found.notes) + counted("not written", lost):
             print(harmless(line), file=sys.stderr)

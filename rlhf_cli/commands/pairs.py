@@ -78,6 +78,7 @@ def pairs(
     out is counted by its reason.
     """
     from pipelines.feedback.exchange.rows_out import OUT_FORMATS
+    from pipelines.feedback.exchange.summary import counted
 
     if format_ not in OUT_FORMATS:
         raise UsageError(f"there is no format `{format_}`", hint=f"the formats are {', '.join(OUT_FORMATS)}")
@@ -105,9 +106,10 @@ def pairs(
     lost = OUT_FORMATS[format_].write(out, result.rows)
     if json:
         settings = section.model_dump(mode="json")
-        print_json({"out": str(out), "format": format_, "settings": settings, **result.counts, "lost": lost})
+        told = {"out": str(out), "format": format_, "settings": settings, "notes": labels.notes}
+        print_json({**told, **result.counts, "lost": lost})
     if not quiet:
-        for line in _summary(result, out, format_, lost):
+        for line in [*_summary(result, out, format_, lost), *counted(f"of note in {path}", labels.notes)]:
             print(harmless(line), file=sys.stderr)
 
 

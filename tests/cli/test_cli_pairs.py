@@ -74,6 +74,17 @@ def test_counts_and_settings_as_json(folder: Path, capsys: pytest.CaptureFixture
     assert found(capsys, "labels.jsonl", "--out", "r.jsonl", "--format", "hh")["lost"]["margin"] == 3
 
 
+def test_what_is_of_note_in_an_export_is_said(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = {"prompt": "p", "answer_1": "a", "answer_2": "b", "rlhf": {"task": "0" * 16, "order": [0, 1]}}
+    choice = {"type": "pairwise", "from_name": "better", "to_name": "prompt", "value": {"selected": "left"}}
+    (folder / "export.json").write_text(json.dumps([{"data": data, "annotations": [{"result": [choice]}]}]))
+    report = found(capsys, "export.json", "--out", "rows.jsonl")
+    assert report["rows"] == 1
+    [note] = [note for note in report["notes"] if "--tasks" in note]
+    assert run(["pairs", "export.json", "--out", "rows.jsonl", "--force"]) == 0
+    assert f"1 x {note}" in capsys.readouterr().err
+
+
 def test_settings_are_those_of_the_run_unless_said_otherwise(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_tasks(folder / "labels.jsonl", pool(0, tasks=5))
     (folder / "run/labels").mkdir(parents=True)

@@ -93,6 +93,7 @@ def test_broken_yaml_names_its_line(text: str, where: str, words: str) -> None:
             "`ppo.reward.label`",
             None,
         ),
+        ("feedback:\n  label:\n    questions: [{name: comment}]\n", "my.yaml:3", "question another name", None),
         ("- 1\n", "my.yaml", "mapping of sections", None),
         ("ppo:\n  rollout_batch_size: 10\n", "my.yaml:1", "not a multiple", None),
     ],

@@ -96,7 +96,7 @@ def read_record(row: Mapping[str, Any], place: str, found: Gathered) -> None:
         if status != "discarded":
             for question, value in answers.items():
                 _take(verdict, question, value)
-        found.add(verdict)
+        found.verdicts.append(verdict)
 
 
 def _home(record: Any, order: Any) -> dict[str, Any] | None:
@@ -169,7 +169,7 @@ def _take(verdict: Verdict, question: str, value: Any) -> None:
     if isinstance(value, int):
         verdict.number(question, "", value)
     elif isinstance(value, str):
-        verdict.choice(question, "", value, else_text=True)
+        verdict.bare[question] = value
     elif isinstance(value, list) and value and all(isinstance(item, dict) and "rank" in item for item in value):
         _rank(verdict, question, value)
     elif isinstance(value, list) and value and all(isinstance(item, str) for item in value):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from pipelines.errors import DataError
 from pipelines.feedback.exchange.shown import Shown
-from pipelines.feedback.exchange.verdict import NOT_READ, Verdict
+from pipelines.feedback.exchange.verdict import COMMENT, Verdict
 from pipelines.feedback.names import UNKNOWN
 from pipelines.feedback.types import Kind, Label, LabelSet, Question, Task, Value
 
@@ -18,7 +18,13 @@ EMPTY_TIED = "empty results (read as ties)"
 FROM_ZERO = "scales that begin at 0 (read as one higher, to begin at 1)"
 ALL_ONES = "questions whose numbers are all 1 (read as 0/1; --tasks tells a scale)"
 UNTOLD = f"labels whose annotator is not told (named {UNKNOWN}1, {UNKNOWN}2 within a task; nobody's figures)"
-ADRIFT = "tasks that the file of --tasks does not hold"
+ADRIFT = "tasks that the file of --tasks does not hold (it should be the one that was sent out)"
+BARE = (
+    "tasks sent out from here that come home without models, known values and sources (`rlhf labels convert` takes "
+    "--tasks FILE: the file that it was given with --to label-studio or --to argilla)"
+)
+WRITTEN = "texts of `{}` that read like choices (taken as written: most of its texts are no choices; --tasks tells it)"
+ONLY_TEXTS = "labels of texts that answer no question (read as skipped, with the texts as comments)"
 _WIDER: Mapping[Kind, Kind] = {"pairwise": "ranking", "binary": "scale"}
 """Kinds whose answers may be answers to another kind."""
 
@@ -70,40 +76,33 @@ class Gathered:
             if [answer.text for answer in there.answers] != [answer.text for answer in task.answers]:
                 raise ValueError(f"the task {task.id} has other answers than when it was sent out")
             task = there
-        elif sent is not None:
-            self.notes[ADRIFT] += 1
+        elif task.id not in self.tasks and (sent is not None or shown.sent):
+            self.notes[ADRIFT if sent is not None else BARE] += 1
         before = self.tasks.setdefault(task.id, task)
         if (before.prompt, before.answers) != (task.prompt, task.answers):
             raise ValueError(f"the task {task.id} stands there twice, with other texts")
         return replace(shown, task=task)
 
-    def add(self, verdict: Verdict) -> None:
-        """Take note of what an annotator said.
-
-        Raises:
-            ValueError: it contradicts itself.
-        """
-        verdict.close()
-        self.verdicts.append(verdict)
-
     def finish(self, where: str) -> LabelSet:
         """Everything that the file holds.
 
         Raises:
-            DataError: it asks nothing that can be read, or a value is no answer to its question.
+            DataError: it asks nothing that can be read, a verdict contradicts itself, or a value is no answer to its
+                question.
         """
+        written = self._written()
+        for verdict in self.verdicts:
+            try:
+                verdict.close(written)
+            except ValueError as error:
+                raise DataError(f"{verdict.annotator}'s answers: {error}", where=verdict.place) from error
         self._settle_ties()
         questions = self._questions(where)
-        names = {question.name for question in questions}
-        written = {question.name for question in questions if question.kind == "demonstration"}
+        demonstrations = [question.name for question in questions if question.kind == "demonstration"]
         labels: dict[tuple[str, str], tuple[str, Label]] = {}
         for verdict in self.verdicts:
-            values = {name: value for name, (_, value) in verdict.values.items() if name in names}
-            for name in verdict.texts.keys() & names:
-                if name in written:
-                    values[name] = verdict.texts[name]
-                else:  # the text of a choice; the label keeps it as a comment
-                    self.notes[NOT_READ.format(name)] += 1
+            values = {name: value for name, (_, value) in verdict.values.items()}
+            values |= {name: verdict.texts[name] for name in demonstrations if name in verdict.texts}
             self._check(verdict, values, questions)
             task = self.tasks[verdict.shown.task.id]
             if verdict.known and values:
@@ -111,6 +110,7 @@ class Gathered:
                 self.tasks[task.id] = replace(task, control={**(task.control or {}), **known})
             if verdict.known:
                 continue
+            self.notes[ONLY_TEXTS] += bool(verdict.texts) and not values
             self._keep(labels, verdict, values)
         kept = [label for _, label in labels.values()]
         notes = {name: count for name, count in self.notes.items() if count}
@@ -138,6 +138,28 @@ class Gathered:
                 return
         labels[task, verdict.annotator] = (verdict.time or "", label)
 
+    def _written(self) -> set[str]:
+        """The controls whose bare texts were written: those sent out for it, and where most texts are no choices."""
+        bare: dict[str, list[bool]] = {}
+        for verdict in self.verdicts:
+            for control, text in verdict.bare.items():
+                bare.setdefault(control, []).append(verdict.is_choice(control, text))
+        written = set()
+        for control, choices in bare.items():
+            if control == COMMENT:
+                written.add(control)
+            elif control in self._sent:
+                written |= {control} if self._sent[control].kind == "demonstration" else set()
+            elif 2 * sum(choices) <= len(choices):
+                written.add(control)
+                self.notes[WRITTEN.format(control)] += sum(choices)
+        return written
+
+    @property
+    def _sent(self) -> dict[str, Question]:
+        """The questions that were sent out, by name; none where that is not known."""
+        return {question.name: question for question in self.reading.tasks.questions} if self.reading.tasks else {}
+
     def _settle_ties(self) -> None:
         """Give ties to the question they are about, and empty results their meaning."""
         paired = list(dict.fromkeys(self._paired()))
@@ -153,32 +175,35 @@ class Gathered:
                     verdict.values |= dict.fromkeys(paired, ("pairwise", (1, 1)))
 
     def _paired(self) -> Iterator[str]:
-        """The questions that compare answers, as far as they are known: they were sent out, or answered."""
-        for question in self.reading.tasks.questions if self.reading.tasks else ():
+        """The questions that compare answers, as far as they are known: sent out, answered, or tied by name."""
+        for question in self._sent.values():
             if question.kind in ("pairwise", "ranking"):
                 yield question.name
         for verdict in self.verdicts:
             yield from (name for name, (kind, _) in verdict.values.items() if kind in ("pairwise", "ranking"))
+            if verdict.shown.sent:
+                yield from (control.removesuffix("_tie") for control in verdict.ties if control.endswith("_tie"))
 
     def _questions(self, where: str) -> tuple[Question, ...]:
         kinds: dict[str, set[Kind]] = {}
         for verdict in self.verdicts:
             for name, (kind, _) in verdict.values.items():
                 kinds.setdefault(name, set()).add(kind)
-        sent = {question.name: question for question in self.reading.tasks.questions} if self.reading.tasks else {}
-        found = [self._question(name, some, sent.get(name), where) for name, some in kinds.items()]
+        found = [self._question(name, some, self._sent.get(name), where) for name, some in kinds.items()]
+        found += [question for name, question in self._sent.items() if name not in kinds]
         if not found:
-            texts = dict.fromkeys(name for verdict in self.verdicts for name in verdict.texts)
-            found = [sent.get(name, Question(name, "demonstration", "")) for name in texts]
-        asked = {question.name for question in found}
-        found += [question for name, question in sent.items() if name not in asked]
+            texts = dict.fromkeys(name for verdict in self.verdicts for name in verdict.texts if name != COMMENT)
+            found = [Question(name, "demonstration", "") for name in texts]
         if not found:
+            hint = "export it when it has been annotated"
+            if any("that are not read" in note for note in self.notes):
+                hint = "what its choices mean is told with --value TEXT=NUMBER"
+            elif self.notes[BARE]:
+                hint += "; if it is meant for --tasks: that takes the file which this one was made from"
             raise DataError(
                 "no annotation answers a question that can be read: a comparison, a ranking, 0 or 1, or a scale",
                 where=where,
-                hint="what its choices mean is told with --value TEXT=NUMBER"
-                if any("not read" in note for note in self.notes)
-                else "export it when it has been annotated",
+                hint=hint,
             )
         return tuple(found)
 

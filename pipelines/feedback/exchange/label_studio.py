@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any, cast
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from pydantic import Field, ValidationError
 
 from pipelines.data.faults import fault_of, shorten, type_name
 from pipelines.data.formats.base import Lenient
 from pipelines.feedback.exchange.gather import Gathered
-from pipelines.feedback.exchange.shown import HOME, Shown, shown_task
+from pipelines.feedback.exchange.shown import HOME, Shown, prompt_field, shown_task, task_fields
 from pipelines.feedback.exchange.verdict import NOT_READ, Verdict, ranked_groups
 
 UNTOUCHED = "rankings in the very order that was shown (perhaps submitted untouched)"
 _READ = {"pairwise": "selected", "ranker": "ranker", "choices": "choices", "rating": "rating", "number": "number"}
 _READ |= {"textarea": "text"}
 _MIN = {field: kind for kind, field in _READ.items()}
-_ABOUT = ("annotation_id", "annotator", "created_at", "updated_at", "lead_time", "id", HOME)
+_ABOUT = ("annotation_id", "annotator", "created_at", "updated_at", "lead_time", "id")
 
 
 class _Result(Lenient):
@@ -94,7 +94,7 @@ def read_task(row: Mapping[str, Any], place: str, found: Gathered) -> None:
                     _take_result(verdict, result)
                 except ValueError as error:
                     raise ValueError(f"annotations[{number}].result[{index}]: {error}") from error
-        _add(found, verdict, f"annotations[{number}]")
+        found.verdicts.append(verdict)
 
 
 def read_minimal(row: Mapping[str, Any], place: str, found: Gathered) -> None:
@@ -107,10 +107,10 @@ def read_minimal(row: Mapping[str, Any], place: str, found: Gathered) -> None:
         about = _Minimal.model_validate(row)
     except ValidationError as error:
         raise ValueError(str(fault_of(error))) from error
-    results = dict(_minimal_results(row))
-    shown = _shown(
-        {name: value for name, value in row.items() if name not in results and name not in _ABOUT[:6]}, found
-    )
+    controls = _controls(row, found.reading.columns)
+    results = dict(_minimal_results(row, controls))
+    told = {*controls, *results, *_ABOUT}
+    shown = _shown({name: value for name, value in row.items() if name not in told}, found)
     name = annotator_name(about.annotator) or found.nobody(shown)
     time = about.updated_at or about.created_at
     verdict = Verdict(shown, name, place, found.notes, found.reading.choices, seconds=about.lead_time, time=time)
@@ -119,10 +119,8 @@ def read_minimal(row: Mapping[str, Any], place: str, found: Gathered) -> None:
             _take_minimal(verdict, control, value)
         except ValueError as error:
             raise ValueError(f"{control}: {error}") from error
-    for control, text in _minimal_texts(row, results):
-        if text not in (turn.content for turn in shown.task.prompt) and text not in shown.texts():
-            verdict.choice(control, "", text, else_text=True)
-    _add(found, verdict, "the annotation")
+    verdict.bare |= {name: row[name] for name in controls if isinstance(row[name], str)}
+    found.verdicts.append(verdict)
 
 
 def annotator_name(told: int | str | Mapping[str, Any] | None) -> str | None:
@@ -137,13 +135,6 @@ def _shown(data: Mapping[str, Any], found: Gathered) -> Shown:
     if home is not None and not isinstance(home, dict):
         raise ValueError(f"{HOME}: must be an object, not {type_name(home)}")
     return found.add_task(shown_task(data, found.reading.columns, home))
-
-
-def _add(found: Gathered, verdict: Verdict, what: str) -> None:
-    try:
-        found.add(verdict)
-    except ValueError as error:
-        raise ValueError(f"{what}: {error}") from error
 
 
 def _take_result(verdict: Verdict, result: _Result) -> None:
@@ -179,7 +170,7 @@ def _take(verdict: Verdict, kind: str, control: str, target: str, value: Mapping
         verdict.prefer(control, 0 if said == "left" else 1)
     elif kind == "ranker":
         # Who submits without touching the list stores the order that it had at first.
-        verdict.notes[UNTOUCHED] += verdict.rank(control, ranked_groups(said, verdict.notes))
+        verdict.notes[UNTOUCHED] += verdict.rank(control, ranked_groups(control, said, verdict.notes))
     elif kind == "choices":
         if not isinstance(said, list) or not all(isinstance(item, str) for item in said):
             raise ValueError(f"choices must be a list of texts, not {type_name(said)}")
@@ -206,18 +197,23 @@ def _kind_of(result: Any) -> str | None:
     return next((_MIN[name] for name in result if name in _MIN), None)
 
 
-def _minimal_results(row: Mapping[str, Any]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+def _minimal_results(row: Mapping[str, Any], controls: Sequence[str]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """The lists of results, and single ones of several choices or texts."""
     for name, value in row.items():
-        if isinstance(value, list) and value and _kind_of(value[0]) is not None and name not in _ABOUT:
-            yield name, cast("list[dict[str, Any]]", value)
+        results = [value] if name in controls and isinstance(value, dict) else value
+        if isinstance(results, list) and results and _kind_of(results[0]) is not None and name not in (*_ABOUT, HOME):
+            yield name, results
 
 
-def _minimal_texts(row: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """A single choice or text, which JSON_MIN writes as a bare one: results stand between the id and the annotator."""
+def _controls(row: Mapping[str, Any], columns: Mapping[str, str]) -> list[str]:
+    """The names of the controls: they stand between the id and the annotator, and the task before the id.
+
+    A task with an ``id`` of its own keeps it where it was, so that its fields may stand behind it: then what the task
+    is made of is known by name.
+    """
     names = list(row)
     first = names.index("id") + 1 if "id" in row else len(names)
     last = names.index("annotator") if "annotator" in row else 0
-    for name in names[first:last]:
-        value = row[name]
-        if isinstance(value, str) and name not in results and name not in _ABOUT:
-            yield name, value
+    before = {name: row[name] for name in names[:first]}
+    fields = {HOME, *columns.values()} | (task_fields(row, columns) if prompt_field(before, columns) is None else set())
+    return [name for name in names[first:last] if name not in fields and name not in _ABOUT]

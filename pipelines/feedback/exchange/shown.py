@@ -36,15 +36,13 @@ class Shown:
         task: the task, its answers in its own order.
         keys: what results call the answer at each place of the page.
         order: the index of the answer at each place.
+        sent: it was sent out from here.
     """
 
     task: Task
     keys: tuple[str, ...]
     order: tuple[int, ...]
-
-    def texts(self) -> list[str]:
-        """What the answers say."""
-        return [answer.text for answer in self.task.answers]
+    sent: bool = False
 
     def home(self, by_place: Sequence[_Item]) -> tuple[_Item, ...]:
         """What was said of each place, in the task's own order of answers."""
@@ -100,7 +98,7 @@ def shown_task(data: Mapping[str, Any], columns: Mapping[str, str], home: Mappin
     check_dialogue(prompt)
     own = dict(zip(told.order, texts, strict=True))
     task = Task(prompt, tuple(Answer(own[index]) for index in order), id=told.task)
-    return Shown(task, keys, tuple(told.order))
+    return Shown(task, keys, tuple(told.order), sent=True)
 
 
 def home_of(task: Task, order: Sequence[int], *, prompt: bool = True) -> dict[str, Any]:
@@ -123,10 +121,27 @@ def prompt_text(prompt: Sequence[Message]) -> str:
     return "\n\n".join(f"{turn.role}: {turn.content}" for turn in prompt)
 
 
+def prompt_field(data: Mapping[str, Any], columns: Mapping[str, str]) -> str | None:
+    """The name of the field that holds the prompt; None: there is none."""
+    if "prompt" in columns:
+        return columns["prompt"] if columns["prompt"] in data else None
+    return next((name for name in PROMPTS if data.get(name) not in (None, "", [])), None)
+
+
+def task_fields(data: Mapping[str, Any], columns: Mapping[str, str]) -> set[str]:
+    """The names of the fields that a task is made of.
+
+    Raises:
+        ValueError: what stands there is not what it should be.
+    """
+    prompt, system = prompt_field(data, columns), columns.get("system", "system")
+    return {*_answers(data, columns)[0], system} | ({prompt} if prompt else set())
+
+
 def _prompt(data: Mapping[str, Any], columns: Mapping[str, str]) -> tuple[Message, ...]:
-    name = columns.get("prompt") or next((name for name in PROMPTS if data.get(name) not in (None, "", [])), None)
-    if name is None or name not in data:
-        what = "there is no prompt" if name is None else f"there is no field `{name}`"
+    name = prompt_field(data, columns)
+    if name is None:
+        what = f"there is no field `{columns['prompt']}`" if "prompt" in columns else "there is no prompt"
         raise ValueError(f"{what}; the fields are {', '.join(data) or '(none)'}; name it with columns prompt=FIELD")
     turns = _turns(name, data[name])
     system = data.get(columns.get("system", "system"))

@@ -13,7 +13,7 @@ _SHOWN = 12
 
 
 def summary(found: LabelSet) -> dict[str, Any]:
-    """Questions, and the numbers of tasks, labels and what was left out."""
+    """Questions, and the numbers of tasks, labels and what was left out; a skip is no label."""
     counts = [len(task.answers) for task in found.tasks.values()]
     by_annotator: dict[str, list[Label]] = {}
     for label in found.labels:
@@ -25,9 +25,10 @@ def summary(found: LabelSet) -> dict[str, Any]:
         "tasks": len(found.tasks),
         "controls": sum(task.control is not None for task in found.tasks.values()),
         "answers": [min(counts, default=0), max(counts, default=0)],
-        "labels": len(found.labels),
+        "labels": sum(not label.skipped for label in found.labels),
+        "skipped": sum(label.skipped for label in found.labels),
         "simulated": sum(label.simulated for label in found.labels),
-        "tasks_with_labels": len({label.task for label in found.labels}),
+        "tasks_with_labels": len({label.task for label in found.labels if not label.skipped}),
         "of_unknown_annotators": sum(is_unknown(label.annotator) for label in found.labels),
         "annotators": {name: _of_one(labels) for name, labels in by_annotator.items()},
         "notes": found.notes,
@@ -37,7 +38,7 @@ def summary(found: LabelSet) -> dict[str, Any]:
 def _of_one(labels: Sequence[Label]) -> dict[str, Any]:
     seconds = [label.seconds for label in labels if label.seconds is not None]
     return {
-        "labels": len(labels),
+        "labels": sum(not label.skipped for label in labels),
         "skipped": sum(label.skipped for label in labels),
         "flagged": sum(label.flagged for label in labels),
         "comments": sum(bool(label.comment) for label in labels),
@@ -54,10 +55,11 @@ def lines(told: dict[str, Any]) -> list[str]:
     notes = counted("of note", told["notes"])
     nothing = "none: the label page asks for a ranking (two answers: a choice), or what --question says"
     text = [f"  questions   {'; '.join(asked) or nothing}", f"  tasks       {told['tasks']}{controls}, {answers}"]
-    if not told["labels"]:
+    if not told["labels"] and not told["skipped"]:
         return [*text, "  labels      none yet: `rlhf label FILE` opens the page where people give them", *notes]
     text.append(
         f"  labels      {told['labels']} of {told['tasks_with_labels']} tasks, by {len(told['annotators'])} annotators"
+        + (f"; {told['skipped']} skipped" if told["skipped"] else "")
         + (f"; {told['simulated']} of them simulated" if told["simulated"] else "")
     )
     if told["of_unknown_annotators"]:

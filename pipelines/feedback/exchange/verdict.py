@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,6 +33,7 @@ class Verdict:
         notes: of the file; what is not read is counted there.
         choices: numbers that the texts of choices stand for.
         values: by question, its kind and the value in the task's own order.
+        bare: texts that the file does not call a choice or a text that was written, by control; `close` reads them.
         ties: the controls that called it a tie, without saying of which question.
         texts: what was written, by control.
         numbered: the questions whose numbers might be 0/1 or a scale; values of 0 and 1 are called binary.
@@ -48,6 +49,7 @@ class Verdict:
     skipped: bool = False
     known: bool = False
     values: dict[str, tuple[Kind, Value]] = field(default_factory=dict)
+    bare: dict[str, str] = field(default_factory=dict)
     ties: list[str] = field(default_factory=list)
     texts: dict[str, str] = field(default_factory=dict)
     numbered: set[str] = field(default_factory=set)
@@ -108,46 +110,72 @@ class Verdict:
         both = found if found == kind else ("scale" if "scale" in kinds else None)
         self._numbers[question] = (both, {**by_place, place: value})
 
-    def choice(self, control: str, target: str, text: str, *, else_text: bool = False) -> None:
+    def choice(self, control: str, target: str, text: str) -> None:
         """A choice: which of two answers is better, that they are tied, or 0 or 1 for one of them.
 
         Args:
             control: its name.
             target: what it is attached to.
             text: what was chosen.
-            else_text: it may be a text that was written as well.
+
+        Raises:
+            ValueError: it contradicts another one.
         """
-        if else_text and control == COMMENT:
-            self.write(control, text)
-            return
+        match self._meaning(control, target, text):
+            case "told", number:
+                self.number(control, target, number)
+            case "tie", _:
+                self.ties.append(control)
+            case "better", place:
+                self.prefer(control, place)
+            case "flag", number:
+                self.number(control, target, number, "binary")
+            case _:
+                self.notes[NOT_READ.format(control)] += 1
+
+    def is_choice(self, control: str, text: str) -> bool:
+        """Whether a bare text reads like a choice."""
+        return self._meaning(control, "", text) is not None
+
+    def _meaning(self, control: str, target: str, text: str) -> tuple[str, int] | None:
+        """What a choice says: a number that was told, a tie, the place of the better answer, 0 or 1; None: unknown."""
         word = plain(text)
         count = len(self.shown.keys)
         about = self._about(control, target)[1] is not None
-        told = self.choices.get(text)
         # "1" and "2" of a control beside one answer may be its mark or the better one: never read as the latter.
         mark = about and (word in FLAGS or word.isdecimal())
         compares = count == 2 and not mark and not _AGAINST.search(control)
         side = better_of_two(word, self.shown.keys) if compares else None
-        if told is not None:
-            self.number(control, target, told)
-        elif count >= 2 and word in TIES:
-            self.ties.append(control)
-        elif side is not None:
-            self.prefer(control, side)
-        elif about and word in FLAGS:
-            self.number(control, target, FLAGS[word], "binary")
-        elif else_text:
-            self.write(control, text)
-        else:
-            self.notes[NOT_READ.format(control)] += 1
+        if text in self.choices:
+            return "told", self.choices[text]
+        if count >= 2 and word in TIES:
+            return "tie", 0
+        if side is not None:
+            return "better", side
+        return ("flag", FLAGS[word]) if about and word in FLAGS else None
 
     def write(self, control: str, text: str) -> None:
         """A text: a demonstration, or a comment where the file holds judgements."""
         if text.strip():
             self.texts[control] = text
 
-    def close(self) -> None:
-        """Make values of the numbers of single answers; one that lacks an answer is counted and left out."""
+    def close(self, written: Collection[str]) -> None:
+        """Read the bare texts, and make values of the numbers of single answers.
+
+        A choice that is not read is counted, and kept as a text. A question that lacks an answer is counted and left
+        out.
+
+        Args:
+            written: the controls whose bare texts were written and not chosen.
+
+        Raises:
+            ValueError: the verdict contradicts itself.
+        """
+        for control, text in self.bare.items():
+            if control not in written:
+                self.choice(control, "", text)
+            if control in written or not self.is_choice(control, text):
+                self.write(control, text)
         count = len(self.shown.keys)
         for question, (kind, by_place) in self._numbers.items():
             first = 0 if 0 in by_place else 1
@@ -178,11 +206,16 @@ class Verdict:
         return control, 1 if count == 1 else None
 
 
-def ranked_groups(value: Any, notes: Counter[str]) -> list[list[Any]]:
+def ranked_groups(control: str, value: Any, notes: Counter[str]) -> list[list[Any]]:
     """Label Studio's Ranker in each of its shapes, best first: a bare list, the list under its name, or buckets.
 
     Buckets go from best to worst in the order of the file, which is that of the configuration, and the answers in one
     bucket are tied. What is left in ``_`` stands behind them all.
+
+    Args:
+        control: the name of the Ranker.
+        value: what it says.
+        notes: of the file.
 
     Raises:
         ValueError: it is none of these.
@@ -191,11 +224,13 @@ def ranked_groups(value: Any, notes: Counter[str]) -> list[list[Any]]:
     if not isinstance(lists, dict) or not lists or not all(isinstance(group, list) for group in lists.values()):
         raise ValueError(f"ranker: must be a list of ids, or an object of such lists, not {type_name(value)}")
     rest = lists.get("_", [])
-    groups = [group for name, group in lists.items() if name != "_"]
+    if lists.keys() == {control, "_"} and not rest:
+        lists = {control: lists[control]}
     if len(lists) == 1:
-        return [[key] for key in (groups[0] if groups else rest)]
+        (only,) = lists.values()
+        return [[key] for key in only]
     notes[UNDISTRIBUTED] += len(rest)
-    return [*groups, rest]
+    return [*(group for name, group in lists.items() if name != "_"), rest]
 
 
 def _kind_of(numbers: Sequence[int]) -> Kind:

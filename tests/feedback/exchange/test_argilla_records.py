@@ -103,8 +103,9 @@ def test_a_remark_is_never_a_judgement(export: Any) -> None:
 
 
 def test_the_text_of_a_choice_that_is_not_read_is_counted_and_kept_as_a_comment(export: Any) -> None:
-    found = export([wire(response(ONE, better="response_1"), response(TWO, better="Reject A"))])
-    assert values(found) == [{"better": (1, 2)}, {}]
+    said = [response(ONE, better="response_1"), response(TWO, better="Reject A"), response("third", better="tie")]
+    found = export([wire(*said)])
+    assert values(found) == [{"better": (1, 2)}, {}, {"better": (1, 1)}]
     assert found.labels[1].comment == "Reject A"
     assert found.notes[NOT_READ.format("better")] == 1
 

@@ -49,8 +49,10 @@ def test_choices_of_any_other_form_are_not_read_but_counted(export: Any, text: s
     found = export(task(PAIR, annotation(result("better", "prompt", "choices", {"choices": ["A"]})), odd))
     assert values(found) == [{"better": (1, 2)}, {}]
     assert found.notes[NOT_READ.format("better")] == 1
-    found = export(minimal(PAIR, {"better": "A"}), minimal(PAIR, {"better": text}, annotator=2))
-    assert values(found) == [{"better": (1, 2)}, {}]
+    said = enumerate(("A", text, "A"))
+    found = export(*(minimal(PAIR, {"better": one}, annotator=by) for by, one in said))
+    assert values(found) == [{"better": (1, 2)}, {}, {"better": (1, 2)}]
+    assert found.labels[1].comment == text
     assert found.notes[NOT_READ.format("better")] == 1
 
 

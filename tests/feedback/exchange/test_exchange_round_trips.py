@@ -110,6 +110,15 @@ def test_label_studio_alone_brings_all_but_the_models_home(found: LabelSet, tmp_
     assert lost == {label_studio_out.SOURCES: len(found.tasks)} | ({label_studio_out.MODELS: models} if models else {})
 
 
+def test_ties_of_one_question_leave_those_of_another_alone_though_nothing_tells_the_questions(tmp_path: Path) -> None:
+    task = Task((Message(role="user", content="Hi?"),), (Answer("a"), Answer("b")))
+    asked = (Question("helpful", "pairwise", ""), Question("kind", "pairwise", ""))
+    labels = [Label(task.id, "ann", {"helpful": (1, 1), "kind": (2, 1)}), Label(task.id, "bob", {"helpful": (1, 1)})]
+    text, _ = label_studio_out.tasks(LabelSet(asked, {task.id: task}, labels), 5, with_labels=True)
+    back = home(tmp_path / "export.json", text, None)
+    assert [dict(label.values) for label in back.labels] == [dict(label.values) for label in labels]
+
+
 def test_label_studio_says_what_it_cannot_hold_or_must_not_see() -> None:
     prompt = (Message(role="user", content="Hi?"),)
     task = Task(prompt, (Answer("a", "m"), Answer("b", "m")), control={"overall": (1, 2)})

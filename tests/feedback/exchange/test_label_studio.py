@@ -80,12 +80,15 @@ def test_ranker_in_its_shapes(export: Any) -> None:
             annotation(ranker({"best": ["wiki", "blog"], "worst": ["mdn"]}), by=3),
             annotation(ranker({"_": ["blog"], "best": ["wiki"], "ok": ["mdn"]}), by=4),
             annotation(ranker({"_": ["blog", "mdn", "wiki"], "best": [], "ok": []}), by=5),
+            annotation(ranker({"rank": ["wiki", "mdn", "blog"], "_": []}), by=6),
+            annotation(ranker({"ok": ["wiki", "mdn", "blog"], "_": []}), by=7),
+            annotation(ranker({"rank": ["wiki"], "_": ["mdn", "blog"]}), by=8),
         )
     )
     ranks = [value["rank"] for value in values(found)]
-    assert ranks == [(2, 1, 3), (3, 2, 1), (2, 1, 1), (2, 1, 3), (1, 1, 1)]
+    assert ranks == [(2, 1, 3), (3, 2, 1), (2, 1, 1), (2, 1, 3), (1, 1, 1), (2, 1, 3), (1, 1, 1), (2, 1, 2)]
     assert found.questions[0].kind == "ranking"
-    assert found.notes == {UNDISTRIBUTED: 4}
+    assert found.notes == {UNDISTRIBUTED: 6}
 
 
 def test_rankings_in_the_order_shown_are_counted(export: Any) -> None:
