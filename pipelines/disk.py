@@ -51,6 +51,13 @@ def fsync(path: Path) -> None:
         os.close(descriptor)
 
 
+def is_sqlite(path: Path) -> bool:
+    """Whether a file is an SQLite database, by how it begins."""
+    begins = b"SQLite format 3\0"
+    with path.open("rb") as file:
+        return file.read(len(begins)) == begins
+
+
 def sha256_of(path: Path) -> str:
     """Hex digest of a file's content."""
     with path.open("rb") as file:
@@ -80,7 +87,14 @@ def disk_error(error: Exception, path: Path) -> DiskError | None:
         return DiskError(
             "no space left on the disk", where=str(path), hint="free some space and run the same command again"
         )
-    if isinstance(error, OSError) and code in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+    if isinstance(error, OSError) and code in (
+        errno.EACCES,
+        errno.EPERM,
+        errno.EROFS,
+        errno.ENOTDIR,
+        errno.EEXIST,
+        errno.ENAMETOOLONG,
+    ):
         return DiskError(
             f"the file system refuses: {error.strerror}",
             where=str(error.filename or path),

@@ -12,6 +12,7 @@ from pipelines.config import Config
 from pipelines.config.feedback import RUN_NAMES, LabelSection
 from pipelines.config.model import PACKAGE, is_gguf
 from pipelines.errors import ArtifactError, DataError, EnvironmentProblem, UsageError
+from pipelines.manifest import MANIFEST
 from pipelines.scorers.function import check_function
 
 
@@ -24,12 +25,13 @@ def check_environment(config: Config, stages: Sequence[str]) -> None:
         ArtifactError: a directory that is named as a model does not hold one.
         EnvironmentProblem: CUDA or a package is missing.
     """
-    if "labels" in stages:
+    simulated = config.feedback.source == "simulated"
+    if "labels" in stages and not simulated:  # simulated annotators read no guidelines
         _check_label_files(config.feedback.label)
-    if not {"sft", "sample", "labels", "reward", "ppo", "eval"}.intersection(stages):
+    if not {"sft", "sample", "reward", "ppo", "eval", *(["labels"] if simulated else [])}.intersection(stages):
         return
     model = config.model
-    if model.init == "pretrained" and set(stages) != {"labels"}:
+    if model.init == "pretrained":
         if model.name_or_path is None:
             raise UsageError("no model is named", where="model.name_or_path", hint="set it, or give --model")
         _check_model_path(model.name_or_path, "model.name_or_path")
@@ -42,9 +44,11 @@ def check_environment(config: Config, stages: Sequence[str]) -> None:
             )
         _check_model_path(config.reward.base, "reward.base")
     if "sample" in stages:
-        check_sampled_models(config)
+        if not config.sft.enabled and any(entry.model == "sft" for entry in config.feedback.sample.models):
+            raise UsageError("there is no SFT model: sft.enabled is false", where="feedback.sample.models")
+        check_sampled_models(config, "feedback.sample.models")
     scorers = [("ppo.reward", config.ppo.reward)] if "ppo" in stages else []
-    if "labels" in stages and config.feedback.source == "simulated" and config.feedback.simulated.scorer is not None:
+    if "labels" in stages and simulated and config.feedback.simulated.scorer is not None:
         scorers.append(("feedback.simulated.scorer", config.feedback.simulated.scorer))
     scorers += [("eval.scorers", scorer) for scorer in config.eval_scorers] if "eval" in stages else []
     for where, scorer in scorers:
@@ -77,20 +81,23 @@ def check_environment(config: Config, stages: Sequence[str]) -> None:
             )
 
 
-def check_sampled_models(config: Config) -> None:
-    """Check the models that `rlhf sample` is to ask, as far as that goes without opening one.
+def check_sampled_models(config: Config, where: str) -> None:
+    """Check the models of `feedback.sample.models`, as far as that goes without opening one.
+
+    Args:
+        config: of the run, or of `rlhf sample` alone.
+        where: what named them.
 
     Raises:
-        ArtifactError: a name that looks like a path is no directory.
+        ArtifactError: a name that looks like a path is no directory with a model, or with a stage that has one.
     """
     for entry in config.feedback.sample.models:
-        if entry.model not in RUN_NAMES and not Path(entry.model).expanduser().is_dir():  # maybe the one of a stage
-            _check_model_path(entry.model, "feedback.sample.models")
+        if entry.model not in RUN_NAMES and not (Path(entry.model).expanduser() / MANIFEST).is_file():
+            _check_model_path(entry.model, where)
 
 
 def _check_label_files(label: LabelSection) -> None:
-    for key in ("guidelines", "controls"):
-        path: Path | None = getattr(label, key)
+    for key, path in (("guidelines", label.guidelines), ("controls", label.controls)):
         if path is not None and not path.is_file():
             raise DataError("no such file", where=f"feedback.label.{key}: {path}")
 

@@ -44,8 +44,11 @@ def run_stage(plan: Plan, config: Config, run_dir: RunDir, reporter: Reporter, *
     inputs = _verified_inputs(stage, config, run_dir)
     section = as_json(stage.section(config))
     fingerprint = fingerprint_of(section, {name: digest_of(records) for name, records in inputs.items()})
+    simulated = simulated_among(run_dir.stage(name) for name in stage.needs(config))
     context = _begin(plan, config, run_dir, reporter, Started(fingerprint, section, inputs), force=force)
     out = context.out
+    if simulated:
+        context.notes["simulated_inputs"] = simulated
     run_dir.event("stage_started", stage=stage.name, reason=plan.reason, fingerprint=fingerprint)
     started, clock = utc_now(), time.monotonic()
     try:
@@ -65,8 +68,6 @@ def run_stage(plan: Plan, config: Config, run_dir: RunDir, reporter: Reporter, *
     for name in stage.produces:
         if not (out / name).exists():
             reporter.warn(f"stage {stage.name} did not write {name}")
-    if simulated := simulated_among(context.inputs.values()):
-        context.notes["simulated_inputs"] = simulated
     manifest = Manifest(
         stage=stage.name,
         fingerprint=fingerprint,

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from pipelines.disk import disk_errors
+from pipelines.disk import disk_errors, is_sqlite
 from pipelines.errors import ConflictError, UsageError
 
-_SQLITE = b"SQLite format 3\0"
 
-
-def make_room(out: Path, inputs: Iterable[Path | str] = (), *, force: bool = False, write: bool = True) -> None:
+def make_room(out: Path, inputs: Iterable[Path | str] = (), *, replace: bool = False, write: bool = True) -> None:
     """See to it that the file can be written and that nothing is lost by it, as far as that can be told beforehand.
 
     Args:
         out: the file.
         inputs: what the command reads; what is no file here is not looked at.
-        force: replace a file that is there; never an input, and never a label store.
+        replace: a file that is there; never an input or a part of one, and never a label store.
         write: make the folder that it goes into.
 
     Raises:
@@ -25,25 +23,23 @@ def make_room(out: Path, inputs: Iterable[Path | str] = (), *, force: bool = Fal
         ConflictError: the file is there already.
         DiskError: the folder cannot be made.
     """
-    if out.is_dir():
-        raise UsageError("this is a directory, not a file", where=str(out), hint="--out names the file to write")
-    if out.is_file():
-        if any(Path(path).is_file() and out.samefile(path) for path in inputs):
-            raise UsageError(
-                "this file is read: writing to it would destroy it", where=str(out), hint="--out names another file"
-            )
-        with out.open("rb") as file:
-            if file.read(len(_SQLITE)) == _SQLITE:
-                raise UsageError(
-                    "this file is a label store, and its answers are nowhere else",
-                    where=str(out),
-                    hint="--out names another file",
-                )
-        if not force:
-            raise ConflictError(
-                "the file is there already", where=str(out), hint="name another with --out, or replace it with --force"
-            )
-    if write:
-        folder = out.absolute().parent
-        with disk_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
+    with disk_errors(out):
+        if out.is_dir():
+            raise UsageError("this is a directory, not a file", where=str(out), hint="--out names the file to write")
+        if out.is_file():
+            _check_no_loss(out, [Path(path) for path in inputs])
+            if not replace:
+                hint = "name another with --out, or replace it with --force"
+                raise ConflictError("the file is there already", where=str(out), hint=hint)
+        if write:
+            out.absolute().parent.mkdir(parents=True, exist_ok=True)
+
+
+def _check_no_loss(out: Path, inputs: Sequence[Path]) -> None:
+    hint = "--out names another file"
+    whole = any(path.is_file() and out.samefile(path) for path in inputs)
+    if whole or any(path.is_dir() and path.resolve() in out.resolve().parents for path in inputs):
+        raise UsageError("this file is read: writing to it would destroy it", where=str(out), hint=hint)
+    if is_sqlite(out):
+        message = "this is a database, such as a label store, whose answers are nowhere else"
+        raise UsageError(message, where=str(out), hint=hint)

@@ -17,6 +17,7 @@ from pipelines import chain
 from pipelines import stages as table
 from pipelines.config import Config, load_config
 from pipelines.errors import ArtifactError, ConflictError, DataError, EnvironmentProblem, PeopleNeeded, UsageError
+from pipelines.preflight import check_environment
 from pipelines.progress import SilentReporter
 from pipelines.rundir import RunDir
 from pipelines.stage import Stage, StageContext
@@ -252,6 +253,8 @@ def test_data_that_nobody_names_is_refused(bench: Bench) -> None:
         (("ppo.reward={kind: classifier, path: ./nowhere}",), ArtifactError),
         (("eval.scorers=[{kind: classifier, path: /nowhere}]",), ArtifactError),
         (("feedback.source=human", "feedback.sample.models=[{model: ./nowhere}]"), ArtifactError),
+        (("feedback.source=human", "feedback.sample.models=[{model: .}]"), ArtifactError),
+        (("feedback.source=human", "feedback.sample.models=[{model: sft}]", "sft.enabled=false"), UsageError),
         (("feedback.source=human", "feedback.label.guidelines=nowhere.md"), DataError),
         (("feedback.source=human", "feedback.label.controls=nowhere.jsonl"), DataError),
         (("feedback.source=simulated", "feedback.simulated.scorer={kind: function, function: 'no:x'}"), UsageError),
@@ -264,6 +267,17 @@ def test_preflight_refuses_before_anything_is_loaded(
     with pytest.raises(error):
         bench.go(*sets)
     assert bench.ran == []
+
+
+def test_people_can_label_where_no_model_can_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.preflight.cuda_devices", lambda: 0)
+    sets = ("model.name_or_path=./gone", "run.device=cuda", "run.report_to=[dvclive]", "data.task={name: support}")
+    human = load_config(None, (*sets, "feedback.source=human"))
+    check_environment(human, ["labels", "pairs"])
+    with pytest.raises(ArtifactError):
+        check_environment(human, ["labels", "pairs", "reward"])
+    with pytest.raises(ArtifactError):
+        check_environment(load_config(None, (*sets, "feedback.source=simulated")), ["labels"])
 
 
 def test_preflight_spares_what_does_not_run(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,6 @@ from pipelines.evaluate.judge import Verdict, judge
 from pipelines.evaluate.results import Evaluation, answer_rows, metrics_of, results_of
 from pipelines.evaluate.statistics import differences
 from pipelines.evaluate.table import markdown, plain
-from pipelines.manifest import simulated_among
 from pipelines.models.artifact import open_config
 from pipelines.models.generate import stop_token_ids
 from pipelines.models.limits import prompt_limit
@@ -54,7 +53,7 @@ def run(ctx: StageContext) -> dict[str, float]:
 
     answers, kl = _all_answers(_Questions(ctx, policies, tokenizer, prompts), device)
     verdicts = _verdicts(ctx, prompts, answers, device)
-    simulated = simulated_among(ctx.inputs.values())
+    simulated = ctx.notes.get("simulated_inputs", [])
     evaluation = Evaluation(policies.baseline, counts, prompts, answers, kl, verdicts, simulated)
     results, rows = results_of(evaluation, config), answer_rows(evaluation)
     _write(ctx, results, rows)

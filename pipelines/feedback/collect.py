@@ -55,10 +55,11 @@ def human_labels(ctx: StageContext, asked: LabelSet) -> LabelSet:
         ConflictError: the store holds answers to other questions.
         UsageError, DataError: the guidelines, the controls or a name cannot be used.
     """
-    from pipelines.feedback.page.setup import open_store, wanted_of_run
+    from pipelines.feedback.page.setup import fill, wanted_of_run
 
     path, overlap = RunDir(ctx.run_dir).label_store, ctx.config.feedback.label.overlap
-    with open_store(path, asked, wanted_of_run(ctx.config, ctx.run_dir)) as store:
+    with LabelStore.open(path, make=True) as store:
+        fill(store, asked, wanted_of_run(ctx.config, ctx.run_dir))
         now = standing(store, asked, overlap)
     if now.missing:
         raise PeopleNeeded(now.words, where=str(path), hint=_what_to_do(ctx, now.people))

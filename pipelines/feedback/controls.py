@@ -65,7 +65,7 @@ def _of_tasks(path: Path, questions: Sequence[Question]) -> Iterator[tuple[str, 
 
 def _meaning(question: Question) -> tuple[str, int]:
     """What makes two questions of the same name understand a number in the same way."""
-    return ("ranking" if question.kind in _COMPARING else question.kind), question.points
+    return ("ranking", 0) if question.kind in _COMPARING else (question.kind, question.points)
 
 
 def _of_rows(path: Path, questions: Sequence[Question], seed: int) -> Iterator[tuple[str, Task]]:

@@ -99,7 +99,7 @@ def build(labels: LabelSet, section: PairsSection) -> PairsResult:
     except (StopIteration, IndexError, KeyError):
         names = ", ".join(one.name for one in labels.questions) or "none at all"
         raise UsageError(f"no question is named `{section.question}`; there are: {names}") from None
-    given = Counter(label.annotator for label in labels.labels)
+    given = Counter(label.annotator for _, label, _ in labels.answered(question.name))
     labels = labels.without(section.leave_out)
     result = PairsResult(question, left_out={name: given[name] for name in section.leave_out})
     result.simulated_labels = sum(label.simulated for _, label, _ in labels.answered(question.name))

@@ -9,6 +9,7 @@ from typing import Any, BinaryIO
 
 from pipelines.data.sources.json_file import json_rows
 from pipelines.data.sources.record import Record, StrictDecoder, checked
+from pipelines.disk import is_sqlite
 from pipelines.errors import DataError
 from pipelines.feedback.exchange import argilla, label_studio
 from pipelines.feedback.exchange.gather import Gathered, Reading
@@ -19,7 +20,6 @@ ACCEPTED = (
     "a label store of `rlhf label`, a tasks file, an export of Label Studio (JSON or JSON_MIN), "
     "or records of Argilla (to_list as JSON, or the server's)"
 )
-_SQLITE = b"SQLite format 3\0"
 _Reader = Callable[[Mapping[str, Any], str, Gathered], None]
 
 
@@ -35,14 +35,12 @@ def read_labels(path: Path, reading: Reading | None = None) -> LabelSet:
             file and record.
     """
     try:
-        with path.open("rb") as file:
-            begins = file.read(len(_SQLITE))
-            file.seek(0)
-            if begins == _SQLITE:
-                from pipelines.feedback.store import LabelStore
+        if is_sqlite(path):
+            from pipelines.feedback.store import LabelStore
 
-                with LabelStore.open(path) as store:
-                    return store.snapshot()
+            with LabelStore.open(path) as store:
+                return store.snapshot()
+        with path.open("rb") as file:
             return _of_text(path, file, reading or Reading())
     except OSError as error:
         raise DataError(f"the labels cannot be read: {error.strerror or error}", where=str(path)) from error

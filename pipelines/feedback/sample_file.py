@@ -89,9 +89,9 @@ def prepare(request: Request, reporter: Reporter) -> Prepared:
         DataError: see `of_files`.
         UsageError: see `from_outside`.
     """
-    answerers = [from_outside(entry, request.config) for entry in request.config.feedback.sample.models]
-    asked, counts = of_files(request.sources, reporter, most=request.max_per_source)
     config = request.config
+    answerers = [from_outside(entry, config, config.ppo.stop_tokens) for entry in config.feedback.sample.models]
+    asked, counts = of_files(request.sources, reporter, most=request.max_per_source)
     sample = config.feedback.sample.results_view()
     section: dict[str, Any] = {
         "as": request.form,

@@ -118,9 +118,7 @@ def of_run(config: Config, inputs: Mapping[str, Path]) -> list[Answerer]:
 def _of_run(entry: SampledModel, config: Config, inputs: Mapping[str, Path]) -> Answerer:
     name = entry.model
     if name not in RUN_NAMES:
-        section = outside_section(name, entry.revision, config.model)
-        # the run's stop tokens are words of the run's tokenizer
-        return _answerer(name, section, None, config, entry, stop=(), outside=True)
+        return from_outside(entry, config, stop=())  # the run's stop tokens are words of the run's tokenizer
     ppo, sft = inputs.get("policy"), inputs.get("sft")
     if name == "policy":
         name = "ppo" if ppo is not None else "sft" if sft is not None else "base"
@@ -152,8 +150,13 @@ def outside_section(name: str, revision: str | None, around: ModelSection) -> Mo
     )
 
 
-def from_outside(entry: SampledModel, config: Config) -> Answerer:
-    """The model that the command line names: a hub id, a directory, or the directory of a stage of a run.
+def from_outside(entry: SampledModel, config: Config, stop: Sequence[str]) -> Answerer:
+    """A model that is none of the run: a hub id, a directory, or the directory of a stage of any run.
+
+    Args:
+        entry: the name, and how it is asked.
+        config: how it is loaded and sampled.
+        stop: the tokens that end its answers beside EOS; none: those that the stage was trained with.
 
     Raises:
         UsageError: it is the directory of a run.
@@ -163,12 +166,12 @@ def from_outside(entry: SampledModel, config: Config) -> Answerer:
     directory = stage_directory(name)
     if directory is None:
         section = outside_section(name, entry.revision, config.model)
-        return _answerer(name, section, None, config, entry, outside=True)
+        return _answerer(name, section, None, config, entry, stop=stop, outside=True)
     manifest = Manifest.read(directory)
     assert manifest is not None, "stage_directory found it"
     recorded = ModelSection.model_validate(manifest.section["model"])
     section = recorded.model_copy(update={"allow_cpu_4bit": config.model.allow_cpu_4bit or recorded.allow_cpu_4bit})
-    stop = config.ppo.stop_tokens or manifest.section.get("ppo", {}).get("stop_tokens", [])
+    stop = stop or manifest.section.get("ppo", {}).get("stop_tokens", [])
     return _answerer(name, section, directory, config, entry, tokenizer_dir=directory, stop=stop)
 
 

@@ -71,7 +71,7 @@ def pairs(ctx: StageContext) -> dict[str, Any]:
     section = ctx.config.feedback.pairs
     made = build(judged, section)
     for name, count in made.left_out.items():
-        ctx.reporter.warn(f"pairs: {count or 'there are no'} labels of {name} are left out, as leave_out says")
+        ctx.reporter.info(f"pairs: {count} labels of {name} are left out")
     rows = _with_earlier(ctx, judged.without(section.leave_out), made)
     if not (any(rows.values()) or made.demonstrations):
         raise DataError(

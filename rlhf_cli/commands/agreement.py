@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipelines.disk import disk_errors, write_atomic
+from pipelines.disk import disk_errors, is_sqlite, write_atomic
 from pipelines.errors import UsageError
 from pipelines.feedback.found import labels_file
 from pipelines.rundir import RunDir
@@ -62,7 +62,7 @@ def agreement(
     """
     path, _ = source_of(source, run_dir)
     if out is not None:
-        make_room(out, [path], force=force)
+        make_room(out, [path], replace=force)
     labels = read(path)
     check_annotators(labels, leave_out or [])
     labels = labels.without(leave_out or [])
@@ -120,7 +120,7 @@ def read(path: Path) -> LabelSet:
             where=str(path),
             hint=f"the labels are in {beside}"
             if beside.is_file() and beside != path
-            else f"`rlhf label {'--store ' * (path.suffix == '.sqlite')}{path}` opens the page where people do",
+            else f"`rlhf label {'--store ' * is_sqlite(path)}{path}` opens the page where people do",
         )
     return labels
 

@@ -104,7 +104,7 @@ def convert(
     """
     if with_labels and to != "label-studio":
         raise UsageError("--with-labels goes with --to label-studio only")
-    make_room(out, [file, *([tasks] if tasks is not None else [])], force=force)
+    make_room(out, [file, *([tasks] if tasks is not None else [])], replace=force)
     found = _read(file, columns, value, ties_from_empty, tasks)
     if pseudonyms:
         from pipelines.feedback.names import with_pseudonyms

@@ -83,7 +83,7 @@ def pairs(
     if format_ not in OUT_FORMATS:
         raise UsageError(f"there is no format `{format_}`", hint=f"the formats are {', '.join(OUT_FORMATS)}")
     path, run = source_of(source, run_dir)
-    make_room(out, [path], force=force)
+    make_room(out, [path], replace=force)
     given = {
         "question": question,
         "method": method,

@@ -191,9 +191,9 @@ def _refuse(given: dict[str, Any], why: str) -> None:
 
 def _alone(aim: Aim, config: Config, manner: Manner) -> None:
     """Sample without a run."""
-    check_sampled_models(config)
+    check_sampled_models(config, "--model")
     # whether the file is there already is for `prepare` to say, which knows of an interrupted call
-    make_room(aim.out, [source.path for source in aim.sources], force=True, write=not manner.dry_run)
+    make_room(aim.out, [source.path for source in aim.sources], replace=True, write=not manner.dry_run)
     for variable, value in LIBRARY_DEFAULTS.items():
         os.environ.setdefault(variable, value)
     reporter = ConsoleReporter(quiet=manner.quiet)

@@ -69,7 +69,7 @@ def score(
         file, columns=columns, tags=tags, name=name, format=format_, split=split, revision=revision, limit=limit
     )
     if out is not None:
-        make_room(out, [file], force=force)
+        make_room(out, [file], replace=force)
     details: dict[str, Any] = {
         "label": int(label) if label is not None and label.lstrip("-").isdigit() else label,
         "output": output,

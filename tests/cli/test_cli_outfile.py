@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.errors import ConflictError, UsageError
+from pipelines.errors import ConflictError, DiskError, UsageError
 from pipelines.feedback.tasks_file import write_tasks
 from rlhf_cli.app import run
 from rlhf_cli.outfile import make_room
@@ -70,12 +70,26 @@ def test_a_label_store_is_never_replaced_and_other_files_are(tmp_path: Path) -> 
     with sqlite3.connect(store) as database:
         database.execute("create table labels (id)")
     with pytest.raises(UsageError, match="answers are nowhere else"):
-        make_room(store, force=True)
+        make_room(store, replace=True)
     (tmp_path / "old.jsonl").write_text("{}")
     with pytest.raises(ConflictError):
         make_room(tmp_path / "old.jsonl")
-    make_room(tmp_path / "old.jsonl", [store, "owner/name"], force=True)
+    make_room(tmp_path / "old.jsonl", [store, "owner/name"], replace=True)
     make_room(tmp_path / "new" / "rows.jsonl", write=False)
     assert not (tmp_path / "new").exists()
     make_room(tmp_path / "new" / "rows.jsonl")
     assert (tmp_path / "new").is_dir()
+
+
+def test_what_lies_in_a_directory_that_is_read_is_not_written_to(tmp_path: Path) -> None:
+    rows = tmp_path / "set" / "train.jsonl"
+    rows.parent.mkdir()
+    rows.write_text("{}")
+    with pytest.raises(UsageError, match="would destroy it"):
+        make_room(rows, [rows.parent], replace=True)
+    make_room(tmp_path / "set" / "new.jsonl", [rows.parent])
+
+
+def test_a_name_that_no_file_can_have_is_said(tmp_path: Path) -> None:
+    with pytest.raises(DiskError, match="refuses"):
+        make_room(tmp_path / ("x" * 300))

@@ -14,7 +14,7 @@ from pipelines.config.data import Source
 from pipelines.data.rows import Demonstration
 from pipelines.errors import ArtifactError, ConflictError, LockedError, UsageError
 from pipelines.feedback.sample_file import Form, Request, prepare, sample_file
-from pipelines.feedback.sample_models import from_outside
+from pipelines.feedback.sample_models import from_outside, of_run
 from pipelines.feedback.source import good_rows
 from pipelines.feedback.tasks_file import read_tasks
 from pipelines.progress import SilentReporter
@@ -152,6 +152,8 @@ def test_a_stage_of_a_run_is_named_by_its_directory(base: Path, prompts: Source,
         for found in (first, second, bare)
     ]
     assert said[0] == said[1] != said[2]
+    [within_a_run] = of_run(request(prompts, tmp_path / "d.jsonl", (stage, 1)).config, {})
+    assert (within_a_run.stage_dir, within_a_run.section.name_or_path) == (stage, str(base))
 
 
 def test_what_is_no_model_is_refused(base: Path, prompts: Source, tmp_path: Path):
@@ -176,6 +178,6 @@ def test_a_chat_model_ends_where_its_generation_config_says_but_never_on_bos(tmp
     model.generation_config.eos_token_id = [bos, tokenizer.eos_token_id, end]
     path = save_pair(model, tokenizer, tmp_path / "chat")
     config = request(Source(path="x"), tmp_path, (path, 1)).config
-    answerer = from_outside(config.feedback.sample.models[0], config)
+    answerer = from_outside(config.feedback.sample.models[0], config, ())
     opened = answerer.open(torch.device("cpu"))
     assert answerer.ends(opened, answerer.tokenizer()) == (tokenizer.eos_token_id, end)

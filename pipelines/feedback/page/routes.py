@@ -143,7 +143,7 @@ async def _history(desk: Desk, request: Request) -> Response:
 
 async def _guidelines(desk: Desk, request: Request) -> Response:
     who = await desk.identity(request, "annotator") or await desk.require(request, "admin")
-    if desk.guidelines is None:
+    if not desk.settings.guidelines:
         raise HTTPException(404, "this project has no guidelines")
     return desk.page("guidelines.html", who, html=desk.guidelines)
 

@@ -65,19 +65,6 @@ class Wanted:
         return replace(settings, **{name: value for name, value in given.items() if value is not None})
 
 
-def open_store(
-    path: Path, tasks: LabelSet | None, wanted: Wanted, tell: Callable[[str], None] | None = None
-) -> LabelStore:
-    """The store at `path`, which is made where there is none, after `fill`."""
-    store = LabelStore.open(path, make=tasks is not None)
-    try:
-        fill(store, tasks, wanted, tell)
-    except BaseException:
-        store.close()
-        raise
-    return store
-
-
 def fill(store: LabelStore, tasks: LabelSet | None, wanted: Wanted, tell: Callable[[str], None] | None = None) -> None:
     """Bring settings, tasks, controls and annotators into a store: all that is asked for or, after an error, nothing.
 
@@ -162,13 +149,13 @@ def too_few(store: LabelStore) -> str | None:
 def controls_that_show(store: LabelStore) -> str | None:
     """Why annotators can tell which tasks are controls: no other one has so many answers; None: they cannot by that."""
     ordinary = store.answer_counts()
-    odd = sorted(store.answer_counts(control=True) - ordinary)
-    if not odd or not store.settings.control_share:
+    odd = store.answer_counts(control=True) - ordinary
+    if not odd or not ordinary or not store.settings.control_share:
         return None
+    counts, usual = (" or ".join(map(str, sorted(found))) for found in (odd, ordinary))
     return (
-        f"some controls have {odd[0]} answers and no other task has: people can tell that they are controls, and being "
-        f"right there says little about the rest; a tasks file can give controls with "
-        f"{' or '.join(map(str, sorted(ordinary)))} answers"
+        f"some controls have {counts} answers and no other task has: people can tell that they are controls, and being "
+        f"right there says little about the rest; a tasks file can give controls with {usual} answers"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 
 from markdown_it import MarkdownIt
 from markdown_it.renderer import RendererHTML
@@ -41,6 +42,7 @@ def encodable(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
+@cache
 def guidelines_html(markdown: str) -> str:
     """Guidelines as HTML: no raw HTML, no images; links only by http and https, and they open a page of their own."""
     return str(_MARKDOWN.render(visible(markdown)))

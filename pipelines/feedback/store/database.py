@@ -72,8 +72,9 @@ class Database:
 
     def _check_ours(self, make: bool) -> None:
         connection = self._connection
-        found = connection.execute("PRAGMA application_id").fetchone()[0]
+        # in this order: somebody else may be making it just now
         empty = not connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+        found = connection.execute("PRAGMA application_id").fetchone()[0]
         if found != APPLICATION and not (make and empty):
             raise DataError(
                 "this SQLite file is no label store of rlhf", where=str(self.path), hint="`rlhf label` makes one"
