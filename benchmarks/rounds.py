@@ -39,7 +39,7 @@ def rows(arguments: argparse.Namespace) -> Iterator[str]:
             command += [] if (run / "config.yaml").exists() else ["--config", str(CONFIG)]
             for entry in (f"run.seed={seed}", *arguments.set):
                 command += ["--set", entry]
-            subprocess.run([*command, "--rounds", str(arguments.rounds)], check=True)
+            subprocess.run([*command, "--rounds", str(arguments.rounds)], check=True, stdout=sys.stderr)
             yield from table(run, seed, arguments.rounds)
 
 
