@@ -14,7 +14,7 @@ from pipelines.data.messages import as_dict
 from pipelines.feedback.exchange.gather import Gathered
 from pipelines.feedback.exchange.label_studio_out import CONTROLS, MODELS, SOURCES
 from pipelines.feedback.exchange.shown import drawn_order, home_of, shown_task
-from pipelines.feedback.exchange.verdict import NOT_READ, Verdict
+from pipelines.feedback.exchange.verdict import COMMENT, Verdict
 from pipelines.feedback.types import LabelSet, Question, Task
 
 ORDER = "rlhf_order"
@@ -164,22 +164,26 @@ def _take(verdict: Verdict, question: str, value: Any) -> None:
     Raises:
         ValueError: it is not what such a question gives.
     """
+    if value in (None, []):
+        return  # not answered
     if isinstance(value, bool):
         raise ValueError(f"{question}: must be a number, a text or a list, not {type_name(value)}")
-    if isinstance(value, int):
-        verdict.number(question, "", value)
-    elif isinstance(value, str):
+    if isinstance(value, str):
         verdict.bare[question] = value
-    elif isinstance(value, list) and value and all(isinstance(item, dict) and "rank" in item for item in value):
+    elif question == COMMENT:
+        verdict.pass_over(question)
+    elif isinstance(value, int):
+        verdict.number(question, "", value)
+    elif isinstance(value, list) and all(isinstance(item, dict) and "rank" in item for item in value):
         _rank(verdict, question, value)
-    elif isinstance(value, list) and value and all(isinstance(item, str) for item in value):
+    elif isinstance(value, list) and all(isinstance(item, str) for item in value):
         if not any(item in verdict.shown.keys for item in value):
-            verdict.notes[NOT_READ.format(question)] += 1
+            verdict.pass_over(question)
             return
         verdict.notes[TIES_LOST] += 1
         verdict.rank(question, [[item] for item in value])
-    elif value is None or isinstance(value, list):
-        verdict.notes[NOT_READ.format(question)] += 1
+    elif isinstance(value, list):
+        verdict.pass_over(question)
     else:
         raise ValueError(f"{question}: must be a number, a text or a list, not {type_name(value)}")
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from pipelines.errors import DataError
 from pipelines.feedback.exchange.shown import Shown
 from pipelines.feedback.exchange.verdict import COMMENT, Verdict
+from pipelines.feedback.exchange.words import plain
 from pipelines.feedback.names import UNKNOWN
 from pipelines.feedback.types import Kind, Label, LabelSet, Question, Task, Value
 
@@ -23,7 +24,9 @@ BARE = (
     "tasks sent out from here that come home without models, known values and sources (`rlhf labels convert` takes "
     "--tasks FILE: the file that it was given with --to label-studio or --to argilla)"
 )
-WRITTEN = "texts of `{}` that read like choices (taken as written: most of its texts are no choices; --tasks tells it)"
+WRITTEN = (
+    "texts of `{}` that read like choices (taken as written: its texts differ, and most are none; --tasks tells it)"
+)
 ONLY_TEXTS = "labels of texts that answer no question (read as skipped, with the texts as comments)"
 _WIDER: Mapping[Kind, Kind] = {"pairwise": "ranking", "binary": "scale"}
 """Kinds whose answers may be answers to another kind."""
@@ -139,21 +142,37 @@ class Gathered:
         labels[task, verdict.annotator] = (verdict.time or "", label)
 
     def _written(self) -> set[str]:
-        """The controls whose bare texts were written: those sent out for it, and where most texts are no choices."""
-        bare: dict[str, list[bool]] = {}
+        """The controls whose bare texts were written: those sent out for it, and those that hold no choices."""
+        verdicts: dict[str, dict[tuple[str, str], Verdict]] = {}
         for verdict in self.verdicts:
-            for control, text in verdict.bare.items():
-                bare.setdefault(control, []).append(verdict.is_choice(control, text))
+            for control in verdict.bare:
+                verdicts.setdefault(control, {})[verdict.shown.task.id, verdict.annotator] = verdict
         written = set()
-        for control, choices in bare.items():
+        for control, some in verdicts.items():
             if control == COMMENT:
                 written.add(control)
             elif control in self._sent:
-                written |= {control} if self._sent[control].kind == "demonstration" else set()
-            elif 2 * sum(choices) <= len(choices):
+                if self._sent[control].kind == "demonstration":
+                    written.add(control)
+            elif not self._chosen(control, list(some.values())):
                 written.add(control)
-                self.notes[WRITTEN.format(control)] += sum(choices)
+                like = [verdict for verdict in some.values() if verdict.is_choice(control, verdict.bare[control])]
+                self.notes[WRITTEN.format(control)] += len(like)
         return written
+
+    def _chosen(self, control: str, verdicts: Sequence[Verdict]) -> bool:
+        """Whether a control's bare texts are choices.
+
+        They are where one has a number that was told, where more than half of the different texts read like choices,
+        and where more than half of the labels hold a text that another one holds too: few choices serve many tasks,
+        while what people write hardly ever repeats.
+        """
+        if any(verdict.bare[control] in self.reading.choices for verdict in verdicts):
+            return True
+        labels = Counter(plain(verdict.bare[control]) for verdict in verdicts)
+        like = {plain(text) for v in verdicts if v.is_choice(control, text := v.bare[control])}
+        repeated = sum(count for count in labels.values() if count > 1)
+        return 2 * len(like) > len(labels) or 2 * repeated > len(verdicts)
 
     @property
     def _sent(self) -> dict[str, Question]:
@@ -167,12 +186,19 @@ class Gathered:
             count = len(verdict.shown.keys)
             for control in verdict.ties:
                 name = control if control in paired else _belonging(control, paired)
+                if name in verdict.values and control in verdict.bare and not control.startswith(name):
+                    # Perhaps a remark: it overrules no answer.
+                    verdict.pass_over(control)
+                    verdict.write(control, verdict.bare[control])
+                    continue
                 verdict.values[name] = ("pairwise", (1,) * count)
-            if not verdict.values and not verdict.texts and not verdict.skipped and not verdict.known:
-                tied = self.reading.ties_from_empty and count == 2 and bool(paired)
-                self.notes[EMPTY_TIED if tied else EMPTY_SKIPPED] += 1
-                if tied:
-                    verdict.values |= dict.fromkeys(paired, ("pairwise", (1, 1)))
+            if verdict.values or verdict.texts.keys() - {COMMENT} or verdict.skipped or verdict.known:
+                continue
+            if self.reading.ties_from_empty and count == 2 and paired and not verdict.unread:
+                self.notes[EMPTY_TIED] += 1
+                verdict.values |= dict.fromkeys(paired, ("pairwise", (1, 1)))
+            else:
+                self.notes[EMPTY_SKIPPED] += not verdict.texts
 
     def _paired(self) -> Iterator[str]:
         """The questions that compare answers, as far as they are known: sent out, answered, or tied by name."""
@@ -191,13 +217,16 @@ class Gathered:
                 kinds.setdefault(name, set()).add(kind)
         found = [self._question(name, some, self._sent.get(name), where) for name, some in kinds.items()]
         found += [question for name, question in self._sent.items() if name not in kinds]
+        unread = {control for verdict in self.verdicts for control in verdict.unread}
         if not found:
-            texts = dict.fromkeys(name for verdict in self.verdicts for name in verdict.texts if name != COMMENT)
-            found = [Question(name, "demonstration", "") for name in texts]
+            texts = dict.fromkeys(name for verdict in self.verdicts for name in verdict.texts)
+            chosen = {name for verdict in self.verdicts for name in verdict.texts.keys() & verdict.unread}
+            found = [Question(name, "demonstration", "") for name in texts if name not in {COMMENT, *chosen}]
         if not found:
             hint = "export it when it has been annotated"
-            if any("that are not read" in note for note in self.notes):
-                hint = "what its choices mean is told with --value TEXT=NUMBER"
+            if unread:
+                hint = f"{', '.join(sorted(unread))}: what choices mean is told with --value TEXT=NUMBER; "
+                hint += "that texts were written, with --tasks"
             elif self.notes[BARE]:
                 hint += "; if it is meant for --tasks: that takes the file which this one was made from"
             raise DataError(

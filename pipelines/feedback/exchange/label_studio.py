@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import Field, ValidationError
@@ -11,7 +11,7 @@ from pipelines.data.faults import fault_of, shorten, type_name
 from pipelines.data.formats.base import Lenient
 from pipelines.feedback.exchange.gather import Gathered
 from pipelines.feedback.exchange.shown import HOME, Shown, prompt_field, shown_task, task_fields
-from pipelines.feedback.exchange.verdict import NOT_READ, Verdict, ranked_groups
+from pipelines.feedback.exchange.verdict import COMMENT, Verdict, ranked_groups
 
 UNTOUCHED = "rankings in the very order that was shown (perhaps submitted untouched)"
 _READ = {"pairwise": "selected", "ranker": "ranker", "choices": "choices", "rating": "rating", "number": "number"}
@@ -108,8 +108,8 @@ def read_minimal(row: Mapping[str, Any], place: str, found: Gathered) -> None:
     except ValidationError as error:
         raise ValueError(str(fault_of(error))) from error
     controls = _controls(row, found.reading.columns)
-    results = dict(_minimal_results(row, controls))
-    told = {*controls, *results, *_ABOUT}
+    results = {name: some for name in controls if (some := _results(row[name]))}
+    told = {*controls, *_ABOUT}
     shown = _shown({name: value for name, value in row.items() if name not in told}, found)
     name = annotator_name(about.annotator) or found.nobody(shown)
     time = about.updated_at or about.created_at
@@ -119,7 +119,11 @@ def read_minimal(row: Mapping[str, Any], place: str, found: Gathered) -> None:
             _take_minimal(verdict, control, value)
         except ValueError as error:
             raise ValueError(f"{control}: {error}") from error
-    verdict.bare |= {name: row[name] for name in controls if isinstance(row[name], str)}
+    for control in controls:
+        if isinstance(row[control], str):
+            verdict.bare[control] = row[control]
+        elif control not in results and row[control] not in (None, [], {}):
+            verdict.pass_over(control)
     found.verdicts.append(verdict)
 
 
@@ -164,7 +168,14 @@ def _take(verdict: Verdict, kind: str, control: str, target: str, value: Mapping
         ValueError: it is not what such a control gives.
     """
     said = value[_READ[kind]]
-    if kind == "pairwise":
+    if kind == "textarea" or (control == COMMENT and kind == "choices"):
+        texts = [said] if isinstance(said, str) else said
+        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+            raise ValueError(f"{_READ[kind]} must be a text or a list of texts, not {type_name(said)}")
+        verdict.write(control, "\n".join(texts))
+    elif control == COMMENT:
+        verdict.pass_over(control)
+    elif kind == "pairwise":
         if said not in ("left", "right"):
             raise ValueError(f"selected must be 'left' or 'right', not {shorten(said)}")
         verdict.prefer(control, 0 if said == "left" else 1)
@@ -177,12 +188,7 @@ def _take(verdict: Verdict, kind: str, control: str, target: str, value: Mapping
         if len(said) == 1:
             verdict.choice(control, target, said[0])
         else:
-            verdict.notes[NOT_READ.format(control)] += 1
-    elif kind == "textarea":
-        texts = [said] if isinstance(said, str) else said
-        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-            raise ValueError(f"text must be a text or a list of texts, not {type_name(said)}")
-        verdict.write(control, "\n".join(texts))
+            verdict.pass_over(control)
     else:
         if type(said) is not int and not (type(said) is float and said.is_integer()):
             raise ValueError(f"{kind} must be a whole number, not {shorten(said)}")
@@ -192,28 +198,30 @@ def _take(verdict: Verdict, kind: str, control: str, target: str, value: Mapping
 
 def _kind_of(result: Any) -> str | None:
     """The type of a result of JSON_MIN, which does not name it."""
-    if not isinstance(result, dict) or "id" in result or "role" in result:
+    if not isinstance(result, dict) or result.keys() & {"id", "role", "author"}:
         return None
     return next((_MIN[name] for name in result if name in _MIN), None)
 
 
-def _minimal_results(row: Mapping[str, Any], controls: Sequence[str]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """The lists of results, and single ones of several choices or texts."""
-    for name, value in row.items():
-        results = [value] if name in controls and isinstance(value, dict) else value
-        if isinstance(results, list) and results and _kind_of(results[0]) is not None and name not in (*_ABOUT, HOME):
-            yield name, results
+def _results(value: Any) -> list[dict[str, Any]]:
+    """The results of a control: a list of them, or a single one of several choices or texts; else none."""
+    results = [value] if isinstance(value, dict) else value
+    return results if isinstance(results, list) and results and _kind_of(results[0]) is not None else []
 
 
 def _controls(row: Mapping[str, Any], columns: Mapping[str, str]) -> list[str]:
     """The names of the controls: they stand between the id and the annotator, and the task before the id.
 
     A task with an ``id`` of its own keeps it where it was, so that its fields may stand behind it: then what the task
-    is made of is known by name.
+    is made of is known by name. So it is where the fields are in another order; there only lists of results tell a
+    control.
     """
     names = list(row)
-    first = names.index("id") + 1 if "id" in row else len(names)
-    last = names.index("annotator") if "annotator" in row else 0
+    ordered = "id" in row and "annotator" in row and names.index("id") < names.index("annotator")
+    first, last = (names.index("id") + 1, names.index("annotator")) if ordered else (0, len(names))
     before = {name: row[name] for name in names[:first]}
-    fields = {HOME, *columns.values()} | (task_fields(row, columns) if prompt_field(before, columns) is None else set())
-    return [name for name in names[first:last] if name not in fields and name not in _ABOUT]
+    fields = {HOME, *columns.values(), *_ABOUT}
+    if prompt_field(before, columns) is None:
+        fields |= task_fields(row, columns)
+    between = [name for name in names[first:last] if name not in fields]
+    return between if ordered else [name for name in between if isinstance(row[name], list) and _results(row[name])]

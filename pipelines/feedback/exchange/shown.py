@@ -128,14 +128,18 @@ def prompt_field(data: Mapping[str, Any], columns: Mapping[str, str]) -> str | N
     return next((name for name in PROMPTS if data.get(name) not in (None, "", [])), None)
 
 
+def _list_field(data: Mapping[str, Any], columns: Mapping[str, str]) -> str | None:
+    return columns.get("answers") or next((name for name in LISTS if isinstance(data.get(name), list)), None)
+
+
 def task_fields(data: Mapping[str, Any], columns: Mapping[str, str]) -> set[str]:
     """The names of the fields that a task is made of.
 
     Raises:
         ValueError: what stands there is not what it should be.
     """
-    prompt, system = prompt_field(data, columns), columns.get("system", "system")
-    return {*_answers(data, columns)[0], system} | ({prompt} if prompt else set())
+    fields = {prompt_field(data, columns), _list_field(data, columns), columns.get("system", "system")}
+    return {name for name in (*fields, *_answers(data, columns)[0]) if name is not None}
 
 
 def _prompt(data: Mapping[str, Any], columns: Mapping[str, str]) -> tuple[Message, ...]:
@@ -175,7 +179,7 @@ def _answers(data: Mapping[str, Any], columns: Mapping[str, str]) -> tuple[tuple
             raise ValueError(f"there is no field `{name}`; the fields are {', '.join(data) or '(none)'}")
     if told:
         return _of_fields(data, [told[key] for key in sorted(told, key=lambda key: int(key[6:].strip("_") or 0))])
-    named = columns.get("answers") or next((name for name in LISTS if isinstance(data.get(name), list)), None)
+    named = _list_field(data, columns)
     if named is not None:
         return _of_list(named, data[named])
     taken = set(columns.values())

@@ -36,6 +36,7 @@ class Verdict:
         bare: texts that the file does not call a choice or a text that was written, by control; `close` reads them.
         ties: the controls that called it a tie, without saying of which question.
         texts: what was written, by control.
+        unread: the controls of which something is not read.
         numbered: the questions whose numbers might be 0/1 or a scale; values of 0 and 1 are called binary.
     """
 
@@ -52,6 +53,7 @@ class Verdict:
     bare: dict[str, str] = field(default_factory=dict)
     ties: list[str] = field(default_factory=list)
     texts: dict[str, str] = field(default_factory=dict)
+    unread: set[str] = field(default_factory=set)
     numbered: set[str] = field(default_factory=set)
     _numbers: dict[str, tuple[Kind | None, dict[int, int]]] = field(default_factory=dict)
 
@@ -99,7 +101,7 @@ class Verdict:
         """
         question, place = self._about(control, target)
         if place is None:
-            self.notes[NOT_READ.format(control)] += 1
+            self.pass_over(control)
             return
         found, by_place = self._numbers.get(question, (kind, {}))
         if place in by_place:
@@ -131,7 +133,12 @@ class Verdict:
             case "flag", number:
                 self.number(control, target, number, "binary")
             case _:
-                self.notes[NOT_READ.format(control)] += 1
+                self.pass_over(control)
+
+    def pass_over(self, control: str) -> None:
+        """Count what a control says as not read."""
+        self.notes[NOT_READ.format(control)] += 1
+        self.unread.add(control)
 
     def is_choice(self, control: str, text: str) -> bool:
         """Whether a bare text reads like a choice."""

@@ -52,6 +52,16 @@ def test_an_empty_result_is_a_skip_or_by_option_a_tie(export: Any) -> None:
     assert found.notes == {EMPTY_TIED: 1}
 
 
+def test_a_remark_alone_is_an_empty_result_and_what_is_not_read_is_none(export: Any) -> None:
+    remark = result("comment", "prompt", "textarea", {"text": ["hm"]})
+    odd = result("better", "prompt", "choices", {"choices": ["Reject A"]})
+    said = (annotation(selected("left")), annotation(remark, by=11), annotation(odd, by=12))
+    found = export(task(PAIR, *said), ties_from_empty=True)
+    assert values(found) == [{"pw": (1, 2)}, {"pw": (1, 1)}, {}]
+    assert found.labels[1].comment == "hm"
+    assert found.notes[EMPTY_TIED] == 1
+
+
 def test_an_empty_ranking_is_a_skip_even_with_the_option(export: Any) -> None:
     found = export(task(RANKED, annotation(ranker(["wiki", "mdn", "blog"])), annotation(by=2)), ties_from_empty=True)
     assert [label.skipped for label in found.labels] == [False, True]
