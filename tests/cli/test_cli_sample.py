@@ -120,7 +120,7 @@ def test_killed_the_same_command_goes_on_to_the_same_file(base: Path, folder: Pa
         (("gone.jsonl", "--model", "BASE", "--out", "t.jsonl"), 3, "no such data file"),
         (("--run-dir", "x", "--out", "t.jsonl"), 2, "--out goes with PROMPTS"),
         (("--run-dir", "x", "--limit", "3"), 2, "--limit goes with PROMPTS"),
-        (("--run-dir", "x"), 2, "no run yet"),
+        (("--run-dir", "x"), 2, "no such run directory"),
     ],
 )
 def test_what_cannot_be_done_is_said_and_nothing_is_written(
