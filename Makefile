@@ -36,7 +36,7 @@ lint: $(STAMP) ## ruff
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-typecheck: $(STAMP) ## mypy, strict on the spine
+typecheck: $(STAMP) ## mypy, strict everywhere
 	$(BIN)/mypy
 
 clean: ## Remove the environment and caches; runs/ stays

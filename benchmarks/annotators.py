@@ -96,7 +96,7 @@ def against_gold(run: Path) -> tuple[float, int]:
 
     from pipelines.config import load_config
     from pipelines.data.split import is_held_out
-    from pipelines.feedback.tasks_file import read_tasks
+    from pipelines.labels.tasks_file import read_tasks
     from pipelines.models.reward_model import open_reward_model
 
     torch.set_num_threads(1)

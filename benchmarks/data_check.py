@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 SCAN_ONLY = (
-    "import sys, time; from pipelines.config.data import Source; from pipelines.data.read import SourceReader; "
+    "import sys, time; from pipelines.config.data_section import Source; from pipelines.data.read import SourceReader; "
     "start = time.process_time(); count = sum(1 for _ in SourceReader(Source(path=sys.argv[1]))); "
     "print(count / (time.process_time() - start))"
 )

@@ -19,7 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from pipelines.provenance import package_versions
+from pipelines.run.manifest import package_versions
 
 ROOT = Path(__file__).parent.parent
 FULL_STEPS = (

@@ -25,12 +25,12 @@ from pipelines.config import Config
 from pipelines.data.chat import ChatEncoder
 from pipelines.data.encode import EncodedPrompt
 from pipelines.data.rows import Message
-from pipelines.ppo.casting import build_roles
-from pipelines.ppo.generation import TransformersEngine
+from pipelines.ppo.engines.transformers_engine import TransformersEngine
+from pipelines.ppo.load_roles import build_roles
 from pipelines.ppo.rollout import TextReward
 from pipelines.ppo.train import Training
 from pipelines.ppo.types import AS_IT_IS
-from pipelines.progress import SilentReporter
+from pipelines.run.reporting import SilentReporter
 from pipelines.scorers.function import FunctionScorer
 
 SHAPES = {

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipelines.rundir import in_round
+from pipelines.run.directory import in_round
 
 CONFIG = Path(__file__).parents[1] / "configs" / "quickstart.yaml"
 SHOWN = ("relevance", "courtesy", "next_step", "brevity")

@@ -154,15 +154,15 @@ def measure_ours(shape: Shape, updates: int) -> Measured:
     """`pipelines.ppo.train.Training` on roles built as the program builds them for full fine-tuning."""
     from accelerate import Accelerator
 
-    from pipelines.config.ppo import PpoSection
+    from pipelines.config.ppo_section import PpoSection
     from pipelines.data.chat import ChatEncoder
     from pipelines.data.rows import Message
-    from pipelines.ppo.generation import TransformersEngine
+    from pipelines.ppo.engines.transformers_engine import TransformersEngine
     from pipelines.ppo.roles import PolicyAndValue, Role, Roles, score_head, value_head
     from pipelines.ppo.rollout import RoleReward
     from pipelines.ppo.train import Training
     from pipelines.ppo.types import Normalization
-    from pipelines.progress import SilentReporter
+    from pipelines.run.reporting import SilentReporter
 
     policy, reference, trunk, judge = random_models(shape)
     weight = judge.score.weight

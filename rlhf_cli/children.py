@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.errors import RlhfError
-from pipelines.rundir import LOCK_OWNER_VARIABLE, split_round
-from pipelines.stage import Stage
+from pipelines.run.directory import LOCK_OWNER_VARIABLE, split_round
+from pipelines.run.stage import Stage
 from rlhf_cli.failures import MEMORY_HINT, Terminated
 
 PARENT_PIPE_VARIABLE = "RLHF_PARENT_PIPE"

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TextIO
 
-from pipelines.progress import Task
+from pipelines.run.reporting import Task
 
 PLAIN_INTERVAL = 5.0
 """Seconds between two progress lines where stderr is not a terminal."""

@@ -10,8 +10,8 @@ from typing import Any
 
 import typer
 
-from pipelines.disk import disk_error
 from pipelines.errors import DiskError, EnvironmentProblem, HubError, PeopleNeeded, RlhfError
+from pipelines.run.disk import disk_error
 from rlhf_cli.console import harmless, print_json, styled
 from rlhf_cli.logs import log_of
 

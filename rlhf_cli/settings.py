@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, get_args
 
 from pipelines.config import Config, load_config
-from pipelines.config.data import Source, TagName
+from pipelines.config.data_section import Source, TagName
 from pipelines.errors import UsageError
-from pipelines.rundir import RunDir
+from pipelines.run.directory import RunDir
 
 _DATA_OF = {
     "sft": ("demonstrations",),

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.config.ppo import PpoSection
-from pipelines.ppo.alarm_rules import RULES
+from pipelines.config.ppo_section import PpoSection
+from pipelines.ppo.alarms.alarm_rules import RULES
 
 REPOSITORY = Path(__file__).parents[1]
 PAGE = (REPOSITORY / "docs" / "ppo.md").read_text(encoding="utf-8")

@@ -12,17 +12,17 @@ import torch
 from peft import AutoPeftModelForCausalLM, PeftModel
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from pipelines.chain import Outcome, run_chain
+from pipelines.chain.chain import Outcome, run_chain
+from pipelines.chain.table import STAGES
 from pipelines.config import Config
 from pipelines.errors import ConflictError, UsageError
-from pipelines.manifest import Manifest
-from pipelines.models.artifact import open_policy
-from pipelines.models.judge import check_golden
+from pipelines.models.policies import open_policy
 from pipelines.ppo import stage as ppo_stage
 from pipelines.ppo.roles import Roles
-from pipelines.progress import SilentReporter
-from pipelines.rundir import RunDir
-from pipelines.stages import STAGES
+from pipelines.reward.assessment import check_golden
+from pipelines.run.directory import RunDir
+from pipelines.run.manifest import Manifest
+from pipelines.run.reporting import SilentReporter
 from tests.tiny import save_pair, tiny_gpt2, tiny_llama, tiny_tokenizer
 
 WORDS = ["cat", "dog", "ball", "story", "mat", "world", "answer", "today"]

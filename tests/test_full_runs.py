@@ -13,11 +13,11 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from pipelines.config import Config
 from pipelines.data.rows import Message
-from pipelines.manifest import Manifest
 from pipelines.models.reward_model import open_reward_model
 from pipelines.ppo import stage as ppo_stage
 from pipelines.ppo.roles import Roles
 from pipelines.ppo.rollout import RoleReward, TextReward
+from pipelines.run.manifest import Manifest
 from tests.test_end_to_end import SMALL, actions, comparisons, first_update, run
 from tests.tiny import save_pair, tiny_bert, tiny_gpt2, tiny_llama, tiny_tokenizer
 

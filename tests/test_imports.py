@@ -64,8 +64,8 @@ def loaded_by(code: str, *args: str, cwd: Path | None = None) -> subprocess.Comp
 
 
 def test_the_spine_never_imports_torch() -> None:
-    modules = "pipelines.config pipelines.rundir pipelines.stage pipelines.errors pipelines.stages pipelines.chain"
-    modules += " pipelines.preflight"
+    modules = "pipelines.config pipelines.run.directory pipelines.run.stage pipelines.errors pipelines.chain.table"
+    modules += " pipelines.chain.chain pipelines.chain.preflight"
     code = f"import sys, {', '.join(modules.split())}; print([name for name in {HEAVY} if name in sys.modules])"
     done = loaded_by(code)
     assert done.stdout == "[]\n", done.stderr
@@ -74,9 +74,10 @@ def test_the_spine_never_imports_torch() -> None:
 def test_labels_are_given_and_judged_without_torch() -> None:
     """The label page and all that is done with labels: on a machine of annotators there may be no room for torch."""
     modules = (
-        "store page.app page.serve agreement agreement_text pairs aggregate exchange.rows_out reading names source"
+        "store page.app page.serve agreement.measures agreement.agreement_text pairs.label_rows exchange.rows_out "
+        "exchange.label_files label_types task_sources"
     )
-    names = [f"pipelines.feedback.{module}" for module in modules.split()]
+    names = [f"pipelines.labels.{module}" for module in modules.split()]
     code = f"import sys, {', '.join(names)}; print([name for name in {HEAVY[:6]} if name in sys.modules])"
     done = loaded_by(code)
     assert done.stdout == "[]\n", done.stderr

@@ -6,16 +6,16 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from pipelines.config.base import Section
-from pipelines.config.data import DataSection
-from pipelines.config.eval import EvalSection
-from pipelines.config.feedback import FeedbackSection
-from pipelines.config.model import ModelSection
-from pipelines.config.ppo import PpoSection
-from pipelines.config.reward import RewardSection
-from pipelines.config.run import RunSection
-from pipelines.config.scorer import ScorerSection
-from pipelines.config.sft import SftSection
+from pipelines.config.data_section import DataSection
+from pipelines.config.eval_section import EvalSection
+from pipelines.config.feedback_section import FeedbackSection
+from pipelines.config.model_section import ModelSection
+from pipelines.config.ppo_section import PpoSection
+from pipelines.config.reward_section import RewardSection
+from pipelines.config.run_section import RunSection
+from pipelines.config.scorer_section import ScorerSection
+from pipelines.config.section import Section
+from pipelines.config.training_section import SftSection
 
 
 class Config(Section):

@@ -1,17 +1,69 @@
-"""Canonical rows on disk: one JSON object a line."""
+"""One canonical kind as another: richer rows serve as poorer ones, never the other way round."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import cast
+from typing import TypeVar, cast
 
 from pydantic import ValidationError
 
-from pipelines.data.convert import Kind
 from pipelines.data.faults import fault_of
-from pipelines.data.rows import CanonicalRow
-from pipelines.errors import ArtifactError
+from pipelines.data.rows import CanonicalRow, Comparison, Demonstration, Judgement, Message, Prompt
+from pipelines.errors import ArtifactError, DataError
+
+Kind = TypeVar("Kind", bound=CanonicalRow)
+FOR_A_CLASSIFIER = (
+    "single answers with a label teach a classifier: name the file under data.judgements in place of data.comparisons "
+    "(--dataset), and set reward.objective: pointwise; `rlhf data check FILE --as pointwise` looks at it"
+)
+
+
+def prompt_of(row: CanonicalRow) -> tuple[Message, ...]:
+    """The turns before the last answer: what the split and the removal of duplicate prompts go by.
+
+    A text as it is stands for itself, as one user turn.
+    """
+    if type(row) is not Demonstration:  # a look at the type takes a tenth of what isinstance does on pydantic's
+        return row.prompt
+    if row.text is not None:
+        return (Message(role="user", content=row.text),)
+    messages = row.messages
+    while messages[-1].role == "assistant":
+        messages = messages[:-1]
+    return messages
+
+
+def can_serve(found: type, needed: type) -> bool:
+    """Whether rows of kind `found` can become rows of kind `needed`."""
+    return found is needed or needed is Prompt or (found is Comparison and needed is Demonstration)
+
+
+def to_kind(row: CanonicalRow, kind: type[Kind]) -> Kind:
+    """The row as `kind`: a comparison gives its prompt and chosen answer, a demonstration its prompt.
+
+    Raises:
+        DataError: the row does not hold what the kind needs.
+    """
+    if isinstance(row, Demonstration) and row.text is not None and kind is not Demonstration:
+        raise DataError(
+            "the row holds a text as it is, which has no prompt",
+            hint="where the text is to be continued, name it a prompt: columns: {prompt: text}",
+        )
+    result: CanonicalRow | None = None
+    if isinstance(row, kind):
+        result = row
+    elif kind is Prompt:
+        result = Prompt(prompt=prompt_of(row))
+    elif kind is Demonstration and isinstance(row, Comparison):
+        result = Demonstration(messages=(*row.prompt, Message(role="assistant", content=row.chosen)))
+    if isinstance(result, kind):
+        return result
+    judged = isinstance(row, Judgement) and kind is Comparison
+    raise DataError(
+        f"the row holds a {type(row).__name__.lower()}, but a {kind.__name__.lower()} is needed",
+        hint=FOR_A_CLASSIFIER if judged else None,
+    )
 
 
 def to_line(row: CanonicalRow) -> str:

@@ -11,15 +11,14 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TextIO, TypeAlias
 
 from pipelines.config import Config
-from pipelines.config.data import Source, TaskSource
-from pipelines.data.canonical import to_line
-from pipelines.data.convert import Kind, prompt_of
+from pipelines.config.data_section import Source, TaskSource
+from pipelines.data.canonical import Kind, prompt_of, to_line
 from pipelines.data.faults import FaultLog
 from pipelines.data.read import SourceReader, with_progress
 from pipelines.data.rows import CanonicalRow, Comparison, Demonstration, Judgement, Message, Prompt
 from pipelines.data.split import FEWEST_EVALUATED, plain, prompt_key, share_of, split_key
 from pipelines.errors import DataError, UsageError
-from pipelines.stage import StageContext
+from pipelines.run.stage import StageContext
 
 DataKind = Literal["demonstrations", "comparisons", "judgements", "prompts"]
 

@@ -12,18 +12,18 @@ from typing import Any, Generic, NamedTuple, cast
 
 from pydantic import ValidationError
 
-from pipelines.config.data import Source
+from pipelines.config.data_section import Source
+from pipelines.data.canonical import FOR_A_CLASSIFIER, Kind, can_serve, to_kind
 from pipelines.data.cells import for_detection, typed_cells
-from pipelines.data.convert import FOR_A_CLASSIFIER, Kind, can_serve, to_kind
 from pipelines.data.faults import Fault, fault_of
 from pipelines.data.formats import FORMATS, Format, column_names, detect_format, known_columns, named_format
-from pipelines.data.formats.unread import VERDICTS, way_out
+from pipelines.data.formats.format import VERDICTS, way_out
 from pipelines.data.rows import Comparison, Prompt
 from pipelines.data.sources import Record, find_source
 from pipelines.data.sources.files import READERS, ending
-from pipelines.data.turns import TurnRewriter
+from pipelines.data.turn_rewriter import TurnRewriter
 from pipelines.errors import DataError, UsageError
-from pipelines.progress import Reporter
+from pipelines.run.reporting import Reporter
 
 SAMPLE_SEED = 0
 FIRST_ROWS = 20

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Any, Literal, final, get_args
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, Literal, TypeVar, final, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic_core import SchemaValidator, core_schema
 
 Role = Literal["system", "user", "assistant", "tool"]
 ROLES: tuple[str, ...] = get_args(Role)
@@ -141,3 +142,57 @@ def check_dialogue(messages: Sequence[Message]) -> None:
         raise ValueError("a user turn is blank")
     if any(message.tools for message in messages[1:]):
         raise ValueError("tools stand on a turn after the first")
+
+
+_Kind = TypeVar("_Kind", bound=Row)
+
+
+def _maker(kind: type[_Kind]) -> Callable[[Mapping[str, Any]], _Kind]:
+    anything = core_schema.any_schema()
+    fields = {
+        name: core_schema.model_field(
+            anything if field.is_required() else core_schema.with_default_schema(anything, default=field.get_default())
+        )
+        for name, field in kind.model_fields.items()
+    }
+    found: Callable[[Mapping[str, Any]], _Kind] = SchemaValidator(
+        core_schema.model_schema(kind, core_schema.model_fields_schema(fields))
+    ).validate_python
+    return found
+
+
+_message = _maker(Message)
+_comparison = _maker(Comparison)
+_demonstration = _maker(Demonstration)
+_prompt = _maker(Prompt)
+
+
+def trusted_message(role: str, content: str) -> Message:
+    """A turn without tools, by one of `ROLES`."""
+    return _message({"role": role, "content": content})
+
+
+def trusted_comparison(prompt: str, chosen: str, rejected: str) -> Comparison:
+    """Two answers to one user turn; none of the texts is blank."""
+    turns = (trusted_message("user", prompt),)
+    return _comparison({"prompt": turns, "chosen": chosen, "rejected": rejected})
+
+
+def trusted_demonstration(prompt: str, answer: str) -> Demonstration:
+    """A user turn and its answer; neither is blank."""
+    return _demonstration({"messages": (trusted_message("user", prompt), trusted_message("assistant", answer))})
+
+
+def trusted_prompt(prompt: str) -> Prompt:
+    """A user turn that is not blank."""
+    return _prompt({"prompt": (trusted_message("user", prompt),)})
+
+
+def as_dict(turn: Message) -> dict[str, Any]:
+    """``role`` and ``content``, and lists ``tools`` and ``tool_calls`` where the turn has them."""
+    plain: dict[str, Any] = {"role": turn.role, "content": turn.content}
+    if turn.tools:
+        plain["tools"] = list(turn.tools)
+    if turn.tool_calls:
+        plain["tool_calls"] = list(turn.tool_calls)
+    return plain

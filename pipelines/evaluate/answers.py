@@ -17,10 +17,10 @@ from pipelines.data.encode import ChatEncoder, cut_prompt
 from pipelines.data.rows import Message, Prompt
 from pipelines.data.split import FEWEST_EVALUATED, prompt_key
 from pipelines.errors import DataError
-from pipelines.models.artifact import open_policy, open_tokenizer
-from pipelines.models.base import disable_dropout
+from pipelines.models.base_model import disable_dropout
 from pipelines.models.generate import sample
 from pipelines.models.machine import autocast
+from pipelines.models.policies import open_policy, open_tokenizer
 from pipelines.models.scratch import build_scratch
 from pipelines.ppo.forward import per_token, response_logprobs
 from pipelines.ppo.types import TokenBatch

@@ -11,18 +11,17 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from pipelines.data.encode import ChatEncoder
-from pipelines.disk import write_atomic
 from pipelines.evaluate.answers import EvalPrompt, Policies, answer, choose_prompts, free_memory, sequence_logprobs
-from pipelines.evaluate.judge import Verdict, judge
-from pipelines.evaluate.results import Evaluation, answer_rows, metrics_of, results_of
-from pipelines.evaluate.statistics import differences
+from pipelines.evaluate.results import Evaluation, Verdict, answer_rows, judge, metrics_of, results_of
 from pipelines.evaluate.table import markdown, plain
-from pipelines.models.artifact import open_config
+from pipelines.models.base_model import prompt_limit
 from pipelines.models.generate import stop_token_ids
-from pipelines.models.limits import prompt_limit
 from pipelines.models.machine import choose_threads, resolve_device
+from pipelines.models.policies import open_config
+from pipelines.report.bootstrap import differences
+from pipelines.run.disk import write_atomic
+from pipelines.run.stage import StageContext
 from pipelines.scorers import Completion, named_apart
-from pipelines.stage import StageContext
 
 FEW_PROMPTS = 30
 """Below this a bootstrap over prompts says little."""

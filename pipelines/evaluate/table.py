@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.cells import cell_len
 
-from pipelines.evaluate.text import fenced, literal, one_line, visible, wrap
+from pipelines.report.safe_text import fenced, literal, one_line, visible, wrap
 
 WIDTH = 100
 LABEL_WIDTH = 22

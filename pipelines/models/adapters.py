@@ -23,9 +23,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from pipelines.config.model import ModelSection
+from pipelines.config.model_section import ModelSection
 from pipelines.errors import ArtifactError, UsageError
-from pipelines.models.base import HEAD
+from pipelines.models.base_model import HEAD
 
 DEFAULT = "default"
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"

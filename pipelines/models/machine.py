@@ -7,10 +7,10 @@ from contextlib import AbstractContextManager
 
 import torch
 
-from pipelines.config.model import ModelSection
-from pipelines.config.run import RunSection
+from pipelines.config.model_section import ModelSection
+from pipelines.config.run_section import RunSection
 from pipelines.errors import EnvironmentProblem
-from pipelines.progress import Reporter
+from pipelines.run.reporting import Reporter
 
 SMALL_MODEL = 5_000_000
 """Parameters below which a second OpenMP thread costs more than it brings (measured: up to 100x)."""

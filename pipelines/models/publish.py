@@ -14,7 +14,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from pipelines.errors import TrainingError
 from pipelines.models.adapters import CONFIG_FILE, DEFAULT, WEIGHTS_FILE, AdapterState, adapter_state
-from pipelines.models.base import HEAD, BaseRef, quiet
+from pipelines.models.base_model import HEAD, BaseRef, quiet
 
 
 def publish_model(

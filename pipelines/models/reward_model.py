@@ -11,16 +11,16 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedModel
 
-from pipelines.config.model import ModelSection
+from pipelines.config.model_section import ModelSection
 from pipelines.data.encode import ChatEncoder
 from pipelines.data.rows import Message
-from pipelines.manifest import Manifest
-from pipelines.models.artifact import model_directory, open_reward
-from pipelines.models.base import BaseRef
+from pipelines.models.base_model import BaseRef
 from pipelines.models.generate import closed
 from pipelines.models.machine import autocast
-from pipelines.models.score import score_ids
+from pipelines.models.policies import model_directory, open_reward
+from pipelines.models.sequence_scores import score_ids
 from pipelines.models.text_classifier import EncodedText, TextClassifier, load_text_classifier
+from pipelines.run.manifest import Manifest
 
 Reads = Literal["tokens", "text"]
 """What a reward model reads: ids of the policy's tokenizer, or text by a tokenizer of its own."""

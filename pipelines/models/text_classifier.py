@@ -14,13 +14,12 @@ from jinja2 import TemplateError
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from pipelines.data.messages import as_dict
-from pipelines.data.rows import Message
+from pipelines.data.rows import Message, as_dict
 from pipelines.errors import ArtifactError, DataError, UsageError
 from pipelines.models.adapters import CONFIG_FILE
-from pipelines.models.base import LOADING_ERRORS, explain, quiet
+from pipelines.models.base_model import LOADING_ERRORS, explain, quiet
 from pipelines.models.generate import pad_left
-from pipelines.models.score import pad_right, position_ids
+from pipelines.models.sequence_scores import pad_right, position_ids
 
 Pad = Callable[[Sequence[Sequence[int]], torch.device | str], tuple[Tensor, Tensor]]
 EXACT, ROUNDED = 1e-3, 0.2

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from pipelines.config.model import ModelSection
+from pipelines.config.model_section import ModelSection
 from pipelines.errors import UsageError
-from pipelines.models.base import LOADING_ERRORS, explain, location
+from pipelines.models.base_model import LOADING_ERRORS, explain, location
 
 _PLAIN_TEMPLATE = (
     "{% for message in messages %}"

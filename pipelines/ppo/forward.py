@@ -11,7 +11,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from pipelines.models.score import apply_head, pool_last
+from pipelines.models.sequence_scores import apply_head, pool_last
 from pipelines.ppo.objective import token_entropy, token_logprobs
 from pipelines.ppo.types import TokenBatch
 

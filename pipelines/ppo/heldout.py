@@ -11,10 +11,10 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from pipelines.config.ppo import PpoSection
+from pipelines.config.ppo_section import PpoSection
 from pipelines.data.chat import ChatEncoder
 from pipelines.data.encode import EncodedPrompt
-from pipelines.ppo.generation import RolloutEngine
+from pipelines.ppo.engines.transformers_engine import RolloutEngine
 from pipelines.ppo.objective import k1, masked_sum
 from pipelines.ppo.roles import Roles
 from pipelines.ppo.rollout import Reward, finite_scores

@@ -15,7 +15,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from pipelines.config.ppo import PpoSection
+from pipelines.config.ppo_section import PpoSection
 from pipelines.errors import TrainingError
 from pipelines.ppo.objective import Reduce, masked_sum, policy_loss, value_loss, whiten
 from pipelines.ppo.types import Rollout, Update

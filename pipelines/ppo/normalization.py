@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipelines.config.ppo import PpoSection
+from pipelines.config.ppo_section import PpoSection
 from pipelines.ppo.objective import Reduce, normalized_scores
 from pipelines.ppo.types import Normalization
 

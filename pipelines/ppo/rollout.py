@@ -11,19 +11,19 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from pipelines.config.ppo import PpoSection
+from pipelines.config.ppo_section import PpoSection
 from pipelines.data.chat import ChatEncoder
 from pipelines.data.encode import EncodedPrompt
 from pipelines.errors import TrainingError
 from pipelines.models.generate import closed
-from pipelines.models.scale import Output
-from pipelines.models.score import read_logit
-from pipelines.ppo.generation import RolloutEngine
+from pipelines.models.published_reward import Output
+from pipelines.models.sequence_scores import read_logit
+from pipelines.ppo.engines.transformers_engine import RolloutEngine
 from pipelines.ppo.normalization import Normalizer
 from pipelines.ppo.objective import Reduce, advantages_and_returns, k1, token_rewards
 from pipelines.ppo.roles import Roles
 from pipelines.ppo.types import Rollout, TokenBatch
-from pipelines.scorers.base import Completion, Scorer, ScorerWithParts, counts_of
+from pipelines.scorers.protocol import Completion, Scorer, ScorerWithParts, counts_of
 
 
 @dataclass(frozen=True)

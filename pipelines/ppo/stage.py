@@ -10,30 +10,29 @@ from typing import Any
 from accelerate import Accelerator
 from transformers import PreTrainedTokenizerBase, set_seed
 
-from pipelines.config.ppo import PpoSection
+from pipelines.config.ppo_section import PpoSection
 from pipelines.data.canonical import read_rows
 from pipelines.data.chat import ChatEncoder
 from pipelines.data.encode import EncodedPrompt, cut_prompt, encode_prompts
 from pipelines.data.rows import Prompt
 from pipelines.errors import EnvironmentProblem, UsageError
-from pipelines.models.artifact import open_config, open_tokenizer
-from pipelines.models.base import BaseRef
+from pipelines.models.base_model import BaseRef, prompt_limit
 from pipelines.models.generate import stop_token_ids
-from pipelines.models.limits import prompt_limit
 from pipelines.models.machine import choose_threads, resolve_device
+from pipelines.models.policies import open_config, open_tokenizer
 from pipelines.models.publish import publish_model
+from pipelines.models.published_reward import check_output, read_scale
 from pipelines.models.reward_model import what_it_reads
-from pipelines.models.scale import check_output, read_scale
-from pipelines.ppo.casting import build_roles
-from pipelines.ppo.generation import TransformersEngine
+from pipelines.ppo.engines.transformers_engine import TransformersEngine
 from pipelines.ppo.heldout import CRITERION
-from pipelines.ppo.record import Record
+from pipelines.ppo.load_roles import build_roles
+from pipelines.ppo.metrics import Record
 from pipelines.ppo.rollout import Reward, RoleReward, TextReward
 from pipelines.ppo.train import Training
 from pipelines.ppo.types import AS_IT_IS, Normalization
-from pipelines.processes import world_size
+from pipelines.run.processes import world_size
+from pipelines.run.stage import StageContext
 from pipelines.scorers import load_scorer
-from pipelines.stage import StageContext
 
 
 def run(ctx: StageContext) -> dict[str, Any]:

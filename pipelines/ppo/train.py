@@ -16,27 +16,24 @@ from accelerate import Accelerator
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
-from pipelines.checkpoints import Checkpoints
-from pipelines.config.ppo import PpoSection
+from pipelines.config.ppo_section import PpoSection
 from pipelines.data.chat import ChatEncoder
 from pipelines.data.encode import EncodedPrompt
 from pipelines.errors import TrainingError
-from pipelines.ppo.alarms import Alarms
+from pipelines.ppo.alarms.alarms import Alarms
 from pipelines.ppo.checkpoint import RandomNumbers, Stateful, load_state, save_state
-from pipelines.ppo.controllers import KlController, learning_rate_factor
-from pipelines.ppo.counts import Counts
-from pipelines.ppo.generation import RolloutEngine
+from pipelines.ppo.engines.transformers_engine import RolloutEngine
 from pipelines.ppo.heldout import Best, Heldout, Log
 from pipelines.ppo.learner import Learner, over_processes
-from pipelines.ppo.metrics import update_metrics
+from pipelines.ppo.metrics import Counts, Record, update_metrics
 from pipelines.ppo.normalization import Normalizer
-from pipelines.ppo.prompts import PromptStream
-from pipelines.ppo.record import Record
 from pipelines.ppo.roles import Roles
 from pipelines.ppo.rollout import Reward, Timing, collect
+from pipelines.ppo.schedules import KlController, PromptStream, learning_rate_factor
 from pipelines.ppo.types import AS_IT_IS, Normalization, Rollout
-from pipelines.progress import Reporter
-from pipelines.signals import StopRequest
+from pipelines.run.checkpoints import Checkpoints
+from pipelines.run.reporting import Reporter
+from pipelines.run.signals import StopRequest
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from pipelines.models.score import position_ids
+from pipelines.models.sequence_scores import position_ids
 
 
 @dataclass(frozen=True)

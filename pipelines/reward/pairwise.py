@@ -14,13 +14,13 @@ from pipelines.data.encode import LengthReport
 from pipelines.data.rows import Comparison
 from pipelines.errors import UsageError
 from pipelines.models.adapters import cast_trainable_to_fp32
-from pipelines.models.judge import GOLDEN_ROWS, Pair, judge
-from pipelines.models.scale import Output
+from pipelines.models.published_reward import Output
 from pipelines.models.text_classifier import EncodedText
-from pipelines.reward.rows import Side, comparison_files, together
-from pipelines.reward.start import Start
-from pipelines.stage import StageContext
-from pipelines.trainers import no_telemetry, trainer_arguments
+from pipelines.reward.assessment import GOLDEN_ROWS, Pair, judge
+from pipelines.reward.initial_model import Start
+from pipelines.reward.training_rows import Side, comparison_files, together
+from pipelines.run.stage import StageContext
+from pipelines.trainers.arguments import no_telemetry, trainer_arguments
 
 
 class Pairwise:

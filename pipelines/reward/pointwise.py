@@ -19,15 +19,30 @@ from pipelines.data.encode import LengthReport
 from pipelines.data.rows import Comparison, Judgement
 from pipelines.errors import DataError
 from pipelines.models.adapters import cast_trainable_to_fp32
-from pipelines.models.classification import MIDDLE, Judged, figures, probability, reliability
-from pipelines.models.judge import GOLDEN_ROWS, Pair, pair_figures
-from pipelines.models.scale import Output
+from pipelines.models.published_reward import Output
 from pipelines.models.text_classifier import EncodedText
-from pipelines.reward.rows import RowFile, Side, comparison_files, judgement_files, together
-from pipelines.reward.start import Start
-from pipelines.reward.targets import scale_of, with_targets
-from pipelines.stage import StageContext
-from pipelines.trainers import trainer_arguments
+from pipelines.reward.assessment import (
+    GOLDEN_ROWS,
+    MIDDLE,
+    Judged,
+    Pair,
+    figures,
+    pair_figures,
+    probability,
+    reliability,
+)
+from pipelines.reward.initial_model import Start
+from pipelines.reward.training_rows import (
+    RowFile,
+    Side,
+    comparison_files,
+    judgement_files,
+    scale_of,
+    together,
+    with_targets,
+)
+from pipelines.run.stage import StageContext
+from pipelines.trainers.arguments import trainer_arguments
 
 CLASSES = {"sigmoid": {0: "good"}, "softmax": {0: "bad", 1: "good"}}
 """What the published model calls its classes."""

@@ -7,19 +7,18 @@ from typing import Any
 from transformers import set_seed
 
 from pipelines.models.adapters import trainable_parameters
-from pipelines.models.artifact import open_tokenizer
-from pipelines.models.base import check_4bit
-from pipelines.models.judge import check_golden, probe, write_golden
+from pipelines.models.base_model import check_4bit
 from pipelines.models.machine import resolve_device
+from pipelines.models.policies import open_tokenizer
 from pipelines.models.publish import publish_model
-from pipelines.reward.objective import Objective
+from pipelines.reward.assessment import check_golden, probe, write_golden
+from pipelines.reward.initial_model import Objective, on_its_own_base, on_the_sft_model
 from pipelines.reward.pairwise import Pairwise
 from pipelines.reward.pointwise import Pointwise
-from pipelines.reward.responses import free_memory, normalize, sft_responses
-from pipelines.reward.rows import check_sides, heldout_prompts
-from pipelines.reward.start import on_its_own_base, on_the_sft_model
-from pipelines.stage import StageContext
-from pipelines.trainers import train
+from pipelines.reward.score_scale import free_memory, normalize, sft_responses
+from pipelines.reward.training_rows import check_sides, heldout_prompts
+from pipelines.run.stage import StageContext
+from pipelines.trainers.arguments import train
 
 
 def run(ctx: StageContext) -> dict[str, Any]:

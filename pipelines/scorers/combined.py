@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from pipelines.scorers.base import Completion, Dialogue, Progress, Scorer, ScorerWithParts, counts_of
+from pipelines.scorers.protocol import Completion, Dialogue, Progress, Scorer, ScorerWithParts, counts_of
 
 Combine = Callable[[Sequence[float]], float]
 """From the scores of one answer, one a part, to its score."""

@@ -15,9 +15,9 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
-from pipelines.data.messages import as_dict
+from pipelines.data.rows import as_dict
 from pipelines.errors import DataError, RlhfError, UsageError
-from pipelines.scorers.base import Completion, Dialogue, Progress, checked_scores
+from pipelines.scorers.protocol import Completion, Dialogue, Progress, checked_scores
 
 RewardFunction = Callable[[list[list[dict[str, Any]]], list[str]], Iterable[float]]
 """Gets the prompts as lists of `as_dict` and the completions as text; gives one number for each."""

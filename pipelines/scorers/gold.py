@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipelines.scorers.base import Completion, Dialogue, Progress, checked_scores
+from pipelines.scorers.protocol import Completion, Dialogue, Progress, checked_scores
 from pipelines.tasks import Task
 
 GOLD = "gold"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
-from pipelines.scorers.base import Completion, Dialogue, Progress
+from pipelines.scorers.protocol import Completion, Dialogue, Progress
 
 Rule = Callable[[Completion], float]
 LONGEST_WORD = 40

@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.config import Config
-from pipelines.config.data import Source
-from pipelines.config.scorer import ScorerSection
+from pipelines.config.data_section import Source
+from pipelines.config.scorer_section import ScorerSection
 from pipelines.data.read import SourceReader
 from pipelines.data.rows import CanonicalRow, Comparison, Demonstration, Judgement, Message
 from pipelines.errors import DataError
-from pipelines.manifest import Manifest
-from pipelines.progress import Reporter
-from pipelines.rundir import RunDir
-from pipelines.scorers.base import Completion, ScoreError, ScorerWithParts, counts_of
-from pipelines.scorers.load import load_scorer, scorer_name
-from pipelines.statistics import auc, ranks, wilson
+from pipelines.report.statistics import auc, ranks, wilson
+from pipelines.run.directory import RunDir
+from pipelines.run.manifest import Manifest
+from pipelines.run.reporting import Reporter
+from pipelines.scorers.load_scorer import load_scorer, scorer_name
+from pipelines.scorers.protocol import Completion, ScoreError, ScorerWithParts, counts_of
 
 if TYPE_CHECKING:
     from pipelines.data.chat import ChatEncoder
@@ -186,7 +186,7 @@ def _with_answers(row: CanonicalRow, place: str) -> Row:
 
 def _policy_encoder(context: Surroundings) -> ChatEncoder:
     from pipelines.data.chat import ChatEncoder
-    from pipelines.models.artifact import open_tokenizer
+    from pipelines.models.policies import open_tokenizer
 
     return ChatEncoder(open_tokenizer(context.inputs.get("sft"), context.config.model))
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from difflib import get_close_matches
 
 from pipelines.errors import UsageError
-from pipelines.tasks.base import AnnotatorPool, Probe, Task
 from pipelines.tasks.support import Support
+from pipelines.tasks.task import AnnotatorPool, Probe, Task
 
 __all__ = ["AnnotatorPool", "Probe", "Task", "load_task"]
 

@@ -13,10 +13,9 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 from pipelines.data.rows import Comparison, Demonstration, Message, Prompt
-from pipelines.tasks import wording
-from pipelines.tasks.annotators import hire
-from pipelines.tasks.base import AnnotatorPool, Probe
-from pipelines.tasks.gold import ATTRIBUTES, WEIGHTS, gold_scores
+from pipelines.tasks import support_wording as wording
+from pipelines.tasks.support_gold import ATTRIBUTES, WEIGHTS, gold_scores
+from pipelines.tasks.task import AnnotatorPool, Probe, hire
 
 PROBE_ATTRIBUTES = ("product", "topic", "courtesy", "next_step", "brevity")
 
@@ -93,7 +92,7 @@ class Support:
         return islice(self._labeled_pairs(seed, pool), n)
 
     def gold(self, prompt: Sequence[Message], completion: str) -> dict[str, float]:
-        """The true quality of any text as a reply; the rules stand in `pipelines.tasks.gold`."""
+        """The true quality of any text as a reply; the rules stand in `pipelines.tasks.support_gold`."""
         return gold_scores(prompt, completion)
 
     def probes(self, n: int, seed: int) -> Iterator[Probe]:

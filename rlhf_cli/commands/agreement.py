@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipelines.disk import disk_errors, is_sqlite, write_atomic
 from pipelines.errors import UsageError
-from pipelines.feedback.found import labels_file
-from pipelines.rundir import RunDir
+from pipelines.labels.exchange.label_files import labels_file
+from pipelines.run.directory import RunDir
+from pipelines.run.disk import disk_errors, is_sqlite, write_atomic
 from rlhf_cli import options, settings
 from rlhf_cli.console import print_json
-from rlhf_cli.outfile import make_room
+from rlhf_cli.output_file import make_room
 
 if TYPE_CHECKING:
-    from pipelines.feedback.agreement_text import Block
-    from pipelines.feedback.types import LabelSet
+    from pipelines.labels.agreement.agreement_text import Block
+    from pipelines.labels.label_types import LabelSet
 
 Source = Annotated[
     Path | None,
@@ -69,8 +69,8 @@ def agreement(
     names = [asked.name for asked in labels.questions]
     if question is not None and question not in names:
         raise UsageError(f"no question is named `{question}`", hint=f"there are: {', '.join(names) or 'none at all'}")
-    from pipelines.feedback.agreement import agreement as agreement_on
-    from pipelines.feedback.agreement_text import blocks, markdown, plain
+    from pipelines.labels.agreement.agreement_text import blocks, markdown, plain
+    from pipelines.labels.agreement.measures import agreement as agreement_on
 
     chosen = names if question is None else [question]
     reports = [agreement_on(labels, name, seed=seed, bootstrap=bootstrap) for name in chosen]
@@ -110,7 +110,7 @@ def read(path: Path) -> LabelSet:
         DataError: it cannot be read, or asks nothing.
     """
     from pipelines.errors import DataError
-    from pipelines.feedback.reading import read_labels
+    from pipelines.labels.exchange.label_files import read_labels
 
     labels = read_labels(path)
     if not labels.labels:
@@ -143,7 +143,7 @@ def _show(whole: Block) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from pipelines.feedback.agreement_text import aligned, fitted
+    from pipelines.labels.agreement.agreement_text import aligned, fitted
 
     console = Console(file=sys.stdout, markup=False, highlight=False)
     block = fitted(whole, console.width)

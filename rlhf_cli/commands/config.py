@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 
 from pipelines.config import Config, dump_config, load_config
-from pipelines.disk import disk_errors
 from pipelines.errors import UsageError
+from pipelines.run.disk import disk_errors
 from rlhf_cli import options, settings
 from rlhf_cli.console import print_json
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from pipelines.config import Config, load_config
-from pipelines.config.data import Source
+from pipelines.config.data_section import Source
 from pipelines.errors import UsageError
 from rlhf_cli import options, settings
 from rlhf_cli.console import ConsoleReporter, harmless, print_json, styled
@@ -79,7 +79,7 @@ def check(
         if set_:
             raise UsageError(f"--{set_[0]} goes with FILE only", hint="a source of a configuration says it itself")
         sources, stages = _configured(resolved, config)
-    from pipelines.data.check.run import check as check_files  # Numpy takes a while: not before it is needed.
+    from pipelines.check.check import check as check_files  # Numpy takes a while: not before it is needed.
 
     report = check_files(
         sources,
@@ -95,7 +95,7 @@ def check(
         if problem:
             raise typer.Exit(problem.exit_code)
         return
-    from pipelines.data.check.text import lines
+    from pipelines.check.check_text import lines
 
     for line in lines(report, _mark, harmless):
         print(line)

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from pipelines.preflight import cuda_devices
-from pipelines.provenance import package_versions
+from pipelines.chain.preflight import cuda_devices
+from pipelines.run.manifest import package_versions
 from rlhf_cli import __version__, options
 from rlhf_cli.console import print_json
 

@@ -16,10 +16,10 @@ from rlhf_cli.console import ConsoleReporter, harmless, print_json
 if TYPE_CHECKING:
     import socket
 
-    from pipelines.config.data import Source as DataSource
-    from pipelines.feedback.page.setup import Wanted
-    from pipelines.feedback.store import LabelStore
-    from pipelines.feedback.types import LabelSet
+    from pipelines.config.data_section import Source as DataSource
+    from pipelines.labels.label_types import LabelSet
+    from pipelines.labels.store import LabelStore
+    from pipelines.labels.store.fill import Wanted
 
 Source = Annotated[
     str | None,
@@ -130,7 +130,7 @@ def label(
             control_share=control_share,
             seed=seed,
         )
-    from pipelines.feedback.page import serve
+    from pipelines.labels.page import serve
 
     if not serve.is_loopback(host) and not i_know:
         raise UsageError(
@@ -139,9 +139,9 @@ def label(
             hint="give --i-know if that is what you want; a proxy with TLS in front of --host 127.0.0.1, or a tunnel "
             "(ssh -L), is safer",
         )
-    from pipelines.feedback.page.setup import Wanted, newest_tasks, read_guidelines, wanted_of_run
-    from pipelines.feedback.questions import parse_questions
-    from pipelines.feedback.store import LabelStore
+    from pipelines.labels.questions import parse_questions
+    from pipelines.labels.store import LabelStore
+    from pipelines.labels.store.fill import Wanted, newest_tasks, read_guidelines, wanted_of_run
 
     reporter = ConsoleReporter(quiet=quiet)
     wanted = Wanted(
@@ -207,7 +207,7 @@ def _refuse_what_the_run_says(run_dir: Path, **given: object) -> None:
 
 def _set_up(store: LabelStore, tasks: LabelSet | None, wanted: Wanted, reporter: ConsoleReporter) -> None:
     """Bring what is asked for into the store, and warn of what is not as it should be."""
-    from pipelines.feedback.page import setup
+    from pipelines.labels.store import fill as setup
 
     setup.fill(store, tasks, wanted, reporter.info)
     setup.add_somebody(store)
@@ -220,9 +220,9 @@ def _serve(
     store: LabelStore, listener: socket.socket, origins: Sequence[str], json: bool, reporter: ConsoleReporter
 ) -> None:
     """Open the page over a store, and say where, until a signal ends it."""
-    from pipelines.feedback.page import serve
-    from pipelines.feedback.page.app import make_app
-    from pipelines.feedback.page.setup import fresh_links
+    from pipelines.labels.page import serve
+    from pipelines.labels.page.app import make_app
+    from pipelines.labels.store.fill import fresh_links
 
     links = fresh_links(store, origins[0])
     progress = store.progress()
@@ -254,7 +254,7 @@ def _print_links(store: LabelStore, address: str, links: dict[str, str], json: b
 
 
 def _tasks(source: DataSource, seed: int, reporter: ConsoleReporter) -> LabelSet:
-    from pipelines.feedback.source import open_source
+    from pipelines.labels.task_sources import open_source
 
     tasks = open_source(source, seed=seed)
     if tasks.labels:

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from pipelines.disk import disk_errors, write_atomic
 from pipelines.errors import UsageError
+from pipelines.run.disk import disk_errors, write_atomic
 from rlhf_cli import options, settings
 from rlhf_cli.console import harmless, print_json
-from rlhf_cli.outfile import make_room
+from rlhf_cli.output_file import make_room
 
 if TYPE_CHECKING:
-    from pipelines.feedback.types import LabelSet
+    from pipelines.labels.label_types import LabelSet
 
 File = Annotated[
     Path,
@@ -71,7 +71,7 @@ def show(
     json: options.Json = False,
 ) -> None:
     """Say what a file of labels holds: questions, tasks, labels, annotators, and what was left out."""
-    from pipelines.feedback.exchange import summary
+    from pipelines.labels.exchange import label_files as summary
 
     told = summary.summary(_read(file, columns, value, ties_from_empty, tasks))
     if json:
@@ -107,7 +107,7 @@ def convert(
     make_room(out, [file, *([tasks] if tasks is not None else [])], replace=force)
     found = _read(file, columns, value, ties_from_empty, tasks)
     if pseudonyms:
-        from pipelines.feedback.names import with_pseudonyms
+        from pipelines.labels.label_types import with_pseudonyms
 
         found = with_pseudonyms(found)
     lost = _write(found, to, out, seed, with_labels)
@@ -117,7 +117,7 @@ def convert(
     if json:
         print_json({"file": str(file), "to": to, "out": str(out), **told})
         return
-    from pipelines.feedback.exchange.summary import counted
+    from pipelines.labels.exchange.label_files import counted
 
     held = counts if to == "tasks" else {"tasks": len(found.tasks)}
     print(f"{out}: {', '.join(f'{count} {name}' for name, count in held.items())}")
@@ -128,8 +128,9 @@ def convert(
 
 def config(to: ConfigTo, question: Questions = None, answers: Answers = None, json: options.Json = False) -> None:
     """Print what another program needs to ask our questions: Label Studio's XML, or Python code for Argilla."""
-    from pipelines.feedback.exchange import argilla, label_studio_out
-    from pipelines.feedback.questions import parse_questions
+    from pipelines.labels.exchange import argilla
+    from pipelines.labels.exchange import label_studio as label_studio_out
+    from pipelines.labels.questions import parse_questions
 
     asked = parse_questions(question or ["overall:ranking"])
     pairwise = any(one.kind == "pairwise" for one in asked)
@@ -147,8 +148,8 @@ def config(to: ConfigTo, question: Questions = None, answers: Answers = None, js
 def _read(
     file: Path, columns: list[str] | None, values: list[str] | None, ties_from_empty: bool, tasks: Path | None
 ) -> LabelSet:
-    from pipelines.feedback.exchange.gather import Reading
-    from pipelines.feedback.reading import read_labels
+    from pipelines.labels.exchange.gather import Reading
+    from pipelines.labels.exchange.label_files import read_labels
 
     reading = Reading(
         _columns(columns), ties_from_empty, _numbers(values), read_labels(tasks) if tasks is not None else None
@@ -180,8 +181,9 @@ def _numbers(entries: list[str] | None) -> dict[str, int]:
 
 def _write(found: LabelSet, to: str, out: Path, seed: int, with_labels: bool) -> dict[str, int]:
     """Write the file; what it does not hold, with how often."""
-    from pipelines.feedback.exchange import argilla, label_studio_out
-    from pipelines.feedback.tasks_file import write_tasks
+    from pipelines.labels.exchange import argilla
+    from pipelines.labels.exchange import label_studio as label_studio_out
+    from pipelines.labels.tasks_file import write_tasks
 
     if to == "tasks":
         write_tasks(out, found)

@@ -11,17 +11,17 @@ import typer
 from pydantic import ValidationError
 
 from pipelines.config import load_config
-from pipelines.config.feedback import PairsSection
+from pipelines.config.feedback_section import PairsSection
 from pipelines.data.faults import fault_of
 from pipelines.errors import DataError, UsageError
-from pipelines.rundir import RunDir
+from pipelines.run.directory import RunDir
 from rlhf_cli import options
 from rlhf_cli.commands.agreement import LeaveOut, RunWithLabels, Source, check_annotators, read, source_of
 from rlhf_cli.console import harmless, print_json
-from rlhf_cli.outfile import make_room
+from rlhf_cli.output_file import make_room
 
 if TYPE_CHECKING:
-    from pipelines.feedback.pairs import PairsResult
+    from pipelines.labels.pairs.label_rows import PairsResult
 
 Out = Annotated[Path, typer.Option("--out", metavar="FILE", help="Where the rows go: .jsonl, or .json for one array.")]
 Question = Annotated[str | None, typer.Option("--question", metavar="NAME", help="Default: the first one.")]
@@ -77,8 +77,8 @@ def pairs(
     Options that are not given are those of `feedback.pairs` of the run in --run-dir, or its defaults. What was left
     out is counted by its reason.
     """
-    from pipelines.feedback.exchange.rows_out import OUT_FORMATS
-    from pipelines.feedback.exchange.summary import counted
+    from pipelines.labels.exchange.label_files import counted
+    from pipelines.labels.exchange.rows_out import OUT_FORMATS
 
     if format_ not in OUT_FORMATS:
         raise UsageError(f"there is no format `{format_}`", hint=f"the formats are {', '.join(OUT_FORMATS)}")
@@ -97,7 +97,7 @@ def pairs(
     section = _section(run, {key: value for key, value in given.items() if value is not None})
     labels = read(path)
     check_annotators(labels, leave_out or [])
-    from pipelines.feedback.pairs import build
+    from pipelines.labels.pairs.label_rows import build
 
     result = build(labels, section)
     if not result.rows:

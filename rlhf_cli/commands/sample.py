@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from pipelines.chain.preflight import check_sampled_models
 from pipelines.config import Config, load_config
-from pipelines.config.data import Source
+from pipelines.config.data_section import Source
 from pipelines.errors import UsageError
-from pipelines.preflight import check_sampled_models
-from pipelines.rundir import in_round
+from pipelines.run.directory import in_round
 from rlhf_cli import options, settings
 from rlhf_cli.commands.stages import LIBRARY_DEFAULTS, Manner, run_one
 from rlhf_cli.console import ConsoleReporter, harmless, print_json, styled
-from rlhf_cli.outfile import make_room
+from rlhf_cli.output_file import make_room
 
 if TYPE_CHECKING:
-    from pipelines.feedback.sample_file import Prepared, Request
+    from pipelines.sampling.sample_file import Prepared, Request
 
 
 @dataclass(frozen=True)
@@ -199,7 +199,7 @@ def _alone(aim: Aim, config: Config, manner: Manner) -> None:
     reporter = ConsoleReporter(quiet=manner.quiet)
     # stdout is for data: what a library prints goes to stderr
     with contextlib.redirect_stdout(sys.stderr):
-        from pipelines.feedback import sample_file
+        from pipelines.sampling import sample_file
 
         request = sample_file.Request(aim.sources, aim.out, aim.form, config, aim.max_per_source, aim.force)
         prepared = sample_file.prepare(request, reporter)

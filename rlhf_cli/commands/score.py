@@ -12,13 +12,13 @@ from typing import Annotated, Any, Literal
 import typer
 
 from pipelines.config import load_config
-from pipelines.config.scorer import ScorerSection
-from pipelines.disk import disk_errors, write_atomic
+from pipelines.config.scorer_section import ScorerSection
 from pipelines.errors import UsageError
+from pipelines.run.disk import disk_errors, write_atomic
 from rlhf_cli import options, settings
 from rlhf_cli.commands.stages import LIBRARY_DEFAULTS
 from rlhf_cli.console import ConsoleReporter, harmless, print_json
-from rlhf_cli.outfile import make_room
+from rlhf_cli.output_file import make_room
 
 File = Annotated[str, typer.Argument(metavar="FILE", help="Comparisons, judgements or demonstrations.")]
 RewardModel = Annotated[

@@ -10,16 +10,16 @@ from dataclasses import dataclass
 
 import typer
 
-from pipelines import chain
+from pipelines.chain import chain
+from pipelines.chain.table import named, select, with_data_of
 from pipelines.config import Config
 from pipelines.errors import UsageError
-from pipelines.processes import rank, sends_home, world_size
-from pipelines.rundir import RunDir, in_round
-from pipelines.stage import Stage
-from pipelines.stages import named, select, with_data_of
+from pipelines.run.directory import RunDir, in_round
+from pipelines.run.processes import rank, sends_home, world_size
+from pipelines.run.stage import Stage
 from rlhf_cli import options, settings
 from rlhf_cli.children import ChildLauncher, is_child
-from rlhf_cli.commands import plan
+from rlhf_cli.commands import plan_view as plan
 from rlhf_cli.console import ConsoleReporter, print_json
 from rlhf_cli.logs import log_to
 

@@ -8,10 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-from pipelines import chain
+from pipelines.chain import chain
 from pipelines.config import Config
 from pipelines.errors import ArtifactError, DataError, UsageError
-from pipelines.rundir import RunDir
+from pipelines.run.directory import RunDir
 from rlhf_cli import options, settings
 from rlhf_cli.console import harmless, print_json, seconds_text, styled
 
@@ -66,7 +66,7 @@ def _tell_what_is_missing(entries: list[dict[str, Any]], config: Config, run: Ru
     """Of a stage that waits for people: how far they are now, not when it was last tried."""
     for entry in entries:
         if entry["state"] == "waiting" and run.label_store.is_file():
-            from pipelines.feedback.collect import waits_for
+            from pipelines.labels.stage import waits_for
 
             with contextlib.suppress(DataError):  # what was told last then stands
                 entry["reason"] = waits_for(config, run, entry["stage"])
@@ -76,7 +76,7 @@ def _label_page(run: RunDir) -> str | None:
     """Where the label page over the run's store is open; None: it is not."""
     if not run.label_store.is_file():
         return None
-    from pipelines.feedback.page.serve import running_server
+    from pipelines.labels.page.serve import running_server
 
     return running_server(run.label_store)
 

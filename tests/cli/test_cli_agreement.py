@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from pipelines.data.rows import Message
-from pipelines.feedback.tasks_file import write_tasks
-from pipelines.feedback.types import LabelSet, Question
+from pipelines.labels.label_types import LabelSet, Question
+from pipelines.labels.tasks_file import write_tasks
 from rlhf_cli.app import run
 from tests.cli.conftest import Program
-from tests.feedback.pools import by_hand, pool
+from tests.labels.pools import by_hand, pool
 
 HOSTILE = "\x1b[31m<b>|[x](http://y)\u202e"
 
@@ -109,7 +109,7 @@ def test_a_run_gives_its_newest_labels(folder: Path, capsys: pytest.CaptureFixtu
 
 
 def test_a_store_is_read_while_people_still_answer(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from pipelines.feedback.store import LabelStore, Settings, Submission
+    from pipelines.labels.store import LabelStore, Settings, Submission
 
     labels = by_hand([{"a": [1, 2]}])
     (folder / "runs/my").mkdir(parents=True)

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 import rlhf_cli
 from pipelines.config import Config, load_config
 from pipelines.config.yaml12 import parse_yaml
-from pipelines.rundir import RunDir
+from pipelines.run.directory import RunDir
 from rlhf_cli import app as application
 from rlhf_cli.commands import config as config_commands
 from rlhf_cli.commands import stages

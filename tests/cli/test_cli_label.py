@@ -15,8 +15,8 @@ from typing import Any
 import httpx2
 import pytest
 
-from pipelines.feedback.page.serve import running_server
-from pipelines.feedback.store import LabelStore
+from pipelines.labels.page.serve import running_server
+from pipelines.labels.store import LabelStore
 from rlhf_cli.app import run
 from tests.cli.conftest import Program
 
@@ -234,7 +234,7 @@ def test_somebody_who_was_misspelt_is_taken_off(
     folder: Program, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     monkeypatch.chdir(folder.folder)
-    monkeypatch.setattr("pipelines.feedback.page.serve.serve", lambda *_, **__: pytest.fail("the page was opened"))
+    monkeypatch.setattr("pipelines.labels.page.serve.serve", lambda *_, **__: pytest.fail("the page was opened"))
     with page(folder, "pairs.jsonl", "--annotator", "ann", "--annotator", "anm") as (told, _):
         client(told, "anm").get("/")  # a task is on their screen
         ann = client(told, "ann")
@@ -274,7 +274,7 @@ def test_a_page_that_is_refused_changes_nothing_for_the_one_that_is_open(
 
 def test_what_is_refused_leaves_the_store_as_it_was(folder: Program, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(folder.folder)
-    monkeypatch.setattr("pipelines.feedback.page.serve.serve", lambda *_, **__: pytest.fail("the page was opened"))
+    monkeypatch.setattr("pipelines.labels.page.serve.serve", lambda *_, **__: pytest.fail("the page was opened"))
     assert run(["label", "pairs.jsonl", "--question", "x:demonstration", "--title", "T", "--port", "0"]) == 3
     with page(folder, "pairs.jsonl") as (told, process):  # the first refusal did not decide what is asked
         assert 'data-question="overall"' in client(told, "me").get("/").text

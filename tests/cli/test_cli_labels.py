@@ -11,11 +11,11 @@ import pytest
 from typer.testing import CliRunner
 
 from pipelines.data.rows import Message
-from pipelines.feedback.reading import read_labels
-from pipelines.feedback.tasks_file import write_tasks
-from pipelines.feedback.types import Answer, LabelSet, Question, Task
+from pipelines.labels.exchange.label_files import read_labels
+from pipelines.labels.label_types import Answer, LabelSet, Question, Task
+from pipelines.labels.tasks_file import write_tasks
 from rlhf_cli import app as application
-from tests.feedback.exchange.exports import PAIR, annotation, result, selected, task
+from tests.labels.exchange.exports import PAIR, annotation, result, selected, task
 
 TASKS = [Task((Message(role="user", content=text),), (Answer("a", "m"), Answer("b", "m"))) for text in ("Hi?", "Who?")]
 

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from pipelines.config.data import Source
+from pipelines.config.data_section import Source
 from pipelines.data.read import SourceReader
 from pipelines.data.rows import Comparison
-from pipelines.feedback.tasks_file import write_tasks
+from pipelines.labels.tasks_file import write_tasks
 from rlhf_cli.app import run
 from tests.cli.conftest import Program
-from tests.feedback.pools import by_hand, pool
+from tests.labels.pools import by_hand, pool
 
 ABC = [["a", "b", "c"]]
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.feedback.tasks_file import read_tasks
+from pipelines.labels.tasks_file import read_tasks
 from rlhf_cli.app import run
 from tests.models.helpers import outside_base
 
@@ -135,7 +135,7 @@ def test_what_cannot_be_done_is_said_and_nothing_is_written(
 def test_a_full_disk_is_said_and_what_is_drawn_is_kept(
     base: Path, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
-    from pipelines.feedback import sample_file
+    from pipelines.sampling import sample_file
 
     def full(*args: Any) -> None:
         raise OSError(28, "No space left on device")

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from pipelines.config.scorer import ScorerSection
+from pipelines.config.scorer_section import ScorerSection
 from rlhf_cli.settings import reward_source
 from tests.cli.conftest import Program
 

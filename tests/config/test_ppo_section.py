@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from pipelines.config import load_config
-from pipelines.config.ppo import PpoSection
+from pipelines.config.ppo_section import PpoSection
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from pipelines.config import Config, dump_config, load_config
-from pipelines.config.scorer import ScorerSection
+from pipelines.config.scorer_section import ScorerSection
 from pipelines.errors import UsageError
 
 CLASSIFIER = {"kind": "classifier", "path": "a/b"}

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from pipelines.config.data import Source
-from pipelines.data.convert import prompt_of, to_kind
+from pipelines.config.data_section import Source
+from pipelines.data.canonical import prompt_of, to_kind
 from pipelines.data.formats import FORMATS, detect_format, named_format
 from pipelines.data.read import SourceReader
 from pipelines.data.rows import CanonicalRow, Comparison, Demonstration, Judgement, Message, Prompt

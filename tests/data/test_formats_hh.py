@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.config.data import Source
+from pipelines.config.data_section import Source
 from pipelines.data.read import SourceReader
 from pipelines.data.rows import Comparison
 

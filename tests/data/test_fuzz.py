@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipelines.config.data import Source
+from pipelines.config.data_section import Source
 from pipelines.data.canonical import to_line
 from pipelines.data.formats import FORMATS, Format, known_columns
 from pipelines.data.read import SourceReader

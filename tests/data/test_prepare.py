@@ -17,8 +17,8 @@ from pipelines.data.rows import Comparison, Demonstration, Message, Prompt
 from pipelines.data.sources import Record
 from pipelines.data.split import is_held_out, share_of, split_key
 from pipelines.errors import ArtifactError, DataError, UsageError
-from pipelines.progress import SilentReporter
-from pipelines.stage import StageContext
+from pipelines.run.reporting import SilentReporter
+from pipelines.run.stage import StageContext
 
 
 class Recorder(SilentReporter):

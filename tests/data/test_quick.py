@@ -8,7 +8,7 @@ import pytest
 
 from pipelines.data.canonical import to_line
 from pipelines.data.formats import FORMATS
-from pipelines.data.trusted import trusted_comparison
+from pipelines.data.rows import trusted_comparison
 
 USER, ASSISTANT = {"role": "user", "content": " Hi?\n"}, {"role": "assistant", "content": "Ja: \u00fc."}
 PLAIN: dict[str, dict[str, Any]] = {

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.config.data import Source
+from pipelines.config.data_section import Source
 from pipelines.data import read
 from pipelines.data.formats import FORMATS
 from pipelines.data.read import SourceReader, sampled

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import chain
+from pipelines.chain import chain
+from pipelines.chain.table import named
 from pipelines.config import Config, load_config
 from pipelines.errors import DataError, UsageError
-from pipelines.progress import SilentReporter
-from pipelines.rundir import RunDir
-from pipelines.stages import named
+from pipelines.run.directory import RunDir
+from pipelines.run.reporting import SilentReporter
 
 STAGES = named("data/prompts", Config())
 

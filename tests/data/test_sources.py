@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from pipelines.data.sources import json_file, read_records
+from pipelines.data.sources import json_files as json_file
+from pipelines.data.sources import read_records
 from pipelines.data.sources import record as limits
 from pipelines.errors import DataError
 

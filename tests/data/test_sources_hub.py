@@ -9,7 +9,7 @@ from typing import Any
 import datasets
 import pytest
 
-from pipelines.config.data import Source
+from pipelines.config.data_section import Source
 from pipelines.data.read import SourceReader
 from pipelines.data.rows import Prompt
 from pipelines.data.sources import source_files

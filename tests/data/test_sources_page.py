@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 from pipelines.config import Config
-from pipelines.config.data import Source
+from pipelines.config.data_section import Source
 from pipelines.data.formats import FORMATS
 from pipelines.data.sources.files import COLUMNAR, READERS
 

@@ -10,7 +10,7 @@ import pyarrow
 import pytest
 from pyarrow import feather, parquet
 
-from pipelines.config.data import Source
+from pipelines.config.data_section import Source
 from pipelines.data.read import SourceReader
 from pipelines.data.rows import Comparison, Judgement, Prompt
 from pipelines.data.sources import read_records

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 
-from pipelines.data.convert import prompt_of, to_kind
+from pipelines.data.canonical import prompt_of, to_kind
 from pipelines.data.rows import Comparison, Demonstration, Message, Prompt
 from pipelines.data.split import is_held_out, prompt_key, split_key
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.config.data import Source
+from pipelines.config.data_section import Source
 from pipelines.data.canonical import to_line
 from pipelines.data.chat import ChatEncoder
 from pipelines.data.formats import detect_format

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.config.data import Source
+from pipelines.config.data_section import Source
 from pipelines.data.formats import FORMATS, detect_format
 from pipelines.data.read import FIRST_ROWS, SourceReader
 from pipelines.data.rows import Comparison, Demonstration, Judgement, Message, Prompt

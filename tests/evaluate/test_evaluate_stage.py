@@ -19,10 +19,10 @@ from pipelines.data.encode import ChatEncoder
 from pipelines.errors import DataError
 from pipelines.evaluate import stage
 from pipelines.evaluate.answers import Policies, choose_prompts, sequence_logprobs
-from pipelines.evaluate.judge import judge
-from pipelines.progress import SilentReporter
+from pipelines.evaluate.results import judge
+from pipelines.run.reporting import SilentReporter
+from pipelines.run.stage import StageContext
 from pipelines.scorers import Completion, load_scorer, named_apart
-from pipelines.stage import StageContext
 from pipelines.tasks import load_task
 from tests.tiny import save_pair, tiny_llama, tiny_tokenizer
 
@@ -242,7 +242,7 @@ def test_one_policy_is_in_memory_at_a_time(evaluate: Callable[..., Any], monkeyp
         return model
 
     monkeypatch.setattr(Policies, "open", watched)
-    monkeypatch.setattr("pipelines.evaluate.judge.load_scorer", _after(opened, load_scorer))
+    monkeypatch.setattr("pipelines.evaluate.results.load_scorer", _after(opened, load_scorer))
     evaluate()
     assert len(opened) == 3
 

@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from pipelines.evaluate.statistics import differences, estimate, wins
+from pipelines.report.bootstrap import differences, estimate, wins
 
 
 def test_wins_and_differences_by_hand():
@@ -78,7 +78,7 @@ def test_the_draws_are_fixed_and_do_not_touch_the_global_state():
 def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch):
     values = [float(index**2 % 17) for index in range(40)]
     whole = estimate(values, 501)
-    monkeypatch.setattr("pipelines.evaluate.statistics._CELLS_AT_ONCE", 400)
+    monkeypatch.setattr("pipelines.report.bootstrap._CELLS_AT_ONCE", 400)
     assert estimate(values, 501) == whole
 
 

@@ -9,7 +9,7 @@ import pytest
 from rich.cells import cell_len
 
 from pipelines.evaluate.table import markdown, plain
-from pipelines.evaluate.text import fenced, literal, visible, wrap
+from pipelines.report.safe_text import fenced, literal, visible, wrap
 
 
 def found(value: float, half: float) -> dict[str, float]:

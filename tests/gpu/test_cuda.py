@@ -10,7 +10,7 @@ import torch
 
 from pipelines.config import Config
 from pipelines.models.generate import sample
-from pipelines.ppo.casting import build_roles
+from pipelines.ppo.load_roles import build_roles
 from pipelines.ppo.roles import Roles
 from pipelines.ppo.types import AS_IT_IS, TokenBatch
 from tests.tiny import save_pair, tiny_llama, tiny_tokenizer

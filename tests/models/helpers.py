@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.config import Config
-from pipelines.manifest import Manifest
-from pipelines.progress import SilentReporter
-from pipelines.rundir import RunDir
-from pipelines.stage import StageContext
+from pipelines.run.directory import RunDir
+from pipelines.run.manifest import Manifest
+from pipelines.run.reporting import SilentReporter
+from pipelines.run.stage import StageContext
 from tests.tiny import save_pair, tiny_gpt2, tiny_llama, tiny_tokenizer
 
 WORDS = ["cat", "dog", "red", "ball", "world", "story", "mat", "day", "answer", "kind"]

@@ -8,7 +8,7 @@ import torch
 from peft import PeftModel
 from torch import Tensor
 
-from pipelines.config.model import ModelSection
+from pipelines.config.model_section import ModelSection
 from pipelines.errors import ArtifactError, UsageError
 from pipelines.models.adapters import (
     AdapterState,
@@ -22,9 +22,9 @@ from pipelines.models.adapters import (
     read_reward_adapter,
     set_trainable,
 )
-from pipelines.models.base import BaseRef, disable_dropout, load_causal, load_sequence_classifier
+from pipelines.models.base_model import BaseRef, disable_dropout, load_causal, load_sequence_classifier
 from pipelines.models.publish import publish_model
-from pipelines.models.score import apply_head, pad_right, pool_last, position_ids, score_ids
+from pipelines.models.sequence_scores import apply_head, pad_right, pool_last, position_ids, score_ids
 from tests.models.helpers import outside_base
 from tests.tiny import tiny_tokenizer
 

@@ -7,13 +7,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pipelines.config.model import ModelSection
-from pipelines.config.run import RunSection
+from pipelines.config.model_section import ModelSection
+from pipelines.config.run_section import RunSection
 from pipelines.errors import ArtifactError, EnvironmentProblem, HubError, UsageError
 from pipelines.models.adapters import add_adapter, lora_config
-from pipelines.models.base import BaseRef, disable_dropout, explain, load_causal, load_sequence_classifier
+from pipelines.models.base_model import BaseRef, disable_dropout, explain, load_causal, load_sequence_classifier
 from pipelines.models.machine import choose_threads, resolve_device
-from pipelines.progress import SilentReporter
+from pipelines.run.reporting import SilentReporter
 from tests.models.helpers import config_for, outside_base
 from tests.tiny import tiny_gpt2, tiny_llama, tiny_tokenizer
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipelines.config.model import ModelSection
+from pipelines.config.model_section import ModelSection
 from pipelines.data.chat import ChatEncoder
 from pipelines.data.rows import Message
 from pipelines.models.generate import closed

@@ -14,11 +14,11 @@ from transformers import (
     PreTrainedModel,
 )
 
-from pipelines.config.model import ModelSection
-from pipelines.config.scorer import ScorerSection
+from pipelines.config.model_section import ModelSection
+from pipelines.config.scorer_section import ScorerSection
 from pipelines.data.rows import Message
 from pipelines.errors import UsageError
-from pipelines.models.base import BaseRef, load_causal
+from pipelines.models.base_model import BaseRef, load_causal
 from pipelines.models.generate import sample
 from pipelines.models.publish import publish_model
 from pipelines.ppo.forward import hidden_states, response_logprobs

@@ -14,16 +14,16 @@ from transformers import (
 )
 
 from pipelines import reward
-from pipelines.config.model import ModelSection
-from pipelines.config.ppo import PpoSection
+from pipelines.config.model_section import ModelSection
+from pipelines.config.ppo_section import PpoSection
 from pipelines.data.chat import ChatEncoder
 from pipelines.data.encode import EncodedPrompt
 from pipelines.data.rows import Message
-from pipelines.models.artifact import open_reward
-from pipelines.models.base import disable_dropout
-from pipelines.models.score import score_ids
+from pipelines.models.base_model import disable_dropout
+from pipelines.models.policies import open_reward
+from pipelines.models.sequence_scores import score_ids
 from pipelines.models.tokenizer import load_tokenizer, reward_tokenizer
-from pipelines.ppo.generation import TransformersEngine
+from pipelines.ppo.engines.transformers_engine import TransformersEngine
 from pipelines.ppo.normalization import Normalizer
 from pipelines.ppo.objective import alone
 from pipelines.ppo.rollout import TextReward, collect

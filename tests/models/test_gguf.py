@@ -9,9 +9,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
-from pipelines.config.model import ModelSection
+from pipelines.config.model_section import ModelSection
 from pipelines.errors import ArtifactError
-from pipelines.models.base import load_causal, load_sequence_classifier, location
+from pipelines.models.base_model import load_causal, load_sequence_classifier, location
 from tests.tiny import tiny_llama, tiny_tokenizer
 
 gguf = pytest.importorskip("gguf", reason="GGUF files need the package gguf (extra smollm2)")

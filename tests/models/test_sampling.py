@@ -11,7 +11,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerFast
 
 from pipelines.errors import UsageError
 from pipelines.models.generate import pad_left, sample, stop_token_ids
-from pipelines.models.score import pad_right, pool_last, position_ids, score_ids
+from pipelines.models.sequence_scores import pad_right, pool_last, position_ids, score_ids
 from tests.models.helpers import outside_base
 from tests.models.test_adapters import CPU, carrier, section
 from tests.tiny import tiny_gpt2, tiny_llama, tiny_tokenizer
@@ -152,7 +152,7 @@ def test_pooling_ignores_what_is_padded() -> None:
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
 def test_a_score_depends_on_its_row_alone(tmp_path: Path, kind: str) -> None:
-    from pipelines.models.base import load_sequence_classifier
+    from pipelines.models.base_model import load_sequence_classifier
 
     base = outside_base(tmp_path, kind, pad="</s>")
     model = load_sequence_classifier(section(base), base, CPU, new_head=True)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from pipelines.config.model import ModelSection, ScratchModel
+from pipelines.config.model_section import ModelSection, ScratchModel
 from pipelines.errors import ArtifactError, HubError, UsageError
 from pipelines.models.scratch import CHAT_TEMPLATE, build_scratch, train_scratch_tokenizer
 from pipelines.models.tokenizer import load_tokenizer, plain_template, reward_pad_id, reward_tokenizer

@@ -14,17 +14,17 @@ from accelerate import Accelerator
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from pipelines.config.ppo import PpoSection
+from pipelines.config.ppo_section import PpoSection
 from pipelines.data.chat import ChatEncoder
 from pipelines.data.encode import EncodedPrompt
 from pipelines.data.rows import Message
 from pipelines.models.generate import sample
-from pipelines.ppo.alarms import Alarm
-from pipelines.ppo.generation import RolloutEngine, TransformersEngine
+from pipelines.ppo.alarms.alarms import Alarm
+from pipelines.ppo.engines.transformers_engine import RolloutEngine, TransformersEngine
 from pipelines.ppo.roles import Roles
 from pipelines.ppo.rollout import TextReward
 from pipelines.ppo.train import Log, Training
-from pipelines.progress import SilentReporter
+from pipelines.run.reporting import SilentReporter
 from pipelines.scorers.function import FunctionScorer, RewardFunction
 from tests.ppo.cast import cast
 

@@ -59,7 +59,7 @@ class Break:
 OBJECTIVE, LEARNER, ROLLOUT, TYPES = (
     f"pipelines/ppo/{name}.py" for name in ("objective", "learner", "rollout", "types")
 )
-FORWARD, ROLES, CASTING, TRAIN = (f"pipelines/ppo/{name}.py" for name in ("forward", "roles", "casting", "train"))
+FORWARD, ROLES, LOAD_ROLES, TRAIN = (f"pipelines/ppo/{name}.py" for name in ("forward", "roles", "load_roles", "train"))
 GENERATE, ADAPTERS = "pipelines/models/generate.py", "pipelines/models/adapters.py"
 K1 = "k1(logprobs, ref_logprobs), mask"
 
@@ -280,14 +280,14 @@ BREAKS = [
     ),
     Break(
         "the reference is the base without adapter, though SFT left one",
-        CASTING,
+        LOAD_ROLES,
         'reference = Role(model, "reference" if isinstance(start, Path) else None)',
         "reference = Role(model, None)",
-        "tests/ppo/test_casting.py::test_roles_are_what_the_stages_published[lora]",
+        "tests/ppo/test_load_roles.py::test_roles_are_what_the_stages_published[lora]",
     ),
     Break(
         "dropout is left on",
-        CASTING,
+        LOAD_ROLES,
         "disable_dropout(model)",
         "pass",
         "tests/ppo/test_details_training.py::"

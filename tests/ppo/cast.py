@@ -11,7 +11,7 @@ from peft import LoraConfig
 from torch import nn
 from transformers import PreTrainedModel
 
-from pipelines.config.ppo import PpoSection
+from pipelines.config.ppo_section import PpoSection
 from pipelines.models.adapters import AdapterState, adapter_state, add_adapter
 from pipelines.ppo.learner import Learner
 from pipelines.ppo.roles import PolicyAndValue, Role, Roles, value_head

@@ -11,10 +11,10 @@ from statistics import correlation
 
 import pytest
 
-from pipelines.config.ppo import PpoSection
-from pipelines.ppo.alarm_rules import METRICS, RULES
-from pipelines.ppo.alarms import Alarm, Alarms
-from pipelines.ppo.trends import Series, Together
+from pipelines.config.ppo_section import PpoSection
+from pipelines.ppo.alarms.alarm_rules import METRICS, RULES
+from pipelines.ppo.alarms.alarms import Alarm, Alarms
+from pipelines.ppo.alarms.trends import Series, Together
 
 SETTINGS = PpoSection(rollout_batch_size=64, kl_limit=20.0)
 QUIET = {
@@ -236,7 +236,7 @@ def test_a_rise_is_measured_by_the_noise_between_neighbors() -> None:
 
 
 def test_alarms_never_import_torch() -> None:
-    code = "import sys, pipelines.ppo.alarms; sys.exit('torch' in sys.modules)"
+    code = "import sys, pipelines.ppo.alarms.alarms; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipelines.ppo.alarm_rules import RULES
+from pipelines.ppo.alarms.alarm_rules import RULES
 from tests.ppo.alarm_runs import BROKEN, HEALTHY, alarms_of
 
 

@@ -11,15 +11,15 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from pipelines.config.ppo import PpoSection
+from pipelines.config.ppo_section import PpoSection
 from pipelines.data.chat import ChatEncoder
-from pipelines.ppo.generation import RolloutEngine, TransformersEngine
+from pipelines.ppo.engines.transformers_engine import RolloutEngine, TransformersEngine
 from pipelines.ppo.learner import Learner
 from pipelines.ppo.metrics import update_metrics
 from pipelines.ppo.rollout import TextReward, Timing
 from pipelines.ppo.train import Training
 from pipelines.ppo.types import Normalization, Rollout, Update
-from pipelines.progress import SilentReporter
+from pipelines.run.reporting import SilentReporter
 from pipelines.scorers.function import FunctionScorer
 from tests.ppo.cast import cast, learner
 from tests.ppo.test_update import EOS, SETTINGS, TOKENIZER, FixedEngine, gradients, make, prompts, rollout_of

@@ -19,16 +19,16 @@ from accelerate import Accelerator
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from pipelines.config.ppo import PpoSection
+from pipelines.config.ppo_section import PpoSection
 from pipelines.data.chat import ChatEncoder
 from pipelines.data.encode import EncodedPrompt
 from pipelines.data.rows import Message
+from pipelines.ppo.engines.transformers_engine import TransformersEngine
 from pipelines.ppo.forward import response_logprobs
-from pipelines.ppo.generation import TransformersEngine
 from pipelines.ppo.rollout import TextReward
 from pipelines.ppo.train import Training
 from pipelines.ppo.types import TokenBatch
-from pipelines.progress import SilentReporter
+from pipelines.run.reporting import SilentReporter
 from pipelines.scorers.function import FunctionScorer
 from tests.ppo.cast import Kind, cast
 

@@ -17,7 +17,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pipelines.config.ppo import PpoSection
+from pipelines.config.ppo_section import PpoSection
 from pipelines.errors import TrainingError
 from pipelines.ppo.learner import Learner
 from pipelines.ppo.types import Rollout, TokenBatch, Update

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipelines.config.ppo import PpoSection
+from pipelines.config.ppo_section import PpoSection
 from pipelines.ppo.normalization import Normalizer
 from pipelines.ppo.objective import alone
 from pipelines.ppo.types import AS_IT_IS, Normalization

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from pipelines.config.ppo import PpoSection
+from pipelines.config.ppo_section import PpoSection
 from pipelines.ppo import train
-from pipelines.ppo.counts import Counts
+from pipelines.ppo.metrics import Counts
 from pipelines.ppo.objective import alone
-from pipelines.ppo.prompts import PromptStream
+from pipelines.ppo.schedules import PromptStream
 
 
 def test_every_process_and_every_update_draws_from_a_seed_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 import torch
+from tests.ppo.test_resume import LORA, settings
 
 from pipelines.config import dump_config
 from pipelines.ppo.objective import advantages_and_returns
 from pipelines.ppo.types import Rollout, TokenBatch
-from tests.ppo.test_resume import LORA, settings
 from tests.ppo.two_ranks import one_update
-from tests.test_resume import result
+from tests.trainers.test_trainer_resume import result
 
 REPOSITORY = Path(__file__).parents[2]
 

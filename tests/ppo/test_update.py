@@ -12,11 +12,11 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from pipelines.config.ppo import PpoSection
+from pipelines.config.ppo_section import PpoSection
 from pipelines.data.encode import EncodedPrompt
 from pipelines.data.rows import Message
 from pipelines.errors import TrainingError
-from pipelines.ppo.generation import TransformersEngine
+from pipelines.ppo.engines.transformers_engine import TransformersEngine
 from pipelines.ppo.normalization import Normalizer
 from pipelines.ppo.objective import alone
 from pipelines.ppo.roles import Role, Roles, score_head

@@ -12,7 +12,7 @@ from typing import Any, cast
 import torch
 from accelerate import Accelerator
 
-from pipelines.config.ppo import PpoSection
+from pipelines.config.ppo_section import PpoSection
 from pipelines.ppo.learner import Learner, over_processes
 from pipelines.ppo.metrics import update_metrics
 from pipelines.ppo.rollout import Timing

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from pipelines.config import Config
 from pipelines.config.yaml12 import parse_yaml
-from pipelines.models.classification import figures
-from pipelines.models.scale import WORDS
+from pipelines.models.published_reward import WORDS
+from pipelines.reward.assessment import figures
 
 PAGE = (Path(__file__).parents[2] / "docs" / "reward-model.md").read_text(encoding="utf-8")
 

@@ -13,18 +13,18 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
 from pipelines import reward
-from pipelines.config.reward import RewardSection
-from pipelines.config.scorer import ScorerSection
+from pipelines.chain.preflight import check_environment
+from pipelines.config.reward_section import RewardSection
+from pipelines.config.scorer_section import ScorerSection
 from pipelines.data.rows import Comparison, Message
 from pipelines.errors import ArtifactError, DataError, TrainingError, UsageError
-from pipelines.models.judge import check_golden
 from pipelines.models.text_classifier import TextClassifier, load_text_classifier
-from pipelines.preflight import check_environment
+from pipelines.reward.assessment import check_golden
+from pipelines.reward.initial_model import encode_texts
 from pipelines.reward.pairwise import columns
-from pipelines.reward.start import encode_texts
 from pipelines.scorers import Completion
 from pipelines.scorers.classifier import ClassifierScorer
-from pipelines.scorers.run_model import RunRewardScorer
+from pipelines.scorers.reward_model_scorer import RunRewardScorer
 from tests.models.helpers import comparisons, config_for, outside_base, run_stage, write_data
 from tests.tiny import save_pair, tiny_bert, tiny_llama, tiny_tokenizer
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pipelines.models.judge import Pair, pair_figures
 from pipelines.models.text_classifier import EncodedText
+from pipelines.reward.assessment import Pair, pair_figures
 
 
 def pairs_of(*rows: tuple[int, int]) -> list[Pair]:

@@ -11,22 +11,21 @@ import torch
 from transformers import AutoTokenizer, pipeline
 
 from pipelines import reward
-from pipelines.config.scorer import ScorerSection
+from pipelines.config.scorer_section import ScorerSection
 from pipelines.data.chat import ChatEncoder
 from pipelines.data.rows import Message
 from pipelines.errors import DataError, UsageError
-from pipelines.manifest import Manifest
-from pipelines.models.artifact import open_tokenizer
-from pipelines.models.judge import check_golden
-from pipelines.models.scale import Scale, read_scale
+from pipelines.models.policies import open_tokenizer
+from pipelines.models.published_reward import Scale, read_scale
 from pipelines.models.text_classifier import load_text_classifier
-from pipelines.progress import SilentReporter
-from pipelines.rundir import RunDir
+from pipelines.reward.assessment import check_golden
+from pipelines.run.directory import RunDir
+from pipelines.run.manifest import Manifest
+from pipelines.run.reporting import SilentReporter
+from pipelines.run.stage import StageContext
 from pipelines.scorers import Completion
 from pipelines.scorers.classifier import ClassifierScorer
-from pipelines.scorers.published import PublishedRewardScorer
-from pipelines.scorers.run_model import RunRewardScorer
-from pipelines.stage import StageContext
+from pipelines.scorers.reward_model_scorer import PublishedRewardScorer, RunRewardScorer
 from tests.models.helpers import comparisons, config_for, outside_base, run_stage, write_data
 from tests.reward.test_own_base import base_of_its_own
 

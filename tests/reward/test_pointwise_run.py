@@ -10,24 +10,24 @@ from typing import Any
 import pytest
 import torch
 
-from pipelines.chain import run_chain
+from pipelines.chain.chain import run_chain
+from pipelines.chain.table import stages_of
 from pipelines.config import Config, dump_config, load_config
-from pipelines.config.data import Source
-from pipelines.config.scorer import ScorerSection
-from pipelines.models.scale import read_scale
-from pipelines.ppo.casting import build_roles
+from pipelines.config.data_section import Source
+from pipelines.config.scorer_section import ScorerSection
+from pipelines.models.published_reward import read_scale
+from pipelines.ppo.load_roles import build_roles
 from pipelines.ppo.rollout import RoleReward
 from pipelines.ppo.types import Normalization, TokenBatch
-from pipelines.progress import SilentReporter
-from pipelines.rundir import RunDir
+from pipelines.run.directory import RunDir
+from pipelines.run.reporting import SilentReporter
 from pipelines.scorers import Completion, load_scorer
 from pipelines.scorers.score_file import read_answers, score_rows, surroundings
-from pipelines.stages import stages_of
 from tests import test_kill
 from tests.models.helpers import outside_base
 from tests.reward.test_own_base import base_of_its_own
 from tests.reward.test_pointwise import judgements
-from tests.test_resume import LORA, Interrupter, compare, go, result, settings, went_on
+from tests.trainers.test_trainer_resume import LORA, Interrupter, compare, go, result, settings, went_on
 
 CPU = torch.device("cpu")
 OUTPUTS = {"full": "logprob", "lora": "probability", "own": "probability"}

@@ -14,14 +14,13 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from pipelines.config import Config
-from pipelines.config.reward import RewardSection
-from pipelines.config.scorer import ScorerSection
-from pipelines.models.classification import Bin, figures, probability, reliability
-from pipelines.models.score import read_logit
+from pipelines.config.reward_section import RewardSection
+from pipelines.config.scorer_section import ScorerSection
+from pipelines.models.sequence_scores import read_logit
+from pipelines.report.statistics import auc
+from pipelines.reward.assessment import Bin, figures, probability, reliability
 from pipelines.reward.pointwise import one_logit_loss, two_class_loss
-from pipelines.reward.rows import RowFile
-from pipelines.reward.targets import LabelScale, scale_of
-from pipelines.statistics import auc
+from pipelines.reward.training_rows import LabelScale, RowFile, scale_of
 from tests.models.helpers import config_for
 
 

@@ -21,7 +21,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from pipelines.config.scorer import ScorerSection
+from pipelines.config.scorer_section import ScorerSection
 from pipelines.data.rows import Message
 from pipelines.errors import ArtifactError, DataError, RlhfError, UsageError
 from pipelines.models.text_classifier import TextClassifier, load_text_classifier

@@ -15,12 +15,12 @@ import torch
 from transformers import LlamaForSequenceClassification
 
 from pipelines.config import Config
-from pipelines.config.scorer import ScorerSection
+from pipelines.config.scorer_section import ScorerSection
 from pipelines.data.rows import Message
 from pipelines.errors import ArtifactError
 from pipelines.scorers import Completion, ScorerWithParts, load_scorer
-from pipelines.scorers.base import counts_of
 from pipelines.scorers.combined import CombinedScorer, Part, weighted_sum
+from pipelines.scorers.protocol import counts_of
 from tests.tiny import save_pair, tiny_bert, tiny_llama, tiny_tokenizer
 
 CPU = torch.device("cpu")

@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from pipelines.config.scorer import ScorerSection
+from pipelines.config.scorer_section import ScorerSection
 from pipelines.data.rows import Message
 from pipelines.errors import DataError, HubError, UsageError
 from pipelines.scorers import Completion
-from pipelines.scorers.base import ScoreError
-from pipelines.scorers.http import LARGEST_ANSWER, HttpScorer
+from pipelines.scorers.http_scorer import LARGEST_ANSWER, HttpScorer
+from pipelines.scorers.protocol import ScoreError
 
 PROMPTS = [(Message(role="system", content="be kind"), Message(role="user", content=f"q{n}")) for n in range(5)]
 COMPLETIONS = [Completion("x" * n, (), True) for n in range(5)]

@@ -9,18 +9,18 @@ from typing import Any
 import pytest
 import torch
 
-from pipelines.chain import run_chain
+from pipelines.chain.chain import run_chain
+from pipelines.chain.table import STAGES
 from pipelines.config import Config, dump_config
-from pipelines.config.data import Source
-from pipelines.config.scorer import ScorerSection
+from pipelines.config.data_section import Source
+from pipelines.config.scorer_section import ScorerSection
 from pipelines.data.chat import ChatEncoder
 from pipelines.errors import UsageError
-from pipelines.models.artifact import open_tokenizer
-from pipelines.progress import SilentReporter
-from pipelines.rundir import RunDir
+from pipelines.models.policies import open_tokenizer
+from pipelines.run.directory import RunDir
+from pipelines.run.reporting import SilentReporter
 from pipelines.scorers import Completion, load_scorer
 from pipelines.scorers.score_file import read_answers, score_rows, surroundings
-from pipelines.stages import STAGES
 from tests.tiny import save_pair, tiny_llama, tiny_tokenizer
 
 CPU = torch.device("cpu")

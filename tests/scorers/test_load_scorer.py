@@ -11,7 +11,7 @@ import torch
 from transformers import LlamaForSequenceClassification
 
 from pipelines.config import Config
-from pipelines.config.scorer import ScorerSection
+from pipelines.config.scorer_section import ScorerSection
 from pipelines.data.encode import ChatEncoder
 from pipelines.data.rows import Message
 from pipelines.errors import ArtifactError, UsageError

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from pipelines.config import Config
-from pipelines.config.data import Source
-from pipelines.config.scorer import ScorerSection
+from pipelines.config.data_section import Source
+from pipelines.config.scorer_section import ScorerSection
 from pipelines.errors import DataError
-from pipelines.progress import SilentReporter
+from pipelines.run.reporting import SilentReporter
 from pipelines.scorers.combined import CombinedScorer, Part, weighted_sum
 from pipelines.scorers.score_file import agreement, read_answers, score_rows, summarize, surroundings
 

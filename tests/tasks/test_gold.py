@@ -6,8 +6,8 @@ import pytest
 
 from pipelines.data.rows import Message
 from pipelines.tasks import load_task
-from pipelines.tasks.gold import WEIGHTS
-from pipelines.tasks.wording import ANSWERS, PRODUCTS
+from pipelines.tasks.support_gold import WEIGHTS
+from pipelines.tasks.support_wording import ANSWERS, PRODUCTS
 
 TASK = load_task("support")
 PROMPT = (Message(role="user", content="Hi, Ana here, my kettle has not arrived yet. Order 826."),)

@@ -8,9 +8,10 @@ import pytest
 
 from pipelines.data.rows import Comparison, Demonstration, Message, Prompt
 from pipelines.errors import UsageError
-from pipelines.tasks import AnnotatorPool, load_task, wording
-from pipelines.tasks.gold import topics_in
+from pipelines.tasks import AnnotatorPool, load_task
+from pipelines.tasks import support_wording as wording
 from pipelines.tasks.support import PROBE_ATTRIBUTES
+from pipelines.tasks.support_gold import topics_in
 
 POOL = AnnotatorPool(annotators=5, noise=0.1, bias=0.3)
 TASK = load_task("support")

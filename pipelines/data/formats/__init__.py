@@ -8,9 +8,9 @@ from difflib import get_close_matches
 from typing import Any
 
 from pipelines.data.faults import shorten, type_name
-from pipelines.data.formats import alpaca, hh, judged, scored, sharegpt, trl
-from pipelines.data.formats.base import Format, column_names
-from pipelines.data.formats.unread import VERDICTS, is_judged, way_out
+from pipelines.data.formats import alpaca, hh, judged, sharegpt, trl
+from pipelines.data.formats import judged as scored
+from pipelines.data.formats.format import VERDICTS, Format, column_names, is_judged, way_out
 from pipelines.errors import DataError, UsageError
 
 # Where a row fits several, the first one counts: richer formats stand before poorer ones.

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 from typing_extensions import override
 
-from pipelines.data.formats.base import TEXT, Format, assistant, columns, user
+from pipelines.data.formats.format import TEXT, Format, assistant, columns, user
 from pipelines.data.formats.trl import Labeled
 from pipelines.data.rows import Comparison, Demonstration, Message
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from typing_extensions import override
 
-from pipelines.data.formats.base import TEXT, assistant, columns, user
+from pipelines.data.formats.format import TEXT, assistant, columns, user
 from pipelines.data.formats.trl import Labeled
 from pipelines.data.rows import Comparison, Message
 

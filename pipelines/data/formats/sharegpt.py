@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 from typing_extensions import override
 
-from pipelines.data.formats.base import LIST, Format, Lenient, columns
+from pipelines.data.formats.format import LIST, Format, Lenient, columns
 from pipelines.data.formats.trl import Labeled, dialogue
 from pipelines.data.rows import Comparison, Demonstration, Message, Prompt, Role
 

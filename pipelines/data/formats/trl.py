@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import Field
 from typing_extensions import override
 
-from pipelines.data.formats.base import (
+from pipelines.data.formats.format import (
     LIST,
     TEXT,
     Format,
@@ -21,8 +21,17 @@ from pipelines.data.formats.base import (
     plain_texts,
     user,
 )
-from pipelines.data.rows import ROLES, Comparison, Demonstration, Message, Prompt
-from pipelines.data.trusted import trusted_comparison, trusted_demonstration, trusted_message, trusted_prompt
+from pipelines.data.rows import (
+    ROLES,
+    Comparison,
+    Demonstration,
+    Message,
+    Prompt,
+    trusted_comparison,
+    trusted_demonstration,
+    trusted_message,
+    trusted_prompt,
+)
 
 
 def dialogue(messages: tuple[Message, ...]) -> Demonstration | Prompt:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines.config.data import Source
+from pipelines.config.data_section import Source
 from pipelines.data.sources.files import ending, read_records
 from pipelines.data.sources.hub import Wanted, open_directory, open_hub
 from pipelines.data.sources.record import Record

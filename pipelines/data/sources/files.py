@@ -8,11 +8,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from pipelines.data.sources.columnar import arrow_rows, columnar_error, parquet_rows
-from pipelines.data.sources.json_file import json_rows
-from pipelines.data.sources.lines import json_lines, text_lines
+from pipelines.data.sources.json_files import json_lines, json_rows, text_lines
 from pipelines.data.sources.record import Record
-from pipelines.data.sources.tables import csv_rows, tsv_rows
+from pipelines.data.sources.tables import arrow_rows, columnar_error, csv_rows, parquet_rows, tsv_rows
 from pipelines.errors import DataError
 
 READERS: dict[str, Callable[[BinaryIO, str], Iterator[Record]]] = {

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines.data.sources.columnar import object_rows
 from pipelines.data.sources.files import ending, read_records
 from pipelines.data.sources.record import Record
+from pipelines.data.sources.tables import object_rows
 from pipelines.errors import DataError, HubError, RlhfError, UsageError
 
 _ABOUT_DATA = {"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"}

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from pipelines.config.data import Tags
+from pipelines.config.data_section import Tags
 from pipelines.data.faults import fault_of
 from pipelines.errors import UsageError
 

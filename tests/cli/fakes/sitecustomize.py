@@ -13,11 +13,11 @@ import types
 from typing import Any
 
 MODULES = {
-    "sft": "pipelines.sft",
+    "sft": "pipelines.sft.stage",
     "reward": "pipelines.reward",
     "ppo": "pipelines.ppo.stage",
     "eval": "pipelines.evaluate.stage",
-    "sample": "pipelines.feedback.sample",
+    "sample": "pipelines.sampling.stage",
 }
 
 
@@ -75,5 +75,5 @@ def _runner(name: str) -> Any:
 for _name, _module in MODULES.items():
     sys.modules[_module] = types.ModuleType(_module)
     sys.modules[_module].run = _runner(_name)  # type: ignore[attr-defined]
-_people = sys.modules["pipelines.feedback.stages"] = types.ModuleType("pipelines.feedback.stages")
+_people = sys.modules["pipelines.labels.stage"] = types.ModuleType("pipelines.labels.stage")
 _people.labels, _people.pairs = _runner("labels"), _runner("pairs")  # type: ignore[attr-defined]

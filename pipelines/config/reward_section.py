@@ -1,0 +1,91 @@
+"""`reward`: the reward model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from pipelines.config.training_section import TrainerSection
+
+
+class RewardSection(TrainerSection):
+    """A reward model that starts from the SFT model, or from a base of its own."""
+
+    objective: Literal["pairwise", "pointwise"] = Field(
+        "pairwise",
+        description="pairwise: the better of two answers scores higher (Bradley-Terry); pointwise: a classifier that "
+        "gives the probability that an answer is good, trained on judgements, comparisons (each side a row) or both.",
+    )
+    output: Literal["sigmoid", "softmax"] = Field(
+        "sigmoid",
+        description="Where a pointwise model's probability comes from: one logit, or two classes (bad, good), which "
+        "needs `base`.",
+    )
+    lower_is_better: bool = Field(
+        False,
+        description="Pointwise: a label of 1, or a high one, means bad, such as toxic. The labels are turned; the "
+        "model always gives the probability of good.",
+    )
+    label_range: tuple[float, float] | None = Field(
+        None,
+        strict=False,
+        description="Pointwise: smallest and largest label of a scale, such as [1, 5]; null: those of the rows to "
+        "train on, file by file.",
+    )
+    base: str | None = Field(
+        None,
+        description="Hub id or directory of another base, encoder or decoder: read with its own tokenizer and trained "
+        "whole in fp32, whatever `model` says of LoRA and dtype. null: the SFT model.",
+    )
+    base_revision: str | None = Field(None, description="Commit of the hub repository of `base`.")
+    learning_rate: float = Field(1e-5, gt=0)
+    use_margin: bool = Field(True, description="Pairwise: use the margin of the comparisons where they have one.")
+    center_rewards_coefficient: float | None = Field(None, ge=0, description="Pairwise: pull the mean score towards 0.")
+    normalization_prompts: int = Field(
+        128, ge=2, description="Held-out prompts whose SFT responses give the score's mean and deviation."
+    )
+
+    @field_validator("base")
+    @classmethod
+    def _directory_from_anywhere(cls, value: str | None) -> str | None:
+        """A directory by its full path: the run is found again from elsewhere."""
+        path = Path(value or "").expanduser()
+        return str(path.absolute()) if value and path.is_dir() else value
+
+    @model_validator(mode="after")
+    def _revision_of_a_base(self) -> RewardSection:
+        if self.base_revision is not None and self.base is None:
+            raise ValueError("base_revision needs base")
+        return self
+
+    @model_validator(mode="after")
+    def _fields_fit_the_objective(self) -> RewardSection:
+        other, fields = _OF_ONE_OBJECTIVE[self.objective]
+        for name in fields:
+            if getattr(self, name) != RewardSection.model_fields[name].default:
+                raise ValueError(f"{name} belongs to objective: {other}")
+        if self.output == "softmax" and self.base is None:
+            raise ValueError(
+                "output: softmax needs base: on the SFT model the head has one logit, and its sigmoid is the softmax "
+                "over two classes that differ by it"
+            )
+        if self.label_range is not None and not self.label_range[0] < self.label_range[1]:
+            raise ValueError(
+                "label_range goes from the smallest label to the largest; lower_is_better says which of them is good"
+            )
+        return self
+
+    def results_view(self) -> dict[str, Any]:
+        """What affects results, without what the objective does not take: runs from before there were two stand."""
+        _, foreign = _OF_ONE_OBJECTIVE[self.objective]
+        left_out = {*foreign, *(["objective"] if self.objective == "pairwise" else [])}
+        return {key: value for key, value in super().results_view().items() if key not in left_out}
+
+
+_OF_ONE_OBJECTIVE = {
+    "pairwise": ("pointwise", ("output", "lower_is_better", "label_range")),
+    "pointwise": ("pairwise", ("use_margin", "center_rewards_coefficient")),
+}
+"""What an objective has no use for, and the one that has."""

@@ -1,0 +1,23 @@
+"""`run`: where the run lives and what it runs on."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from pipelines.config.section import Section, cosmetic
+
+Tracker = Literal["tensorboard", "wandb", "mlflow", "trackio", "swanlab", "comet_ml", "clearml", "dvclive", "aim"]
+
+
+class RunSection(Section):
+    """Settings of the run as a whole."""
+
+    dir: str | None = cosmetic(None, description="Run directory; default: runs/<name of the config file>.")
+    seed: int = Field(0, ge=0, description="Seed of everything random: data, training, sampling.")
+    device: Literal["auto", "cpu", "cuda"] = cosmetic("auto", description="auto takes CUDA where there is one.")
+    threads: int | None = cosmetic(
+        None, ge=1, description="CPU threads; default: 1 for models under 5 M parameters, else all cores."
+    )
+    report_to: list[Tracker] = cosmetic([], description="Trackers, by the names of Hugging Face.")

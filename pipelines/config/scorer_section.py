@@ -1,0 +1,129 @@
+"""A reward source, as `ppo.reward` and `eval.scorers` name it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, model_validator
+
+from pipelines.config.section import Section, cosmetic
+
+Kind = Literal["run", "function", "classifier", "http", "length", "repetition", "sum", "ensemble", "gold"]
+
+FIELDS: dict[Kind, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "run": ((), ("output",)),
+    "function": (("function",), ()),
+    "classifier": (("path",), ("revision", "label", "output", "lower_is_better")),
+    "http": (("url",), ("token_env", "timeout", "retries")),
+    "length": (("target",), ()),
+    "repetition": ((), ("ngram",)),
+    "sum": (("parts",), ()),
+    "ensemble": (("parts",), ("deviations",)),
+    "gold": ((), ()),
+}
+"""What a kind needs, and what it may have besides; `name` and `batch_size` belong to all."""
+_KIND_OF_FIELD = {field for needed, optional in FIELDS.values() for field in (*needed, *optional)}
+
+
+class ScorerSection(Section):
+    """Where scores come from; see docs/reward-sources.md for what each kind does.
+
+    The run's reward model, a Python function, a text classifier, a server, a simple rule (length, repetition), several
+    of these together (sum, ensemble), or the gold scorer of a self-made task.
+    """
+
+    kind: Kind = "run"
+    name: str | None = cosmetic(None, description="Name in tables; default: derived from what it is.")
+    function: str | None = Field(None, description="module:function, called with (prompts, completions) -> floats.")
+    path: str | None = Field(None, description="Hub id or directory of a text classifier or reward model.")
+    revision: str | None = None
+    label: int | str | None = Field(
+        None, description="Class whose logit is the score; only needed where the classifier has several."
+    )
+    output: Literal["logit", "probability", "logprob"] = Field(
+        "logit",
+        description="What of the class is the score: sigmoid of a single logit, softmax over several. The run's own "
+        "reward model has other than the logit where reward.objective is pointwise.",
+    )
+    lower_is_better: bool = Field(False, description="The classifier rates something bad (toxicity): negate it.")
+    url: str | None = Field(None, description="http(s) address that answers POST with JSON scores.")
+    token_env: str | None = Field(None, description="Environment variable whose value is sent as bearer token.")
+    timeout: float = cosmetic(60.0, gt=0, description="Seconds to wait for one answer of the server.")
+    retries: int = cosmetic(4, ge=0, description="Further tries after a 5xx answer, a timeout or a lost connection.")
+    target: int | None = Field(None, ge=1, description="Tokens above which a response loses score.")
+    ngram: int = Field(3, ge=1, description="Words in a row that count as repeated where they came before.")
+    parts: list[ScorerPart] = Field([], description="The scorers that are put together.")
+    deviations: float = Field(
+        1.0, ge=0, description="Standard deviations between the parts that are taken off their mean."
+    )
+    batch_size: int = cosmetic(32, ge=1)
+
+    @model_validator(mode="after")
+    def _fields_fit_the_kind(self) -> ScorerSection:
+        needed, optional = FIELDS[self.kind]
+        for field in _KIND_OF_FIELD:
+            given = getattr(self, field) != ScorerSection.model_fields[field].default
+            if field in needed and not given:
+                raise ValueError(f"a scorer of kind {self.kind} needs `{field}`")
+            if given and field not in (*needed, *optional):
+                raise ValueError(f"a scorer of kind {self.kind} takes no `{field}`")
+        if self.url is not None:
+            _check_url(self.url)
+        if self.kind == "ensemble":
+            if len(self.parts) < 2:
+                raise ValueError("an ensemble needs at least two parts")
+            if any(part.weight != 1 for part in self.parts):
+                raise ValueError("parts of an ensemble have no `weight`: it takes their mean")
+        return self
+
+    def results_view(self) -> dict[str, Any]:
+        """What affects results; what the kind does not take is left out, so that a new kind changes no old run."""
+        needed, optional = FIELDS[self.kind]
+        foreign = _KIND_OF_FIELD.difference(needed, optional)
+        if self.kind == "run" and self.output == "logit":  # as it was before there was a choice
+            foreign.add("output")
+        return {key: value for key, value in super().results_view().items() if key not in foreign}
+
+    def flat(self) -> Iterator[ScorerSection]:
+        """The scorer itself and all its parts, and theirs."""
+        yield self
+        for part in self.parts:
+            yield from part.flat()
+
+    def uses(self, kind: Kind) -> bool:
+        """Whether it is of that kind, or a part of it is."""
+        return any(scorer.kind == kind for scorer in self.flat())
+
+
+class ScorerPart(ScorerSection):
+    """A scorer in a sum or an ensemble."""
+
+    weight: float = Field(1.0, description="Factor in a sum; below 0 where less is better.")
+    normalize: bool = Field(
+        True,
+        description="Bring the run's reward model to mean 0, deviation 1 on SFT responses.",
+    )
+
+    @model_validator(mode="after")
+    def _only_the_runs_model_is_normalized(self) -> ScorerPart:
+        if not self.normalize and self.kind != "run":
+            raise ValueError(f"a scorer of kind {self.kind} takes no `normalize`: only the run's reward model has it")
+        return self
+
+
+ScorerSection.model_rebuild()
+
+
+def _check_url(url: str) -> None:
+    """Refuse an address that cannot be asked, without showing it: it may hold a secret."""
+    try:
+        found = urlsplit(url)
+        usable = found.scheme in ("http", "https") and bool(found.hostname) and found.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ValueError("`url` must be an address such as http://localhost:8000/score")
+    if found.username is not None or found.password is not None:
+        raise ValueError("`url` holds a user or a password, which would be recorded: use `token_env` instead")

@@ -1,0 +1,387 @@
+"""What a format is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from functools import cache
+from typing import Annotated, Any, ClassVar
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, model_validator
+
+from pipelines.data.faults import Fault, type_name
+from pipelines.data.rows import CanonicalRow, Demonstration, Message, Role
+
+CONTEXT = ("history", "input")
+"""Parts of the question."""
+VERDICTS = ("label", "score")
+"""What somebody thought of the answer."""
+
+
+def is_judged(row: Mapping[str, Any]) -> bool:
+    """Whether a `label` or a `score` that is a number judges the answer: it must never be taken for one to imitate."""
+    return _is_set(row.get("label")) or _is_number(row.get("score"))
+
+
+def unread(row: Mapping[str, Any], watched: Collection[str]) -> Fault | None:
+    """The first of these columns that says something.
+
+    Args:
+        row: under canonical names.
+        watched: those of `CONTEXT` and `VERDICTS` that the format of the row does not read.
+    """
+    for name in VERDICTS:
+        value = row.get(name)
+        if name in watched and (_is_set(value) if name == "label" else _is_number(value)):
+            return Fault(name, "judges the answer, which would be imitated all the same", way_out(name))
+    for name in CONTEXT:
+        if name in watched and _is_set(row.get(name)):
+            return Fault(name, "is no column of the format, so it would be left out of the question", way_out(name))
+    return None
+
+
+def way_out(name: str) -> str:
+    """How to say that a column means something else."""
+    return f"where it need not be read, set columns: {{{name}: ''}}"
+
+
+def _is_set(value: Any) -> bool:
+    if isinstance(value, str):
+        return bool(value.strip())
+    return value is not None and value != [] and value != {}
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+MAX_DEPTH = 50
+
+
+def _as_objects(value: Any) -> Any:
+    """JSON text as what it says; nothing where it is empty."""
+    if isinstance(value, str):
+        if not value.strip():
+            return None
+        try:
+            value = _parsed(value)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"not valid JSON: {error}") from error
+    return None if value == [] else value
+
+
+def _parsed(text: str) -> Any:
+    value = json.loads(text, object_pairs_hook=_object, parse_constant=_refuse_constant)
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        if any(isinstance(item, str) and "\0" in item for item in level):
+            raise ValueError("NUL character")
+        level = [item for outer in level if isinstance(outer, dict | list) for item in _items(outer)]
+    if level:
+        raise ValueError(f"nested more than {MAX_DEPTH} levels deep")
+    try:
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except ValueError as error:
+        raise ValueError("half a surrogate pair, or a number that is infinite") from error
+    return value
+
+
+def _items(outer: dict[str, Any] | list[Any]) -> list[Any]:
+    return [*outer, *outer.values()] if isinstance(outer, dict) else outer
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key stands twice")
+    return found
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not a number in JSON")
+
+
+def _with_arguments(calls: list[dict[str, Any]] | None) -> list[dict[str, Any]] | None:
+    """Arguments given as JSON text, as OpenAI does, become the object they say: a template would quote them twice."""
+    return None if calls is None else [_with_object(call) for call in calls]
+
+
+def _with_object(call: dict[str, Any]) -> dict[str, Any]:
+    function = call.get("function")
+    if isinstance(function, dict):
+        return {**call, "function": _with_object(function)}
+    arguments = call.get("arguments")
+    if not isinstance(arguments, str):
+        return call
+    try:
+        found = _parsed(arguments)
+    except (ValueError, RecursionError):
+        return call
+    return {**call, "arguments": found} if isinstance(found, dict) else call
+
+
+Tools = Annotated[list[dict[str, Any]] | None, BeforeValidator(_as_objects)]
+ToolCalls = Annotated[list[dict[str, Any]] | None, BeforeValidator(_as_objects), AfterValidator(_with_arguments)]
+
+
+_WORDS = {str: "text", list: "list", dict: "object", bool: "true/false", int: "number", float: "number"}
+TEXT, LIST, FLAG, NUMBER = (str,), (list,), (bool,), (int, float)
+
+
+class Lenient(BaseModel):
+    """Known keys are strict and never coerced; other keys of real files (id, timestamps) are left alone."""
+
+    model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
+
+
+class Format(Lenient):
+    """One accepted layout of a row; an instance is a row that fits it.
+
+    Attributes:
+        name: what `format:` in a source calls it.
+        shape: the columns that tell it from other formats, and the types of their values.
+        unless: columns whose presence means that it is another format.
+        holds: the canonical kinds its rows can become, the richest that a row holds.
+        tools: what the dialogue may call; any row may have it.
+        system: text of the system turn; any row may have it.
+    """
+
+    name: ClassVar[str]
+    shape: ClassVar[Mapping[str, tuple[type, ...]]]
+    unless: ClassVar[tuple[str, ...]] = ()
+    holds: ClassVar[tuple[type[CanonicalRow], ...]]
+    tools: Tools = None
+    system: str | None = None
+
+    def canonical(self) -> CanonicalRow:
+        """The row as the richest canonical kind, without the columns `system` and `tools`.
+
+        Raises:
+            ValueError: the turns do not make such a row (pydantic's ValidationError is one).
+        """
+        raise NotImplementedError
+
+    def rows(self) -> tuple[CanonicalRow, ...]:
+        """All canonical rows that the row gives: one, except where it holds a list of answers.
+
+        Raises:
+            ValueError: as for `canonical` and `completed`.
+        """
+        return (self.completed(self.canonical()),)
+
+    @classmethod
+    def quick(cls, row: Mapping[str, Any]) -> CanonicalRow | None:
+        """What `rows` gives for a row of plain, good texts, which most rows are; None: it takes the long way.
+
+        Only the long way says what is wrong with a row.
+        """
+        return None
+
+    def completed(self, row: CanonicalRow) -> CanonicalRow:
+        """The same row with the column `system` as its first turn, and the column `tools` on its first turn.
+
+        Raises:
+            ValueError: the row has no turn, or its first turn has other tools or another system text.
+        """
+        system = system_turn(self.system)
+        if not system and not self.tools:
+            return row
+        column = "messages" if isinstance(row, Demonstration) else "prompt"
+        turns: tuple[Message, ...] = getattr(row, column)
+        if not turns:
+            raise ValueError(f"a text as it is can have no {'system turn' if system else 'tools'}")
+        if system:
+            turns = _with_system(turns, *system)
+        if self.tools:
+            if turns[0].tools:
+                raise ValueError("tools stand in their column and on the first turn")
+            turns = _with_tools(turns, tuple(self.tools))
+        return row.model_copy(update={column: turns})
+
+    @classmethod
+    def unread(cls, row: Mapping[str, Any]) -> Fault | None:
+        """What the row says and this format does not read, where that would change what the row means."""
+        watched = _watched(cls)
+        return None if watched.isdisjoint(row) else unread(row, watched)
+
+    @classmethod
+    def likeness(cls, row: Mapping[str, Any]) -> int:
+        """How many columns of the shape have the right type; -1 where one is missing or speaks against it."""
+        if any(row.get(column) is not None for column in cls.unless):
+            return -1
+        if _imitates(cls) and is_judged(row):
+            return -1
+        if any(column not in row for column in cls.shape):
+            return -1
+        return sum(type(row[column]) in types for column, types in cls.shape.items())
+
+    @classmethod
+    def described(cls) -> str:
+        """Name and shape, for messages."""
+        columns = [f"{name} ({_in_words(kinds)})" for name, kinds in cls.shape.items()]
+        return f"{cls.name}: {', '.join(columns)}"
+
+
+def plain_texts(layout: type[Format], row: Mapping[str, Any]) -> list[Any] | None:
+    """The texts in the columns of the shape, none of them blank; None where the format reads more in the row.
+
+    Python's blanks are Unicode's and four more, so what is not blank here is not blank to pydantic either.
+    """
+    if not beside_the_shape(layout).isdisjoint(row):
+        return None
+    texts = [row.get(name) for name in layout.shape]
+    for text in texts:
+        if type(text) is not str or not text or text.isspace():
+            return None
+    return texts
+
+
+def column_names(layout: type[Format]) -> frozenset[str]:
+    """Every column that the format reads."""
+    return frozenset(field.alias or name for name, field in layout.model_fields.items())
+
+
+@cache
+def beside_the_shape(layout: type[Format]) -> frozenset[str]:
+    """The further columns that a format reads."""
+    return column_names(layout) - layout.shape.keys()
+
+
+@cache
+def _watched(layout: type[Format]) -> frozenset[str]:
+    return frozenset(CONTEXT + (VERDICTS if _imitates(layout) else ())) - column_names(layout)
+
+
+def _imitates(layout: type[Format]) -> bool:
+    """Whether its answers are imitated. A text as it is answers nothing, so its label says something else."""
+    return Demonstration in layout.holds and "text" not in layout.shape
+
+
+def _with_system(turns: tuple[Message, ...], system: Message) -> tuple[Message, ...]:
+    first = turns[0]
+    if first.role == "system":
+        if first.content.strip() != system.content.strip():
+            raise ValueError("the column `system` and the first turn hold different system texts")
+        return turns
+    if first.tools is None:
+        return (system, *turns)
+    # Tools of a dialogue stand on its first turn, which is another one now.
+    return _with_tools((system, first.model_copy(update={"tools": None}), *turns[1:]), first.tools)
+
+
+def _with_tools(turns: tuple[Message, ...], tools: tuple[dict[str, Any], ...]) -> tuple[Message, ...]:
+    return (turns[0].model_copy(update={"tools": tools}), *turns[1:])
+
+
+def columns(**types: tuple[type, ...]) -> Mapping[str, tuple[type, ...]]:
+    """The shape of a format: column names and the types their values may have."""
+    return types
+
+
+def _in_words(kinds: tuple[type, ...]) -> str:
+    return " or ".join(dict.fromkeys(_WORDS[kind] for kind in kinds))
+
+
+# What other programs write beside the content of a turn, and where it stands here.
+_NOT_READ = {
+    "reasoning_content": "write it into `content`, as the model is to write it",
+    "thinking": "write it into `content`, as the model is to write it",
+    "function_call": "write it as `tool_calls`",
+}
+
+
+class ChatMessage(Lenient):
+    """A turn as OpenAI and TRL write it; one that calls tools may have no text."""
+
+    role: Role
+    content: str
+    tools: Tools = None
+    tool_calls: ToolCalls = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _a_call_needs_no_text(cls, turn: Any) -> Any:
+        if not isinstance(turn, dict):
+            return turn
+        for key, instead in _NOT_READ.items():
+            if turn.get(key):
+                raise ValueError(f"`{key}` is not read; {instead}")
+        if turn.get("weight") not in (None, 1):
+            raise ValueError("the weight of a turn is not read; leave out what is not to be imitated")
+        if turn.get("tool_calls") and turn.get("content") is None:
+            return {**turn, "content": ""}
+        return turn
+
+    def message(self) -> Message:
+        """The canonical turn."""
+        return Message(
+            role=self.role, content=self.content, tools=_fixed(self.tools), tool_calls=_fixed(self.tool_calls)
+        )
+
+
+def _fixed(objects: list[dict[str, Any]] | None) -> tuple[dict[str, Any], ...] | None:
+    return None if objects is None else tuple(objects)
+
+
+def _text_by(role: Role) -> BeforeValidator:
+    def as_turns(value: Any) -> Any:
+        if isinstance(value, str):
+            return [{"role": role, "content": value}]
+        if not isinstance(value, list):
+            raise ValueError(f"must be text or a list of turns, not {type_name(value)}")
+        return value
+
+    return BeforeValidator(as_turns)
+
+
+Turns = list[ChatMessage]
+Question = Annotated[Turns, _text_by("user")]
+"""Turns, or a text that is one user turn."""
+Answer = Annotated[Turns, _text_by("assistant")]
+"""Turns, or a text that is one assistant turn."""
+
+
+def messages_of(turns: Turns) -> tuple[Message, ...]:
+    """Turns as canonical ones."""
+    return tuple(turn.message() for turn in turns)
+
+
+def answer_text(column: str, turns: Turns) -> str:
+    """The text of an answer that is compared or judged.
+
+    Raises:
+        ValueError: it is not one assistant turn, or it calls tools, which nothing here could judge.
+    """
+    if len(turns) != 1 or turns[0].role != "assistant":
+        raise ValueError(f"{column} must be one assistant turn")
+    return plain_answer(column, turns[0].message())
+
+
+def plain_answer(column: str, turn: Message) -> str:
+    """The text of an assistant turn.
+
+    Raises:
+        ValueError: it calls tools.
+    """
+    if turn.tool_calls:
+        raise ValueError(f"{column} calls tools: only answers in text can be compared or judged")
+    return turn.content
+
+
+def user(text: str) -> Message:
+    """A user turn."""
+    return Message(role="user", content=text)
+
+
+def assistant(text: str) -> Message:
+    """An assistant turn."""
+    return Message(role="assistant", content=text)
+
+
+def system_turn(text: str | None) -> tuple[Message, ...]:
+    """A system turn, or nothing where the text is blank."""
+    return (Message(role="system", content=text),) if text and text.strip() else ()

@@ -1,0 +1,220 @@
+"""A .json file: one array of objects, decoded piece by piece, or JSON lines under that name."""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+from pipelines.data.faults import Fault
+from pipelines.data.sources import record as limits
+from pipelines.data.sources.record import Record, StrictDecoder, checked, not_utf8, too_long, without_bom
+from pipelines.errors import DataError
+
+
+def json_lines(file: BinaryIO, name: str) -> Iterator[Record]:
+    """One object a line; blank lines are skipped."""
+    decoder = StrictDecoder()  # One for all lines: to make one takes as long as to decode a short line.
+    for place, text, fault in _lines(file, name):
+        row: dict[str, Any] = {}
+        if fault is None:
+            row, fault = _parse_line(text, decoder)
+        yield Record(place, text, row, fault)
+
+
+def text_lines(file: BinaryIO, name: str) -> Iterator[Record]:
+    """One prompt a line; blank lines are skipped."""
+    for place, text, fault in _lines(file, name):
+        yield Record(place, text, {} if fault else {"prompt": text}, fault)
+
+
+def _lines(file: BinaryIO, name: str) -> Iterator[tuple[str, str, Fault | None]]:
+    """Place and text of every line that is not blank; lines are cut at newlines only."""
+    number = 0
+    while raw := file.readline(limits.MAX_ROW_SIZE + 2):
+        number += 1
+        place = f"{name}:{number}"
+        if number == 1:
+            raw = without_bom(raw, name)
+        if len(raw.rstrip(b"\r\n")) > limits.MAX_ROW_SIZE:
+            while raw and not raw.endswith(b"\n"):
+                raw = file.readline(limits.MAX_ROW_SIZE)
+            yield place, "", too_long("line")
+            continue
+        try:
+            text = raw.decode("utf-8").strip("\r\n")
+        except UnicodeDecodeError as error:
+            yield place, raw.decode("utf-8", "replace").strip("\r\n"), not_utf8(raw, error.start)
+            continue
+        if "\0" in text:
+            yield place, text, Fault("", "NUL character")
+        elif text.strip():
+            yield place, text, None
+
+
+def _parse_line(text: str, decoder: StrictDecoder) -> tuple[dict[str, Any], Fault | None]:
+    decoder.duplicates.clear()
+    try:
+        value, end = decoder.raw_decode(text) if text[0] == "{" else (None, -1)
+        if end != len(text):  # Blanks at an end, or no row: only then the slower call that skips blanks or says what.
+            decoder.duplicates.clear()
+            value = decoder.decode(text)
+    except json.JSONDecodeError as error:
+        return {}, Fault("", "not valid JSON", f"column {error.colno}: {error.msg}")
+    except RecursionError:
+        return {}, Fault("", "nested too deeply")
+    except ValueError as error:
+        return {}, Fault("", "not valid JSON", str(error))
+    return checked(text, value, decoder.duplicates)
+
+
+CHUNK = 1 << 16
+_BLANKS = re.compile(r"[ \t\n\r]*")
+_TAIL = 10  # A word or an escape that the end of the window cuts is shorter than this.
+
+
+def json_rows(file: BinaryIO, name: str) -> Iterator[Record]:
+    """The objects of one array. A file that opens with an object is read as JSON lines: hubs hold many of these."""
+    window = _Window(file, name)
+    first = window.next_char()
+    if first == "{":
+        file.seek(0)
+        return _as_lines(file, name)
+    if first == "":
+        return iter(())
+    if first != "[":
+        raise DataError("a .json file must be one array of objects, or one object a line", where=f"{name}:1")
+    window.position += 1
+    return _array(window, name)
+
+
+def _as_lines(file: BinaryIO, name: str) -> Iterator[Record]:
+    for number, record in enumerate(json_lines(file, name)):
+        if number == 0 and record.fault is not None and record.fault.reason == "not valid JSON":
+            raise DataError(
+                f"a .json file must be one array of objects, or one object a line; this line is {record.fault}",
+                where=record.place,
+                hint='of rows wrapped like {"data": [...]}, save the inner list alone',
+            )
+        yield record
+
+
+def _array(window: _Window, name: str) -> Iterator[Record]:
+    number = 0
+    closed = window.next_char() == "]"
+    while not closed:
+        number += 1
+        yield window.element(f"{name}:row {number}")
+        closed = window.next_char() == "]"
+        if not closed:  # `element` has seen to it that this is a comma.
+            window.position += 1
+            window.next_char()
+    window.position += 1
+    if window.next_char():
+        raise window.broken(window.position, "Text after the end of the array")
+
+
+class _Window:
+    """The part of the file that is decoded but not yet used up: a row and what was read with it."""
+
+    def __init__(self, file: BinaryIO, name: str) -> None:
+        self.position = 0
+        self._text = ""
+        self._file = file
+        self._name = name
+        self._utf8 = codecs.getincrementaldecoder("utf-8")()
+        self._bytes = 0
+        self._ended = False
+        self._decoder = StrictDecoder()
+        self._line, self._column = 1, 1  # Where the window begins in the file.
+
+    def next_char(self) -> str:
+        """Skip blanks; the character there, or nothing at the end of the file."""
+        while True:
+            found = _BLANKS.match(self._text, self.position)
+            self.position = found.end() if found else self.position
+            if self.position < len(self._text):
+                return self._text[self.position]
+            if not self._more(CHUNK):
+                return ""
+
+    def element(self, place: str) -> Record:
+        """Decode the value at the position and move behind it.
+
+        Raises:
+            DataError: it is no JSON, is followed by neither a comma nor the end of the array, or has no end.
+        """
+        while True:
+            problem, value, end = self._decode(place)
+            if problem is None:
+                found = _BLANKS.match(self._text, end)
+                after = found.end() if found else end
+                if self._text[after : after + 1] in (",", "]") and after < len(self._text):
+                    text = self._text[self.position : end]
+                    self.position = after
+                    return Record(place, text, *checked(text, value, self._decoder.duplicates))
+                # A number may go on behind the window, so only the end of the file settles it.
+                problem = (after, "Expecting ',' or ']'")
+            if len(self._text) - self.position > 4 * limits.MAX_ROW_SIZE:
+                size = 4 * limits.MAX_ROW_SIZE // 1_000_000
+                raise DataError(f"the row has no end within {size} MB", where=place)
+            # Doubling keeps the repeated decoding of a long row linear.
+            if not self._cut(problem) or not self._more(max(CHUNK, len(self._text) - self.position)):
+                raise self.broken(*problem)
+
+    def _decode(self, place: str) -> tuple[tuple[int, str] | None, Any, int]:
+        """What is wrong with the value at the position, or the value and where it ends."""
+        self._decoder.duplicates.clear()
+        try:
+            value, end = self._decoder.raw_decode(self._text, self.position)
+        except json.JSONDecodeError as error:
+            return (error.pos, error.msg), None, 0
+        except RecursionError as error:
+            raise DataError("nested too deeply", where=place) from error
+        except ValueError as error:
+            raise DataError(f"not valid JSON: {error}", where=place) from error
+        return None, value, end
+
+    def _cut(self, problem: tuple[int, str]) -> bool:
+        """Whether the end of the window may be what is wrong."""
+        position, message = problem
+        return message.startswith("Unterminated string") or position >= len(self._text) - _TAIL
+
+    def broken(self, position: int, message: str) -> DataError:
+        """What is wrong with the file at a position of the window."""
+        line, column = self._place_of(position)
+        cut = self._ended and (message.startswith("Unterminated string") or not self._text[position:].strip())
+        return DataError(
+            f"not valid JSON: column {column}: {message.removesuffix(' starting at')}",
+            where=f"{self._name}:{line}",
+            hint="the file ends before its array does: it may be cut off" if cut else None,
+        )
+
+    def _place_of(self, position: int) -> tuple[int, int]:
+        newlines = self._text.count("\n", 0, position)
+        if not newlines:
+            return self._line, self._column + position
+        return self._line + newlines, position - self._text.rfind("\n", 0, position)
+
+    def _more(self, size: int) -> bool:
+        """Forget what is used up and read on; False at the end of the file."""
+        if self._ended:
+            return False
+        self._line, self._column = self._place_of(self.position)
+        self._text, self.position = self._text[self.position :], 0
+        data = self._file.read(size)
+        self._ended = not data
+        if self._bytes == 0:
+            plain = without_bom(data, self._name)
+            self._bytes, data = len(data) - len(plain), plain
+        before = self._bytes - len(self._utf8.getstate()[0])
+        try:
+            self._text += self._utf8.decode(data, final=self._ended)
+        except UnicodeDecodeError as error:
+            line = self._place_of(len(self._text))[0] + error.object.count(b"\n", 0, error.start)
+            fault = not_utf8(error.object, error.start, before)
+            raise DataError(str(fault), where=f"{self._name}:{line}", hint="save the file as UTF-8") from error
+        self._bytes += len(data)
+        return True

@@ -1,0 +1,232 @@
+"""A task as another program holds it: where its prompt and answers stand, and which task of ours it is."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from pipelines.data.faults import fault_of, shorten, type_name
+from pipelines.data.formats.format import Turns, messages_of
+from pipelines.data.formats.sharegpt import Turn
+from pipelines.data.rows import Message, as_dict, check_dialogue
+from pipelines.labels.label_types import Answer, Task
+
+HOME = "rlhf"
+"""The field of exported tasks that brings them home: id and prompt of the task, and the order of its answers."""
+PROMPTS: tuple[str, ...] = ("prompt", "question", "instruction", "query", "input", "dialogue", "dialog", "messages")
+PROMPTS += ("conversation", "conversations", "context")
+LISTS = ("items", "answers", "responses", "completions", "candidates", "outputs")
+_ONE = ("answer", "response", "completion", "output", "candidate", "reply", "generation", "option", "text", "model")
+_NUMBERED = re.compile(rf"({'|'.join(_ONE)})[ _\-]?(\d{{1,2}}|(?<=[ _\-])[a-h])", re.IGNORECASE)
+_TURNS, _SHAREGPT = TypeAdapter(Turns), TypeAdapter(list[Turn])
+_Item = TypeVar("_Item")
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A task, and how another program showed it.
+
+    Attributes:
+        task: the task, its answers in its own order.
+        keys: what results call the answer at each place of the page.
+        order: the index of the answer at each place.
+        sent: it was sent out from here.
+    """
+
+    task: Task
+    keys: tuple[str, ...]
+    order: tuple[int, ...]
+    sent: bool = False
+
+    def home(self, by_place: Sequence[_Item]) -> tuple[_Item, ...]:
+        """What was said of each place, in the task's own order of answers."""
+        found = dict(zip(self.order, by_place, strict=True))
+        return tuple(found[index] for index in range(len(found)))
+
+    def place(self, key: object) -> int:
+        """The place of the answer that a result calls so.
+
+        Raises:
+            ValueError: there is none.
+        """
+        name = str(key) if isinstance(key, str | int) else type_name(key)
+        if name not in self.keys:
+            raise ValueError(f"there is no answer {shorten(name)}; there are {', '.join(self.keys) or 'none'}")
+        return self.keys.index(name)
+
+
+class _Home(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    task: str = Field(min_length=1)
+    order: list[int]
+    prompt: list[Message] | None = None
+
+
+def shown_task(data: Mapping[str, Any], columns: Mapping[str, str], home: Mapping[str, Any] | None = None) -> Shown:
+    """The task that a record's data fields hold.
+
+    Args:
+        data: the fields.
+        columns: what is named otherwise than usual: `prompt`, `system`, `answers` for a list, or `answer_1`,
+            `answer_2` and so on, each with the name of the field.
+        home: what stood in the field `HOME`; None: the task is not from here.
+
+    Raises:
+        ValueError: the fields hold no prompt, or what stands there is not what it should be.
+    """
+    keys, texts = _answers(data, columns)
+    if len(set(keys)) < len(keys):
+        raise ValueError("two answers have the same id")
+    order = tuple(range(len(texts)))
+    if home is None:
+        prompt = _prompt(data, columns)
+        return Shown(Task(prompt, tuple(Answer(text) for text in texts)), keys, order)
+    try:
+        told = _Home.model_validate(dict(home))
+    except ValidationError as error:
+        raise ValueError(f"{HOME}: {fault_of(error)}") from error
+    if sorted(told.order) != list(order):
+        raise ValueError(f"{HOME}.order: {told.order} is not an order of {len(texts)} answers")
+    prompt = tuple(told.prompt) if told.prompt is not None else _prompt(data, columns)
+    check_dialogue(prompt)
+    own = dict(zip(told.order, texts, strict=True))
+    task = Task(prompt, tuple(Answer(own[index]) for index in order), id=told.task)
+    return Shown(task, keys, tuple(told.order), sent=True)
+
+
+def home_of(task: Task, order: Sequence[int], *, prompt: bool = True) -> dict[str, Any]:
+    """What brings an exported task home."""
+    plain = {"task": task.id, "order": list(order)}
+    return plain | ({"prompt": [as_dict(turn) for turn in task.prompt]} if prompt else {})
+
+
+def drawn_order(task: Task, seed: int) -> tuple[int, ...]:
+    """An order of a task's answers, the same for the same seed; it depends on no other task."""
+    order = list(range(len(task.answers)))
+    random.Random(f"{seed}/{task.id}").shuffle(order)
+    return tuple(order)
+
+
+def prompt_text(prompt: Sequence[Message]) -> str:
+    """A prompt as one text: what a single user turn says, or every turn with its speaker."""
+    if len(prompt) == 1 and prompt[0].role == "user":
+        return prompt[0].content
+    return "\n\n".join(f"{turn.role}: {turn.content}" for turn in prompt)
+
+
+def prompt_field(data: Mapping[str, Any], columns: Mapping[str, str]) -> str | None:
+    """The name of the field that holds the prompt; None: there is none."""
+    if "prompt" in columns:
+        return columns["prompt"] if columns["prompt"] in data else None
+    return next((name for name in PROMPTS if data.get(name) not in (None, "", [])), None)
+
+
+def _list_field(data: Mapping[str, Any], columns: Mapping[str, str]) -> str | None:
+    return columns.get("answers") or next((name for name in LISTS if isinstance(data.get(name), list)), None)
+
+
+def task_fields(data: Mapping[str, Any], columns: Mapping[str, str]) -> set[str]:
+    """The names of the fields that a task is made of.
+
+    Raises:
+        ValueError: what stands there is not what it should be.
+    """
+    fields = {prompt_field(data, columns), _list_field(data, columns), columns.get("system", "system")}
+    return {name for name in (*fields, *_answers(data, columns)[0]) if name is not None}
+
+
+def _prompt(data: Mapping[str, Any], columns: Mapping[str, str]) -> tuple[Message, ...]:
+    name = prompt_field(data, columns)
+    if name is None:
+        what = f"there is no field `{columns['prompt']}`" if "prompt" in columns else "there is no prompt"
+        raise ValueError(f"{what}; the fields are {', '.join(data) or '(none)'}; name it with columns prompt=FIELD")
+    turns = _turns(name, data[name])
+    system = data.get(columns.get("system", "system"))
+    if isinstance(system, str) and system.strip() and turns[0].role != "system":
+        turns = (Message(role="system", content=system), *turns)
+    try:
+        check_dialogue(turns)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+    return turns
+
+
+def _turns(name: str, value: Any) -> tuple[Message, ...]:
+    if isinstance(value, str) and value.strip():
+        return (Message(role="user", content=value),)
+    if not isinstance(value, list) or not value:
+        raise ValueError(f"{name}: must be a text that is not blank, or a list of turns, not {type_name(value)}")
+    try:
+        if all(isinstance(turn, dict) and "from" in turn for turn in value):
+            return tuple(turn.message() for turn in _SHAREGPT.validate_python(value))
+        return messages_of(_TURNS.validate_python(value))
+    except ValidationError as error:
+        raise ValueError(f"{name}{fault_of(error)}") from error
+
+
+def _answers(data: Mapping[str, Any], columns: Mapping[str, str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What results call the answers, and their texts, by place."""
+    told = {key: name for key, name in columns.items() if re.fullmatch(r"answer_?\d*", key)}
+    for name in (*told.values(), *([columns["answers"]] if "answers" in columns else [])):
+        if name not in data:
+            raise ValueError(f"there is no field `{name}`; the fields are {', '.join(data) or '(none)'}")
+    if told:
+        return _of_fields(data, [told[key] for key in sorted(told, key=lambda key: int(key[6:].strip("_") or 0))])
+    named = _list_field(data, columns)
+    if named is not None:
+        return _of_list(named, data[named])
+    taken = set(columns.values())
+    found = {name: match for name in data if name not in taken and (match := _NUMBERED.fullmatch(name))}
+    families: dict[str, list[str]] = {}
+    for name, match in found.items():
+        if data[name] is not None:
+            families.setdefault(match[1].lower(), []).append(name)
+    if families:
+        family = max(families.values(), key=len)
+        return _of_fields(data, sorted(family, key=lambda name: _rank(found[name][2])))
+    prompt = columns.get("prompt") or next((name for name in PROMPTS if name in data), None)
+    single = next((name for name in _ONE if isinstance(data.get(name), str) and name != prompt), None)
+    return _of_fields(data, [single]) if single else ((), ())
+
+
+def _rank(number: str) -> int:
+    return int(number) if number.isdigit() else ord(number.lower()) - ord("a") + 1
+
+
+def _of_fields(data: Mapping[str, Any], names: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    return tuple(names), tuple(_text(name, data[name]) for name in names)
+
+
+def _of_list(name: str, items: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    if not isinstance(items, list):
+        raise ValueError(f"{name}: must be a list of answers, not {type_name(items)}")
+    keys, texts = [], []
+    for number, item in enumerate(items):
+        place = f"{name}[{number}]"
+        if isinstance(item, str):
+            keys.append(str(number + 1))
+            texts.append(_text(place, item))
+            continue
+        if not isinstance(item, dict):
+            raise ValueError(f"{place}: must be a text or an object, not {type_name(item)}")
+        key = item.get("id", str(number + 1))
+        if type(key) not in (str, int):
+            raise ValueError(f"{place}.id: must be text or a number, not {type_name(key)}")
+        held = next((field for field in ("body", "text", "content", "html", "title") if item.get(field)), None)
+        if held is None:
+            raise ValueError(f"{place}: has no body, text or title")
+        keys.append(str(key))
+        texts.append(_text(f"{place}.{held}", item[held]))
+    return tuple(keys), tuple(texts)
+
+
+def _text(place: str, value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"{place}: must be a text that is not blank, not {type_name(value)}")
+    return value

@@ -1,0 +1,284 @@
+"""From the verdicts of a whole file to questions, tasks and labels."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from pipelines.errors import DataError
+from pipelines.labels.exchange.foreign_task import Shown
+from pipelines.labels.exchange.verdicts import COMMENT, Verdict, plain
+from pipelines.labels.label_types import UNKNOWN, Kind, Label, LabelSet, Question, Task, Value
+
+REPEATED = "earlier labels of the same annotator for the same task (the last one counts)"
+EMPTY_SKIPPED = "empty results (read as skipped; --ties-from-empty reads them as ties)"
+EMPTY_TIED = "empty results (read as ties)"
+FROM_ZERO = "scales that begin at 0 (read as one higher, to begin at 1)"
+ALL_ONES = "questions whose numbers are all 1 (read as 0/1; --tasks tells a scale)"
+UNTOLD = f"labels whose annotator is not told (named {UNKNOWN}1, {UNKNOWN}2 within a task; nobody's figures)"
+ADRIFT = "tasks that the file of --tasks does not hold (it should be the one that was sent out)"
+BARE = (
+    "tasks sent out from here that come home without models, known values and sources (`rlhf labels convert` takes "
+    "--tasks FILE: the file that it was given with --to label-studio or --to argilla)"
+)
+WRITTEN = (
+    "texts of `{}` that read like choices (taken as written: its texts differ, and most are none; --tasks tells it)"
+)
+ONLY_TEXTS = "labels of texts that answer no question (read as skipped, with the texts as comments)"
+_WIDER: Mapping[Kind, Kind] = {"pairwise": "ranking", "binary": "scale"}
+"""Kinds whose answers may be answers to another kind."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a file of another program is to be read.
+
+    Attributes:
+        columns: fields that are named otherwise than usual, see `shown_task`.
+        ties_from_empty: a pairwise annotation without a result says that both are equal; otherwise it was skipped.
+        choices: numbers that the texts of choices stand for, such as ``{"toxic": 1, "fine": 0}``.
+        tasks: what was sent out: tasks that come home get back their models, controls and source from it, and the
+            questions their words.
+    """
+
+    columns: Mapping[str, str] = field(default_factory=dict)
+    ties_from_empty: bool = False
+    choices: Mapping[str, int] = field(default_factory=dict)
+    tasks: LabelSet | None = None
+
+
+@dataclass
+class Gathered:
+    """The tasks and verdicts of a file, as they come."""
+
+    reading: Reading
+    notes: Counter[str] = field(default_factory=Counter)
+    tasks: dict[str, Task] = field(default_factory=dict)
+    verdicts: list[Verdict] = field(default_factory=list)
+    _nobody: Counter[str] = field(default_factory=Counter)
+
+    def nobody(self, shown: Shown) -> str:
+        """A name for an annotator that the file does not tell, of no other label of the task."""
+        self.notes[UNTOLD] += 1
+        self._nobody[shown.task.id] += 1
+        return f"{UNKNOWN}{self._nobody[shown.task.id]}"
+
+    def add_task(self, shown: Shown) -> Shown:
+        """Take note of a task; the same one as it was sent out, where that is known.
+
+        Raises:
+            ValueError: there is another one with the same id.
+        """
+        task = shown.task
+        sent = self.reading.tasks
+        if sent is not None and task.id in sent.tasks:
+            there = sent.tasks[task.id]
+            if [answer.text for answer in there.answers] != [answer.text for answer in task.answers]:
+                raise ValueError(f"the task {task.id} has other answers than when it was sent out")
+            task = there
+        elif task.id not in self.tasks and (sent is not None or shown.sent):
+            self.notes[ADRIFT if sent is not None else BARE] += 1
+        before = self.tasks.setdefault(task.id, task)
+        if (before.prompt, before.answers) != (task.prompt, task.answers):
+            raise ValueError(f"the task {task.id} stands there twice, with other texts")
+        return replace(shown, task=task)
+
+    def finish(self, where: str) -> LabelSet:
+        """Everything that the file holds.
+
+        Raises:
+            DataError: it asks nothing that can be read, a verdict contradicts itself, or a value is no answer to its
+                question.
+        """
+        written = self._written()
+        for verdict in self.verdicts:
+            try:
+                verdict.close(written)
+            except ValueError as error:
+                raise DataError(f"{verdict.annotator}'s answers: {error}", where=verdict.place) from error
+        self._settle_ties()
+        questions = self._questions(where)
+        demonstrations = [question.name for question in questions if question.kind == "demonstration"]
+        labels: dict[tuple[str, str], tuple[str, Label]] = {}
+        for verdict in self.verdicts:
+            values = {name: value for name, (_, value) in verdict.values.items()}
+            values |= {name: verdict.texts[name] for name in demonstrations if name in verdict.texts}
+            self._check(verdict, values, questions)
+            task = self.tasks[verdict.shown.task.id]
+            if verdict.known and values:
+                known = {name: value for name, value in values.items() if not isinstance(value, str)}
+                self.tasks[task.id] = replace(task, control={**(task.control or {}), **known})
+            if verdict.known:
+                continue
+            self.notes[ONLY_TEXTS] += bool(verdict.texts) and not values
+            self._keep(labels, verdict, values)
+        kept = [label for _, label in labels.values()]
+        notes = {name: count for name, count in self.notes.items() if count}
+        return LabelSet(questions, self.tasks, kept, notes)
+
+    def _keep(
+        self, labels: dict[tuple[str, str], tuple[str, Label]], verdict: Verdict, values: dict[str, Value]
+    ) -> None:
+        task = verdict.shown.task.id
+        comment = "\n".join(text for name, text in verdict.texts.items() if name not in values)
+        label = Label(
+            task,
+            verdict.annotator,
+            {} if verdict.skipped else values,
+            verdict.shown.order,
+            verdict.seconds,
+            verdict.skipped or not values,
+            comment=comment,
+            time=verdict.time,
+        )
+        before = labels.get((task, verdict.annotator))
+        if before is not None:
+            self.notes[REPEATED] += 1
+            if before[0] > (verdict.time or ""):
+                return
+        labels[task, verdict.annotator] = (verdict.time or "", label)
+
+    def _written(self) -> set[str]:
+        """The controls whose bare texts were written: those sent out for it, and those that hold no choices."""
+        verdicts: dict[str, dict[tuple[str, str], Verdict]] = {}
+        for verdict in self.verdicts:
+            for control in verdict.bare:
+                verdicts.setdefault(control, {})[verdict.shown.task.id, verdict.annotator] = verdict
+        written = set()
+        for control, some in verdicts.items():
+            if control == COMMENT:
+                written.add(control)
+            elif control in self._sent:
+                if self._sent[control].kind == "demonstration":
+                    written.add(control)
+            elif not self._chosen(control, list(some.values())):
+                written.add(control)
+                like = [verdict for verdict in some.values() if verdict.is_choice(control, verdict.bare[control])]
+                self.notes[WRITTEN.format(control)] += len(like)
+        return written
+
+    def _chosen(self, control: str, verdicts: Sequence[Verdict]) -> bool:
+        """Whether a control's bare texts are choices.
+
+        They are where one has a number that was told, where more than half of the different texts read like choices,
+        and where more than half of the labels hold a text that another one holds too: few choices serve many tasks,
+        while what people write hardly ever repeats.
+        """
+        if any(verdict.bare[control] in self.reading.choices for verdict in verdicts):
+            return True
+        labels = Counter(plain(verdict.bare[control]) for verdict in verdicts)
+        like = {plain(text) for v in verdicts if v.is_choice(control, text := v.bare[control])}
+        repeated = sum(count for count in labels.values() if count > 1)
+        return 2 * len(like) > len(labels) or 2 * repeated > len(verdicts)
+
+    @property
+    def _sent(self) -> dict[str, Question]:
+        """The questions that were sent out, by name; none where that is not known."""
+        return {question.name: question for question in self.reading.tasks.questions} if self.reading.tasks else {}
+
+    def _settle_ties(self) -> None:
+        """Give ties to the question they are about, and empty results their meaning."""
+        paired = list(dict.fromkeys(self._paired()))
+        for verdict in self.verdicts:
+            count = len(verdict.shown.keys)
+            for control in verdict.ties:
+                name = control if control in paired else _belonging(control, paired)
+                if name in verdict.values and control in verdict.bare and not control.startswith(name):
+                    # Perhaps a remark: it overrules no answer.
+                    verdict.pass_over(control)
+                    verdict.write(control, verdict.bare[control])
+                    continue
+                verdict.values[name] = ("pairwise", (1,) * count)
+            if verdict.values or verdict.texts.keys() - {COMMENT} or verdict.skipped or verdict.known:
+                continue
+            if self.reading.ties_from_empty and count == 2 and paired and not verdict.unread:
+                self.notes[EMPTY_TIED] += 1
+                verdict.values |= dict.fromkeys(paired, ("pairwise", (1, 1)))
+            else:
+                self.notes[EMPTY_SKIPPED] += not verdict.texts
+
+    def _paired(self) -> Iterator[str]:
+        """The questions that compare answers, as far as they are known: sent out, answered, or tied by name."""
+        for question in self._sent.values():
+            if question.kind in ("pairwise", "ranking"):
+                yield question.name
+        for verdict in self.verdicts:
+            yield from (name for name, (kind, _) in verdict.values.items() if kind in ("pairwise", "ranking"))
+            if verdict.shown.sent:
+                yield from (control.removesuffix("_tie") for control in verdict.ties if control.endswith("_tie"))
+
+    def _questions(self, where: str) -> tuple[Question, ...]:
+        kinds: dict[str, set[Kind]] = {}
+        for verdict in self.verdicts:
+            for name, (kind, _) in verdict.values.items():
+                kinds.setdefault(name, set()).add(kind)
+        found = [self._question(name, some, self._sent.get(name), where) for name, some in kinds.items()]
+        found += [question for name, question in self._sent.items() if name not in kinds]
+        unread = {control for verdict in self.verdicts for control in verdict.unread}
+        if not found:
+            texts = dict.fromkeys(name for verdict in self.verdicts for name in verdict.texts)
+            chosen = {name for verdict in self.verdicts for name in verdict.texts.keys() & verdict.unread}
+            found = [Question(name, "demonstration", "") for name in texts if name not in {COMMENT, *chosen}]
+        if not found:
+            hint = "export it when it has been annotated"
+            if unread:
+                hint = f"{', '.join(sorted(unread))}: what choices mean is told with --value TEXT=NUMBER; "
+                hint += "that texts were written, with --tasks"
+            elif self.notes[BARE]:
+                hint += "; if it is meant for --tasks: that takes the file which this one was made from"
+            raise DataError(
+                "no annotation answers a question that can be read: a comparison, a ranking, 0 or 1, or a scale",
+                where=where,
+                hint=hint,
+            )
+        return tuple(found)
+
+    def _question(self, name: str, kinds: set[Kind], sent: Question | None, where: str) -> Question:
+        """The question of a name: as it was sent out, else by its values in all verdicts, taken together."""
+        merged = [kind for kind in kinds if _WIDER.get(kind) not in kinds]
+        if len(merged) > 1:
+            raise DataError(f"`{name}` is answered in two ways: {' and '.join(sorted(merged))}", where=where)
+        kind = merged[0]
+        if sent is not None:
+            # What it asks is known, and so is what its numbers mean.
+            if _WIDER.get(kind, kind) != _WIDER.get(sent.kind, sent.kind):
+                raise DataError(f"`{name}` was sent out as {sent.kind} and comes back as {kind}", where=where)
+            return sent
+        numbers = {number for value in self._values(name) for number in value}
+        if kind == "scale" and 0 in numbers <= {0, 1}:
+            kind = "binary"
+        if kind == "binary" and numbers == {1} and any(name in verdict.numbered for verdict in self.verdicts):
+            self.notes[ALL_ONES] += 1
+        if kind != "scale":
+            return Question(name, kind, "")
+        if min(numbers) == 0:
+            self.notes[FROM_ZERO] += 1
+            self._raise_by_one(name)
+        return Question(name, "scale", "", points=max(5, max(numbers) + (min(numbers) == 0)))
+
+    def _values(self, name: str) -> Iterator[tuple[int, ...]]:
+        for verdict in self.verdicts:
+            if name in verdict.values and not isinstance(verdict.values[name][1], str):
+                yield verdict.values[name][1]  # type: ignore[misc]
+
+    def _raise_by_one(self, name: str) -> None:
+        for verdict in self.verdicts:
+            if name in verdict.values:
+                kind, value = verdict.values[name]
+                verdict.values[name] = (kind, tuple(number + 1 for number in value))  # type: ignore[operator]
+
+    def _check(self, verdict: Verdict, values: Mapping[str, Value], questions: tuple[Question, ...]) -> None:
+        count = len(verdict.shown.keys)
+        for question in questions:
+            fault = question.fault(values[question.name], count) if question.name in values else None
+            if fault:
+                raise DataError(f"{verdict.annotator}'s answer to `{question.name}`: {fault}", where=verdict.place)
+
+
+def _belonging(control: str, questions: list[str]) -> str:
+    """The question that a tie control is about: the longest that its name begins with, else the first."""
+    if not questions:
+        return control.removesuffix("_tie")
+    named = [name for name in questions if control.startswith(name)]
+    return max(named, key=len, default=questions[0])

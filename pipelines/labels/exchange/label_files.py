@@ -1,0 +1,214 @@
+"""Labels from any file that holds some: the label store, our tasks file, Label Studio's exports, Argilla's records."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+from statistics import median
+from typing import Any, BinaryIO
+
+from pipelines.data.sources.json_files import json_rows
+from pipelines.data.sources.record import Record, StrictDecoder, checked
+from pipelines.errors import ArtifactError, DataError
+from pipelines.labels.exchange import argilla, label_studio
+from pipelines.labels.exchange.gather import Gathered, Reading
+from pipelines.labels.label_types import Label, LabelSet, is_unknown, question_dict
+from pipelines.labels.tasks_file import is_tasks_file, read_tasks
+from pipelines.run.directory import RunDir, split_round
+from pipelines.run.disk import is_sqlite
+
+TASKS = "tasks.jsonl"
+
+
+def labels_file(run: RunDir) -> Path:
+    """The labels of a run: of the newest finished round, or what people have answered where a round waits for them.
+
+    Raises:
+        ArtifactError: there are none yet.
+    """
+    published, store = run.newest("labels") / TASKS, run.label_store
+    waits = any(split_round(stage)[0] == "labels" for stage in run.waiting())
+    for path in (store, published) if waits else (published, store):
+        if path.is_file():
+            return path
+    raise ArtifactError(
+        "this run has no labels yet",
+        where=str(run.root),
+        hint=f"`rlhf label --run-dir {run.root}` opens the page where people give them; or name a file of labels",
+    )
+
+
+_SHOWN = 12
+
+
+def summary(found: LabelSet) -> dict[str, Any]:
+    """Questions, and the numbers of tasks, labels and what was left out; a skip is no label."""
+    counts = [len(task.answers) for task in found.tasks.values()]
+    by_annotator: dict[str, list[Label]] = {}
+    for label in found.labels:
+        if is_unknown(label.annotator):
+            continue
+        by_annotator.setdefault(label.annotator, []).append(label)
+    return {
+        "questions": [question_dict(question) for question in found.questions],
+        "tasks": len(found.tasks),
+        "controls": sum(task.control is not None for task in found.tasks.values()),
+        "answers": [min(counts, default=0), max(counts, default=0)],
+        "labels": sum(not label.skipped for label in found.labels),
+        "skipped": sum(label.skipped for label in found.labels),
+        "simulated": sum(label.simulated for label in found.labels),
+        "tasks_with_labels": len({label.task for label in found.labels if not label.skipped}),
+        "of_unknown_annotators": sum(is_unknown(label.annotator) for label in found.labels),
+        "annotators": {name: _of_one(labels) for name, labels in by_annotator.items()},
+        "notes": found.notes,
+    }
+
+
+def _of_one(labels: Sequence[Label]) -> dict[str, Any]:
+    seconds = [label.seconds for label in labels if label.seconds is not None]
+    return {
+        "labels": sum(not label.skipped for label in labels),
+        "skipped": sum(label.skipped for label in labels),
+        "flagged": sum(label.flagged for label in labels),
+        "comments": sum(bool(label.comment) for label in labels),
+        "median_seconds": median(seconds) if seconds else None,
+    }
+
+
+def lines(told: dict[str, Any]) -> list[str]:
+    """The summary in words."""
+    asked = [_question(question) for question in told["questions"]]
+    low, high = told["answers"]
+    answers = f"{low} answers each" if low == high else f"{low} to {high} answers each"
+    controls = f", {told['controls']} of them controls" if told["controls"] else ""
+    notes = counted("of note", told["notes"])
+    nothing = "none: the label page asks for a ranking (two answers: a choice), or what --question says"
+    text = [f"  questions   {'; '.join(asked) or nothing}", f"  tasks       {told['tasks']}{controls}, {answers}"]
+    if not told["labels"] and not told["skipped"]:
+        return [*text, "  labels      none yet: `rlhf label FILE` opens the page where people give them", *notes]
+    text.append(
+        f"  labels      {told['labels']} of {told['tasks_with_labels']} tasks, by {len(told['annotators'])} annotators"
+        + (f"; {told['skipped']} skipped" if told["skipped"] else "")
+        + (f"; {told['simulated']} of them simulated" if told["simulated"] else "")
+    )
+    if told["of_unknown_annotators"]:
+        text.append(f"    of annotators that are not told: {told['of_unknown_annotators']}")
+    everybody = list(told["annotators"].items())
+    for name, one in everybody[:_SHOWN]:
+        beside = [f"{one[key]} {key}" for key in ("skipped", "flagged") if one[key]]
+        beside += [f"{one['comments']} with a comment"] if one["comments"] else []
+        beside += [f"{one['median_seconds']:.1f} s at the median"] if one["median_seconds"] is not None else []
+        text.append(f"    {name}: {', '.join([str(one['labels']), *beside])}")
+    if len(everybody) > _SHOWN:
+        text.append(f"    and {len(everybody) - _SHOWN} more")
+    return text + notes
+
+
+def counted(head: str, notes: dict[str, int]) -> list[str]:
+    """Counts in words, each on a line below the head; nothing where there are none."""
+    return [f"  {head}", *(f"    {count} x {words}" for words, count in notes.items())] if notes else []
+
+
+def _question(question: dict[str, Any]) -> str:
+    points = f" from 1 to {question['points']}" if question["kind"] == "scale" else ""
+    return f"{question['name']} ({question['kind']}{points})"
+
+
+ACCEPTED = (
+    "a label store of `rlhf label`, a tasks file, an export of Label Studio (JSON or JSON_MIN), "
+    "or records of Argilla (to_list as JSON, or the server's)"
+)
+_Reader = Callable[[Mapping[str, Any], str, Gathered], None]
+
+
+def read_labels(path: Path, reading: Reading | None = None) -> LabelSet:
+    """Read questions, tasks and labels; what kind of file it is, its content tells.
+
+    Args:
+        path: the file.
+        reading: how files of other programs are to be read; None: as they are.
+
+    Raises:
+        DataError: there is no such file, it is none of these kinds, or a record of it is not what it should be; with
+            file and record.
+    """
+    try:
+        if is_sqlite(path):
+            from pipelines.labels.store import LabelStore
+
+            with LabelStore.open(path) as store:
+                return store.snapshot()
+        with path.open("rb") as file:
+            return _of_text(path, file, reading or Reading())
+    except OSError as error:
+        raise DataError(f"the labels cannot be read: {error.strerror or error}", where=str(path)) from error
+
+
+def _of_text(path: Path, file: BinaryIO, reading: Reading) -> LabelSet:
+    records = _records(path, file)
+    first = next(records, None)
+    if first is None:
+        raise DataError("the file holds nothing", where=str(path), hint=f"a file of labels is {ACCEPTED}")
+    if first.fault is None and is_tasks_file(first.row):
+        return read_tasks(path)
+    found = Gathered(reading)
+    reader: _Reader | None = None
+    for record in chain([first], records):
+        if record.fault is not None:
+            raise DataError(str(record.fault), where=record.place)
+        reader = reader or _reader(record)
+        if _reader(record) is not reader:
+            raise DataError("the record is of another kind than the first one", where=record.place)
+        try:
+            reader(record.row, record.place, found)
+        except ValueError as error:
+            raise DataError(str(error), where=record.place) from error
+    return found.finish(str(path))
+
+
+def _reader(record: Record) -> _Reader:
+    if label_studio.is_task(record.row):
+        return label_studio.read_task
+    if argilla.is_record(record.row):
+        return argilla.read_record
+    if label_studio.is_minimal(record.row):
+        return label_studio.read_minimal
+    raise DataError(
+        f"this is no file of labels; the first record has {', '.join(list(record.row)[:12]) or 'nothing'}",
+        where=record.place,
+        hint=f"a file of labels is {ACCEPTED}",
+    )
+
+
+def _records(path: Path, file: BinaryIO) -> Iterator[Record]:
+    """The objects of an array, of lines, or of the list `items` of the one object that the server answers with."""
+    rows = json_rows(file, str(path))
+    try:
+        first = next(rows, None)
+    except DataError:
+        file.seek(0)
+        first = _whole(path, file)
+        if first is None:
+            raise
+        rows = iter(())
+    if first is None:
+        return
+    items = first.row.get("items")
+    if isinstance(items, list) and not {"data", "fields"} & first.row.keys() and "annotation_id" not in first.row:
+        for number, item in enumerate(items, 1):
+            yield Record(f"{path}:items {number}", "", *checked("", item, []))
+        return
+    yield first
+    yield from rows
+
+
+def _whole(path: Path, file: BinaryIO) -> Record | None:
+    """One object that goes over several lines; None: the file is something else."""
+    decoder = StrictDecoder()
+    try:
+        text = file.read().decode("utf-8-sig")
+        value = decoder.decode(text)
+    except (ValueError, RecursionError):
+        return None
+    return Record(f"{path}:row 1", text, *checked("", value, decoder.duplicates)) if isinstance(value, dict) else None

@@ -1,0 +1,398 @@
+"""Label Studio's exports, JSON and JSON_MIN: pairwise, ranker, ratings, choices, texts."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+from xml.sax.saxutils import quoteattr
+
+from pydantic import Field, ValidationError
+
+from pipelines.data.faults import fault_of, shorten, type_name
+from pipelines.data.formats.format import Lenient
+from pipelines.labels.exchange.foreign_task import (
+    HOME,
+    Shown,
+    drawn_order,
+    home_of,
+    prompt_field,
+    prompt_text,
+    shown_task,
+    task_fields,
+)
+from pipelines.labels.exchange.gather import Gathered
+from pipelines.labels.exchange.verdicts import COMMENT, Verdict, ranked_groups
+from pipelines.labels.label_types import Label, LabelSet, Question, Task, Value
+from pipelines.labels.questions import WORDS
+
+UNTOUCHED = "rankings in the very order that was shown (perhaps submitted untouched)"
+_READ = {"pairwise": "selected", "ranker": "ranker", "choices": "choices", "rating": "rating", "number": "number"}
+_READ |= {"textarea": "text"}
+_MIN = {field: kind for kind, field in _READ.items()}
+_ABOUT = ("annotation_id", "annotator", "created_at", "updated_at", "lead_time", "id")
+
+
+class _Result(Lenient):
+    type: str
+    from_name: str | None = None
+    to_name: str | list[str] | None = None
+    value: dict[str, Any] | None = None
+
+
+class _Annotation(Lenient):
+    result: list[_Result]
+    completed_by: int | str | dict[str, Any] | None = None
+    was_cancelled: bool | None = False
+    ground_truth: bool | None = False
+    lead_time: float | None = Field(None, ge=0)
+    created_at: str | None = None
+    updated_at: str | None = None
+
+
+class _Task(Lenient):
+    data: dict[str, Any]
+    annotations: list[_Annotation] = Field([])
+    predictions: list[Any] | None = None
+    drafts: list[Any] | None = None
+
+
+class _Minimal(Lenient):
+    annotator: int | str | dict[str, Any] | None = None
+    lead_time: float | None = Field(None, ge=0)
+    created_at: str | None = None
+    updated_at: str | None = None
+
+
+def is_task(row: Mapping[str, Any]) -> bool:
+    """Whether it is a record of a JSON export."""
+    return isinstance(row.get("data"), dict) and "fields" not in row
+
+
+def is_minimal(row: Mapping[str, Any]) -> bool:
+    """Whether it is a record of a JSON_MIN export."""
+    return "annotation_id" in row or ("annotator" in row and "lead_time" in row)
+
+
+def read_task(row: Mapping[str, Any], place: str, found: Gathered) -> None:
+    """One record of a JSON export: a task and its annotations.
+
+    Raises:
+        ValueError: the reason why it cannot be read.
+    """
+    try:
+        task = _Task.model_validate(row)
+    except ValidationError as error:
+        raise ValueError(str(fault_of(error))) from error
+    found.notes["predictions of models (not read)"] += len(task.predictions or ())
+    found.notes["drafts (not read)"] += len(task.drafts or ())
+    shown = _shown(task.data, found)
+    for number, annotation in enumerate(task.annotations):
+        known = bool(annotation.ground_truth)
+        name = annotator_name(annotation.completed_by) or ("ground truth" if known else found.nobody(shown))
+        verdict = Verdict(
+            shown,
+            name,
+            place,
+            found.notes,
+            found.reading.choices,
+            seconds=annotation.lead_time,
+            time=annotation.updated_at or annotation.created_at,
+            skipped=bool(annotation.was_cancelled),
+            known=known,
+        )
+        if not annotation.was_cancelled:
+            for index, result in enumerate(annotation.result):
+                try:
+                    _take_result(verdict, result)
+                except ValueError as error:
+                    raise ValueError(f"annotations[{number}].result[{index}]: {error}") from error
+        found.verdicts.append(verdict)
+
+
+def read_minimal(row: Mapping[str, Any], place: str, found: Gathered) -> None:
+    """One record of a JSON_MIN export: the fields of a task and one annotation.
+
+    Raises:
+        ValueError: the reason why it cannot be read.
+    """
+    try:
+        about = _Minimal.model_validate(row)
+    except ValidationError as error:
+        raise ValueError(str(fault_of(error))) from error
+    controls = _controls(row, found.reading.columns)
+    results = {name: some for name in controls if (some := _results(row[name]))}
+    told = {*controls, *_ABOUT}
+    shown = _shown({name: value for name, value in row.items() if name not in told}, found)
+    name = annotator_name(about.annotator) or found.nobody(shown)
+    time = about.updated_at or about.created_at
+    verdict = Verdict(shown, name, place, found.notes, found.reading.choices, seconds=about.lead_time, time=time)
+    for control, value in results.items():
+        try:
+            _take_minimal(verdict, control, value)
+        except ValueError as error:
+            raise ValueError(f"{control}: {error}") from error
+    for control in controls:
+        if isinstance(row[control], str):
+            verdict.bare[control] = row[control]
+        elif control not in results and row[control] not in (None, [], {}):
+            verdict.pass_over(control)
+    found.verdicts.append(verdict)
+
+
+def annotator_name(told: int | str | Mapping[str, Any] | None) -> str | None:
+    """The name of an annotator, given as a number, a name, or an object with an email, a username or an id."""
+    if isinstance(told, Mapping):
+        told = next((told[key] for key in ("email", "username", "id") if told.get(key) not in (None, "")), None)
+    return str(told) if isinstance(told, str | int) and str(told).strip() else None
+
+
+def _shown(data: Mapping[str, Any], found: Gathered) -> Shown:
+    home = data.get(HOME)
+    if home is not None and not isinstance(home, dict):
+        raise ValueError(f"{HOME}: must be an object, not {type_name(home)}")
+    return found.add_task(shown_task(data, found.reading.columns, home))
+
+
+def _take_result(verdict: Verdict, result: _Result) -> None:
+    if result.type not in _READ:
+        verdict.notes[f"results of type {shorten(result.type)} (not read)"] += 1
+        return
+    if not result.from_name:
+        raise ValueError("from_name: missing")
+    if result.value is None or _READ[result.type] not in result.value:
+        raise ValueError(f"value.{_READ[result.type]}: missing")
+    targets = result.to_name if isinstance(result.to_name, list) else [result.to_name or ""]
+    _take(verdict, result.type, result.from_name, targets[0] if len(targets) == 1 else "", result.value)
+
+
+def _take_minimal(verdict: Verdict, control: str, results: list[dict[str, Any]]) -> None:
+    for result in results:
+        kind = _kind_of(result)
+        if kind is None:
+            raise ValueError(f"must be a result such as {{'selected': 'left'}}, not {type_name(result)}")
+        _take(verdict, kind, control, "", result)
+
+
+def _take(verdict: Verdict, kind: str, control: str, target: str, value: Mapping[str, Any]) -> None:
+    """What one result of one control says.
+
+    Raises:
+        ValueError: it is not what such a control gives.
+    """
+    said = value[_READ[kind]]
+    if kind == "textarea" or (control == COMMENT and kind == "choices"):
+        texts = [said] if isinstance(said, str) else said
+        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+            raise ValueError(f"{_READ[kind]} must be a text or a list of texts, not {type_name(said)}")
+        verdict.write(control, "\n".join(texts))
+    elif control == COMMENT:
+        verdict.pass_over(control)
+    elif kind == "pairwise":
+        if said not in ("left", "right"):
+            raise ValueError(f"selected must be 'left' or 'right', not {shorten(said)}")
+        verdict.prefer(control, 0 if said == "left" else 1)
+    elif kind == "ranker":
+        # Who submits without touching the list stores the order that it had at first.
+        verdict.notes[UNTOUCHED] += verdict.rank(control, ranked_groups(control, said, verdict.notes))
+    elif kind == "choices":
+        if not isinstance(said, list) or not all(isinstance(item, str) for item in said):
+            raise ValueError(f"choices must be a list of texts, not {type_name(said)}")
+        if len(said) == 1:
+            verdict.choice(control, target, said[0])
+        else:
+            verdict.pass_over(control)
+    else:
+        if type(said) is not int and not (type(said) is float and said.is_integer()):
+            raise ValueError(f"{kind} must be a whole number, not {shorten(said)}")
+        # Stars are a scale, even where everybody gave one; a Number may be 0/1.
+        verdict.number(control, target, int(said), "scale" if kind == "rating" else None)
+
+
+def _kind_of(result: Any) -> str | None:
+    """The type of a result of JSON_MIN, which does not name it."""
+    if not isinstance(result, dict) or result.keys() & {"id", "role", "author"}:
+        return None
+    return next((_MIN[name] for name in result if name in _MIN), None)
+
+
+def _results(value: Any) -> list[dict[str, Any]]:
+    """The results of a control: a list of them, or a single one of several choices or texts; else none."""
+    results = [value] if isinstance(value, dict) else value
+    return results if isinstance(results, list) and results and _kind_of(results[0]) is not None else []
+
+
+def _controls(row: Mapping[str, Any], columns: Mapping[str, str]) -> list[str]:
+    """The names of the controls: they stand between the id and the annotator, and the task before the id.
+
+    A task with an ``id`` of its own keeps it where it was, so that its fields may stand behind it: then what the task
+    is made of is known by name. So it is where the fields are in another order; there only lists of results tell a
+    control.
+    """
+    names = list(row)
+    ordered = "id" in row and "annotator" in row and names.index("id") < names.index("annotator")
+    first, last = (names.index("id") + 1, names.index("annotator")) if ordered else (0, len(names))
+    before = {name: row[name] for name in names[:first]}
+    fields = {HOME, *columns.values(), *_ABOUT}
+    if prompt_field(before, columns) is None:
+        fields |= task_fields(row, columns)
+    between = [name for name in names[first:last] if name not in fields]
+    return between if ordered else [name for name in between if isinstance(row[name], list) and _results(row[name])]
+
+
+MODELS = "names of models (kept from annotators; --tasks brings them home)"
+CONTROLS = "known values of control tasks (kept from annotators; --tasks brings them home)"
+SOURCES = "sources of tasks (--tasks brings them home)"
+ORDERS = "other orders in which annotators saw the answers"
+TIES = "rankings with ties (a Ranker has none; the labels are left out)"
+LABELS = "labels (--with-labels writes them as annotations)"
+FLAGS = "flags of labels"
+SIMULATED = "marks that no human gave a label"
+Lost = Counter[str]
+
+
+def tasks(found: LabelSet, seed: int, *, with_labels: bool = False) -> tuple[str, dict[str, int]]:
+    """Tasks as JSON to import, with the answers shuffled.
+
+    Args:
+        found: what is written.
+        seed: of the shuffle.
+        with_labels: write the labels too, as annotations. Label Studio refuses annotators that are no members of its
+            organization, by the email that their name here must be.
+
+    Returns:
+        The text of the file, and what Label Studio has no place for or must not see, with how often.
+    """
+    lost: Lost = Counter()
+    labels: dict[str, list[Label]] = {}
+    for label in found.labels if with_labels else ():
+        labels.setdefault(label.task, []).append(label)
+    if not with_labels:
+        lost[LABELS] += len(found.labels)
+    rows = [_task(task, labels.get(task.id, []), found.questions, seed, lost) for task in found.tasks.values()]
+    return json.dumps(rows, ensure_ascii=False, indent=1) + "\n", {name: count for name, count in lost.items() if count}
+
+
+def _task(task: Task, labels: Sequence[Label], questions: Sequence[Question], seed: int, lost: Lost) -> dict[str, Any]:
+    order = drawn_order(task, seed)
+    lost[MODELS] += any(answer.model for answer in task.answers)
+    lost[CONTROLS] += task.control is not None
+    lost[SOURCES] += task.source is not None
+    data: dict[str, Any] = {"prompt": prompt_text(task.prompt)}
+    texts = [task.answers[index].text for index in order]
+    data["items"] = [
+        {"id": f"answer_{place}", "title": f"Answer {place}", "body": text} for place, text in enumerate(texts, 1)
+    ]
+    data |= {f"text{place}": text for place, text in enumerate(texts, 1)}
+    data[HOME] = home_of(task, order)
+    annotations = []
+    for label in labels:
+        results = _prefilled_results(label, questions, order, lost)
+        if results is not None:
+            lost[ORDERS] += bool(label.order) and label.order != order
+            lost[FLAGS] += label.flagged
+            lost[SIMULATED] += label.simulated
+            annotations.append(_annotation(label, results))
+    return {"data": data} | ({"annotations": annotations} if annotations else {})
+
+
+def _annotation(label: Label, results: list[dict[str, Any]]) -> dict[str, Any]:
+    times = {} if label.time is None else {"created_at": label.time, "updated_at": label.time}
+    lead = {} if label.seconds is None else {"lead_time": label.seconds}
+    told = {"completed_by": {"email": label.annotator}, "was_cancelled": label.skipped, "ground_truth": False}
+    return told | lead | times | {"result": results}
+
+
+def _prefilled_results(
+    label: Label, questions: Sequence[Question], order: Sequence[int], lost: Lost
+) -> list[dict[str, Any]] | None:
+    """The results of one label; None where it holds a tie that no control can say."""
+    found: list[dict[str, Any]] = []
+    for question in questions:
+        if question.name not in label.values:
+            continue
+        value = label.values[question.name]
+        if question.kind == "ranking" and len(set(value)) < len(order):
+            lost[TIES] += 1
+            return None
+        found += _result(question, value, order)
+    if label.comment:
+        found.append(_one("comment", "prompt", "textarea", {"text": [label.comment]}))
+    return [{"id": f"r{number}", **result} for number, result in enumerate(found, 1)]
+
+
+def _result(question: Question, value: Value, order: Sequence[int]) -> Iterator[dict[str, Any]]:
+    name = question.name
+    if isinstance(value, str):
+        yield _one(name, "prompt", "textarea", {"text": [value]})
+        return
+    by_place = [value[index] for index in order]
+    if question.kind == "pairwise":
+        if len(set(by_place)) == 1:
+            yield _one(f"{name}_tie", "answer_1", "choices", {"choices": ["tie"]})
+        else:
+            yield _one(name, name, "pairwise", {"selected": "left" if by_place[0] == 1 else "right"})
+    elif question.kind == "ranking":
+        best_first = sorted(range(len(by_place)), key=lambda place: by_place[place])
+        ids = [f"answer_{place + 1}" for place in best_first]
+        yield _one(name, f"{name}_answers", "ranker", {"ranker": {name: ids}})
+    else:
+        for place, number in enumerate(by_place, 1):
+            kind = "choices" if question.kind == "binary" else "rating"
+            said: Any = [str(number)] if question.kind == "binary" else number
+            yield _one(f"{name}_{place}", f"answer_{place}", kind, {kind: said})
+
+
+def _one(name: str, target: str, kind: str, value: Mapping[str, Any]) -> dict[str, Any]:
+    return {"from_name": name, "to_name": target, "type": kind, "value": dict(value)}
+
+
+def config(questions: Sequence[Question], answers: int) -> str:
+    """A labelling configuration to paste, in XML, for tasks that `tasks` wrote with so many answers each."""
+    lines = ["<View>", '  <Header value="Prompt"/>', '  <Text name="prompt" value="$prompt"/>']
+    if any(question.kind in ("pairwise", "binary", "scale") for question in questions):
+        for place in range(1, answers + 1):
+            lines.append(f'  <Header value="Answer {place}"/>')
+            lines.append(f'  <Text name="answer_{place}" value="$text{place}"/>')
+            lines += [
+                line
+                for question in questions
+                if question.kind in ("binary", "scale")
+                for line in _about_one(question, place)
+            ]
+    for question in questions:
+        lines += _about_all(question)
+    lines.append('  <TextArea name="comment" toName="prompt" placeholder="Comment" rows="2" maxSubmissions="1"/>')
+    return "\n".join([*lines, "</View>", ""])
+
+
+def _about_one(question: Question, place: int) -> Iterator[str]:
+    name, target = f"{question.name}_{place}", f"answer_{place}"
+    required = ' required="true"' if question.required else ""
+    yield f"  <Header value={quoteattr(question.text or question.name)} size={quoteattr('5')}/>"
+    if question.kind == "scale":
+        yield f'  <Rating name="{name}" toName="{target}" maxRating="{question.points}"{required}/>'
+        return
+    yield f'  <Choices name="{name}" toName="{target}" choice="single-radio" showInline="true"{required}>'
+    for number, words in (("1", question.high or "yes"), ("0", question.low or "no")):
+        yield f'    <Choice value={quoteattr(words)} alias="{number}"/>'
+    yield "  </Choices>"
+
+
+def _about_all(question: Question) -> Iterator[str]:
+    name, words = question.name, quoteattr(question.text or question.name)
+    if question.kind == "pairwise":
+        yield f"  <Header value={words}/>"
+        yield f'  <Pairwise name="{name}" toName="answer_1,answer_2"/>'
+        yield f'  <Choices name="{name}_tie" toName="answer_1" choice="single">'
+        yield '    <Choice value="They are equally good" alias="tie"/>'
+        yield "  </Choices>"
+    elif question.kind == "ranking":
+        if question.text == WORDS["ranking"]:  # a Ranker has no ties
+            words = quoteattr("Rank the answers from best to worst.")
+        yield f'  <List name="{name}_answers" value="$items" title={words}/>'
+        yield f'  <Ranker name="{name}" toName="{name}_answers"/>'
+    elif question.kind == "demonstration":
+        yield f"  <Header value={words}/>"
+        yield f'  <TextArea name="{name}" toName="prompt" rows="8" maxSubmissions="1"/>'

@@ -1,0 +1,335 @@
+"""What one annotator said of one task in another program, control by control."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipelines.data.faults import shorten, type_name
+from pipelines.labels.exchange.foreign_task import Shown
+from pipelines.labels.label_types import Kind, Value
+
+_EQUAL = (
+    "tie",
+    "tied",
+    "equal",
+    "equally good",
+    "equally bad",
+    "same",
+    "the same",
+    "about the same",
+    "similar",
+    "draw",
+)
+TIES = frozenset((*_EQUAL, "both", "both good", "both bad", "neither", "no preference"))
+FLAGS = {"0": 0, "1": 1, "no": 0, "yes": 1, "false": 0, "true": 1, "bad": 0, "good": 1}
+_PLACES = {"left": 0, "right": 1, "first": 0, "second": 1, "a": 0, "b": 1, "1": 0, "2": 1}
+_NOUN = "(?:answer|response|completion|candidate|option|output|reply|generation|text|model|assistant|choice)"
+_NAME = re.compile(
+    rf"(?:the )?(?:(?:{_NOUN}[ _\-.]?)?(?P<short>[ab12])|(?P<place>left|right|first|second)(?: one| {_NOUN})?)"
+)
+_MUCH = "(?:(?:much|far|clearly|significantly|slightly|somewhat|a little|a bit|a lot) )?"
+_FORMS = tuple(
+    re.compile(form)
+    for form in (
+        "(?P<better>.+)",
+        rf"(?P<better>.+?)(?: is)? {_MUCH}(?:better|preferred|the better one|best|the best)(?: than (?P<worse>.+))?",
+        "(?P<better>.+) (?:wins|beats (?P<worse>.+))",
+        "(?:i )?(?:prefer|choose)(?: (?P<better>.+?))(?: (?:to|over) (?P<worse>.+))?",
+        "(?:better|best|preferred|winner|choice): ?(?P<better>.+)",
+        "(?P<better>[^<>]+?) ?>{1,3} ?(?P<worse>[^<>]+)",
+        "(?P<worse>[^<>]+?) ?<{1,3} ?(?P<better>[^<>]+)",
+    )
+)
+
+
+def plain(text: str) -> str:
+    """The text of a choice in small letters, with single blanks, without a full stop."""
+    return " ".join(text.casefold().split()).rstrip(".!")
+
+
+def better_of_two(words: str, keys: Sequence[str]) -> int | None:
+    """The place of the answer that a choice calls the better one of two.
+
+    Read are its name alone (A, left, 1, Answer A, the first one, or a key), and that with more: A is better, A is
+    slightly better than B, A wins, A beats B, prefer A, better: A, A > B, B < A. Whatever else stands there, such as
+    "reject A", might mean the other one.
+
+    Args:
+        words: what was chosen, as `plain` gives it.
+        keys: of the answers, by place.
+
+    Returns:
+        None: the text is of no such form.
+    """
+    for form in _FORMS:
+        match = form.fullmatch(words)
+        better = _place(match["better"], keys) if match else None
+        if match is None or better is None:
+            continue
+        worse = match["worse"] if "worse" in form.groupindex else None
+        if worse is None or _place(worse, keys) == 1 - better:
+            return better
+    return None
+
+
+def _place(name: str, keys: Sequence[str]) -> int | None:
+    """The place of an answer of which this is the key, or one of the usual names."""
+    bare = [_bare(key) for key in keys]
+    if _bare(name) in bare:
+        return bare.index(_bare(name))
+    match = _NAME.fullmatch(name)
+    if match is None:
+        return None
+    short = match["short"] or match["place"]
+    # Where the keys are numbers in another order, or count from 0, a number is that of a key.
+    numbers = [(re.findall(r"\d+$", key) or [""])[0] for key in bare]
+    if short.isdecimal() and set(numbers) in ({"0", "1"}, {"1", "2"}):
+        return numbers.index(short) if short in numbers else None
+    return _PLACES[short]
+
+
+def _bare(name: str) -> str:
+    return re.sub(r"[ _\-.]", "", name.casefold())
+
+
+UNDISTRIBUTED = "answers left in no bucket (read as tied for the last rank)"
+INCOMPLETE = "questions answered for some of the answers only (left out)"
+NOT_READ = "answers to `{}` that are not read (of no known form, or not about an answer of the task)"
+COMMENT = "comment"
+"""The control of our own configurations that holds what an annotator remarks: never a judgement, whatever it says."""
+_AGAINST = re.compile("worse|worst|reject|dislike|loser|bad", re.IGNORECASE)
+_NUMBERED = re.compile(r"(.*?)(?:[ _\-.]?(\d{1,2})|[ _\-.]([a-hA-H]))")
+
+
+@dataclass
+class Verdict:
+    """The judgements of one annotation as they are read, places in the order of the page.
+
+    Attributes:
+        shown: the task.
+        annotator: who.
+        place: of the record, for messages.
+        notes: of the file; what is not read is counted there.
+        choices: numbers that the texts of choices stand for.
+        values: by question, its kind and the value in the task's own order.
+        bare: texts that the file does not call a choice or a text that was written, by control; `close` reads them.
+        ties: the controls that called it a tie, without saying of which question.
+        texts: what was written, by control.
+        unread: the controls of which something is not read.
+        numbered: the questions whose numbers might be 0/1 or a scale; values of 0 and 1 are called binary.
+    """
+
+    shown: Shown
+    annotator: str
+    place: str
+    notes: Counter[str]
+    choices: Mapping[str, int] = field(default_factory=dict)
+    seconds: float | None = None
+    time: str | None = None
+    skipped: bool = False
+    known: bool = False
+    values: dict[str, tuple[Kind, Value]] = field(default_factory=dict)
+    bare: dict[str, str] = field(default_factory=dict)
+    ties: list[str] = field(default_factory=list)
+    texts: dict[str, str] = field(default_factory=dict)
+    unread: set[str] = field(default_factory=set)
+    numbered: set[str] = field(default_factory=set)
+    _numbers: dict[str, tuple[Kind | None, dict[int, int]]] = field(default_factory=dict)
+
+    def prefer(self, question: str, place: int) -> None:
+        """The answer at this place is the better one of two.
+
+        Raises:
+            ValueError: there are not two.
+        """
+        if len(self.shown.keys) != 2:
+            raise ValueError(f"`{question}` chooses one of two answers, and the task has {len(self.shown.keys)}")
+        self._set(question, "pairwise", self.shown.home((1, 2) if place == 0 else (2, 1)))
+
+    def rank(self, question: str, groups: Sequence[Sequence[object]]) -> bool:
+        """Answers from best to worst, tied ones together; whether that is the very order of the page.
+
+        Raises:
+            ValueError: one is unknown, missing, or stands there twice.
+        """
+        ranks: dict[int, int] = {}
+        for number, group in enumerate((group for group in groups if group), 1):
+            for key in group:
+                place = self.shown.place(key)
+                if place in ranks:
+                    raise ValueError(f"`{question}` ranks the answer {shorten(key)} twice")
+                ranks[place] = number
+        missing = [key for place, key in enumerate(self.shown.keys) if place not in ranks]
+        if missing:
+            raise ValueError(f"`{question}` does not rank the answer {', '.join(missing)}")
+        by_place = [ranks[place] for place in range(len(ranks))]
+        self._set(question, "ranking", self.shown.home(by_place))
+        return len(by_place) > 1 and by_place == list(range(1, len(by_place) + 1))
+
+    def number(self, control: str, target: str, value: int, kind: Kind | None = None) -> None:
+        """A number for one answer: the one that the target or the end of the control's name says, or the only one.
+
+        Args:
+            control: its name.
+            target: what it is attached to.
+            value: the number.
+            kind: binary or scale; None: its values tell.
+
+        Raises:
+            ValueError: the answer has one already, or another answer has one of another kind.
+        """
+        question, place = self._about(control, target)
+        if place is None:
+            self.pass_over(control)
+            return
+        found, by_place = self._numbers.get(question, (kind, {}))
+        if place in by_place:
+            raise ValueError(f"`{control}` judges the same answer twice")
+        if {found, kind} == {"binary", "scale"}:
+            raise ValueError(f"`{control}` judges one answer by a choice and another by a number")
+        kinds: tuple[Kind | None, ...] = (found, kind)
+        both = found if found == kind else ("scale" if "scale" in kinds else None)
+        self._numbers[question] = (both, {**by_place, place: value})
+
+    def choice(self, control: str, target: str, text: str) -> None:
+        """A choice: which of two answers is better, that they are tied, or 0 or 1 for one of them.
+
+        Args:
+            control: its name.
+            target: what it is attached to.
+            text: what was chosen.
+
+        Raises:
+            ValueError: it contradicts another one.
+        """
+        match self._meaning(control, target, text):
+            case "told", number:
+                self.number(control, target, number)
+            case "tie", _:
+                self.ties.append(control)
+            case "better", place:
+                self.prefer(control, place)
+            case "flag", number:
+                self.number(control, target, number, "binary")
+            case _:
+                self.pass_over(control)
+
+    def pass_over(self, control: str) -> None:
+        """Count what a control says as not read."""
+        self.notes[NOT_READ.format(control)] += 1
+        self.unread.add(control)
+
+    def is_choice(self, control: str, text: str) -> bool:
+        """Whether a bare text reads like a choice."""
+        return self._meaning(control, "", text) is not None
+
+    def _meaning(self, control: str, target: str, text: str) -> tuple[str, int] | None:
+        """What a choice says: a number that was told, a tie, the place of the better answer, 0 or 1; None: unknown."""
+        word = plain(text)
+        count = len(self.shown.keys)
+        about = self._about(control, target)[1] is not None
+        # "1" and "2" of a control beside one answer may be its mark or the better one: never read as the latter.
+        mark = about and (word in FLAGS or word.isdecimal())
+        compares = count == 2 and not mark and not _AGAINST.search(control)
+        side = better_of_two(word, self.shown.keys) if compares else None
+        if text in self.choices:
+            return "told", self.choices[text]
+        if count >= 2 and word in TIES:
+            return "tie", 0
+        if side is not None:
+            return "better", side
+        return ("flag", FLAGS[word]) if about and word in FLAGS else None
+
+    def write(self, control: str, text: str) -> None:
+        """A text: a demonstration, or a comment where the file holds judgements."""
+        if text.strip():
+            self.texts[control] = text
+
+    def close(self, written: Collection[str]) -> None:
+        """Read the bare texts, and make values of the numbers of single answers.
+
+        A choice that is not read is counted, and kept as a text. A question that lacks an answer is counted and left
+        out.
+
+        Args:
+            written: the controls whose bare texts were written and not chosen.
+
+        Raises:
+            ValueError: the verdict contradicts itself.
+        """
+        for control, text in self.bare.items():
+            if control not in written:
+                self.choice(control, "", text)
+            if control in written or not self.is_choice(control, text):
+                self.write(control, text)
+        count = len(self.shown.keys)
+        for question, (kind, by_place) in self._numbers.items():
+            first = 0 if 0 in by_place else 1
+            numbers = [by_place[place] for place in range(first, count + first) if place in by_place]
+            if len(numbers) < count:
+                self.notes[INCOMPLETE] += 1
+                continue
+            if kind is None:
+                self.numbered.add(question)
+            self._set(question, kind or _kind_of(numbers), self.shown.home(numbers))
+
+    def _set(self, question: str, kind: Kind, value: Value) -> None:
+        if question in self.values:
+            raise ValueError(f"`{question}` is answered twice")
+        self.values[question] = (kind, value)
+
+    def _about(self, control: str, target: str) -> tuple[str, int | None]:
+        """Question and number of the answer that a control is about; numbers as the names count, from 1 or from 0."""
+        count = len(self.shown.keys)
+        stem, own = _split(control)
+        own = own if own is not None and own <= count else None
+        at = self.shown.keys.index(target) + 1 if target in self.shown.keys else _split(target)[1]
+        at = at if at is not None and at <= count else None
+        if at is not None:
+            return (stem if own == at else control), at
+        if own is not None and stem:
+            return stem, own
+        return control, 1 if count == 1 else None
+
+
+def ranked_groups(control: str, value: Any, notes: Counter[str]) -> list[list[Any]]:
+    """Label Studio's Ranker in each of its shapes, best first: a bare list, the list under its name, or buckets.
+
+    Buckets go from best to worst in the order of the file, which is that of the configuration, and the answers in one
+    bucket are tied. What is left in ``_`` stands behind them all.
+
+    Args:
+        control: the name of the Ranker.
+        value: what it says.
+        notes: of the file.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    lists = {"": value} if isinstance(value, list) else value
+    if not isinstance(lists, dict) or not lists or not all(isinstance(group, list) for group in lists.values()):
+        raise ValueError(f"ranker: must be a list of ids, or an object of such lists, not {type_name(value)}")
+    rest = lists.get("_", [])
+    if lists.keys() == {control, "_"} and not rest:
+        lists = {control: lists[control]}
+    if len(lists) == 1:
+        (only,) = lists.values()
+        return [[key] for key in only]
+    notes[UNDISTRIBUTED] += len(rest)
+    return [*(group for name, group in lists.items() if name != "_"), rest]
+
+
+def _kind_of(numbers: Sequence[int]) -> Kind:
+    return "binary" if set(numbers) <= {0, 1} else "scale"
+
+
+def _split(name: str) -> tuple[str, int | None]:
+    """A name without the number or letter at its end, and that number."""
+    match = _NUMBERED.fullmatch(name)
+    if match is None:
+        return name, None
+    return match[1], int(match[2]) if match[2] else ord(match[3].lower()) - ord("a") + 1

@@ -1,0 +1,168 @@
+"""What the admin sees and does: progress, agreement, pause, links, export."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from pipelines.data.faults import fault_of
+from pipelines.errors import RlhfError, UsageError
+from pipelines.labels.label_types import Label, LabelSet, with_pseudonyms
+from pipelines.labels.page.page_context import Desk
+from pipelines.labels.page.routes import BODY_LIMIT, handler
+from pipelines.labels.page.security import json_body
+from pipelines.labels.page.views import prompt_start
+from pipelines.labels.store import LabelStore
+from pipelines.labels.tasks_file import task_lines
+
+ADMIN = "admin"
+"""Under which name the admin signs in; no annotator is called so."""
+_MOST_FLAGGED = 100
+_MOST_COMMENTS = 50
+
+
+class _Pause(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    paused: bool
+
+
+class _Name(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    name: str
+
+
+def admin_routes(desk: Desk) -> list[BaseRoute]:
+    """The routes that need a session of the admin."""
+    posts = {"pause": _pause, "annotators": _add, "link": _link, "revoke": _revoke}
+    return [
+        Route("/admin", handler(desk, _overview), methods=["GET"]),
+        Route("/admin/export", handler(desk, _export), methods=["GET"]),
+        *(Route(f"/api/admin/{name}", handler(desk, found), methods=["POST"]) for name, found in posts.items()),
+    ]
+
+
+def add_annotator(store: LabelStore, name: str) -> None:
+    """Add somebody, by a name that cannot be taken for the admin's.
+
+    Raises:
+        UsageError: the name cannot be used.
+        ConflictError: a simulated annotator has it.
+    """
+    if name.strip().casefold() == ADMIN:
+        raise UsageError(f"an annotator cannot be called {name!r}: that is who runs the page")
+    store.add_annotator(name.strip())
+
+
+def login_path(token: str) -> str:
+    """The path of a one-time link."""
+    return f"/enter/{token}"
+
+
+async def _overview(desk: Desk, request: Request) -> Response:
+    who = await desk.require(request, "admin")
+    progress = await desk.call(desk.store.progress)
+    labels = await desk.call(desk.store.snapshot)
+    comments = [label for label in labels.labels if label.comment.strip() and not label.flagged]
+    return desk.page(
+        "admin.html",
+        who,
+        progress=progress,
+        agreement=await run_in_threadpool(_agreement, labels),
+        paused=await desk.call(lambda: desk.store.paused),
+        flagged=_told([label for label in labels.labels if label.flagged], _MOST_FLAGGED, labels),
+        comments=_told(comments, _MOST_COMMENTS, labels),
+        all_comments=len(comments),
+        csp_reports=desk.csp_reports,
+        server={"address": request.state.origin},
+    )
+
+
+def _agreement(labels: LabelSet) -> list[dict[str, Any]]:
+    from pipelines.labels.agreement.measures import agreement_lines  # numpy takes a while, and only the admin needs it
+
+    return list(agreement_lines(labels))
+
+
+def _told(found: Sequence[Label], most: int, labels: LabelSet) -> list[dict[str, Any]]:
+    """Who said what of which task, the newest first."""
+    newest = sorted(found, key=lambda label: label.time or "", reverse=True)
+    return [
+        {
+            "task": label.task,
+            "annotator": label.annotator,
+            "comment": label.comment,
+            "prompt_start": prompt_start(labels.tasks[label.task]),
+        }
+        for label in newest[:most]
+    ]
+
+
+async def _export(desk: Desk, request: Request) -> Response:
+    await desk.require(request, "admin")
+    labels, ending = await desk.call(desk.store.snapshot), "labels"
+    if request.query_params.get("pseudonyms") == "1":
+        labels, ending = with_pseudonyms(labels, await desk.call(desk.store.annotators)), "labels.pseudonyms"
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", desk.settings.title).strip("-.") or "labels"
+    return Response(
+        "".join(task_lines(labels)),
+        media_type="application/x-ndjson",
+        headers={"Content-Disposition": f'attachment; filename="{stem}.{ending}.jsonl"'},
+    )
+
+
+async def _pause(desk: Desk, request: Request) -> Response:
+    paused = (await _body(desk, request, _Pause)).paused
+
+    def set_paused() -> None:
+        desk.store.paused = paused
+
+    await desk.call(set_paused)
+    return JSONResponse({"paused": paused})
+
+
+async def _add(desk: Desk, request: Request) -> Response:
+    name = (await _body(desk, request, _Name)).name.strip()
+    try:
+        await desk.call(add_annotator, desk.store, name)
+    except RlhfError as error:
+        raise HTTPException(422, error.message) from None
+    return await _new_link(desk, request, name)
+
+
+async def _link(desk: Desk, request: Request) -> Response:
+    return await _new_link(desk, request, (await _body(desk, request, _Name)).name)
+
+
+async def _new_link(desk: Desk, request: Request, name: str) -> Response:
+    try:
+        token = await desk.call(desk.store.login_token, name)
+    except RlhfError as error:
+        raise HTTPException(422, error.message) from None
+    return JSONResponse({"name": name, "link": request.state.origin + login_path(token)})
+
+
+async def _revoke(desk: Desk, request: Request) -> Response:
+    name = (await _body(desk, request, _Name)).name
+    if name not in await desk.call(desk.store.annotators):
+        raise HTTPException(422, "there is no annotator of that name")
+    await desk.call(desk.store.revoke, name)
+    return JSONResponse({"name": name})
+
+
+async def _body(desk: Desk, request: Request, kind: type[Any]) -> Any:
+    await desk.require(request, "admin")
+    body = await json_body(request, BODY_LIMIT)
+    try:
+        return kind.model_validate(body)
+    except ValidationError as error:
+        raise HTTPException(422, str(fault_of(error))) from None

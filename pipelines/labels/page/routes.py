@@ -1,0 +1,239 @@
+"""What annotators see and send."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Annotated, Any, TypeAlias, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from pipelines.data.faults import fault_of
+from pipelines.labels.page.page_context import Desk, refusal, set_session
+from pipelines.labels.page.security import REPORT_PATH, json_body, read_body
+from pipelines.labels.page.views import history_view, own_values, shown_values, task_view, withdrawn_view
+from pipelines.labels.store import Assignment, Conflict, Identity, Invalid, NotAssigned, Paused, Submission
+
+BODY_LIMIT = 64 << 10
+WRITING_LIMIT = 1 << 20
+"""Of a request with a demonstration: what the longest text that the store takes can need as JSON."""
+MOST_COMMENT = 4000
+_DAY = 86_400.0
+_Handler: TypeAlias = Callable[[Desk, Request], Coroutine[Any, Any, Response]]
+
+
+def _without_nul(text: str) -> str:
+    if "\0" in text:  # where the text would end for much that reads it later
+        raise ValueError("it holds a NUL character")
+    return text
+
+
+_Text = Annotated[str, AfterValidator(_without_nul)]
+_Key = Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{8,64}$")]
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class _Undone(_Body):
+    key: _Key
+
+
+class _Submitted(_Body):
+    task: str = Field(max_length=64)
+    key: _Key
+    version: int = Field(ge=0, lt=1 << 31)
+    values: dict[str, list[int] | _Text] = Field({}, max_length=100)
+    comment: _Text = Field("", max_length=MOST_COMMENT)
+    flagged: bool = False
+    skipped: bool = False
+    seconds: float | None = Field(None, ge=0)
+
+
+_Found = TypeVar("_Found", bound=_Body)
+
+
+def annotator_routes(desk: Desk) -> list[BaseRoute]:
+    """All routes but those of the admin and the static files."""
+    pages: dict[str, _Handler] = {
+        "/enter/{token}": _enter,
+        "/": _next_task,
+        "/task/{task}": _own_task,
+        "/history": _history,
+        "/guidelines": _guidelines,
+        "/healthz": _health,
+    }
+    posts: dict[str, _Handler] = {"/api/submit": _submit, "/api/undo": _undo, REPORT_PATH: _report}
+    return [
+        *(Route(path, handler(desk, found), methods=["GET"]) for path, found in pages.items()),
+        *(Route(path, handler(desk, found), methods=["POST"]) for path, found in posts.items()),
+    ]
+
+
+def handler(desk: Desk, found: _Handler) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+    """The handler as Starlette calls it."""
+    return partial(found, desk)
+
+
+async def _enter(desk: Desk, request: Request) -> Response:
+    # Whoever only looks ahead, such as a preview of the link in a chat, must not use up the token.
+    if request.method == "HEAD" or "prefetch" in request.headers.get("sec-purpose", request.headers.get("purpose", "")):
+        return PlainTextResponse("open this link in a browser", 503)
+    session = await desk.call(desk.store.redeem, request.path_params["token"])
+    if session is not None:
+        who: Identity | None = Identity(session.name, session.role)
+    else:
+        who = await desk.identity(request, "annotator") or await desk.identity(request, "admin")
+    if who is None:
+        return desk.page(
+            "message.html",
+            status=403,
+            title="This link does not work any more",
+            text="It was used already, or it is old. A link works once and in one browser. Ask whoever sent it to you "
+            "for a new one.",
+        )
+    response = desk.page("welcome.html", who, guidelines_html=desk.guidelines)
+    if session is not None:
+        set_session(request, response, session)
+    return response
+
+
+async def _next_task(desk: Desk, request: Request) -> Response:
+    if not await desk.identity(request, "annotator") and await desk.identity(request, "admin"):
+        return RedirectResponse("/admin", 303)
+    who = await desk.require(request, "annotator")
+    try:
+        given = await desk.call(desk.store.next_task, who.name)
+    except Paused:
+        return desk.page("paused.html", who)
+    if given is None:
+        progress = await desk.call(desk.store.progress)
+        own = next(one for one in progress.annotators if one.name == who.name)
+        return desk.page("done.html", who, answered=own.done - own.skipped, skipped=own.skipped)
+    return _task_page(desk, who, given, editing=False)
+
+
+async def _own_task(desk: Desk, request: Request) -> Response:
+    who = await desk.require(request, "annotator")
+    try:
+        given = await desk.call(desk.store.assignment, who.name, request.path_params["task"])
+    except Paused:
+        return desk.page("paused.html", who)
+    if given is None:
+        raise HTTPException(404, "there is no such task among yours")
+    return _task_page(desk, who, given, editing=given.earlier is not None)
+
+
+def _task_page(desk: Desk, who: Identity, given: Assignment, *, editing: bool) -> Response:
+    view = task_view(given, desk.settings.questions, editing=editing)
+    progress = {"done": given.done, "left": given.left}
+    return desk.page("task.html", who, task=view, draft=view["draft"], progress=progress)
+
+
+async def _history(desk: Desk, request: Request) -> Response:
+    who = await desk.require(request, "annotator")
+    entries = await desk.call(desk.store.history, who.name, limit=500)
+    return desk.page("history.html", who, entries=[history_view(entry, desk.settings.questions) for entry in entries])
+
+
+async def _guidelines(desk: Desk, request: Request) -> Response:
+    who = await desk.identity(request, "annotator") or await desk.require(request, "admin")
+    if not desk.settings.guidelines:
+        raise HTTPException(404, "this project has no guidelines")
+    return desk.page("guidelines.html", who, html=desk.guidelines)
+
+
+async def _health(desk: Desk, request: Request) -> Response:
+    return PlainTextResponse("ok")
+
+
+async def _report(desk: Desk, request: Request) -> Response:
+    await read_body(request, BODY_LIMIT)
+    desk.csp_reports = min(desk.csp_reports + 1, 9999)
+    return Response(status_code=204)
+
+
+async def _submit(desk: Desk, request: Request) -> Response:
+    who = await desk.require(request, "annotator")
+    writing = any(question.kind == "demonstration" for question in desk.settings.questions)
+    given = _read(_Submitted, await json_body(request, WRITING_LIMIT if writing else BODY_LIMIT))
+    return await desk.call(_take, desk, who.name, given)
+
+
+def _read(kind: type[_Found], body: object) -> _Found:
+    try:
+        return kind.model_validate(body)
+    except ValidationError as error:
+        raise HTTPException(422, str(fault_of(error))) from None
+
+
+def _take(desk: Desk, name: str, given: _Submitted) -> Response:
+    store = desk.store
+    before = store.assignment(name, given.task)
+    if before is None:
+        raise NotAssigned(given.task)
+    submission = Submission(
+        values=own_values(given.values, before.order),
+        seconds=None if given.seconds is None else min(given.seconds, _DAY),
+        comment=given.comment,
+        flagged=given.flagged,
+        skipped=given.skipped,
+        key=given.key,
+        version=given.version,
+    )
+    try:
+        receipt = store.submit(name, given.task, submission)
+    except Conflict as conflict:
+        values = shown_values(conflict.label.values, before.order) if conflict.label else {}
+        return refusal(409, str(conflict), {"version": conflict.version, "values": values, "kept": conflict.kept})
+    after = store.assignment(name, given.task) or before
+    return JSONResponse(
+        {
+            "version": receipt.version,
+            "next": "/",
+            "done": after.done,
+            "left": after.left,
+            "repeated": receipt.repeated,
+        }
+    )
+
+
+async def _undo(desk: Desk, request: Request) -> Response:
+    who = await desk.require(request, "annotator")
+    given = _read(_Undone, await json_body(request, BODY_LIMIT))
+    return await desk.call(_take_back, desk, who.name, given.key)
+
+
+def _take_back(desk: Desk, name: str, key: str) -> Response:
+    """Undo, and tell which answer was withdrawn: the page shows it again where no earlier one stands."""
+    known, answered = desk.undone.get(name, ("", {}))
+    if known == key:
+        return JSONResponse(answered)
+    newest = desk.store.history(name, limit=1)
+    task = desk.store.undo(name, key)
+    if task is None:
+        return refusal(409, "nothing to undo")
+    after = desk.store.assignment(name, task)
+    # The same version as before: a repeated request, which took nothing back now.
+    withdrawn = [entry for entry in newest if after and (entry.label.task, entry.version + 1) == (task, after.version)]
+    found = {
+        "task": task,
+        "next": f"/task/{task}",
+        "stands": after is not None and after.earlier is not None,
+        "withdrawn": withdrawn_view(withdrawn[0]) if withdrawn else None,
+    }
+    desk.undone[name] = (key, found)
+    return JSONResponse(found)
+
+
+STORE_ERRORS: dict[type[Exception], tuple[int, str]] = {
+    NotAssigned: (404, "there is no such task among yours"),
+    Paused: (423, "labelling is paused; what you submitted is kept, please try again later"),
+    Invalid: (422, ""),
+}
+"""Status and words for what the store refuses; without words its own are shown."""

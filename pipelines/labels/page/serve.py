@@ -1,0 +1,234 @@
+"""Serve the label page: bind, tell where it is, and answer until a signal ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import ipaddress
+import json
+import logging
+import os
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import h11
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from pipelines.errors import LockedError, UsageError
+from pipelines.labels.store import LabelStore
+from pipelines.run.disk import disk_errors, read_json
+
+MOST_CONNECTIONS = 500
+"""At once: 50 annotators, each with a browser that opens several, leave room."""
+REQUEST_SECONDS = 20.0
+"""How long a client may take to send the head of a request."""
+KEEP_ALIVE_SECONDS = 15
+CLOSING_SECONDS = 5
+"""How long answers that are under way may take after the signal that ends the server."""
+
+
+class PatientProtocol(H11Protocol):
+    """Uvicorn's own protocol, which waits for the head of a request for ever, with a limit to that.
+
+    A connection is closed that has not brought a whole head `REQUEST_SECONDS` after it was opened or after the first
+    byte of the next request, or that still sends a body so long after the answer.
+    """
+
+    _deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        """A client came."""
+        super().connection_made(transport)
+        self._watch()
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes came."""
+        super().data_received(data)
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client went."""
+        self._forget()
+        super().connection_lost(exc)
+
+    def _watch(self) -> None:
+        ours, theirs = self.conn.our_state, self.conn.their_state
+        answered = ours in (h11.DONE, h11.MUST_CLOSE) and theirs is h11.SEND_BODY
+        if theirs is not h11.IDLE and not answered:
+            self._forget()
+        elif self._deadline is None and not self.transport.is_closing():
+            self._deadline = self.loop.call_later(REQUEST_SECONDS, self.transport.close)
+
+    def _forget(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+
+def configured(app: Any) -> uvicorn.Config:
+    """The settings of uvicorn for the page."""
+    return uvicorn.Config(
+        app,
+        http=PatientProtocol,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        log_level=logging.ERROR,
+        access_log=False,  # the path of a one-time link is a secret
+        proxy_headers=False,  # anybody on this machine could send them
+        server_header=False,
+        limit_concurrency=MOST_CONNECTIONS,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=CLOSING_SECONDS,
+    )
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A socket that listens; port 0 takes any free one.
+
+    Raises:
+        UsageError: the port is taken or not allowed, or the machine has no such address.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise UsageError(f"there is no address {host}: {error.strerror}", where="--host") from error
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a server just ended does not block the port
+        listener.bind(address)
+        listener.listen(128)
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRNOTAVAIL:
+            raise UsageError(f"{host} is no address of this machine", where="--host") from error
+        raise UsageError(
+            f"the page cannot be opened at {host}, port {port}: {error.strerror}",
+            where="--port",
+            hint="another program or another label page may use it: give --port another number, or --port 0 for any "
+            "free one",
+        ) from error
+    listener.setblocking(False)
+    return listener
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach that host."""
+    if host == "localhost":
+        return True
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return False
+
+
+def origins_of(host: str, port: int, url: str | None = None) -> tuple[str, ...]:
+    """The addresses at which the page answers, that of its links first.
+
+    Args:
+        host: where it listens.
+        port: where it listens.
+        url: the address that people open, where it is another one; then there is no other.
+
+    Raises:
+        UsageError: `url` is no address of a whole site, or is needed.
+    """
+    if url is not None:
+        return (_checked(url),)
+    if host in ("0.0.0.0", "::"):
+        raise UsageError(
+            f"{host} is every address of this machine, and a link needs one of them",
+            where="--host",
+            hint=f"add the one that people open: --url http://NAME:{port}",
+        )
+    origin = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return (origin, f"http://localhost:{port}") if is_loopback(host) and host != "localhost" else (origin,)
+
+
+def _checked(url: str) -> str:
+    parts = urlsplit(url)
+    try:
+        port = parts.port
+    except ValueError:
+        port = 0
+    whole = parts.scheme in ("http", "https") and parts.hostname and port != 0 and "@" not in parts.netloc
+    if not whole or parts.path not in ("", "/") or parts.query or parts.fragment or not url.isascii():
+        raise UsageError(
+            f"{url!r} is not the address of a site", where="--url", hint="such as https://label.example.org"
+        )
+    name = f"[{parts.hostname}]" if ":" in str(parts.hostname) else parts.hostname
+    usual = port is None or (parts.scheme, port) in (("http", 80), ("https", 443))  # browsers leave it out
+    return f"{parts.scheme}://{name}" + ("" if usual else f":{port}")
+
+
+@contextlib.contextmanager
+def announced(store: LabelStore, address: str) -> Iterator[None]:
+    """Hold the store as its only server, and say in ``<store>.server.json`` where the page is.
+
+    Raises:
+        LockedError: another server holds it.
+        DiskError: no permission to write beside the store.
+    """
+    note = _note_of(store.path)
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(store.served())
+        except LockedError as error:
+            there = running_server(store.path)
+            words = error.message if there is None else f"{error.message}: {there}"
+            raise LockedError(words, where=error.where, hint=error.hint) from None
+        with disk_errors(note):
+            _write_private(note, {"address": address, "pid": os.getpid(), "host": socket.gethostname()})
+        held.callback(note.unlink, missing_ok=True)
+        yield
+
+
+def running_server(store: Path) -> str | None:
+    """The address of the label page that serves this store now; None: there is none on this machine."""
+    note = read_json(_note_of(store))
+    pid, address = note.get("pid"), note.get("address")
+    if not isinstance(pid, int) or pid <= 0 or not isinstance(address, str) or note.get("host") != socket.gethostname():
+        return None
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:  # it was killed and could not tidy up
+        return None
+    except PermissionError:  # somebody else's
+        pass
+    return address
+
+
+def serve(app: Any, listener: socket.socket, *, started: Callable[[], None]) -> None:
+    """Answer until SIGINT or SIGTERM, which then does what it would have done without the server.
+
+    Args:
+        app: made by `make_app`.
+        listener: made by `bind`.
+        started: called once, when requests are answered.
+    """
+    import uvicorn  # not to be waited for by whoever only asks where a page is
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            started()
+
+    asyncio.run(Server(configured(app)).serve([listener]))
+
+
+def _note_of(store: Path) -> Path:
+    return store.with_name(f"{store.name}.server.json")
+
+
+def _write_private(path: Path, content: dict[str, Any]) -> None:
+    """A file that only its owner can read, from its first moment on."""
+    path.unlink(missing_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with open(descriptor, "w", encoding="utf-8") as file:
+        json.dump(content, file)

@@ -1,0 +1,183 @@
+"""What the templates show of the store's records; answers are known by the place at which they are shown, from 1."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+
+from markdown_it import MarkdownIt
+from markdown_it.renderer import RendererHTML
+from markdown_it.token import Token
+
+from pipelines.data.rows import Message
+from pipelines.labels.label_types import Kind, Label, Question, Task, Value
+from pipelines.labels.store import Assignment, HistoryEntry
+
+_BIDI = "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
+_BLANK = (
+    "\u00ad\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u2028\u2029\u2060-\u2065\u206a-\u206f\u3164\ufeff\uffa0"
+)
+_CONTROL = "\x00-\x08\x0b-\x1f\x7f-\x9f\ufff9-\ufffb"
+_TAGS = "\U000e0000-\U000e00ff\U000e01f0-\U000e0fff"
+_SURROGATES = "\ud800-\udfff"
+_JOINED = "\u0600-\u1fff\u2190-\u2bff\ufe0f\U0001f000-\U0001faff"
+_SELECTORS = "\ufe00-\ufe0f\U000e0100-\U000e01ef"
+_HIDDEN = re.compile(
+    f"[{_BIDI}{_BLANK}{_CONTROL}{_TAGS}{_SURROGATES}]"
+    # Joiners hold emoji together and shape Persian or Hindi words: there they stay, next to anything else they show.
+    f"|(?<![{_JOINED}])[\u200c\u200d]|[\u200c\u200d](?![{_JOINED}])"
+    # One variation selector after a symbol or a keycap is part of it; more of them can hide a message.
+    f"|(?<![\u00a9\u00ae\u2000-\uffff\U00010000-\U0010ffff0-9#*])[{_SELECTORS}]"
+    f"|(?<=[{_SELECTORS}])[{_SELECTORS}]"
+)
+
+
+def visible(text: str) -> str:
+    """The text with every character that hides, reorders or controls shown by its code, as ⟨U+202E⟩.
+
+    These are bidirectional controls, zero-width and other invisible characters, control characters but for the line
+    feed and the tabulator, tag characters and halves of surrogate pairs. CR LF becomes LF.
+    """
+    return _HIDDEN.sub(lambda found: f"⟨U+{ord(found[0]):04X}⟩", text.replace("\r\n", "\n"))
+
+
+def encodable(text: str) -> str:
+    """The text with halves of surrogate pairs, which UTF-8 cannot hold, replaced by question marks."""
+    return text.encode("utf-8", "replace").decode()
+
+
+@cache
+def guidelines_html(markdown: str) -> str:
+    """Guidelines as HTML: no raw HTML, no images; links only by http and https, and they open a page of their own."""
+    return str(_MARKDOWN.render(visible(markdown)))
+
+
+def _link_open(renderer: RendererHTML, tokens: list[Token], index: int, options: object, env: object) -> str:
+    tokens[index].attrSet("rel", "noopener noreferrer nofollow")
+    tokens[index].attrSet("target", "_blank")
+    return renderer.renderToken(tokens, index, options, env)  # type: ignore[arg-type]
+
+
+def _without_style(renderer: RendererHTML, tokens: list[Token], index: int, options: object, env: object) -> str:
+    tokens[index].attrs.pop("style", None)  # how a column is aligned; the page allows no inline style
+    return renderer.renderToken(tokens, index, options, env)  # type: ignore[arg-type]
+
+
+def _markdown() -> MarkdownIt:
+    made = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
+    made.validateLink = lambda url: re.match(r"https?://", url, re.IGNORECASE) is not None  # type: ignore[method-assign]
+    made.add_render_rule("link_open", _link_open)
+    made.add_render_rule("th_open", _without_style)
+    made.add_render_rule("td_open", _without_style)
+    return made
+
+
+_MARKDOWN = _markdown()
+
+
+_START = 160
+"""Characters of a prompt in a list."""
+
+
+def task_view(given: Assignment, questions: Sequence[Question], *, editing: bool) -> dict[str, Any]:
+    """The task as `task.html` shows it; who wrote an answer, and what a control task is, is not in it."""
+    answers = [given.task.answers[index] for index in given.order]
+    writing = any(question.kind == "demonstration" for question in questions)
+    return {
+        "id": given.task.id,
+        "version": given.version,
+        "number": given.number,
+        "done": given.done,
+        "left": given.left,
+        "prompt": [turn_view(turn) for turn in given.task.prompt],
+        "answers": [{"place": place, "text": answer.text} for place, answer in enumerate(answers, 1)],
+        "questions": questions,
+        "earlier": None if given.earlier is None else _earlier(given.earlier, given.order),
+        "editing": editing,
+        "draft": encodable(answers[0].text) if writing and answers else "",
+    }
+
+
+def turn_view(turn: Message) -> dict[str, str]:
+    """A turn of the prompt: its role, its text, and below it the tools that it calls."""
+    calls = json.dumps(turn.tool_calls, ensure_ascii=False, indent=1) if turn.tool_calls else ""
+    return {"role": turn.role, "content": "\n".join(part for part in (turn.content, calls) if part)}
+
+
+def _earlier(label: Label, order: Sequence[int]) -> dict[str, Any]:
+    return {
+        "values": shown_values(label.values, order),
+        "comment": encodable(label.comment),
+        "flagged": label.flagged,
+        "skipped": label.skipped,
+        "time": label.time,
+    }
+
+
+def shown_values(values: Mapping[str, Value], order: Sequence[int]) -> dict[str, list[int] | str]:
+    """Values in the order in which the answers are shown."""
+    return {
+        name: value if isinstance(value, str) else [value[index] for index in order] for name, value in values.items()
+    }
+
+
+def own_values(values: Mapping[str, list[int] | str], order: Sequence[int]) -> dict[str, Value]:
+    """Values in the task's own order, from those by shown place; one of another length stays as it is."""
+    return {name: _own(value, order) for name, value in values.items()}
+
+
+def _own(value: list[int] | str, order: Sequence[int]) -> Value:
+    if isinstance(value, str):
+        return value
+    if len(value) != len(order):
+        return tuple(value)  # the store says what is wrong with it
+    by_index = dict(zip(order, value, strict=True))
+    return tuple(by_index[index] for index in range(len(order)))
+
+
+def withdrawn_view(entry: HistoryEntry) -> dict[str, Any]:
+    """The answer that an undo takes back, as the page enters it again, and the version that it had."""
+    label = entry.label
+    return {
+        "version": entry.version,
+        "values": shown_values(label.values, label.order),
+        "comment": label.comment,
+        "flagged": label.flagged,
+    }
+
+
+def history_view(entry: HistoryEntry, questions: Sequence[Question]) -> dict[str, Any]:
+    """One line of `history.html`; where several questions are asked their names are told, too."""
+    label, kinds = entry.label, {question.name: question.kind for question in questions}
+    told = {name: _summary(kinds[name], value, label.order) for name, value in label.values.items()}
+    if len(questions) > 1:
+        told = {name: f"{name.replace('_', ' ')}: {summary}" for name, summary in told.items()}
+    return {
+        "task": label.task,
+        "time": label.time,
+        "summary": " · ".join(told.values()),
+        "comment": label.comment,
+        "skipped": label.skipped,
+        "flagged": label.flagged,
+        "prompt_start": prompt_start(entry.task),
+    }
+
+
+def _summary(kind: Kind, value: Value, order: Sequence[int]) -> str:
+    """By the letters of the places: a ranking as ``B > A = C``, other numbers as ``A 1, B 2``; of a text the start."""
+    if isinstance(value, str):
+        return value if len(value) <= 60 else value[:60] + "…"
+    shown = [(value[index], chr(ord("A") + place)) for place, index in enumerate(order)]
+    if kind not in ("ranking", "pairwise"):
+        return ", ".join(f"{letter} {number}" for number, letter in shown)
+    ranks = {number: [letter for other, letter in shown if other == number] for number, _ in sorted(shown)}
+    return " > ".join(" = ".join(letters) for letters in ranks.values())
+
+
+def prompt_start(task: Task) -> str:
+    """The start of what is to be answered."""
+    text = " ".join(task.prompt[-1].content.split())
+    return text if len(text) <= _START else text[:_START] + "…"

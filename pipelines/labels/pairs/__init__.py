@@ -1,0 +1,1 @@
+"""Labels become rows to train on."""

@@ -1,0 +1,228 @@
+"""Tasks, questions and answers as the columns of the store hold them, and what is let in."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import math
+import re
+import sqlite3
+from collections.abc import Mapping
+
+from pydantic import TypeAdapter, ValidationError
+
+from pipelines.data.rows import Message, as_dict, check_dialogue
+from pipelines.errors import ConflictError, DataError
+from pipelines.labels.label_types import Answer, Label, Question, Task, Value, question_dict
+from pipelines.labels.store.records import Invalid, Settings, Submission
+
+MAX_COMMENT = 10_000
+MAX_TEXT = 200_000
+MAX_KEY = 200
+MOST_ANSWERS = 26
+"""Of a task: the page tells them apart by a letter."""
+
+_ID = re.compile(r"(?!\.+$)[A-Za-z0-9._-]{1,64}")
+_PROMPT = TypeAdapter(tuple[Message, ...])
+_LEAST_ANSWERS = {"pairwise": 2, "ranking": 2, "binary": 1, "scale": 1, "demonstration": 0}
+_MOST_ANSWERS = {"pairwise": 2, "demonstration": 1}
+
+
+def shuffled_place(*parts: object) -> int:
+    """A number of 62 bits that looks random and is always the same for the same parts: sorting by it shuffles."""
+    text = json.dumps([str(part) for part in parts])
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 2
+
+
+def is_text(text: str) -> bool:
+    """Whether it can be written as UTF-8: half a surrogate pair, which JSON can smuggle in, cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def check_settings(settings: Settings) -> None:
+    """Raise DataError unless a store can be made with them."""
+    names = [question.name for question in settings.questions]
+    if not names or len(set(names)) < len(names):
+        raise DataError("a label store needs at least one question, and names that differ")
+    if settings.overlap < 1:
+        raise DataError(f"the overlap must be 1 or more, not {settings.overlap}")
+    if not 0 <= settings.control_share <= 0.5:
+        raise DataError(f"the share of control tasks must be from 0 to 0.5, not {settings.control_share}")
+
+
+def check_task(task: Task, questions: tuple[Question, ...]) -> None:
+    """Raise DataError unless every question can be asked about the task and its known values answer them."""
+    where = f"task {task.id!r}"
+    if not _ID.fullmatch(task.id):
+        raise DataError(
+            "the id of a task is a part of its address: 1 to 64 of the characters A-Z, a-z, 0-9, `.`, `_` and `-`, "
+            "and not dots alone",
+            where=where,
+            hint="change the id, or leave it out: then one is made of the prompt and the answers",
+        )
+    try:
+        check_dialogue(task.prompt)
+    except ValueError as error:
+        raise DataError(f"prompt: {error}", where=where) from error
+    texts = [task.source or ""]
+    texts += [text for answer in task.answers for text in (answer.text, answer.model or "")]
+    texts += [json.dumps(as_dict(turn), ensure_ascii=False) for turn in task.prompt]
+    if not all(is_text(text) for text in texts):
+        raise DataError("it holds half a surrogate pair, which is no text", where=where)
+    answers = len(task.answers)
+    if answers > MOST_ANSWERS:
+        raise DataError(
+            f"it has {answers} answers; {MOST_ANSWERS} at most can be shown beside one another, as A to Z",
+            where=where,
+            hint="leave some out, or make several tasks of it",
+        )
+    for question in questions:
+        least = _LEAST_ANSWERS[question.kind]
+        if not least <= answers <= _MOST_ANSWERS.get(question.kind, answers):
+            most = _MOST_ANSWERS.get(question.kind)
+            wanted = f"{least} or more" if most is None else f"{least}" if least == most else f"{most} at most"
+            raise DataError(
+                f"the question `{question.name}` of kind {question.kind} needs {wanted} answers, not {answers}",
+                where=where,
+            )
+    if task.control is not None:
+        if not task.control:
+            raise DataError("a control task needs the known value of at least one question", where=where)
+        if fault := _values_fault(task.control, questions, answers):
+            raise DataError(f"control: {fault}", where=where)
+
+
+def _values_fault(values: Mapping[str, Value], questions: tuple[Question, ...], answers: int) -> str | None:
+    by_name = {question.name: question for question in questions}
+    for name, value in values.items():
+        if name not in by_name:
+            return f"no question is named `{name}`"
+        if fault := by_name[name].fault(value, answers):
+            return f"`{name}`: {fault}"
+    return None
+
+
+def check_submission(given: Submission, questions: tuple[Question, ...], answers: int) -> None:
+    """Raise Invalid, with the reason, unless it answers the questions about a task of so many answers."""
+    check_key(given.key)
+    if len(given.comment) > MAX_COMMENT:
+        raise Invalid(f"the comment has {len(given.comment)} characters; {MAX_COMMENT} at most can be kept")
+    if given.seconds is not None and not (math.isfinite(given.seconds) and given.seconds >= 0):
+        raise Invalid("the time must be a number of seconds, 0 or more")
+    written = [value for value in given.values.values() if isinstance(value, str)]
+    if not all(is_text(text) for text in (given.comment, *given.values, *written)):
+        raise Invalid("it holds half a character that no text can hold")
+    if given.skipped:
+        return
+    if fault := _values_fault(given.values, questions, answers):
+        raise Invalid(fault)
+    if any(len(text) > MAX_TEXT for text in written):
+        raise Invalid(f"a text can have {MAX_TEXT} characters at most")
+    if missing := [question.name for question in questions if question.required and question.name not in given.values]:
+        raise Invalid(f"still to be answered: {', '.join(missing)}")
+    if not given.values:
+        raise Invalid("answer at least one question, or skip the task")
+
+
+def check_key(key: str) -> None:
+    """Raise Invalid unless a request can be known again by this key."""
+    if not key.strip() or len(key) > MAX_KEY or not is_text(key):
+        raise Invalid(f"the key must be a text of 1 to {MAX_KEY} characters")
+
+
+def task_columns(task: Task, seed: int) -> dict[str, object]:
+    """The task as a row of the table."""
+    known = None if task.control is None else {name: list(value) for name, value in sorted(task.control.items())}
+    return {
+        "id": task.id,
+        "prompt": _text([as_dict(turn) for turn in task.prompt]),
+        "answers": _text([[answer.text, answer.model] for answer in task.answers]),
+        "control": None if known is None else _text(known),
+        "source": task.source,
+        "place": shuffled_place(seed, task.id),
+    }
+
+
+def check_same(columns: Mapping[str, object], row: sqlite3.Row, where: str) -> None:
+    """Raise ConflictError if the task of that id that is there already is another one."""
+    texts = [[answer[0] for answer in json.loads(str(one["answers"]))] for one in (columns, row)]
+    if columns["prompt"] != row["prompt"] or texts[0] != texts[1]:
+        difference = "another prompt or other answers"
+    elif columns["control"] != row["control"]:
+        difference = "another known value"
+    else:
+        return
+    raise ConflictError(
+        f"the task {columns['id']} is in the label store already, with {difference}",
+        where=where,
+        hint="give the changed task an id of its own, or use a new label store",
+    )
+
+
+def task_of(row: sqlite3.Row) -> Task:
+    """The task of a row with the columns id, prompt, answers, control and source."""
+    try:
+        prompt = _PROMPT.validate_json(row["prompt"])
+        answers = tuple(Answer(text, model) for text, model in json.loads(row["answers"]))
+        known = None if row["control"] is None else json.loads(row["control"])
+        control = None if known is None else {name: tuple(value) for name, value in known.items()}
+    except (ValidationError, ValueError, TypeError, AttributeError) as error:
+        raise DataError(f"the label store is damaged: task {row['id']}: {error}") from error
+    return Task(prompt, answers, control, row["source"], row["id"])
+
+
+def label_of(row: sqlite3.Row) -> Label:
+    """The label of a row of the history with the columns task, annotator, simulated and shown beside its own."""
+    try:
+        values = {
+            name: value if isinstance(value, str) else tuple(value) for name, value in json.loads(row["answer"]).items()
+        }
+        order = order_of(row["shown"])
+    except (ValueError, TypeError, AttributeError) as error:
+        raise DataError(f"the label store is damaged: answer to task {row['task']}: {error}") from error
+    return Label(
+        row["task"],
+        row["annotator"],
+        values,
+        order,
+        row["seconds"],
+        bool(row["skipped"]),
+        bool(row["flagged"]),
+        row["comment"],
+        row["time"],
+        bool(row["simulated"]),
+    )
+
+
+def order_of(shown: str) -> tuple[int, ...]:
+    """The order of the answers of a row."""
+    return tuple(json.loads(shown))
+
+
+def values_text(given: Submission) -> str:
+    """The values of an answer as a column; none where it is skipped."""
+    values = {} if given.skipped else given.values
+    return _text({name: value if isinstance(value, str) else list(value) for name, value in values.items()})
+
+
+def questions_text(questions: tuple[Question, ...]) -> str:
+    """The questions as a column."""
+    return _text([question_dict(question) for question in questions])
+
+
+@functools.lru_cache(maxsize=8)
+def questions_of(text: str) -> tuple[Question, ...]:
+    """The questions of a column."""
+    try:
+        return tuple(Question(**plain) for plain in json.loads(text))
+    except (ValueError, TypeError) as error:
+        raise DataError(f"the label store is damaged: questions: {error}") from error
+
+
+def _text(plain: object) -> str:
+    return json.dumps(plain, ensure_ascii=False, separators=(",", ":"))

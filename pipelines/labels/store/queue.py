@@ -1,0 +1,177 @@
+"""Which task an annotator gets next."""
+
+from __future__ import annotations
+
+import json
+import random
+import sqlite3
+import time
+from dataclasses import dataclass
+
+from pipelines.labels.store.coding import shuffled_place
+from pipelines.labels.store.contents import Desk
+from pipelines.labels.store.database import number_of, only_row
+
+RESERVED_SECONDS = 30 * 60.0
+"""Others leave a task alone for so long after somebody was given it and did not answer."""
+FIRST_CONTROL = 2
+"""So many tasks come before the first control task: nobody should be measured while getting used to the page."""
+
+# Tasks that still want labels, but not of this annotator: others have them on their screens.
+_BLOCKED = """
+    SELECT a.task FROM assignments AS a JOIN tasks AS t ON t.number = a.task
+    WHERE a.standing IS NULL AND a.control = 0 AND t.retired = 0 AND a.annotator <> :me AND a.reserved > :now
+    GROUP BY a.task HAVING t.labels < :overlap AND t.labels + count(*) >= :overlap
+"""
+_MINE = "SELECT 1 FROM assignments AS mine WHERE mine.annotator = :me AND mine.task = t.number"
+_CONTROLS = f"FROM tasks AS t WHERE t.control IS NOT NULL AND t.retired = 0 AND NOT EXISTS ({_MINE})"
+_PICK = f"""
+    SELECT t.number FROM tasks AS t INDEXED BY queue
+    WHERE t.control IS NULL AND t.retired = 0 AND t.labels < :overlap AND t.number NOT IN ({_BLOCKED})
+        AND NOT EXISTS ({_MINE})
+    ORDER BY t.labels DESC, t.place LIMIT 1
+"""
+# Tasks begun by this annotator. One that was taken back is theirs even where others have filled it in the meantime,
+# for as long as a reservation holds; `room`: it is open by its own account.
+_PENDING = f"""
+    SELECT * FROM (
+        SELECT t.number, mine.reserved, mine.version, mine.control = 1 AND t.retired = 0 AS control,
+            mine.control = 0 AND t.retired = 0 AND t.labels < :overlap AND t.number NOT IN ({_BLOCKED}) AS room
+        FROM assignments AS mine JOIN tasks AS t ON t.number = mine.task
+        WHERE mine.annotator = :me AND mine.standing IS NULL
+    )
+    WHERE room OR control OR (version > 0 AND reserved > :now) ORDER BY reserved DESC, version DESC
+"""
+# Ordinary tasks that are open for this annotator, and what the annotator was given and has no standing answer to.
+# One task after another could be asked whether it is open; but it is quicker to take off the few that somebody began.
+_COUNTS = f"""
+    SELECT (SELECT count(*) FROM tasks WHERE control IS NULL AND retired = 0 AND labels < :overlap)
+        - (
+            SELECT count(*) FROM tasks AS t INDEXED BY begun
+            WHERE t.control IS NULL AND t.retired = 0 AND t.judged > 0 AND t.labels < :overlap
+                AND EXISTS ({_MINE} AND mine.standing IS NOT NULL)
+        )
+        - (
+            SELECT count(*) FROM ({_BLOCKED}) AS t
+            WHERE NOT EXISTS (
+                SELECT 1 FROM assignments AS mine
+                WHERE mine.annotator = :me AND mine.task = t.task AND mine.standing IS NOT NULL
+            )
+        ),
+        (SELECT count(*) FROM assignments INDEXED BY open WHERE annotator = :me AND standing IS NULL)
+"""
+
+
+@dataclass(frozen=True)
+class Queue:
+    """The tasks as one annotator sees them, inside one transaction.
+
+    A task is open for an annotator while the others who judged it, or have it on their screens for less than 30
+    minutes, are fewer than the overlap asks for, and the annotator has neither judged nor skipped it. A skipped one
+    goes on to others.
+
+    Of the open tasks those come first that have most labels already. So tasks become complete one after the other,
+    and whenever labelling stops, most of what was paid for can be compared: three labels of one task tell about
+    agreement, one label of each of three tasks does not. Ties go by an order that is shuffled by the seed, so that
+    no part of the file is always judged last.
+
+    Control tasks go to every annotator and do not count for the overlap. They take `share` of the places in the
+    queue, one at a random place of every 1 / `share`, in an order of their own for every annotator; they end when
+    the ordinary tasks do.
+
+    Someone who answers after the 30 minutes is not turned away, so a task can get a label more than the overlap.
+    """
+
+    connection: sqlite3.Connection
+    me: int
+    name: str
+    overlap: int
+    share: float
+    seed: int
+
+    @classmethod
+    def of(cls, connection: sqlite3.Connection, name: str, desk: Desk) -> Queue:
+        """The queue of the annotator of that name."""
+        asked = desk.settings
+        return cls(connection, desk.me, name, asked.overlap, asked.control_share, asked.seed)
+
+    @property
+    def _asked(self) -> dict[str, object]:
+        return {"me": self.me, "overlap": self.overlap, "now": time.time()}
+
+    def next(self) -> int | None:
+        """Number of the task to show: one that is begun, else a fresh one, reserved from now on; None: none is open."""
+        begun = self.connection.execute(_PENDING, self._asked).fetchone()
+        if begun is not None:
+            if begun["reserved"] < time.time() + RESERVED_SECONDS / 2:  # not at every look at the page: it is a write
+                self.connection.execute(
+                    "UPDATE assignments SET reserved = ? WHERE annotator = ? AND task = ?",
+                    (time.time() + RESERVED_SECONDS, self.me, begun["number"]),
+                )
+            return int(begun["number"])
+        fresh = self.connection.execute(_PICK, self._asked).fetchone()
+        if fresh is None:
+            return None
+        control = self._due_control()
+        number = int(fresh["number"]) if control is None else control
+        self._assign(number, control is not None)
+        return number
+
+    def counts(self) -> tuple[int, int]:
+        """Tasks done or skipped, and tasks left; both with the control tasks, which nobody can tell apart by them."""
+        asked = self._asked
+        begun = self.connection.execute(_PENDING, asked).fetchall()
+        ordinary, unanswered = self.connection.execute(_COUNTS, asked).fetchone()
+        fresh = ordinary - sum(row["room"] for row in begun)
+        return self._given - unanswered, len(begun) + fresh + self._controls_among(fresh)
+
+    @property
+    def _given(self) -> int:
+        return number_of(self.connection, "SELECT max(number) FROM assignments WHERE annotator = ?", self.me)
+
+    @property
+    def _controls_given(self) -> int:
+        return number_of(
+            self.connection,
+            "SELECT count(*) FROM assignments INDEXED BY given_controls WHERE annotator = ? AND control = 1",
+            self.me,
+        )
+
+    def _place_of_control(self, which: int) -> int:
+        """How many tasks come before control task `which`, counted from 0."""
+        jitter = shuffled_place(self.seed, "place", self.name, which) / 2**62
+        return max(FIRST_CONTROL, int((which + jitter) / self.share))
+
+    def _due_control(self) -> int | None:
+        if not self.share or self._given < self._place_of_control(self._controls_given):
+            return None
+        rows = self.connection.execute(
+            f"SELECT t.number, t.id {_CONTROLS}",
+            {"me": self.me},
+        ).fetchall()
+        rows.sort(key=lambda row: shuffled_place(self.seed, "control", self.name, row["id"]))
+        return int(rows[0]["number"]) if rows else None
+
+    def _controls_among(self, fresh: int) -> int:
+        """How many control tasks will come before so many fresh ordinary tasks are given."""
+        if not self.share:
+            return 0
+        rest = self.connection.execute(f"SELECT count(*) {_CONTROLS}", {"me": self.me}).fetchone()[0]
+        given, first = self._given, self._controls_given
+        for which in range(first, first + rest):
+            place = max(given, self._place_of_control(which))
+            fresh -= place - given
+            if fresh <= 0:
+                return which - first
+            given = place + 1
+        return int(rest)
+
+    def _assign(self, number: int, control: bool) -> None:
+        task = only_row(self.connection, "SELECT id, json_array_length(answers) FROM tasks WHERE number = ?", number)
+        assert task is not None
+        order = list(range(task[1]))
+        random.Random(shuffled_place(self.seed, "answers", self.name, task["id"])).shuffle(order)
+        self.connection.execute(
+            "INSERT INTO assignments (annotator, task, number, control, shown, reserved) VALUES (?, ?, ?, ?, ?, ?)",
+            (self.me, number, self._given + 1, int(control), json.dumps(order), time.time() + RESERVED_SECONDS),
+        )

@@ -1,0 +1,281 @@
+"""Tasks and their labels on disk: JSON lines, the questions first, then one task a line with the labels it got.
+
+``rlhf sample`` writes it without labels, the labels stage with them; every command of the human loop reads it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pipelines.data.faults import fault_of
+from pipelines.data.rows import Message, as_dict, check_dialogue
+from pipelines.data.split import is_held_out, prompt_key
+from pipelines.errors import ArtifactError, DataError
+from pipelines.labels.label_types import Answer, Kind, Label, LabelSet, Question, Task, question_dict
+from pipelines.run.disk import disk_errors, write_atomic
+
+MAGIC = "tasks"
+
+
+class _Row(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+_Found = TypeVar("_Found", bound=_Row)
+
+
+class _QuestionRow(_Row):
+    name: str = Field(min_length=1)
+    kind: Kind
+    text: str = ""
+    points: int = Field(5, ge=2)
+    low: str = ""
+    high: str = ""
+    required: bool = True
+
+
+class _Header(_Row):
+    rlhf: Literal["tasks"]
+    version: Literal[1]
+    questions: list[_QuestionRow] = []
+
+
+class _AnswerRow(_Row):
+    text: str
+    model: str | None = None
+
+
+class _LabelRow(_Row):
+    annotator: str = Field(min_length=1)
+    values: dict[str, list[int] | str] = {}
+    order: list[int] = []
+    seconds: float | None = Field(None, ge=0)
+    skipped: bool = False
+    flagged: bool = False
+    comment: str = ""
+    time: str | None = None
+    simulated: bool = False
+
+
+class _TaskRow(_Row):
+    id: str = ""
+    prompt: list[Message] = Field(min_length=1)
+    answers: list[_AnswerRow] = []
+    control: dict[str, list[int]] | None = None
+    source: str | None = None
+    labels: list[_LabelRow] = []
+
+
+def write_tasks(path: Path, found: LabelSet) -> None:
+    """Write everything that `found` holds, tasks in their order; whole or not at all.
+
+    Raises:
+        DiskError: it cannot be written.
+    """
+    with disk_errors(path.absolute().parent):
+        write_atomic(path, "".join(task_lines(found)))
+
+
+def task_lines(found: LabelSet) -> Iterator[str]:
+    """The lines of the file, each with its end."""
+    labels: dict[str, list[Label]] = {}
+    for label in found.labels:
+        labels.setdefault(label.task, []).append(label)
+    header = {"rlhf": MAGIC, "version": 1, "questions": [question_dict(question) for question in found.questions]}
+    rows = (task_dict(task, labels.get(task.id, ())) for task in found.tasks.values())
+    for row in (header, *rows):
+        yield json.dumps(row, ensure_ascii=False) + "\n"
+
+
+def task_dict(task: Task, labels: Iterable[Label] = ()) -> dict[str, Any]:
+    """A task and its labels as plain data; what is unset is left out."""
+    plain: dict[str, Any] = {
+        "id": task.id,
+        "prompt": [as_dict(turn) for turn in task.prompt],
+        "answers": [
+            {"text": answer.text} | ({"model": answer.model} if answer.model else {}) for answer in task.answers
+        ],
+    }
+    if task.control is not None:
+        plain["control"] = {name: list(value) for name, value in task.control.items()}
+    if task.source:
+        plain["source"] = task.source
+    if found := [_label_dict(label) for label in labels]:
+        plain["labels"] = found
+    return plain
+
+
+def _label_dict(label: Label) -> dict[str, Any]:
+    values = {name: value if isinstance(value, str) else list(value) for name, value in label.values.items()}
+    plain: dict[str, Any] = {"annotator": label.annotator, "values": values}
+    plain |= {"order": list(label.order)} if label.order else {}
+    set_ones = ("seconds", "skipped", "flagged", "comment", "time", "simulated")
+    return plain | {key: getattr(label, key) for key in set_ones if getattr(label, key) not in (None, False, "")}
+
+
+def read_tasks(path: Path) -> LabelSet:
+    """Read what `write_tasks` wrote.
+
+    Raises:
+        DataError: the file is missing, or a line is not what it should be; with its place.
+    """
+    lines = _lines(path)
+    place, questions = _header(path, lines)
+    found = LabelSet(questions, {}, [])
+    by_name = {question.name: question for question in questions}
+    if len(by_name) < len(questions):
+        raise DataError("two questions have the same name", where=place)
+    for place, line in lines:
+        row = _checked(_TaskRow, line, place)
+        task = _task(row, place)
+        if task.id in found.tasks:
+            raise DataError(f"the task {task.id} stands there twice", where=place)
+        found.tasks[task.id] = task
+        known = _LabelRow(annotator="control", values=dict(row.control or {}))
+        for given in (known, *row.labels):
+            _check_values(given, by_name, len(task.answers), place)
+        found.labels += [_label(task.id, given) for given in row.labels]
+        if len({given.annotator for given in row.labels}) < len(row.labels):
+            raise DataError("one annotator has two labels for the same task", where=place)
+    return found
+
+
+def read_controls(path: Path) -> tuple[tuple[Question, ...], list[tuple[str, Task]]]:
+    """The questions of a file that `write_tasks` wrote, and its control tasks, each with its place.
+
+    Whether the known values answer the questions is not looked at, nor what anybody said of the tasks.
+
+    Raises:
+        DataError: the file is missing, or a line is not what it should be; with its place.
+    """
+    lines = _lines(path)
+    _, questions = _header(path, lines)
+    rows = ((place, _checked(_TaskRow, line, place)) for place, line in lines)
+    return questions, [(place, _task(row, place)) for place, row in rows if row.control is not None]
+
+
+def is_tasks_file(first: Mapping[str, Any]) -> bool:
+    """Whether the first record of a file is the header that `write_tasks` writes."""
+    return first.get("rlhf") == MAGIC
+
+
+def _lines(path: Path) -> Iterator[tuple[str, str]]:
+    """Every line that is not blank, with its place."""
+    try:
+        with path.open(encoding="utf-8", newline="\n") as file:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    yield f"{path}:{number}", line
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"the tasks cannot be read: {error}", where=str(path)) from error
+
+
+def _header(path: Path, lines: Iterator[tuple[str, str]]) -> tuple[str, tuple[Question, ...]]:
+    """Where the header stands, and its questions."""
+    place, line = next(lines, (str(path), "{}"))
+    return place, tuple(Question(**row.model_dump()) for row in _checked(_Header, line, place).questions)
+
+
+def _task(row: _TaskRow, place: str) -> Task:
+    try:
+        check_dialogue(row.prompt)
+    except ValueError as error:
+        raise DataError(f"prompt: {error}", where=place) from error
+    control = None if row.control is None else {name: tuple(value) for name, value in row.control.items()}
+    answers = tuple(Answer(answer.text, answer.model) for answer in row.answers)
+    return Task(tuple(row.prompt), answers, control, row.source, row.id)
+
+
+def _check_values(given: _LabelRow, questions: Mapping[str, Question], answers: int, place: str) -> None:
+    for name, value in given.values.items():
+        if name not in questions:
+            raise DataError(f"labels: no question is named `{name}`", where=place)
+        if fault := questions[name].fault(value, answers):
+            raise DataError(f"labels: {given.annotator}'s answer to `{name}`: {fault}", where=place)
+    if given.order and sorted(given.order) != list(range(answers)):
+        raise DataError(f"labels: the order {given.order} is not one of {answers} answers", where=place)
+
+
+def _label(task: str, row: _LabelRow) -> Label:
+    values = {name: value if isinstance(value, str) else tuple(value) for name, value in row.values.items()}
+    rest = row.model_dump(exclude={"annotator", "values", "order"})
+    return Label(task, row.annotator, values, tuple(row.order), **rest)
+
+
+def _checked(kind: type[_Found], line: str, place: str) -> _Found:
+    try:
+        return kind.model_validate_json(line)
+    except ValidationError as error:
+        raise DataError(str(fault_of(error)), where=place) from error
+
+
+SIDES = "sides.json"
+TRAIN, HELDOUT = "train", "heldout"
+
+
+def write_sides(directory: Path, tasks: Iterable[Task], heldout: Iterable[tuple[Message, ...]]) -> None:
+    """Write the side of every task.
+
+    Args:
+        directory: of the tasks.
+        tasks: of both sides.
+        heldout: the held-out prompts, as the tasks have them: a task of one of these is held out.
+
+    Raises:
+        DiskError: it cannot be written.
+    """
+    kept = {prompt_key(prompt) for prompt in heldout}
+    _write(directory, {task.id: HELDOUT if prompt_key(task.prompt) in kept else TRAIN for task in tasks})
+
+
+def hand_on(source: Path, target: Path) -> None:
+    """Copy the sides of `source` to `target`; nothing where they are not known.
+
+    Raises:
+        ArtifactError, DiskError: they cannot be read or written.
+    """
+    if sides := _read(source):
+        _write(target, sides)
+
+
+def heldout_prompts(directory: Path, tasks: Collection[Task], fraction: float) -> set[int]:
+    """The `prompt_key` of every prompt that has a held-out task.
+
+    Args:
+        directory: of the tasks; where it holds no sides, or not that of a task, its prompt decides as everywhere else.
+        tasks: all of them.
+        fraction: `data.eval_fraction`.
+
+    Raises:
+        ArtifactError: the sides cannot be read.
+    """
+    sides = _read(directory)
+    return {prompt_key(task.prompt) for task in tasks if _held_out(task, sides, fraction)}
+
+
+def _held_out(task: Task, sides: Mapping[str, str], fraction: float) -> bool:
+    known = sides.get(task.id)
+    return is_held_out(task.prompt, fraction) if known is None else known == HELDOUT
+
+
+def _write(directory: Path, sides: Mapping[str, str]) -> None:
+    with disk_errors(directory):
+        write_atomic(directory / SIDES, json.dumps(sides, indent=0) + "\n")
+
+
+def _read(directory: Path) -> dict[str, str]:
+    path = directory / SIDES
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"the sides of the tasks cannot be read: {error}", where=str(path)) from error
+    if not isinstance(found, dict) or not {*found.values()} <= {TRAIN, HELDOUT}:
+        raise ArtifactError(f"the sides of the tasks are not {TRAIN} or {HELDOUT} each", where=str(path))
+    return found

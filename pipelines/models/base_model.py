@@ -1,0 +1,393 @@
+"""Base models: where their weights come from, and how they are loaded, with the guards that pinned versions need."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import re
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import resolve_revision
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HFValidationError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+    RevisionResolutionError,
+)
+from safetensors import SafetensorError
+from torch import nn
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    BitsAndBytesConfig,
+    GgufConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+)
+from transformers.utils import logging as transformers_logging
+
+from pipelines.config import Config
+from pipelines.config.model_section import ModelSection, is_gguf
+from pipelines.config.ppo_section import PpoSection
+from pipelines.config.training_section import TrainerSection
+from pipelines.errors import ArtifactError, EnvironmentProblem, HubError, RlhfError, UsageError
+from pipelines.run.reporting import Reporter
+
+_MOVED_BY_PADS = {"recurrent_gemma", "rwkv", "xlnet"}
+"""Measured with transformers 5.23: padding on the left changes their log-probabilities (0.07 to 0.3 nats in tiny
+models, where all others stay within 2e-6), or they refuse it."""
+_DECODERS_BY_NATURE = {"gpt_neox", "gpt_neox_japanese"}
+"""Their configuration has the switch `is_decoder`, and no use for it."""
+
+_NO_SUCH_FORM = re.compile(
+    r"Unrecognized configuration class <class '(?:\w+\.)*?(?P<kind>\w+)\.configuration_.* AutoModel: (?P<form>\w+)"
+)
+
+
+def of_another_kind(error: Exception, where: str) -> UsageError | None:
+    """What to say where transformers found a whole model that has no form of the wanted sort; None: another error."""
+    found = _NO_SUCH_FORM.search(str(error))
+    if found is None:
+        return None
+    return UsageError(
+        f"a {found['kind']} model cannot be opened as {found['form']}",
+        where=where,
+        hint="a base must be a decoder, such as Llama, Qwen, Gemma, Mistral or GPT-2, not an encoder-decoder",
+    )
+
+
+def refuse_unfit(model: PreTrainedModel, path: str | Path) -> None:
+    """Refuse models that would train on wrong numbers without a word.
+
+    A configuration with the switch `is_decoder` is an encoder's (BERT, RoBERTa: each token sees those that follow) or
+    that of one half of an encoder-decoder (BART: positions cannot be given, so padding moves them).
+
+    Raises:
+        UsageError: the model is of such a kind.
+    """
+    kind = model.config.model_type
+    if hasattr(model.config, "is_decoder") and kind not in _DECODERS_BY_NATURE:
+        reason = "it is an encoder, or half of an encoder-decoder"
+    elif kind in _MOVED_BY_PADS:
+        reason = "padding changes what it computes"
+    else:
+        return
+    raise UsageError(
+        f"a {kind} model cannot be the base: {reason}",
+        where=str(path),
+        hint="use a decoder, such as Llama, Qwen, Gemma, Mistral or GPT-2; an outside scorer may be an encoder",
+    )
+
+
+def position_bound(model: PretrainedConfig) -> int | None:
+    """Most tokens that the model was built for; None where positions are not bounded."""
+    bound = getattr(model.get_text_config(), "max_position_embeddings", None)
+    return int(bound) if bound else None
+
+
+def length_limit(section: TrainerSection, model: PretrainedConfig, reporter: Reporter) -> int:
+    """`max_length`, or the model's own bound where that is lower."""
+    bound = position_bound(model)
+    if bound is not None and section.max_length > bound:
+        reporter.warn(f"max_length {section.max_length} is above what the model can hold; {bound} is used")
+        return bound
+    return section.max_length
+
+
+def prompt_limit(settings: PpoSection, model: PretrainedConfig, reporter: Reporter) -> int:
+    """`ppo.max_prompt_length`, or what the model's bound leaves beside a response where that is lower.
+
+    Raises:
+        UsageError: a response alone fills the model.
+    """
+    bound = position_bound(model)
+    room = settings.max_prompt_length if bound is None else bound - settings.response_length
+    if room < 1:
+        raise UsageError(
+            f"the model holds {bound} tokens, so a response of {settings.response_length} leaves no room for a prompt",
+            where="ppo.response_length",
+            hint="lower ppo.response_length",
+        )
+    if room < settings.max_prompt_length:
+        reporter.warn(f"the model holds {bound} tokens: prompts above {room} are left out")
+    return min(room, settings.max_prompt_length)
+
+
+HEAD = "score.weight"
+LOADING_ERRORS = (
+    *(OSError, ValueError, TypeError, KeyError, IndexError, RuntimeError, ImportError),
+    *(SafetensorError, struct.error),  # damaged weights; a damaged GGUF file
+)
+"""What `from_pretrained` raises for files that are missing, damaged or of another kind; for `explain`."""
+_MODEL_FILES = ("config.json", "adapter_config.json", "tokenizer_config.json")
+_LOADERS = ("modeling_utils", "utils.loading_report", "distributed.tensor_parallel")
+
+
+@dataclass(frozen=True)
+class BaseRef:
+    """Where a base's weights come from: exactly one of an outside model and a stage of the run.
+
+    Attributes:
+        name_or_path: hub id or directory, as the user gave it.
+        revision: commit of the hub repository.
+        stage: name of the stage whose `model/` it is, e.g. "sft".
+    """
+
+    name_or_path: str | None = None
+    revision: str | None = None
+    stage: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.name_or_path is None) == (self.stage is None):
+            raise ValueError("a base is either an outside model or a stage of the run")
+
+    @classmethod
+    def of(cls, config: Config) -> BaseRef:
+        """The frozen base under every adapter of a run; for full fine-tuning what SFT starts from."""
+        if config.model.init == "scratch":
+            return cls(stage="sft")
+        return cls.outside(config.model)
+
+    @classmethod
+    def outside(cls, model: ModelSection) -> BaseRef:
+        """The model that `model.name_or_path` names.
+
+        Raises:
+            UsageError: it names none.
+        """
+        if model.name_or_path is None:
+            raise UsageError("no base model is named", where="model.name_or_path", hint="set it, or give --model")
+        return cls(name_or_path=model.name_or_path, revision=model.revision)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> BaseRef:
+        """Read what `as_dict` wrote into a manifest's notes."""
+        return cls(**data)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for a manifest's notes; of a hub model the commit that was loaded."""
+        return asdict(self) | {"revision": self._commit()}
+
+    def _commit(self) -> str | None:
+        """What the hub's cache says of the last load; `revision` as it is where there is none."""
+        if self.name_or_path is None or Path(self.name_or_path).exists():
+            return self.revision
+        try:
+            return resolve_revision(self.name_or_path, revision=self.revision, local_files_only=True).resolved
+        except (RevisionResolutionError, HFValidationError):
+            return self.revision
+
+    def path(self, run_dir: Path) -> str:
+        """What to load, given the run directory, wherever it stands now."""
+        return str(run_dir / self.stage / "model") if self.stage is not None else str(self.name_or_path)
+
+    def seen_from(self, directory: Path, run_dir: Path) -> str:
+        """How an adapter in `directory` names its base: an outside name as given, a stage by a relative path."""
+        return os.path.relpath(self.path(run_dir), directory) if self.stage is not None else str(self.name_or_path)
+
+
+def location(path: str | Path) -> tuple[str, dict[str, str]]:
+    """What `from_pretrained` takes for a model, a tokenizer or a configuration: its name, and a GGUF file in it."""
+    if not is_gguf(path):
+        return str(path), {}
+    directory, _, file = str(path).rpartition("/")
+    return directory, {"gguf_file": file}
+
+
+def load_causal(
+    model: ModelSection, path: str | Path, device: torch.device, *, revision: str | None = None
+) -> PreTrainedModel:
+    """A causal model in evaluation mode, without adapters.
+
+    Full fine-tuning gets fp32 weights; with `use_peft` the base is frozen and in `model.dtype`, or in NF4.
+
+    Raises:
+        ArtifactError: the directory lacks files or weights, or they are damaged.
+        HubError: the hub cannot be reached or refuses.
+        UsageError: the model cannot be loaded as asked, or is of a kind that cannot be trained here.
+        EnvironmentProblem: 4-bit without a device for it, or out of memory.
+    """
+    loaded, missing = _load(AutoModelForCausalLM, model, path, device, revision)
+    refuse_unfit(loaded, path)
+    if missing:
+        raise _incomplete(path, missing)
+    return loaded
+
+
+def load_sequence_classifier(
+    model: ModelSection, path: str | Path, device: torch.device, *, revision: str | None = None, new_head: bool = False
+) -> PreTrainedModel:
+    """A sequence classifier with one label; `new_head`: its head may be missing and is then drawn at random.
+
+    Raises: see `load_causal`.
+    """
+    loaded, missing = _load(AutoModelForSequenceClassification, model, path, device, revision, num_labels=1)
+    if not (new_head and missing <= {HEAD}) and missing:
+        raise _incomplete(path, missing)
+    if not hasattr(loaded, "score"):
+        raise UsageError(
+            f"{type(loaded).__name__} keeps its head in another place than `score`",
+            where=str(path),
+            hint="use a decoder model, such as Llama, Qwen or GPT-2",
+        )
+    return loaded
+
+
+def check_4bit(model: ModelSection, device: torch.device) -> None:
+    """Refuse NF4 on the CPU unless `model.allow_cpu_4bit`.
+
+    Raises:
+        EnvironmentProblem: there is no CUDA device.
+    """
+    if model.load_in_4bit and device.type == "cpu" and not model.allow_cpu_4bit:
+        raise EnvironmentProblem(
+            "model.load_in_4bit needs a CUDA device, and none is in use",
+            where="model.load_in_4bit",
+            hint="set model.load_in_4bit: false; model.allow_cpu_4bit: true runs it slowly on the CPU, for tests",
+        )
+
+
+def weights_dtype(model: ModelSection) -> torch.dtype:
+    """fp32 for weights that are trained, `model.dtype` for a frozen base."""
+    return torch.bfloat16 if model.use_peft and model.dtype == "bfloat16" else torch.float32
+
+
+def disable_dropout(model: nn.Module) -> None:
+    """Switch off dropout of both kinds: modules, and probabilities kept as plain numbers (`attention_dropout`)."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        for name, value in vars(module).items():
+            if isinstance(value, float) and ("dropout" in name or name.endswith(("pdrop", "layerdrop"))):
+                setattr(module, name, 0.0)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No progress bars and no load reports: what is missing is checked by us, not left to be read in a log."""
+    loggers = [logging.getLogger(f"transformers.{name}") for name in _LOADERS]
+    levels = [logger.level for logger in loggers]
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+        if bars:
+            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+def explain(error: Exception, path: str | Path, revision: str | None = None) -> RlhfError:
+    """What failed in a `from_pretrained`, as one of our errors."""
+    chain: list[BaseException] = []
+    link: BaseException | None = error
+    while link is not None and link not in chain:
+        chain.append(link)
+        link = link.__cause__ or link.__context__
+    first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    if first_line.rstrip().endswith(":"):  # a list follows
+        first_line = " ".join(str(error).split())
+    where = f"{path}@{revision}" if revision else str(path)
+    if isinstance(error, torch.OutOfMemoryError):
+        return EnvironmentProblem(
+            "the model does not fit into memory", where=where, hint="a smaller model, model.dtype: bfloat16 or 4-bit"
+        )
+    if "trust_remote_code" in str(error):
+        return UsageError(
+            "the model brings its own code, which is not run by default",
+            where=where,
+            hint="read that code, then set model.trust_remote_code: true and model.revision to its commit",
+        )
+    if unfit := of_another_kind(error, where):
+        return unfit
+    if Path(path).is_dir() and not any((Path(path) / name).is_file() for name in _MODEL_FILES):
+        inside = Path(path) / "model"
+        hint = f"the model of this stage is {inside}" if inside.is_dir() else f"one has {' or '.join(_MODEL_FILES)}"
+        return ArtifactError("the directory holds no model", where=where, hint=hint)
+    if Path(path).exists():
+        return ArtifactError(f"the model cannot be loaded: {first_line}", where=where)
+    if str(path).startswith((".", "/", "~")) or str(path).count("/") > 1:
+        return ArtifactError("there is no such model directory", where=where)
+    if any(isinstance(link, GatedRepoError) for link in chain):
+        return HubError(
+            "the model is gated", where=where, hint="ask for access on its page, then log in with `hf auth login`"
+        )
+    if any(isinstance(link, RevisionNotFoundError) for link in chain):
+        return HubError("the hub has the model, but not this revision", where=where)
+    if any(isinstance(link, RepositoryNotFoundError) for link in chain):
+        return HubError(
+            "the hub has no such model, or it is private", where=where, hint="check the name; `hf auth login`"
+        )
+    if isinstance(error, OSError):
+        return HubError(
+            f"the model could not be had: {first_line}",
+            where=where,
+            hint="check the name and the network; a local model is named by its directory",
+        )
+    return UsageError(f"the model cannot be loaded: {first_line}", where=where)
+
+
+def _load(
+    auto: Any, model: ModelSection, path: str | Path, device: torch.device, revision: str | None, **kwargs: Any
+) -> tuple[PreTrainedModel, set[str]]:
+    """The model in evaluation mode, and the names of weights that its files lack."""
+    check_4bit(model, device)
+    if model.load_in_4bit:
+        kwargs["quantization_config"] = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=torch.bfloat16,
+        )
+        kwargs["device_map"] = {"": str(device)}
+    name, gguf = location(path)
+    if gguf:
+        _need_gguf(path)
+        kwargs |= gguf | {"quantization_config": GgufConfig(dequantize=True)}  # else it could not be saved again
+    if model.attn_implementation is not None:
+        kwargs["attn_implementation"] = model.attn_implementation
+    try:
+        with quiet():
+            loaded, info = auto.from_pretrained(
+                name,
+                revision=revision,
+                dtype=weights_dtype(model),
+                trust_remote_code=model.trust_remote_code,
+                output_loading_info=True,
+                **kwargs,
+            )
+        if not model.load_in_4bit:
+            loaded = loaded.to(device)
+    except LOADING_ERRORS as error:
+        raise explain(error, path, revision) from error
+    for module in loaded.modules():
+        # bitsandbytes 0.50 repacks the weights in the first evaluation forward on these processors; afterwards the
+        # layer gives no gradient to what lies before it, without a word
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+    return loaded.eval(), set(info["missing_keys"])
+
+
+def _need_gguf(path: str | Path) -> None:
+    if importlib.util.find_spec("gguf") is None:
+        raise EnvironmentProblem("a .gguf model needs the package gguf", where=str(path), hint="pip install gguf")
+
+
+def _incomplete(path: str | Path, missing: set[str]) -> ArtifactError:
+    names = ", ".join(sorted(missing)[:3])
+    return ArtifactError(
+        f"the model's files lack {len(missing)} of its weights: {names}",
+        where=str(path),
+        hint="a published reward model must hold score.weight; a causal model its lm_head" if HEAD in missing else None,
+    )

@@ -1,0 +1,135 @@
+"""Opening what a stage published, full or adapter, wherever the run directory stands now."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from peft import PeftModel
+from transformers import AutoConfig, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from pipelines.config.model_section import ModelSection
+from pipelines.errors import ArtifactError
+from pipelines.models.adapters import CONFIG_FILE, DEFAULT, add_adapter, add_reward_adapter, read_reward_adapter
+from pipelines.models.base_model import (
+    LOADING_ERRORS,
+    BaseRef,
+    explain,
+    load_causal,
+    load_sequence_classifier,
+    location,
+)
+from pipelines.models.tokenizer import load_tokenizer
+from pipelines.run.directory import run_of
+from pipelines.run.manifest import Manifest
+
+
+def open_policy(
+    stage_dir: Path | None, model: ModelSection, device: torch.device, *, base: BaseRef | None = None
+) -> PreTrainedModel | PeftModel:
+    """A causal model in evaluation mode: what `stage_dir` published, or the outside base where it is None.
+
+    Args:
+        stage_dir: directory of `sft` or `ppo` below the run directory.
+        model: the run's model section.
+        device: where to put it.
+        base: what an adapter stands on; None: as the stage's manifest says.
+
+    Raises:
+        ArtifactError, HubError, UsageError, EnvironmentProblem: see `load_causal`.
+    """
+    if stage_dir is None:
+        outside = BaseRef.outside(model)
+        return load_causal(model, outside.path(Path()), device, revision=outside.revision)
+    directory = model_directory(stage_dir)
+    if not is_adapter(directory):
+        return load_causal(model, directory, device)
+    base = base or base_of(stage_dir)
+    causal = load_causal(model, base.path(run_of(stage_dir)[0]), device, revision=base.revision)
+    return add_adapter(causal, DEFAULT, directory, trainable=False).eval()
+
+
+def open_reward(
+    stage_dir: Path, model: ModelSection, device: torch.device, *, base: BaseRef | None = None
+) -> tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerBase]:
+    """The run's reward model, a sequence classifier with one label in evaluation mode, and its tokenizer.
+
+    Raises:
+        ArtifactError: it is incomplete; its score head above all.
+        HubError, UsageError, EnvironmentProblem: see `load_causal`.
+    """
+    directory = model_directory(stage_dir)
+    tokenizer = open_tokenizer(stage_dir, model)
+    classifier: PreTrainedModel | PeftModel
+    if is_adapter(directory):
+        state = read_reward_adapter(directory)
+        base = base or base_of(stage_dir)
+        bare = load_sequence_classifier(
+            model, base.path(run_of(stage_dir)[0]), device, revision=base.revision, new_head=True
+        )
+        bare.config.get_text_config().pad_token_id = tokenizer.pad_token_id
+        classifier = add_reward_adapter(bare, model, state, trainable=False).eval()
+    else:
+        classifier = load_sequence_classifier(model, directory, device)
+    return classifier, tokenizer
+
+
+def open_tokenizer(stage_dir: Path | None, model: ModelSection) -> PreTrainedTokenizerBase:
+    """The tokenizer that `stage_dir` published with its chat template, or the outside base's where it is None."""
+    if stage_dir is not None:
+        # a template file was built in when the tokenizer was published, and may be gone by now
+        template = "none" if model.chat_template == "none" else "auto"
+        return load_tokenizer(model_directory(stage_dir), model.model_copy(update={"chat_template": template}))
+    outside = BaseRef.outside(model)
+    return load_tokenizer(outside.path(Path()), model, revision=outside.revision)
+
+
+def open_config(stage_dir: Path | None, model: ModelSection) -> PretrainedConfig:
+    """The model configuration under what `stage_dir` published, or the outside base's where it is None; no weights."""
+    if stage_dir is None:
+        base = BaseRef.outside(model)
+        path, revision = base.path(Path()), base.revision
+    elif is_adapter(directory := model_directory(stage_dir)):
+        base = base_of(stage_dir)
+        path, revision = base.path(run_of(stage_dir)[0]), base.revision
+    else:
+        path, revision = str(directory), None
+    name, gguf = location(path)
+    try:
+        opened: PretrainedConfig = AutoConfig.from_pretrained(
+            name, revision=revision, trust_remote_code=model.trust_remote_code, **gguf
+        )
+    except LOADING_ERRORS as error:
+        raise explain(error, path, revision) from error
+    return opened
+
+
+def base_of(stage_dir: Path) -> BaseRef:
+    """What the adapter of a published stage stands on.
+
+    Raises:
+        ArtifactError: the manifest does not say.
+    """
+    manifest = Manifest.read(stage_dir)
+    if manifest is None or "base" not in manifest.notes:
+        raise ArtifactError("the manifest does not name the base of this adapter", where=str(stage_dir))
+    return BaseRef.from_dict(manifest.notes["base"])
+
+
+def model_directory(stage_dir: Path) -> Path:
+    """`model/` of a stage.
+
+    Raises:
+        ArtifactError: it holds no model.
+    """
+    directory = stage_dir / "model"
+    if not is_adapter(directory) and not (directory / "config.json").is_file():
+        raise ArtifactError(
+            "no published model here", where=str(directory), hint=f"run the stage {stage_dir.name} again"
+        )
+    return directory
+
+
+def is_adapter(directory: Path) -> bool:
+    """Whether the directory holds an adapter rather than a full model."""
+    return (directory / CONFIG_FILE).is_file()

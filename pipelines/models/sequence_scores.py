@@ -1,0 +1,104 @@
+"""Scores of a sequence classifier with one label, at the last real token of each row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from peft import PeftModel
+from peft.utils import ModulesToSaveWrapper
+from torch import Tensor, nn
+
+from pipelines.models.published_reward import Output
+
+
+def read_logit(logit: Tensor, output: Output) -> Tensor:
+    """A logit as it is, its sigmoid, or the logarithm of that; of the same shape."""
+    if output == "logit":
+        return logit
+    logprob = torch.nn.functional.logsigmoid(logit)
+    return logprob.exp() if output == "probability" else logprob
+
+
+def pool_last(hidden: Tensor, attention_mask: Tensor) -> Tensor:
+    """The state of each row's last real token.
+
+    Args:
+        hidden: [B, S, H].
+        attention_mask: [B, S], nonzero = this token counts; left or right padding.
+
+    Returns:
+        [B, H]. What stands at padded places, even NaN, has no influence.
+
+    Raises:
+        ValueError: a row has no real token.
+    """
+    mask = attention_mask.bool()
+    if not bool(mask.any(dim=1).all()):
+        raise ValueError("a row has no token to be scored")
+    positions = torch.arange(mask.shape[1], device=mask.device)
+    last = torch.where(mask, positions, -1).amax(dim=1)
+    return hidden[torch.arange(hidden.shape[0], device=hidden.device), last]
+
+
+def position_ids(attention_mask: Tensor) -> Tensor:
+    """[B, S] positions that count real tokens only, so that padding moves nothing."""
+    return (attention_mask.long().cumsum(dim=1) - 1).clamp(min=0)
+
+
+def pad_right(rows: Sequence[Sequence[int]], device: torch.device | str) -> tuple[Tensor, Tensor]:
+    """``input_ids`` and ``attention_mask``, both [B, longest]; padded with id 0, the mask made from lengths."""
+    width = max(len(row) for row in rows)
+    ids = torch.zeros(len(rows), width, dtype=torch.long)
+    mask = torch.zeros(len(rows), width, dtype=torch.long)
+    for index, row in enumerate(rows):
+        ids[index, : len(row)] = torch.tensor(row, dtype=torch.long)
+        mask[index, : len(row)] = 1
+    return ids.to(device), mask.to(device)
+
+
+def trunk_and_head(model: nn.Module) -> tuple[nn.Module, nn.Module]:
+    """The body and the score head of a sequence classifier, or of one inside a PeftModel: its active adapter's head."""
+    classifier: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    head = classifier.score
+    if isinstance(head, ModulesToSaveWrapper):
+        head = head.original_module if head.disable_adapters else head.modules_to_save[head.active_adapters[0]]
+    return classifier.base_model, head
+
+
+def apply_head(head: nn.Module, pooled: Tensor) -> Tensor:
+    """Scores [B] of pooled states [B, H], in fp32 also under autocast: bf16 would round scores to 3 digits."""
+    with torch.autocast(pooled.device.type, enabled=False):
+        weight, bias = cast(Tensor, head.weight), cast(Tensor | None, head.bias)
+        bias = None if bias is None else bias.float()
+        return nn.functional.linear(pooled.float(), weight.float(), bias).squeeze(-1)
+
+
+@torch.no_grad()
+def score_ids(model: nn.Module, rows: Sequence[Sequence[int]], batch_size: int) -> list[float]:
+    """Scores of rows of token ids, read at their last token.
+
+    Args:
+        model: a sequence classifier with one label, or a PeftModel around one; its mode is restored afterwards.
+        rows: prompt and response together, the EOS included where the response is finished.
+        batch_size: rows in one forward; rows of similar length go together.
+    """
+    trunk, head = trunk_and_head(model)
+    device = next(trunk.parameters()).device
+    scores = [0.0] * len(rows)
+    order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
+    was_training = model.training
+    model.eval()
+    try:
+        for start in range(0, len(order), batch_size):
+            chosen = order[start : start + batch_size]
+            ids, mask = pad_right([rows[index] for index in chosen], device)
+            hidden = trunk(
+                input_ids=ids, attention_mask=mask, position_ids=position_ids(mask), use_cache=False
+            ).last_hidden_state
+            for index, score in zip(chosen, apply_head(head, pool_last(hidden, mask)).tolist(), strict=True):
+                scores[index] = score
+    finally:
+        model.train(was_training)
+    return scores

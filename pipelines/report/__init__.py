@@ -1,0 +1,1 @@
+"""Statistics, estimates with intervals, and text that is safe to show."""

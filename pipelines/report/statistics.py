@@ -1,0 +1,84 @@
+"""Statistics that need nothing but arithmetic."""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+def wilson(successes: float, n: int, z: float = 1.959964) -> tuple[float, float]:
+    """The 95 % interval of a share (Wilson 1927): unlike the normal one it stays within [0, 1].
+
+    Args:
+        successes: how many of `n` succeeded; a tie is half a success.
+        n: at least 1.
+        z: quantile of the normal distribution.
+    """
+    share = successes / n
+    center = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    return max(0.0, center - half), min(1.0, center + half)
+
+
+def ranks(values: Sequence[float]) -> list[float]:
+    """The place of each value from 1 on; equal values share the mean of their places."""
+    order = sorted(range(len(values)), key=values.__getitem__)
+    found = [0.0] * len(values)
+    start = 0
+    for stop in range(1, len(order) + 1):
+        if stop == len(order) or values[order[stop]] != values[order[start]]:
+            for index in order[start:stop]:
+                found[index] = (start + 1 + stop) / 2
+            start = stop
+    return found
+
+
+def auc(good: Sequence[bool], scores: Sequence[float]) -> float | None:
+    """Area under the ROC curve: how often a good row scores above a bad one, a tie being half (Mann, Whitney 1947).
+
+    None where there is no good row, or no bad one.
+    """
+    positive = sum(good)
+    negative = len(good) - positive
+    if not positive or not negative:
+        return None
+    above = sum(rank for rank, is_good in zip(ranks(scores), good, strict=True) if is_good)
+    return (above - positive * (positive + 1) / 2) / (positive * negative)
+
+
+BARS = 12
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How numbers are spread.
+
+    Attributes:
+        low: 5 % of them lie below; `median` and `high` stand for 50 % and 95 %. Each is one of the numbers.
+        most: the largest.
+        bars: how many fall into each of `BARS` equal steps from 0 to `high`; the last one holds what lies above, too.
+    """
+
+    low: float
+    median: float
+    high: float
+    most: float
+    bars: tuple[int, ...]
+
+
+def spread(numbers: Sequence[float] | array[int] | array[float]) -> Spread | None:
+    """The spread of numbers; None where there are none."""
+    import numpy as np
+
+    if not len(numbers):
+        return None
+    values = np.asarray(numbers)
+    low, median, high, most = (
+        found.item() for found in np.quantile(values, [0.05, 0.5, 0.95, 1.0], method="inverted_cdf")
+    )
+    bottom = min(0.0, float(values.min()))
+    top = high if high > bottom else bottom + 1
+    counts, _ = np.histogram(np.minimum(values, top), bins=BARS, range=(bottom, top))
+    return Spread(low, median, high, most, tuple(counts.tolist()))

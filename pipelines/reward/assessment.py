@@ -1,0 +1,254 @@
+"""Judging a reward model: held-out pairs, probes, and golden scores that a reload must give again."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import torch
+
+from pipelines.config import Config
+from pipelines.errors import TrainingError
+from pipelines.models.base_model import BaseRef
+from pipelines.models.reward_model import Reads, RewardModel, open_reward_model
+from pipelines.models.text_classifier import EncodedText
+from pipelines.report.statistics import auc, wilson
+from pipelines.run.disk import write_atomic
+
+BINS = 10
+MIDDLE = 0.5
+
+
+@dataclass(frozen=True)
+class Judged:
+    """An answer as a reward model reads it, and how good it is: 0 bad, 1 good; between them on a scale."""
+
+    text: EncodedText
+    target: float
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Rows of similar probability.
+
+    Attributes:
+        n: how many.
+        probability: mean of what the model said.
+        good: mean of what was true; the same for a calibrated model.
+    """
+
+    n: int
+    probability: float
+    good: float
+
+
+def figures(logits: Sequence[float], targets: Sequence[float]) -> dict[str, float | None]:
+    """How well logits go with targets.
+
+    A target on neither side of the middle of its scale takes no part in accuracy, majority and AUC.
+
+    Args:
+        logits: at least one; the sigmoid of each is the probability of good.
+        targets: in [0, 1].
+
+    Returns:
+        ``accuracy`` at a probability of .5 (exactly .5 is half right) with its 95 % interval ``accuracy_low`` and
+        ``accuracy_high`` (Wilson), ``majority``, the accuracy of always saying what most rows are, ``auc``, all None
+        where nothing lies off the middle, ``auc`` also where one side is missing; ``brier``, the mean squared error of
+        the probability (Brier 1950), ``loss``, the mean cross entropy in nats, and ``calibration_error``, the mean
+        distance of probability and truth over `reliability`'s bins (ECE; Naeini et al. 2015, with bins of equal mass).
+    """
+    probabilities = [probability(logit) for logit in logits]
+    decided = [(logit, target > MIDDLE) for logit, target in zip(logits, targets, strict=True) if target != MIDDLE]
+    found: dict[str, float | None] = dict.fromkeys(("accuracy", "accuracy_low", "accuracy_high", "majority", "auc"))
+    if decided:
+        right = sum(0.5 if logit == 0 else float((logit > 0) is good) for logit, good in decided)
+        low, high = wilson(right, len(decided))
+        share = sum(good for _, good in decided) / len(decided)
+        found |= {"accuracy": right / len(decided), "accuracy_low": low, "accuracy_high": high}
+        found |= {"majority": max(share, 1 - share)}
+        found |= {"auc": auc([good for _, good in decided], [logit for logit, _ in decided])}
+    pairs = list(zip(probabilities, targets, strict=True))
+    bins = reliability(probabilities, targets)
+    return found | {
+        "brier": fmean((p - target) ** 2 for p, target in pairs),
+        "loss": fmean(_softplus(logit) - target * logit for logit, target in zip(logits, targets, strict=True)),
+        "calibration_error": sum(b.n * abs(b.probability - b.good) for b in bins) / len(pairs),
+    }
+
+
+def reliability(probabilities: Sequence[float], targets: Sequence[float], bins: int = BINS) -> list[Bin]:
+    """The rows in the order of their probability, in `bins` groups of equal size as far as that goes.
+
+    Equal probabilities stay together, so that a constant is one group and not one for every order of the rows.
+    """
+    rows = sorted(zip(probabilities, targets, strict=True), key=lambda row: row[0])
+    found, start = [], 0
+    for number in range(1, bins + 1):
+        stop = round(len(rows) * number / bins)
+        while 0 < stop < len(rows) and rows[stop][0] == rows[stop - 1][0]:
+            stop += 1
+        if stop > start:
+            part = rows[start:stop]
+            found.append(Bin(len(part), fmean(p for p, _ in part), fmean(target for _, target in part)))
+            start = stop
+    return found
+
+
+def probability(logit: float) -> float:
+    """The sigmoid."""
+    return math.exp(-_softplus(-logit))
+
+
+def _softplus(value: float) -> float:
+    return max(value, 0.0) + math.log1p(math.exp(-abs(value)))
+
+
+GOLDEN_ROWS = 8
+GOLDEN_TOLERANCE = 1e-5
+"""Relative above 1. Measured 0.0 in fp32, bf16 and NF4, full and LoRA: the same weights in the same shapes."""
+PROBES_PER_ATTRIBUTE = 64
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two answers to one prompt as a reward model reads them; `margin`: by how much the first is better."""
+
+    chosen: EncodedText
+    rejected: EncodedText
+    margin: float | None = None
+
+
+def judge(model: RewardModel, pairs: Sequence[Pair]) -> dict[str, float | None]:
+    """`pair_figures` of the model's scores."""
+    scores = _score_pairs(model, [pair.chosen for pair in pairs], [pair.rejected for pair in pairs])
+    return pair_figures(pairs, *scores)
+
+
+def pair_figures(pairs: Sequence[Pair], chosen: Sequence[float], rejected: Sequence[float]) -> dict[str, float | None]:
+    """How often and by how much a model prefers the chosen answer.
+
+    A pair that stands there in both orders (a tie that is kept as half) has no better answer: whatever the model says,
+    it would be right once and wrong once. Such rows are left out and counted.
+
+    Args:
+        pairs: what was scored.
+        chosen: score of the chosen answer of each pair.
+        rejected: score of the other one.
+
+    Returns:
+        ``accuracy``, the share of pairs that the model orders as they are (equal scores are half right), with its 95 %
+        interval ``accuracy_low``, ``accuracy_high``; ``margin``, the mean of chosen - rejected; all None where no
+        pair is left; ``both_orders``, how many rows were left out.
+    """
+    texts = [(_key(pair.chosen), _key(pair.rejected)) for pair in pairs]
+    given = set(texts)
+    kept = [row for row, (one, two) in enumerate(texts) if (two, one) not in given]
+    left_out = {"both_orders": len(pairs) - len(kept)}
+    if not kept:
+        return dict.fromkeys(("accuracy", "accuracy_low", "accuracy_high", "margin"), None) | left_out
+    better, worse = [chosen[row] for row in kept], [rejected[row] for row in kept]
+    right = _right(better, worse)
+    low, high = wilson(right, len(kept))
+    return {
+        "accuracy": right / len(kept),
+        "accuracy_low": low,
+        "accuracy_high": high,
+        "margin": statistics.fmean(a - b for a, b in zip(better, worse, strict=True)),
+        **left_out,
+    }
+
+
+def _key(text: EncodedText) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    return tuple(text.ids), tuple(text.segments)
+
+
+def probe(model: RewardModel, config: Config) -> dict[str, float]:
+    """Of a self-made task: the share of answers ranked above the same answer with one attribute spoiled."""
+    if config.data.task is None:
+        return {}
+    from pipelines.tasks import load_task
+
+    task = load_task(config.data.task.name)
+    probes = list(task.probes(PROBES_PER_ATTRIBUTE * len(task.probe_attributes), config.run.seed))
+    good, spoiled = _score_pairs(
+        model,
+        [model.row(probe.prompt, probe.good) for probe in probes],
+        [model.row(probe.prompt, probe.spoiled) for probe in probes],
+    )
+    shares = {}
+    for attribute in task.probe_attributes:
+        chosen = [index for index, probe in enumerate(probes) if probe.attribute == attribute]
+        if chosen:
+            right = _right([good[index] for index in chosen], [spoiled[index] for index in chosen])
+            shares[f"probe/{attribute}"] = right / len(chosen)
+    return shares
+
+
+def write_golden(stage_dir: Path, model: RewardModel, rows: Sequence[EncodedText]) -> None:
+    """Keep `GOLDEN_ROWS` rows of ids, with segments where the model reads text, and their scores in `golden.json`."""
+    rows = rows[:GOLDEN_ROWS]
+    scores = model.scores(rows, exact=True)
+    golden = [
+        {"input_ids": row.ids, "score": score} | ({"segments": row.segments} if row.segments else {})
+        for row, score in zip(rows, scores, strict=True)
+    ]
+    write_atomic(stage_dir / "golden.json", json.dumps({"rows": golden, "tolerance": GOLDEN_TOLERANCE}) + "\n")
+
+
+def check_golden(
+    stage_dir: Path,
+    config: Config,
+    device: torch.device,
+    base: BaseRef | None = None,
+    reads: Reads | None = None,
+) -> float:
+    """Load the published reward model afresh and compare its scores with `golden.json`.
+
+    Args:
+        stage_dir: of the reward stage, or its working directory.
+        config: the whole configuration.
+        device: where to load it.
+        base: what an adapter stands on; None: as the manifest says.
+        reads: what the model reads; None: as the manifest says.
+
+    Returns:
+        The largest difference, relative above 1.
+
+    Raises:
+        TrainingError: a score differs by more than the tolerance.
+    """
+    golden: dict[str, Any] = json.loads((stage_dir / "golden.json").read_text(encoding="utf-8"))
+    size = config.reward.per_device_eval_batch_size
+    model = open_reward_model(stage_dir, config.model, device, batch_size=size, reads=reads, base=base)
+    rows = [EncodedText(row["input_ids"], row.get("segments", []), len(row["input_ids"])) for row in golden["rows"]]
+    scores = model.scores(rows, exact=True)
+    difference: float = max(
+        abs(score - row["score"]) / max(1.0, abs(row["score"]))
+        for score, row in zip(scores, golden["rows"], strict=True)
+    )
+    if not difference <= golden["tolerance"]:
+        raise TrainingError(
+            f"the published reward model gives other scores than the trained one (difference {difference:.2g}): "
+            "its score head or its adapter was lost on the way to the disk",
+            where=str(stage_dir / "model"),
+            hint="do not use it; please report this with the versions that `rlhf env` prints",
+        )
+    return difference
+
+
+def _score_pairs(
+    model: RewardModel, better: list[EncodedText], worse: list[EncodedText]
+) -> tuple[list[float], list[float]]:
+    scores = model.scores(better + worse)
+    return scores[: len(better)], scores[len(better) :]
+
+
+def _right(better: Sequence[float], worse: Sequence[float]) -> float:
+    return sum((a > b) + 0.5 * (a == b) for a, b in zip(better, worse, strict=True))

@@ -1,0 +1,251 @@
+"""What a reward model starts from: the SFT model and its tokenizer, or a base of its own. One shape for both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import torch
+from peft import PeftModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
+
+from pipelines.config import Config
+from pipelines.data.encode import ChatEncoder, EncodedComparison, LengthReport, encode_comparisons, encode_judgements
+from pipelines.data.rows import Comparison, Judgement
+from pipelines.errors import DataError
+from pipelines.models.adapters import add_reward_adapter
+from pipelines.models.base_model import BaseRef, disable_dropout, length_limit, load_sequence_classifier
+from pipelines.models.policies import model_directory
+from pipelines.models.published_reward import Output
+from pipelines.models.reward_model import RewardModel, TextRewardModel, TokenRewardModel
+from pipelines.models.sequence_scores import pad_right
+from pipelines.models.text_classifier import EncodedText, TextClassifier, load_text_classifier
+from pipelines.models.tokenizer import reward_tokenizer
+from pipelines.reward.assessment import Judged, Pair
+from pipelines.run.stage import StageContext
+
+
+class Objective(Protocol):
+    """A reward model's rows, its training and its judging.
+
+    Attributes:
+        report: what the length limit did to the rows to train on.
+        num_heldout: rows to judge by.
+        num_tokens: of all rows to train on.
+        heldout_texts: of the first rows to judge by, at least two.
+        outputs: what PPO may ask the model for.
+    """
+
+    report: LengthReport
+    num_heldout: int
+    num_tokens: int
+    heldout_texts: Sequence[EncodedText]
+    outputs: Sequence[Output]
+
+    @property
+    def notes(self) -> Mapping[str, Any]:
+        """What the manifest should say of the rows and of the model as it is now."""
+
+    def judge(self) -> dict[str, float | None]:
+        """Figures of the model as it is now, on the held-out rows; their names begin with ``heldout_``."""
+
+    def trainer(self) -> Trainer:
+        """What trains the model."""
+
+    def tell(self, figures: Mapping[str, float | None]) -> None:
+        """Say in words what `judge` found after the training, where it is worth a word."""
+
+
+_Row = TypeVar("_Row", Comparison, Judgement)
+
+
+@dataclass(frozen=True)
+class Start:
+    """A reward model before its training, and all that is special about its kind.
+
+    Attributes:
+        model: what trains: a sequence classifier with dropout off, of one label, or of two with `output: softmax`.
+        scorer: scores with that very model, before and after.
+        tokenizer: what is published with it; its pad is not its EOS.
+        base: where the weights come from.
+        encode: comparisons and what to call them -> pairs within the length limit, and what that limit did.
+        encode_answers: judgements, whose label is a target from 0 to 1, -> judged answers, and the same.
+        inputs: rows -> what the model's forward takes, each [B, longest] on the CPU, as `scorer` reads them.
+    """
+
+    model: PreTrainedModel | PeftModel
+    scorer: RewardModel
+    tokenizer: PreTrainedTokenizerBase
+    base: BaseRef
+    encode: Callable[[Iterable[Comparison], str], tuple[list[Pair], LengthReport]]
+    encode_answers: Callable[[Iterable[Judgement], str], tuple[list[Judged], LengthReport]]
+    inputs: Callable[[Sequence[EncodedText]], dict[str, torch.Tensor]]
+
+
+def on_the_sft_model(
+    ctx: StageContext, sft: Path | None, tokenizer: PreTrainedTokenizerBase, device: torch.device
+) -> Start:
+    """The SFT model (or the outside base) with a new head, under a copy of the SFT adapter or whole; reads its tokens.
+
+    Args:
+        ctx: the stage's.
+        sft: directory of the SFT stage; None: SFT is off.
+        tokenizer: the policy's.
+        device: where to train.
+    """
+    config, section, base = ctx.config, ctx.config.reward, BaseRef.of(ctx.config)
+    model = _starting_point(config, sft, base, ctx.run_dir, device)
+    disable_dropout(model)
+    limit = length_limit(section, model.config, ctx.reporter)
+    encoder = ChatEncoder(tokenizer)
+
+    def encode(rows: Iterable[Comparison], name: str) -> tuple[list[Pair], LengthReport]:
+        encoded, report = encode_comparisons(rows, encoder, limit, section.overlong, name=name)
+        return [_pair_of_tokens(comparison) for comparison in encoded], report
+
+    def encode_answers(rows: Iterable[Judgement], name: str) -> tuple[list[Judged], LengthReport]:
+        encoded, report = encode_judgements(rows, encoder, limit, section.overlong, name=name)
+        return [Judged(_whole(row["prompt_ids"], row["completion_ids"]), row["label"]) for row in encoded], report
+
+    padded = reward_tokenizer(tokenizer)
+    pad = padded.pad_token_id
+    model.config.get_text_config().pad_token_id = pad  # the classifier finds the last token by it
+
+    def inputs(rows: Sequence[EncodedText]) -> dict[str, torch.Tensor]:
+        ids, mask = pad_right([row.ids for row in rows], "cpu")
+        return {"input_ids": ids.masked_fill(mask == 0, pad), "attention_mask": mask}
+
+    scorer = TokenRewardModel(model, encoder, config.model, section.per_device_eval_batch_size)
+    return Start(model, scorer, padded, base, encode, encode_answers, inputs)
+
+
+def on_its_own_base(ctx: StageContext, device: torch.device) -> Start:
+    """The model of `reward.base` with a new head, trained whole in fp32; reads text with its own tokenizer."""
+    section = ctx.config.reward
+    base = BaseRef(name_or_path=section.base, revision=section.base_revision)
+    labels = 2 if section.output == "softmax" else 1
+    model, own = load_text_classifier(
+        str(section.base), device, revision=section.base_revision, labels=labels, new_head=True
+    )
+    disable_dropout(model)
+    tokenizer = reward_tokenizer(own)
+    model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
+    classifier = TextClassifier("reward", model, tokenizer, limit=section.max_length)
+    if classifier.limit is not None and classifier.limit < section.max_length:
+        ctx.reporter.warn(f"reward.max_length is above what {section.base} can hold; {classifier.limit} is used")
+    _publish_as_read(tokenizer, classifier)
+
+    def encode(rows: Iterable[Comparison], name: str) -> tuple[list[Pair], LengthReport]:
+        return encode_texts(rows, classifier, section.overlong, name)
+
+    def encode_answers(rows: Iterable[Judgement], name: str) -> tuple[list[Judged], LengthReport]:
+        return encode_judged_texts(rows, classifier, section.overlong, name)
+
+    def inputs(rows: Sequence[EncodedText]) -> dict[str, torch.Tensor]:
+        return classifier.inputs(rows, "cpu")
+
+    scorer = TextRewardModel(classifier, section.per_device_eval_batch_size)
+    return Start(model, scorer, tokenizer, base, encode, encode_answers, inputs)
+
+
+def encode_texts(
+    rows: Iterable[Comparison], classifier: TextClassifier, overlong: str, name: str
+) -> tuple[list[Pair], LengthReport]:
+    """Both texts of each comparison; the length of a pair is that of its longer text. `cut` cuts the beginning.
+
+    Raises:
+        DataError: a row cannot be encoded, one is too long with `fail`, or none is left.
+    """
+
+    def texts(row: Comparison) -> list[EncodedText]:
+        return [classifier.encode(row.prompt, answer) for answer in (row.chosen, row.rejected)]
+
+    kept, report = _within(rows, texts, classifier.limit, overlong, name, "pair")
+    return [Pair(chosen, rejected, row.margin) for row, (chosen, rejected) in kept], report
+
+
+def encode_judged_texts(
+    rows: Iterable[Judgement], classifier: TextClassifier, overlong: str, name: str
+) -> tuple[list[Judged], LengthReport]:
+    """The text of each judgement with its label as the target; otherwise as `encode_texts`."""
+
+    def texts(row: Judgement) -> list[EncodedText]:
+        return [classifier.encode(row.prompt, row.completion)]
+
+    kept, report = _within(rows, texts, classifier.limit, overlong, name, "row")
+    return [Judged(text, float(row.label)) for row, (text,) in kept], report
+
+
+def _within(
+    rows: Iterable[_Row],
+    texts_of: Callable[[_Row], list[EncodedText]],
+    limit: int | None,
+    overlong: str,
+    name: str,
+    word: str,
+) -> tuple[list[tuple[_Row, list[EncodedText]]], LengthReport]:
+    """The rows whose texts fit, or all of them with `cut` (the texts are cut already), each with its texts."""
+    kept: list[tuple[_Row, list[EncodedText]]] = []
+    total = over = longest = 0
+    for total, row in enumerate(rows, 1):
+        try:
+            texts = texts_of(row)
+        except DataError as error:
+            error.where = f"{name}:{total}"
+            raise
+        length = max(text.length for text in texts)
+        longest = max(longest, length)
+        if limit is not None and length > limit:
+            over += 1
+            if overlong == "fail":
+                raise DataError(
+                    f"a {word} of {length} tokens is longer than {limit}",
+                    where=f"{name}:{total}",
+                    hint="raise reward.max_length where the base allows it, or set reward.overlong to drop or cut",
+                )
+            if overlong == "drop":
+                continue
+        kept.append((row, texts))
+    if total and not kept:
+        raise DataError(
+            f"none of the {total} {word}s fits {limit} tokens; the longest has {longest}",
+            where=name,
+            hint="raise reward.max_length where the base allows it, or set reward.overlong to cut",
+        )
+    dropped = total - len(kept)
+    return kept, LengthReport(used=len(kept), dropped=dropped, cut=over - dropped, longest=longest)
+
+
+def _pair_of_tokens(comparison: EncodedComparison) -> Pair:
+    prompt = comparison["prompt_ids"]
+    chosen, rejected = _whole(prompt, comparison["chosen_ids"]), _whole(prompt, comparison["rejected_ids"])
+    return Pair(chosen, rejected, comparison.get("margin"))
+
+
+def _whole(prompt: list[int], answer: list[int]) -> EncodedText:
+    ids = prompt + answer
+    return EncodedText(ids, [], len(ids))
+
+
+def _starting_point(
+    config: Config, sft: Path | None, base: BaseRef, run_dir: Path, device: torch.device
+) -> PreTrainedModel | PeftModel:
+    model = config.model
+    if not model.use_peft:
+        start = str(model_directory(sft)) if sft is not None else base.path(run_dir)
+        revision = base.revision if sft is None else None
+        return load_sequence_classifier(model, start, device, revision=revision, new_head=True)
+    classifier = load_sequence_classifier(model, base.path(run_dir), device, revision=base.revision, new_head=True)
+    adapter = model_directory(sft) if sft is not None and config.sft_trains_adapter else None
+    return add_reward_adapter(classifier, model, adapter)
+
+
+def _publish_as_read(tokenizer: PreTrainedTokenizerBase, classifier: TextClassifier) -> None:
+    """Let the tokenizer say its limit and whether the model takes segments: all who open it read as it was trained."""
+    if classifier.limit is not None:
+        tokenizer.model_max_length = classifier.limit
+    names = [name for name in tokenizer.model_input_names if name != "token_type_ids"]
+    tokenizer.model_input_names = [*names, *(["token_type_ids"] if classifier.takes_segments else [])]
+    tokenizer.init_kwargs["model_input_names"] = tokenizer.model_input_names  # save_pretrained writes these

@@ -1,0 +1,185 @@
+"""From labels to targets: 0 is bad and 1 is good, whatever the labels were. The one place that knows their polarity."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pipelines.config import Config
+from pipelines.data.canonical import read_rows
+from pipelines.data.encode import LengthReport
+from pipelines.data.rows import Comparison, Judgement, Message
+from pipelines.errors import DataError
+
+Side = Literal["train", "heldout"]
+
+
+@dataclass(frozen=True)
+class RowFile:
+    """A file of canonical rows.
+
+    Attributes:
+        stage: the input that it belongs to.
+        name: what errors call it, ``data/comparisons/train.jsonl``.
+        path: where it is.
+    """
+
+    stage: str
+    name: str
+    path: Path
+
+
+def comparison_files(inputs: Mapping[str, Path], side: Side) -> list[RowFile]:
+    """Comparisons that were there, and those that people's labels became."""
+    return _existing(inputs, (("data/comparisons", f"{side}.jsonl"), ("pairs", f"{side}.jsonl")))
+
+
+def judgement_files(inputs: Mapping[str, Path], side: Side) -> list[RowFile]:
+    """Judgements that were there, and those that people's labels became."""
+    return _existing(inputs, (("data/judgements", f"{side}.jsonl"), ("pairs", f"judgements-{side}.jsonl")))
+
+
+def _existing(inputs: Mapping[str, Path], places: Iterable[tuple[str, str]]) -> list[RowFile]:
+    found = [RowFile(stage, f"{stage}/{name}", inputs[stage] / name) for stage, name in places if stage in inputs]
+    return [file for file in found if file.path.exists() or file.stage != "pairs"]  # a question has rows of one kind
+
+
+def heldout_prompts(inputs: Mapping[str, Path], *, judgements: bool) -> list[tuple[Message, ...]]:
+    """The prompts of all held-out rows, each once; those of judgements too where they are used."""
+    files = comparison_files(inputs, "heldout")
+    prompts = [row.prompt for file in files for row in read_rows(file.path, Comparison)]
+    if judgements:
+        files = judgement_files(inputs, "heldout")
+        prompts += [row.prompt for file in files for row in read_rows(file.path, Judgement)]
+    return list(dict.fromkeys(prompts))
+
+
+def together(reports: Iterable[LengthReport]) -> LengthReport:
+    """The reports of several files as one."""
+    found = [*reports, LengthReport(0, 0, 0, 0)]
+    used, dropped, cut = (sum(getattr(report, name) for report in found) for name in ("used", "dropped", "cut"))
+    return LengthReport(used, dropped, cut, max(report.longest for report in found))
+
+
+def _has_rows(file: RowFile) -> bool:
+    return file.path.exists() and file.path.stat().st_size > 0
+
+
+def check_sides(inputs: Mapping[str, Path], *, judgements: bool) -> None:
+    """Refuse a side without a row, before any model is loaded.
+
+    Args:
+        inputs: of the stage.
+        judgements: whether they are used; comparisons always are.
+
+    Raises:
+        DataError: there is nothing to train on, or nothing to judge by.
+    """
+    sides: tuple[tuple[Side, str], ...] = (("train", "to train the"), ("heldout", "held out to judge the"))
+    for side, purpose in sides:
+        of_pairs, of_answers = comparison_files(inputs, side), judgement_files(inputs, side)
+        files = [*of_pairs, *of_answers] if judgements else of_pairs
+        if any(map(_has_rows, files)):
+            continue
+        what = "no answer with a label" if judgements else "no pair"
+        only_answers = not judgements and any(map(_has_rows, of_answers))
+        raise DataError(
+            f"there is {what} {purpose} reward model {'on' if side == 'train' else 'by'}",
+            where=", ".join(file.name for file in files) or "reward",
+            hint="the labels judge one answer at a time: set reward.objective: pointwise" if only_answers else None,
+        )
+
+
+@dataclass(frozen=True)
+class LabelScale:
+    """What the labels of a file mean.
+
+    Attributes:
+        low: smallest label of the scale.
+        high: largest one.
+        lower_is_better: a high label means bad.
+        asked_for: the range was given and not found in the rows: a label outside of it is a mistake.
+    """
+
+    low: float
+    high: float
+    lower_is_better: bool
+    asked_for: bool
+
+    def target(self, label: bool | float) -> float:
+        """How good a label is, from 0 to 1; true and false are the ends whatever the range.
+
+        Raises:
+            ValueError: it lies outside of the range that was given.
+        """
+        if isinstance(label, bool):
+            share = float(label)
+        elif self.asked_for and not self.low <= label <= self.high:
+            raise ValueError(f"the label {label:g} is outside of the range {self.low:g} to {self.high:g}")
+        else:  # a held-out label may go beyond those to train on
+            share = min(max((label - self.low) / (self.high - self.low), 0.0), 1.0)
+        return 1.0 - share if self.lower_is_better else share
+
+    def as_dict(self) -> dict[str, object]:
+        """For a manifest."""
+        return {"label_range": [self.low, self.high], "lower_is_better": self.lower_is_better}
+
+    def words(self) -> str:
+        """Which labels are good, as a sentence for people."""
+        good, bad = (self.low, self.high) if self.lower_is_better else (self.high, self.low)
+        turned = " (reward.lower_is_better: the labels are turned)" if self.lower_is_better else ""
+        return f"label {good:g} is good and {bad:g} is bad{turned}"
+
+
+def scale_of(file: RowFile, config: Config) -> LabelScale | None:
+    """The scale of a file of judgements to train on; None where it holds none.
+
+    It is `reward.label_range`; else that of the question, where the labels are the run's own; else it goes from the
+    smallest label to the largest, and from 0 to 1 where all are true or false.
+
+    Raises:
+        DataError: all labels are the same number, so that nothing says what it means.
+    """
+    section = config.reward
+    rows, numbers = 0, set()
+    for row in read_rows(file.path, Judgement):
+        rows += 1
+        if not isinstance(row.label, bool):
+            numbers.add(row.label)
+    if not rows:
+        return None
+    given = section.label_range or (_asked_range(config) if file.stage == "pairs" else None)
+    if given is None and len(numbers) == 1:
+        raise DataError(
+            f"every label is {numbers.pop():g}, which says nothing about what it means",
+            where=file.name,
+            hint="name the whole scale: reward.label_range: [1, 5]",
+        )
+    low, high = given or ((min(numbers), max(numbers)) if numbers else (0.0, 1.0))
+    return LabelScale(low, high, section.lower_is_better, asked_for=section.label_range is not None)
+
+
+def with_targets(rows: Iterable[Judgement], scale: LabelScale, name: str) -> Iterator[Judgement]:
+    """The rows with their targets in the place of their labels.
+
+    Raises:
+        DataError: a label lies outside of the range that was given.
+    """
+    for number, row in enumerate(rows, 1):
+        try:
+            target = scale.target(row.label)
+        except ValueError as error:
+            raise DataError(
+                str(error), where=f"{name}:{number}", hint="correct the label, or reward.label_range"
+            ) from error
+        yield row.model_copy(update={"label": target})
+
+
+def _asked_range(config: Config) -> tuple[float, float] | None:
+    """The range of the question whose labels the run trains on; None for one without numbers of its own."""
+    questions = {question.name: question for question in config.feedback.label.questions}
+    asked = questions[config.feedback.pairs.question or next(iter(questions))]
+    ranges = {"scale": (1.0, float(asked.points)), "binary": (0.0, 1.0)}
+    return ranges.get(asked.kind)

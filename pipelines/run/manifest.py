@@ -1,0 +1,216 @@
+"""The manifest of an artifact: what made it, from what, and what is in it. Never imports torch."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import importlib.metadata
+import json
+import resource
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pipelines.errors import ArtifactError
+from pipelines.run.disk import sha256_of, write_atomic
+
+SCHEMA_VERSION = 1
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """A file as a manifest knows it."""
+
+    path: str
+    size: int
+    mtime_ns: int
+    sha256: str
+
+    @classmethod
+    def of(cls, path: Path, name: str) -> FileRecord:
+        """Read and hash `path`; it is recorded as `name`."""
+        stat = path.stat()
+        return cls(name, stat.st_size, stat.st_mtime_ns, sha256_of(path))
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What made an artifact, from what, and what is in it. Its existence means that the artifact is complete."""
+
+    stage: str
+    fingerprint: str
+    section: dict[str, Any]
+    inputs: dict[str, list[FileRecord]]
+    outputs: list[FileRecord]
+    metrics: dict[str, Any]
+    seed: int
+    versions: dict[str, str]
+    git_commit: str | None
+    started: str
+    wall_seconds: float
+    peak_memory_bytes: int
+    notes: dict[str, Any]
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def digest(self) -> str:
+        """One hash over the outputs: what a stage that reads them depends on."""
+        return digest_of(self.outputs)
+
+    def write(self, directory: Path) -> None:
+        """Write the manifest into `directory`, by rename."""
+        write_atomic(directory / MANIFEST, json.dumps(asdict(self), indent=2, sort_keys=True) + "\n")
+
+    @classmethod
+    def read(cls, directory: Path) -> Manifest | None:
+        """The manifest of a complete artifact, or None.
+
+        Raises:
+            ArtifactError: the manifest is damaged or of another schema version.
+        """
+        path = directory / MANIFEST
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise ArtifactError(f"the manifest cannot be read: {error.strerror}", where=str(path)) from error
+        except ValueError as error:
+            raise _damaged(path, error) from error
+        try:
+            version = data.get("schema_version")
+            if version != SCHEMA_VERSION:
+                raise ArtifactError(
+                    f"the manifest has schema version {version}, this program reads {SCHEMA_VERSION}", where=str(path)
+                )
+            data["outputs"] = [FileRecord(**record) for record in data["outputs"]]
+            data["inputs"] = {k: [FileRecord(**record) for record in v] for k, v in data["inputs"].items()}
+            return cls(**data)
+        except (TypeError, KeyError, AttributeError) as error:
+            raise _damaged(path, error) from error
+
+
+def simulated_among(directories: Iterable[Path]) -> list[str]:
+    """The stages among these artifacts, and among all that they were made from, whose labels no human gave."""
+    found: set[str] = set()
+    for manifest in filter(None, map(Manifest.read, directories)):
+        found.update([manifest.stage] if manifest.notes.get("simulated") else [])
+        found.update(manifest.notes.get("simulated_inputs", []))
+    return sorted(found)
+
+
+def _damaged(path: Path, error: Exception) -> ArtifactError:
+    return ArtifactError(
+        f"the manifest is damaged: {error}",
+        where=str(path),
+        hint=f"make the stage again: rlhf all --force {path.parent.name}",
+    )
+
+
+def digest_of(records: list[FileRecord]) -> str:
+    """One hash over names and contents."""
+    lines = sorted(f"{record.path}\0{record.sha256}" for record in records)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def record_files(directory: Path, *, but: Iterable[str] = ()) -> list[FileRecord]:
+    """Records of all files below `directory`, except those under the names in `but`."""
+    found = []
+    for path in sorted(directory.rglob("*")):
+        name = path.relative_to(directory).as_posix()
+        if path.is_file() and name.split("/")[0] not in (*but, MANIFEST):
+            found.append(FileRecord.of(path, name))
+    return found
+
+
+def changed_files(directory: Path, records: list[FileRecord], *, full: bool = False) -> list[str]:
+    """Names of recorded files that are missing or differ.
+
+    Size and modification time suffice; where only the time differs (a copied run) the content decides. `full` always
+    reads the content.
+    """
+    changed = []
+    for record in records:
+        path = directory / record.path
+        try:
+            stat = path.stat()
+        except OSError:
+            changed.append(record.path)
+            continue
+        same = stat.st_size == record.size
+        if same and (full or stat.st_mtime_ns != record.mtime_ns):
+            same = sha256_of(path) == record.sha256
+        if not same:
+            changed.append(record.path)
+    return changed
+
+
+def fingerprint_of(section: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
+    """Hash of the values that affect a stage's result, the digests of its inputs and the schema version."""
+    canonical = json.dumps([SCHEMA_VERSION, section, inputs], sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+RECORDED_PACKAGES = (
+    "rlhf",
+    "torch",
+    "transformers",
+    "trl",
+    "peft",
+    "accelerate",
+    "datasets",
+    "bitsandbytes",
+    "tokenizers",
+    "safetensors",
+    "pydantic",
+)
+
+
+def utc_now() -> str:
+    """Now, in UTC, ISO 8601."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of Python and of the packages that can change a result."""
+    versions = {"python": sys.version.split()[0]}
+    for name in RECORDED_PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def version_differences(manifest: Manifest, now: Mapping[str, str]) -> list[str]:
+    """Packages whose version is another one than when the artifact was made."""
+    return [
+        f"{name} {version} -> {now.get(name, 'missing')}"
+        for name, version in manifest.versions.items()
+        if now.get(name) != version
+    ]
+
+
+def git_commit() -> str | None:
+    """Commit of the code that ran, where it ran from a checkout of this project."""
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():  # Installed: a repository above would be the user's own.
+        return None
+    try:
+        done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, timeout=5)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None if done.returncode == 0 else None
+
+
+def peak_memory() -> int:
+    """Peak memory in bytes: of the GPU where it was used, else resident."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return int(torch.cuda.max_memory_allocated())
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

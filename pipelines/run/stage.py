@@ -1,0 +1,125 @@
+"""What a stage is: its name, what it needs and produces, and what its function gets."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pipelines.config import Config
+from pipelines.run.checkpoints import Checkpoints
+from pipelines.run.directory import CHECKPOINTS, run_of, split_round
+from pipelines.run.disk import disk_errors
+from pipelines.run.processes import rank
+from pipelines.run.reporting import Reporter
+from pipelines.run.signals import StopRequest
+
+
+@dataclass(frozen=True)
+class StageContext:
+    """What a stage's function gets.
+
+    Attributes:
+        config: the whole resolved configuration.
+        out: the working directory; everything written here is published, except ``checkpoints/``.
+        inputs: directory of each needed stage's artifact, by the role it plays: mostly its name.
+        reporter: progress and plain words.
+        notes: the stage puts here what the manifest should say beside the metrics.
+        save_total_limit: how many checkpoints are kept.
+    """
+
+    config: Config
+    out: Path
+    inputs: Mapping[str, Path]
+    reporter: Reporter
+    notes: dict[str, Any] = field(default_factory=dict)
+    save_total_limit: int = 2
+
+    @cached_property
+    def checkpoints(self) -> Checkpoints:
+        """Where a stage that trains keeps its state, and finds that of a run which did not end."""
+        root = self.out / CHECKPOINTS
+        return Checkpoints(root, keep=self.save_total_limit, logs=self.out, warn=self.reporter.warn)
+
+    @property
+    def run_dir(self) -> Path:
+        """The run directory; not for the data stages."""
+        return run_of(self.out)[0]
+
+    @property
+    def round(self) -> int:
+        """Which round of feedback this is, from 1."""
+        return run_of(self.out)[1]
+
+    @property
+    def trackers(self) -> Path:
+        """Where trackers that write files keep them: outside the working directory, which an interruption empties."""
+        return self.out.parent / "trackers" / self.out.name.removesuffix(".partial")
+
+    @cached_property
+    def stop(self) -> StopRequest:
+        """SIGINT and SIGTERM while there is a step to finish and to save."""
+        return StopRequest(self.reporter.warn)
+
+    def log(self, name: str, values: Mapping[str, Any]) -> None:
+        """Append one line to ``<name>.jsonl``; of several processes the first one writes."""
+        if rank() > 0:
+            return
+        with disk_errors(self.out), (self.out / f"{name}.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(values, ensure_ascii=False) + "\n")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A named step of the pipeline.
+
+    Attributes:
+        name: also its directory below the run directory.
+        runner: ``module:function``, imported when the stage runs; takes a StageContext, returns its final metrics.
+        needs: the stages whose artifacts it reads, given the configuration: what they are to it, by their names.
+        section: the values that affect its result, given the configuration.
+        sources: files outside the run directory that it reads.
+        produces: names of what a later stage or the user finds in its directory.
+        heavy: loads models; `rlhf all` runs it as a child process.
+        parallel: several processes can work on it together; any other stage runs in one.
+        enabled: whether the configuration wants it.
+    """
+
+    name: str
+    runner: str
+    needs: Callable[[Config], Mapping[str, str]]
+    section: Callable[[Config], dict[str, Any]]
+    produces: tuple[str, ...]
+    sources: Callable[[Config], tuple[Path, ...]] = lambda config: ()
+    heavy: bool = True
+    parallel: bool = False
+    enabled: Callable[[Config], bool] = lambda config: True
+
+    @property
+    def kind(self) -> str:
+        """Its name without its round."""
+        return split_round(self.name)[0]
+
+
+_SOURCE = "source:"
+
+
+def source_key(path: Path) -> str:
+    """How a manifest names a file outside the run directory: as given, so that no machine path is added."""
+    return f"{_SOURCE}{path}"
+
+
+def is_source(key: str) -> bool:
+    """Whether `source_key` made this; else it is the name of a stage."""
+    return key.startswith(_SOURCE)
+
+
+def as_json(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values as they read back from a manifest; a numpy or torch scalar must not cost a finished training."""
+    result: dict[str, Any] = json.loads(
+        json.dumps(values, default=lambda value: value.item() if hasattr(value, "item") else str(value))
+    )
+    return result

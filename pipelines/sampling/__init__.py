@@ -1,0 +1,1 @@
+"""Completions of any models for given prompts."""

@@ -1,0 +1,248 @@
+"""Who answers: the models of a run by their names, and models from outside."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+from pipelines.config import Config
+from pipelines.config.feedback_section import RUN_NAMES, SampledModel
+from pipelines.config.model_section import ModelSection
+from pipelines.errors import ArtifactError, UsageError
+from pipelines.models.base_model import BaseRef, disable_dropout
+from pipelines.models.generate import stop_token_ids
+from pipelines.models.policies import open_config, open_policy, open_tokenizer
+from pipelines.models.scratch import build_scratch
+from pipelines.run.directory import run_of
+from pipelines.run.manifest import Manifest
+
+
+@dataclass(frozen=True)
+class Answerer:
+    """A model that is asked.
+
+    Attributes:
+        name: what tasks call it.
+        section: how it is loaded.
+        stage_dir: the stage that published it; None: an outside model, or the run's base.
+        tokenizer_dir: the stage whose tokenizer it takes; None: its own.
+        num_completions: of each prompt.
+        temperature: that it is sampled at.
+        stop_tokens: that end an answer beside EOS.
+        outside: its own generation config says what else ends an answer: it may be any chat model.
+        seed: of the weights of a base made from scratch.
+    """
+
+    name: str
+    section: ModelSection
+    stage_dir: Path | None
+    tokenizer_dir: Path | None
+    num_completions: int
+    temperature: float
+    stop_tokens: tuple[str, ...] = ()
+    outside: bool = False
+    seed: int = 0
+
+    @property
+    def from_scratch(self) -> bool:
+        """Whether it is the untrained model that the run began with."""
+        return self.stage_dir is None and self.section.init == "scratch"
+
+    @property
+    def identity(self) -> str:
+        """The name, and of a hub model the commit that was loaded."""
+        if not self.outside:
+            return self.name
+        commit = BaseRef.outside(self.section).as_dict()["revision"]
+        return f"{self.name}@{commit}" if commit else self.name
+
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """Its tokenizer with its chat template."""
+        return open_tokenizer(self.tokenizer_dir, self.section)
+
+    def config(self) -> PretrainedConfig:
+        """Its configuration, without weights."""
+        return open_config(self.tokenizer_dir if self.from_scratch else self.stage_dir, self.section)
+
+    def open(self, device: torch.device) -> nn.Module:
+        """It in evaluation mode.
+
+        Raises:
+            ArtifactError, HubError, UsageError, EnvironmentProblem: see `open_policy`.
+        """
+        model: nn.Module
+        if self.from_scratch:
+            model = build_scratch(self.section.scratch, self.tokenizer(), self.seed).to(device)  # type: ignore[arg-type]
+        else:
+            model = open_policy(self.stage_dir, self.section, device)
+        disable_dropout(model)
+        return model.eval()
+
+    def ends(self, model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+        """The token ids that end an answer of the opened model, EOS first.
+
+        Raises:
+            UsageError: a stop token is not one token of the tokenizer.
+        """
+        ends = stop_token_ids(tokenizer, self.stop_tokens)
+        if not self.outside:
+            return ends
+        found = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+        more = [found] if isinstance(found, int) else list(found or ())
+        # some files list BOS as well: a model that drew it would end what it has not begun
+        return tuple(dict.fromkeys([*ends, *(token for token in more if token != tokenizer.bos_token_id)]))
+
+
+def of_run(config: Config, inputs: Mapping[str, Path]) -> list[Answerer]:
+    """The models of `feedback.sample`: the newest policy alone where none is named.
+
+    Args:
+        config: of the run.
+        inputs: directories of stages by their role: ``sft``, and ``policy`` for the newest of PPO.
+
+    Raises:
+        UsageError: a named model of the run is not there.
+    """
+    sample = config.feedback.sample
+    wanted = sample.models or [SampledModel(model="policy", num_completions=sample.num_completions)]
+    return [_of_run(entry, config, inputs) for entry in wanted]
+
+
+def _of_run(entry: SampledModel, config: Config, inputs: Mapping[str, Path]) -> Answerer:
+    name = entry.model
+    if name not in RUN_NAMES:
+        return from_outside(entry, config, stop=())  # the run's stop tokens are words of the run's tokenizer
+    ppo, sft = inputs.get("policy"), inputs.get("sft")
+    if name == "policy":
+        name = "ppo" if ppo is not None else "sft" if sft is not None else "base"
+    directory = {"ppo": ppo, "sft": sft, "base": None}[name]
+    if directory is None and name != "base":
+        raise UsageError(
+            f"the run has no model `{name}` in this round",
+            where="feedback.sample.models",
+            hint="PPO's policy is there from the second round on; `policy` is always the newest model of the run"
+            if name == "ppo"
+            else "switch sft on, or name another model",
+        )
+    called = f"ppo round {run_of(directory)[1]}" if name == "ppo" and directory is not None else name
+    return _answerer(called, config.model, directory, config, entry, tokenizer_dir=directory or sft)
+
+
+def outside_section(name: str, revision: str | None, around: ModelSection) -> ModelSection:
+    """How a model that the run knows nothing of is loaded: in the precision of `around`, with its own template."""
+    return ModelSection(
+        name_or_path=name,
+        revision=revision or None,
+        trust_remote_code=around.trust_remote_code and revision is not None,
+        dtype=around.dtype,
+        attn_implementation=around.attn_implementation,
+        chat_template=around.chat_template if around.chat_template == "none" else "auto",
+        load_in_4bit=around.load_in_4bit,
+        allow_cpu_4bit=around.allow_cpu_4bit,
+        use_peft=True,  # nothing is trained: the weights are those of a frozen base, in `dtype`
+    )
+
+
+def from_outside(entry: SampledModel, config: Config, stop: Sequence[str]) -> Answerer:
+    """A model that is none of the run: a hub id, a directory, or the directory of a stage of any run.
+
+    Args:
+        entry: the name, and how it is asked.
+        config: how it is loaded and sampled.
+        stop: the tokens that end its answers beside EOS; none: those that the stage was trained with.
+
+    Raises:
+        UsageError: it is the directory of a run.
+        ArtifactError: the manifest of the stage is damaged.
+    """
+    name = entry.model
+    directory = stage_directory(name)
+    if directory is None:
+        section = outside_section(name, entry.revision, config.model)
+        return _answerer(name, section, None, config, entry, stop=stop, outside=True)
+    manifest = Manifest.read(directory)
+    assert manifest is not None, "stage_directory found it"
+    recorded = ModelSection.model_validate(manifest.section["model"])
+    section = recorded.model_copy(update={"allow_cpu_4bit": config.model.allow_cpu_4bit or recorded.allow_cpu_4bit})
+    stop = stop or manifest.section.get("ppo", {}).get("stop_tokens", [])
+    return _answerer(name, section, directory, config, entry, tokenizer_dir=directory, stop=stop)
+
+
+def stage_directory(name: str) -> Path | None:
+    """The directory of a finished stage that `name` means, it itself or its ``model/``; None: it is something else.
+
+    Raises:
+        UsageError: it is the directory of a run, or of a stage without a policy.
+    """
+    path = Path(name).expanduser()
+    if not path.is_dir():
+        return None
+    path = path.absolute()
+    directories: list[Path] = [path, *([path.parent] if path.name == "model" else [])]
+    for directory in directories:
+        manifest = Manifest.read(directory)
+        if manifest is None:
+            continue
+        if not (directory / "model").is_dir() or manifest.stage.rpartition("/")[2] not in ("sft", "ppo"):
+            raise UsageError(
+                f"stage {manifest.stage} publishes no model that answers", where=name, hint="name sft or ppo of the run"
+            )
+        return directory
+    if (path / "config.yaml").is_file() and not (path / "config.json").is_file():
+        raise UsageError("this is the directory of a run", where=name, hint=f"name one of its stages: {name}/ppo")
+    return None
+
+
+def _answerer(
+    name: str,
+    section: ModelSection,
+    directory: Path | None,
+    config: Config,
+    entry: SampledModel,
+    *,
+    tokenizer_dir: Path | None = None,
+    stop: Sequence[str] | None = None,
+    outside: bool = False,
+) -> Answerer:
+    temperature = entry.temperature or config.feedback.sample.temperature
+    stop_tokens = tuple(config.ppo.stop_tokens if stop is None else stop)
+    return Answerer(
+        name=name,
+        section=section,
+        stage_dir=directory,
+        tokenizer_dir=tokenizer_dir,
+        num_completions=entry.num_completions,
+        temperature=temperature,
+        stop_tokens=stop_tokens,
+        outside=outside,
+        seed=config.run.seed,
+    )
+
+
+def stamp(answerer: Answerer) -> dict[str, Any]:
+    """What makes two answerers the same model with the same settings, as plain JSON data, from files alone."""
+    path = answerer.stage_dir
+    plain: dict[str, Any] = {
+        "model": answerer.name,
+        "section": answerer.section.results_view(),
+        "num_completions": answerer.num_completions,
+        "temperature": answerer.temperature,
+        "stop_tokens": list(answerer.stop_tokens),
+    }
+    if path is not None:
+        manifest = Manifest.read(path)
+        if manifest is None:
+            raise ArtifactError("the manifest is gone", where=str(path))
+        plain["digest"] = manifest.digest
+    elif Path(str(answerer.section.name_or_path)).is_dir():
+        files = sorted(Path(str(answerer.section.name_or_path)).iterdir())
+        plain["files"] = {file.name: [file.stat().st_size, file.stat().st_mtime_ns] for file in files if file.is_file()}
+    result: dict[str, Any] = json.loads(json.dumps(plain))
+    return result

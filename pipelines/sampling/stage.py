@@ -1,0 +1,228 @@
+"""The `sample` stage: the run's models answer prompts, and the answers become tasks for people to judge."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pipelines.config import Config
+from pipelines.data import prompts as prompt_sets
+from pipelines.data.encode import ChatEncoder, cut_prompt
+from pipelines.data.prompts import Asked
+from pipelines.data.rows import Prompt
+from pipelines.errors import DataError, UsageError
+from pipelines.labels.label_types import Answer, LabelSet, Question, Task
+from pipelines.labels.questions import questions_of
+from pipelines.labels.tasks_file import write_sides, write_tasks
+from pipelines.models.base_model import position_bound
+from pipelines.models.machine import resolve_device
+from pipelines.run.reporting import Reporter
+from pipelines.run.stage import StageContext
+from pipelines.sampling.answerers import Answerer, of_run
+from pipelines.sampling.completions import Given, Speed, by_model, figures
+from pipelines.sampling.draw import Drawing, SamplePrompt, Surroundings
+from pipelines.sampling.task_maker import Layout, TaskMaker
+
+TASKS = "tasks.jsonl"
+MANY_LEFT_OUT = 0.2
+"""Share of the completions from which their loss is worth a warning."""
+FEW_FINISHED = 0.5
+"""Share of the completions that end by themselves below which a warning is due."""
+
+
+def run(ctx: StageContext) -> dict[str, Any]:
+    """Sample completions of the run's prompts and write them as tasks.jsonl, with sides.json for the split.
+
+    Returns:
+        ``prompts``, ``tasks``, ``too_long`` prompts, the counts of `TaskCounts` and the `figures` of the completions.
+
+    Raises:
+        UsageError: a model that is named is not there, or leaves no room for a prompt.
+        DataError: no prompt fits, or no task came of them.
+        RlhfError: a model could not be had.
+    """
+    config = ctx.config
+    sides = prompt_sets.of_run(ctx.inputs["data/prompts"], f"round-{ctx.round}")
+    answerers = of_run(config, ctx.inputs)
+    fitting = Fitting.of(answerers, config, ctx.reporter)
+    most = prompt_sets.shares(len(sides[0]), len(sides[1]), config.feedback.sample.num_prompts)
+    taken = [prompt_sets.take(asked, limit, fitting.fit, ctx.round) for asked, limit in zip(sides, most, strict=True)]
+    prompts = sorted((prompt for found, _ in taken for prompt in found), key=lambda prompt: prompt.key)
+    seed = seed_of_round(config, ctx.round)
+    sampled = draw(answerers, prompts, config, fitting.max_new_tokens, seed, _around(ctx))
+    questions = questions_of(config.feedback.label)
+    tasks, metrics = sampled.tasks(questions)
+    metrics = {"too_long": sum(count for _, count in taken)} | metrics
+    write_tasks(ctx.out / TASKS, LabelSet(questions, {task.id: task for task in tasks}, []))
+    write_sides(ctx.out, tasks, [prompt.messages for prompt in taken[1][0]])
+    ctx.notes.update(models=by_model(sampled.given, answerers), heldout_prompts=len(taken[1][0]))
+    tell(metrics, fitting, ctx.reporter)
+    return metrics
+
+
+def seed_of_round(config: Config, number: int) -> int:
+    """Of the draws of a round: every round draws anew, also for prompts that come again."""
+    return config.run.seed + 1_000_003 * (number - 1)
+
+
+def _around(ctx: StageContext) -> Surroundings:
+    device = resolve_device(ctx.config.run)
+    return Surroundings(ctx.out, ctx.checkpoints, device, ctx.config.run, ctx.reporter, ctx.stop)
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """What prompts must fit.
+
+    Attributes:
+        encoders: one for each answerer.
+        limits: most tokens of a prompt for each.
+        max_new_tokens: of a completion.
+        cut: a longer prompt is cut, as PPO does with it; else it is left out.
+    """
+
+    encoders: tuple[ChatEncoder, ...]
+    limits: tuple[int, ...]
+    max_new_tokens: int
+    cut: bool
+
+    @classmethod
+    def of(cls, answerers: Sequence[Answerer], config: Config, reporter: Reporter) -> Fitting:
+        """By `feedback.sample`, or `ppo` where that says nothing, and by what each model can hold.
+
+        Raises:
+            UsageError: a completion alone fills a model, or prompts are to be cut where there is a chat template.
+        """
+        sample, ppo = config.feedback.sample, config.ppo
+        new = sample.max_new_tokens or ppo.response_length
+        longest = sample.max_prompt_length or ppo.max_prompt_length
+        encoders, limits = [], []
+        for answerer in answerers:
+            encoders.append(ChatEncoder(answerer.tokenizer()))
+            bound = position_bound(answerer.config())
+            room = longest if bound is None else min(longest, bound - new)
+            if room < 1:
+                raise UsageError(
+                    f"{answerer.name} holds {bound} tokens, so {new} new ones leave no room for a prompt",
+                    where="feedback.sample.max_new_tokens",
+                    hint="lower it (`--max-new-tokens`); where it is not set it is ppo.response_length",
+                )
+            if room < longest:
+                reporter.warn(f"{answerer.name} holds {bound} tokens: prompts above {room} are left out")
+            limits.append(room)
+        # a cut question is another question: PPO refuses this as well
+        cut = ppo.overlong == "cut" and not any(encoder.has_template for encoder in encoders)
+        return cls(tuple(encoders), tuple(limits), new, cut)
+
+    def fit(self, asked: Asked) -> SamplePrompt | None:
+        """The prompt in the tokens of every model; None where it is too long for one of them.
+
+        Raises:
+            DataError: a model's chat template refuses it.
+        """
+        try:
+            length, first = cut_prompt(Prompt(prompt=asked.messages), self.encoders[0], self.limits[0])
+            if first is None or (length > self.limits[0] and not self.cut):
+                return None
+            ids = [first["prompt_ids"], *(encoder.prompt(first["messages"]) for encoder in self.encoders[1:])]
+        except DataError as error:
+            error.where = error.where or asked.place
+            raise
+        if any(not 0 < len(own) <= limit for own, limit in zip(ids, self.limits, strict=True)):
+            return None
+        return SamplePrompt(first["messages"], tuple(map(tuple, ids)), asked.key, asked.source)
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """What the models said.
+
+    Attributes:
+        prompts: that were put to them.
+        answerers: the models.
+        given: what each gave to each prompt.
+        speed: of this process.
+        seed: of the order in which answers stand.
+    """
+
+    prompts: Sequence[SamplePrompt]
+    answerers: Sequence[Answerer]
+    given: Sequence[Given]
+    speed: Speed
+    seed: int
+
+    def answers(self) -> list[list[Answer]]:
+        """Of each prompt."""
+        names = [answerer.identity for answerer in self.answerers]
+        found: list[list[Answer]] = [[] for _ in self.prompts]
+        for entry in self.given:
+            found[entry.prompt] += [Answer(drawn.text, names[entry.model]) for drawn in entry.answers]
+        return found
+
+    def tasks(self, questions: Sequence[Question]) -> tuple[list[Task], dict[str, Any]]:
+        """Tasks for these questions, and the figures of all of it.
+
+        Raises:
+            DataError: no prompt has answers enough for a task.
+        """
+        wanted = sum(answerer.num_completions for answerer in self.answerers)
+        maker = TaskMaker(Layout.of(questions, wanted), self.seed)
+        tasks = [
+            task
+            for prompt, answers in zip(self.prompts, self.answers(), strict=True)
+            for task in maker.tasks(prompt.messages, prompt.key, prompt.source, answers)
+        ]
+        if not tasks:
+            raise DataError(
+                f"none of the {len(self.prompts)} prompts has {maker.layout.least} distinct answers",
+                hint="raise the temperature or the number of completions, or set near_duplicate to 1; a model that "
+                "says the same whatever it is asked cannot be judged",
+            )
+        return tasks, self.metrics() | {"tasks": len(tasks)} | asdict(maker.counts)
+
+    def metrics(self) -> dict[str, Any]:
+        """Of the completions alone."""
+        return {"prompts": len(self.prompts)} | figures(self.given, self.answerers, self.speed)
+
+
+def draw(
+    answerers: Sequence[Answerer],
+    prompts: Sequence[SamplePrompt],
+    config: Config,
+    max_new_tokens: int,
+    seed: int,
+    around: Surroundings,
+) -> Sampled:
+    """Let every model answer every prompt.
+
+    Raises:
+        DataError: there is no prompt.
+        RlhfError: see `Drawing.run`.
+    """
+    if not prompts:
+        raise DataError(
+            "no prompt is left to be answered: all are too long",
+            hint="raise feedback.sample.max_prompt_length (`--max-prompt-length`), or lower the new tokens",
+        )
+    given, speed = Drawing(answerers, prompts, config.feedback.sample, max_new_tokens, seed).run(around)
+    return Sampled(prompts, answerers, given, speed, seed)
+
+
+def tell(metrics: dict[str, Any], fitting: Fitting, reporter: Reporter) -> None:
+    """Say what is worth knowing of the figures, and warn where much was lost."""
+    asked = metrics["completions"] + metrics["left_out"]
+    words = (
+        f"sample: {metrics['completions']} completions of {metrics['prompts']} prompts, "
+        f"{metrics['redrawn']} drawn again, {metrics['left_out']} left out as repetitions or blank"
+    )
+    say = reporter.warn if metrics["left_out"] > MANY_LEFT_OUT * asked else reporter.info
+    say(words + ("" if say == reporter.info else ": raise the temperature for more variety"))
+    if metrics["finished_share"] < FEW_FINISHED:
+        reporter.warn(
+            f"sample: {1 - metrics['finished_share']:.0%} of the completions are cut at {fitting.max_new_tokens} "
+            "tokens, and will be judged so: raise max_new_tokens, or train the model to end its answers"
+        )
+    if metrics["too_long"]:
+        limit = min(fitting.limits)
+        reporter.warn(f"sample: {metrics['too_long']} prompts are longer than {limit} tokens and were left out")

@@ -1,0 +1,201 @@
+"""A server as a scorer: prompts and completions go out as JSON, scores come back."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Sequence
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx2
+
+from pipelines.config.scorer_section import ScorerSection
+from pipelines.data.rows import as_dict
+from pipelines.errors import DataError, HubError, UsageError
+from pipelines.scorers.protocol import Completion, Dialogue, Progress, ScoreError, checked_scores
+
+FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0
+"""Seconds before the first repetition of a request, doubled each time, and the most."""
+LARGEST_ANSWER = 2**24
+"""Bytes of an answer that are read at most."""
+_PASSING = (httpx2.TimeoutException, httpx2.NetworkError, httpx2.RemoteProtocolError)
+"""What may be gone when the same request is sent again."""
+logging.getLogger("httpx2").setLevel(logging.WARNING)  # its line for each request holds the whole address
+
+
+class HttpScorer:
+    """POSTs ``{"prompts": [[{role, content}]], "completions": [text]}`` and reads ``{"scores": [number]}``.
+
+    A server error (5xx), a timeout or a lost connection is tried again after a growing wait; other refusals are final.
+    Only scheme, host and path of the address are ever shown: the rest of it may be a secret.
+
+    Attributes:
+        name: what tables call it.
+        counts: requests sent, how many of them were repetitions, and the seconds spent on them, waits included.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        url: str,
+        *,
+        token: str | None = None,
+        batch_size: int = 32,
+        timeout: float = 60.0,
+        retries: int = 4,
+        progress: Progress | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.name = name
+        self.counts: dict[str, float] = {"requests": 0, "retries": 0, "seconds": 0.0}
+        self._url = url
+        self._batch_size = batch_size
+        self._timeout = timeout
+        self._retries = retries
+        self._progress = progress
+        self._sleep = sleep
+        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        self._client = httpx2.Client(timeout=timeout, headers=headers)
+
+    @classmethod
+    def load(cls, name: str, section: ScorerSection, *, progress: Progress | None = None) -> HttpScorer:
+        """Make the scorer; nothing is sent yet.
+
+        Raises:
+            UsageError: the environment does not hold the token that `section.token_env` names.
+        """
+        return cls(
+            name,
+            str(section.url),
+            token=None if section.token_env is None else token_from(section.token_env),
+            batch_size=section.batch_size,
+            timeout=section.timeout,
+            retries=section.retries,
+            progress=progress,
+        )
+
+    def __call__(self, prompts: Sequence[Dialogue], completions: Sequence[Completion]) -> list[float]:
+        """The server's scores, batch by batch.
+
+        Raises:
+            HubError: the server could not be reached or refused, after all tries.
+            DataError: its answer is not one finite number for each completion.
+        """
+        scores: list[float] = []
+        for start in range(0, len(prompts), self._batch_size):
+            part = slice(start, start + self._batch_size)
+            turns = [[as_dict(turn) for turn in prompt] for prompt in prompts[part]]
+            texts = [completion.text for completion in completions[part]]
+            began = time.monotonic()
+            try:
+                answer = self._post({"prompts": turns, "completions": texts})
+            finally:
+                self.counts["seconds"] += time.monotonic() - began
+            scores += self._read(answer, len(texts), start)
+            if self._progress is not None:
+                self._progress(len(texts))
+        return scores
+
+    def _post(self, body: dict[str, Any]) -> bytes:
+        """The answer with status 200 to the first request that gets one."""
+        wait, fault = FIRST_WAIT, ""
+        for attempt in range(1 + self._retries):
+            if attempt:
+                self._sleep(wait)
+                wait = min(2 * wait, LONGEST_WAIT)
+                self.counts["retries"] += 1
+            self.counts["requests"] += 1
+            try:
+                status, answer = self._ask(body)
+            except _PASSING as error:
+                fault = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+                continue
+            except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+                raise HubError(
+                    f"the reward server {self.name} cannot be asked: {type(error).__name__}", where=shown(self._url)
+                ) from error
+            if status == HTTPStatus.OK:
+                return answer
+            fault = f"it answers with status {status} {httpx2.codes.get_reason_phrase(status)}"
+            if status < HTTPStatus.INTERNAL_SERVER_ERROR:
+                raise HubError(
+                    f"the reward server {self.name} refuses: {fault}",
+                    where=shown(self._url),
+                    hint="check the address, and `token_env` where it wants a token",
+                )
+        tries = 1 + self._retries
+        raise HubError(
+            f"the reward server {self.name} gave no scores in {tries} {'tries' if tries > 1 else 'try'}: {fault}",
+            where=shown(self._url),
+            hint="check that it runs; `timeout` and `retries` of the scorer give it more time",
+        )
+
+    def _ask(self, body: dict[str, Any]) -> tuple[int, bytes]:
+        """Status and body of one answer; the body of a refusal stays unread.
+
+        The client's own timeout is for each read: a server that sends a byte now and then would never meet it.
+        """
+        deadline = time.monotonic() + self._timeout
+        with self._client.stream("POST", self._url, json=body) as response:
+            if response.status_code != HTTPStatus.OK:
+                return response.status_code, b""
+            answer = bytearray()
+            for chunk in response.iter_bytes():
+                answer += chunk
+                if len(answer) > LARGEST_ANSWER:
+                    raise DataError(
+                        f"the reward server {self.name} answers with more than {LARGEST_ANSWER} bytes",
+                        where=shown(self._url),
+                        hint='it must answer {"scores": [...]} and little else',
+                    )
+                if time.monotonic() > deadline:
+                    raise httpx2.ReadTimeout(f"its answer was not complete after {self._timeout:g} s")
+            return response.status_code, bytes(answer)
+
+    def _read(self, body: bytes, rows: int, start: int) -> list[float]:
+        """The scores that a body holds for `rows` completions from number `start` on."""
+        called = f"the reward server {self.name}"
+        try:
+            answer = json.loads(body)
+        except ValueError as error:
+            raise DataError(f"{called} answers with something that is not JSON", where=shown(self._url)) from error
+        scores = answer.get("scores") if isinstance(answer, dict) else None
+        if not isinstance(scores, list):
+            raise DataError(
+                f"{called} answers without a list of `scores`",
+                where=shown(self._url),
+                hint='it must answer {"scores": [...]} with one number for each completion',
+            )
+        try:
+            for row, score in enumerate(scores):
+                if isinstance(score, bool):
+                    raise ScoreError(
+                        f"{called} gave {str(score).lower()} for completion {start + row + 1}; it must be a number",
+                        start + row,
+                    )
+            return checked_scores(called, scores, rows, start=start)
+        except DataError as error:
+            error.where = shown(self._url)
+            raise
+
+
+def token_from(variable: str) -> str:
+    """The token that the environment variable holds.
+
+    Raises:
+        UsageError: it is not set.
+    """
+    token = os.environ.get(variable)
+    if not token:
+        raise UsageError(f"the environment variable {variable} is not set", where="token_env")
+    return token
+
+
+def shown(url: str) -> str:
+    """The address without user, password and query."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"

@@ -1,0 +1,158 @@
+"""From a configuration section to a scorer: the one door for PPO and for the evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, TypeVar
+from urllib.parse import urlsplit
+
+from pipelines.config import Config
+from pipelines.config.scorer_section import ScorerPart, ScorerSection
+from pipelines.errors import ArtifactError, UsageError
+from pipelines.models.published_reward import read_scale
+from pipelines.run.directory import run_of
+from pipelines.scorers.protocol import Progress, Scorer
+
+if TYPE_CHECKING:
+    import torch
+
+    from pipelines.scorers.combined import Part
+
+_Section = TypeVar("_Section", bound=ScorerSection)
+
+
+class ScorerContext(Protocol):
+    """What scorers need to know of their surroundings; every StageContext is one."""
+
+    @property
+    def config(self) -> Config:
+        """The whole configuration: the run's reward model needs `model`, the gold scorer `data.task`."""
+
+    @property
+    def inputs(self) -> Mapping[str, Path]:
+        """Artifacts of stages by name; the run's reward model is that of ``reward``."""
+
+
+def load_scorer(
+    section: ScorerSection, context: ScorerContext, device: torch.device, *, progress: Progress | None = None
+) -> Scorer:
+    """Make the scorer that `section` describes; a model is loaded onto `device`.
+
+    Args:
+        section: as `ppo.reward` and `eval.scorers` give it.
+        context: the stage's, or anything with its `config` and `inputs`.
+        device: where a model goes.
+        progress: called with the number of rows that were just scored.
+
+    Raises:
+        UsageError: the section names something that is not there, or a needed choice is missing.
+        ArtifactError: the reward model is missing or damaged.
+        HubError: a hub model could not be had.
+    """
+    name, config, inputs = scorer_name(section), context.config, context.inputs
+    match section.kind:
+        case "run":
+            from pipelines.scorers.reward_model_scorer import RunRewardScorer
+
+            if "reward" not in inputs:
+                raise ArtifactError("the run has no reward model", hint="run `rlhf reward` first, or `rlhf all`")
+            return RunRewardScorer.load(
+                name,
+                inputs["reward"],
+                config.model,
+                device,
+                output=section.output,
+                batch_size=section.batch_size,
+                progress=progress,
+            )
+        case "function":
+            from pipelines.scorers.function import FunctionScorer
+
+            assert section.function is not None  # the schema holds it
+            return FunctionScorer.load(name, section.function, progress=progress)
+        case "classifier":
+            if is_published_reward(Path(str(section.path))):
+                from pipelines.scorers.reward_model_scorer import PublishedRewardScorer
+
+                return PublishedRewardScorer.load(name, section, device, progress=progress)
+            from pipelines.scorers.classifier import ClassifierScorer
+
+            return ClassifierScorer.load(name, section, device, progress=progress)
+        case "http":
+            from pipelines.scorers.http_scorer import HttpScorer
+
+            return HttpScorer.load(name, section, progress=progress)
+        case "length" | "repetition":
+            from pipelines.scorers.rules import RuleScorer, length, repetition
+
+            rule = length(section.target) if section.target is not None else repetition(section.ngram)
+            return RuleScorer(name, rule, progress=progress)
+        case "sum" | "ensemble":
+            from pipelines.scorers.combined import CombinedScorer, careful_mean, shared, weighted_sum
+
+            told = shared(progress, len(section.parts))
+            parts = [_load_part(part, context, device, told) for part in named_apart(section.parts)]
+            summed = section.kind == "sum"
+            combine = (
+                weighted_sum([part.weight for part in section.parts]) if summed else careful_mean(section.deviations)
+            )
+            return CombinedScorer(name, parts, combine)
+        case "gold":
+            from pipelines.scorers.gold import GoldScorer
+            from pipelines.tasks import load_task
+
+            if config.data.task is None:
+                raise UsageError("only a self-made task has a gold scorer", where="data.task")
+            return GoldScorer(name, load_task(config.data.task.name), progress=progress)
+
+
+def _load_part(section: ScorerPart, context: ScorerContext, device: torch.device, progress: Progress | None) -> Part:
+    """A part with the mean and deviation of the run's reward model, as its stage measured them, where it is one."""
+    from pipelines.scorers.combined import Part
+
+    scorer = load_scorer(section, context, device, progress=progress)
+    if section.kind != "run" or not section.normalize:
+        return Part(scorer)
+    scale = read_scale(context.inputs["reward"], section.output)
+    return Part(scorer, scale.mean, scale.std)
+
+
+def is_published_reward(path: Path) -> bool:
+    """Whether `path` is the `model/` of a run's reward stage, which is read as the run itself reads it."""
+    stage_dir = path.absolute().parent
+    return (
+        (path / "normalization.json").is_file()
+        and (stage_dir / "manifest.json").is_file()
+        and (run_of(stage_dir)[0] / "config.yaml").is_file()
+    )
+
+
+def named_apart(sections: Sequence[_Section]) -> list[_Section]:
+    """The sections with names that differ from each other: the second of two equal names gets the next free number."""
+    names = [scorer_name(section) for section in sections]
+    used: set[str] = set()
+    for index, name in enumerate(names):
+        number = 1
+        while names[index] in used or (number > 1 and names[index] in names[index + 1 :]):
+            number += 1
+            names[index] = f"{name}-{number}"
+        used.add(names[index])
+    return [section.model_copy(update={"name": name}) for section, name in zip(sections, names, strict=True)]
+
+
+def scorer_name(section: ScorerSection) -> str:
+    """What tables call the scorer: its given name, or one made from what it is."""
+    if section.name:
+        return section.name
+    match section.kind:
+        case "run":
+            return "reward_model"
+        case "function":
+            return (section.function or "").partition(":")[2] or "function"
+        case "classifier":
+            return Path(section.path or "classifier").name or "classifier"
+        case "http":
+            return urlsplit(section.url or "").hostname or "http"
+        case kind:
+            return kind

@@ -1,0 +1,1 @@
+"""What the stages trained by a Hugging Face trainer share."""

@@ -1,0 +1,210 @@
+"""What the two composed trainers of TRL share: their arguments, and a callback that speaks for them."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import os
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub.constants
+import torch
+from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainingArguments
+
+from pipelines.config import Config
+from pipelines.config.training_section import TrainerSection
+from pipelines.errors import EnvironmentProblem, UsageError
+from pipelines.run.stage import StageContext
+from pipelines.trainers.checkpoint_callback import Keeper, NothingLeft, refuse_not_finite
+
+_OURS = {
+    "output_dir": "it follows from the run directory",
+    "seed": "use run.seed",
+    "data_seed": "use run.seed",
+    "use_cpu": "use run.device",
+    "bf16": "use model.dtype",
+    "fp16": "use model.dtype: bfloat16",
+    "report_to": "use run.report_to",
+    "trust_remote_code": "use model.trust_remote_code",
+    "model_init_kwargs": "use the model section",
+    "chat_template_path": "use model.chat_template",
+    "assistant_only_loss": "use sft.train_on",
+    "completion_only_loss": "use sft.train_on",
+    "eval_packing": "use sft.packing",
+    "padding_free": "use sft.packing",
+    "packing": "use sft.packing",
+    "center_rewards_coefficient": "use reward.center_rewards_coefficient",
+    "warmup_steps": "use warmup_ratio",
+    "activation_checkpointing": "use gradient_checkpointing",
+}
+"""Fields that the program sets, with where a user sets them instead; those of the section itself come on top."""
+_ALWAYS_OURS = """
+    disable_tqdm logging_nan_inf_filter save_strategy eval_strategy eval_steps push_to_hub hub_token hub_model_id
+    resume_from_checkpoint dataset_kwargs eos_token pad_token remove_unused_columns skip_memory_metrics save_only_model
+    ignore_data_skip restore_callback_states_from_checkpoint enable_jit_checkpoint
+"""
+_OURS |= dict.fromkeys(_ALWAYS_OURS.split(), "the program sets it")
+
+
+def trainer_arguments(
+    kind: type[TrainingArguments],
+    config: Config,
+    name: str,
+    out: Path,
+    device: torch.device,
+    own: Mapping[str, Any],
+) -> Any:
+    """The arguments of one of TRL's trainers: every default of TRL that matters is set, then the user's further fields.
+
+    Args:
+        kind: SFTConfig or RewardConfig.
+        config: the whole configuration.
+        name: the section, "sft" or "reward".
+        out: the stage's working directory.
+        device: where to train.
+        own: fields of this trainer alone.
+
+    Raises:
+        UsageError: a further field does not exist, is ours to set, or has a value that the trainer refuses.
+        EnvironmentProblem: several GPUs are visible to this one process.
+    """
+    section: TrainerSection = getattr(config, name)
+    _refuse_several_gpus(device)
+    ours: dict[str, Any] = {
+        "output_dir": str(out / "checkpoints"),
+        "seed": config.run.seed,
+        "num_train_epochs": section.num_train_epochs,
+        "max_steps": section.max_steps,
+        "per_device_train_batch_size": section.per_device_train_batch_size,
+        "per_device_eval_batch_size": section.per_device_eval_batch_size,
+        "gradient_accumulation_steps": section.gradient_accumulation_steps,
+        "learning_rate": section.learning_rate,
+        "lr_scheduler_type": section.lr_scheduler_type,
+        "warmup_steps": section.warmup_ratio,
+        "weight_decay": section.weight_decay,
+        "max_grad_norm": section.max_grad_norm,
+        "activation_checkpointing": section.gradient_checkpointing,
+        "logging_steps": section.logging_steps,
+        "logging_first_step": True,
+        "logging_nan_inf_filter": False,
+        "report_to": config.run.report_to or "none",
+        "disable_tqdm": True,
+        "save_strategy": "steps",
+        "save_steps": section.save_steps,
+        "save_total_limit": None,  # Which ones are kept is ours to say: the trainer does not know which are complete.
+        "save_only_model": False,
+        "eval_strategy": "no",
+        "use_cpu": device.type == "cpu",
+        "bf16": config.model.dtype == "bfloat16",
+        "fp16": False,
+        "dataloader_pin_memory": device.type == "cuda",
+        **own,
+    }
+    if config.run.report_to:  # the trainer's own place is below the checkpoints, which do not stay
+        os.environ["TENSORBOARD_LOGGING_DIR"] = str(out.parent / "trackers" / name)
+    further = _checked(section.trainer, kind, name, ours)
+    try:
+        return kind(**ours, **further)
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"the trainer refuses its settings: {error}", where=name) from error
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished training, all its parts together where it was interrupted.
+
+    Attributes:
+        steps: optimizer steps.
+        loss: mean training loss over them.
+        epochs: how often the rows were read.
+        seconds: time of the training.
+    """
+
+    steps: int
+    loss: float
+    epochs: float
+    seconds: float
+
+
+def train(trainer: Trainer, ctx: StageContext, label: str) -> Trained:
+    """Run a trainer under our reporter, from the newest complete checkpoint where there is one.
+
+    SIGINT and SIGTERM let the step end and save it; then they do what they would have done.
+
+    Raises:
+        TrainingError: a loss, a gradient or a weight is not finite.
+    """
+    for printer in (PrinterCallback, ProgressCallback):  # stdout is for data
+        trainer.remove_callback(printer)
+    checkpoint = ctx.checkpoints.newest()
+    if checkpoint is not None:
+        ctx.checkpoints.restore_logs(checkpoint)
+        ctx.reporter.info(f"{label}: goes on from step {checkpoint.step}")
+    keeper = Keeper(ctx, trainer, checkpoint)
+    with ctx.stop.deferred(), ExitStack() as stack, contextlib.suppress(NothingLeft):
+        for callback in (keeper, _Speaker(ctx, label, stack, keeper)):
+            trainer.add_callback(callback)
+        trainer.train(resume_from_checkpoint=str(checkpoint.path) if checkpoint else None)
+    refuse_not_finite(trainer.state.global_step, train_loss=keeper.mean_loss)
+    return Trained(trainer.state.global_step, keeper.mean_loss, float(trainer.state.epoch or 0), keeper.seconds)
+
+
+class _Speaker(TrainerCallback):
+    """Feeds the progress line and metrics.jsonl."""
+
+    def __init__(self, ctx: StageContext, label: str, stack: ExitStack, keeper: Keeper) -> None:
+        self._ctx, self._label, self._stack, self._keeper = ctx, label, stack, keeper
+        self._shown: dict[str, float] = {}
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        left = state.max_steps - state.global_step  # Of the time left only the steps of this part can tell.
+        self._task = self._stack.enter_context(self._ctx.reporter.task(self._label, left))
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._task.advance(1, **self._shown)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        values = {key: _number(value) for key, value in (logs or {}).items() if _number(value) is not None}
+        if "loss" not in values:  # the summary at the end, which becomes the stage's metrics
+            return
+        self._shown = {key: values[key] for key in ("loss", "accuracy") if key in values}  # type: ignore[misc]
+        self._ctx.log("metrics", {"step": state.global_step, "seconds": round(self._keeper.seconds, 3), **values})
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _checked(
+    further: Mapping[str, Any], kind: type[TrainingArguments], name: str, ours: Mapping[str, Any]
+) -> dict[str, Any]:
+    known = {field.name for field in fields(kind) if field.init}
+    for key in further:
+        where = f"{name}.trainer.{key}"
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+            raise UsageError(
+                f"{kind.__name__} has no field `{key}`",
+                where=where,
+                hint=f"did you mean `{near[0]}`?" if near else "see TRL's documentation",
+            )
+        if key in TrainerSection.model_fields or key in ours or key in _OURS:
+            raise UsageError(f"`{key}` cannot be set here", where=where, hint=_OURS.get(key, f"use {name}.{key}"))
+    return dict(further)
+
+
+def _refuse_several_gpus(device: torch.device) -> None:
+    if device.type == "cuda" and torch.cuda.device_count() > 1 and not torch.distributed.is_torchelastic_launched():
+        raise EnvironmentProblem(
+            f"{torch.cuda.device_count()} GPUs are visible to this one process",
+            hint="make one visible: CUDA_VISIBLE_DEVICES=0",
+        )
+
+
+def no_telemetry() -> None:
+    """Keep TRL's trainers from reporting their use: nothing leaves the machine that the user did not ask for."""
+    huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY = True

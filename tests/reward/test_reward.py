@@ -1,0 +1,218 @@
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import AutoPeftModelForSequenceClassification
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from pipelines import reward
+from pipelines.config import dump_config
+from pipelines.errors import ArtifactError, TrainingError
+from pipelines.models.base_model import BaseRef
+from pipelines.models.policies import open_policy, open_reward
+from pipelines.models.sequence_scores import score_ids
+from pipelines.report.statistics import wilson
+from pipelines.reward import initial_model as start
+from pipelines.reward import stage
+from pipelines.reward.assessment import check_golden
+from pipelines.sft import stage as sft
+from tests.models.helpers import comparisons, config_for, demonstrations, outside_base, run_stage, write_data
+
+CPU = torch.device("cpu")
+LORA = {"use_peft": True, "lora_r": 4}
+NF4 = {**LORA, "load_in_4bit": True, "allow_cpu_4bit": True}
+MODES: dict[str, dict[str, Any]] = {
+    "full": {},
+    "lora": LORA,
+    "nf4": NF4,
+    "lora-bf16": {**LORA, "dtype": "bfloat16"},
+    "nf4-bf16": {**NF4, "dtype": "bfloat16"},
+}
+IN_A_NEW_PROCESS = """
+import sys, torch
+from pathlib import Path
+from pipelines.config import load_config
+from pipelines.reward.assessment import check_golden
+from pipelines.report.statistics import wilson
+for run in map(Path, sys.argv[1:]):
+    print(check_golden(run / "reward", load_config(run / "config.yaml"), torch.device("cpu")))
+"""
+
+
+def train_both(run: Path, base: Path | None, **sections: Any) -> tuple[Any, dict[str, Any]]:
+    """SFT for a few steps, then the reward model."""
+    config = config_for(base, **{"sft": {"max_steps": 4}, "reward": {"num_train_epochs": 3.0}, **sections})
+    write_data(run, "demonstrations", demonstrations(48), demonstrations(10, start=60))
+    write_data(run, "comparisons", comparisons(48), comparisons(16, start=60))
+    needs = ["data/comparisons"]
+    if config.sft.enabled:
+        run_stage(run, "sft", sft.run, config, "data/demonstrations")
+        needs.append("sft")
+    return config, run_stage(run, "reward", reward.run, config, *needs)
+
+
+def test_golden_scores_are_the_same_in_a_new_process_and_after_a_move(tmp_path: Path) -> None:
+    runs = []
+    for mode, model in MODES.items():
+        run = tmp_path / mode
+        config, metrics = train_both(run, outside_base(tmp_path / f"base-{mode}"), model=model)
+        assert metrics["heldout_accuracy_after"] >= 0.9, mode
+        assert metrics["heldout_accuracy_low_after"] < metrics["heldout_accuracy_after"]
+        runs.append(shutil.move(run, tmp_path / "elsewhere" / mode))
+        (tmp_path / "elsewhere" / mode / "config.yaml").write_text(dump_config(config))
+    done = subprocess.run(
+        [sys.executable, "-c", IN_A_NEW_PROCESS, *map(str, runs)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    differences = dict(zip(MODES, map(float, done.stdout.split()), strict=True))
+    assert max(differences.values()) <= 1e-5, differences
+
+
+def test_full_reward_model_opens_in_plain_transformers(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    _, metrics = train_both(run, outside_base(tmp_path / "base"))
+    assert metrics["heldout_margin_after"] > metrics["heldout_margin_before"]
+    assert {path.name for path in (run / "reward" / "model").iterdir()} == {
+        *("config.json", "model.safetensors", "normalization.json"),
+        *("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"),
+    }
+    model = AutoModelForSequenceClassification.from_pretrained(run / "reward" / "model").eval()
+    assert model.config.num_labels == 1
+    _compare_padded(model, AutoTokenizer.from_pretrained(run / "reward" / "model"), run)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_lora_reward_model_opens_in_plain_peft_with_pad_equal_eos(tmp_path: Path, kind: str) -> None:
+    run = tmp_path / "run"
+    train_both(run, outside_base(tmp_path / "base", kind, pad="</s>"), model=LORA)
+    tokenizer = AutoTokenizer.from_pretrained(run / "reward" / "model")
+    assert tokenizer.pad_token_id != tokenizer.eos_token_id
+    model = AutoPeftModelForSequenceClassification.from_pretrained(run / "reward" / "model", num_labels=1).eval()
+    model.config.pad_token_id = tokenizer.pad_token_id
+    _compare_padded(model, tokenizer, run)
+
+
+def _compare_padded(model: Any, tokenizer: Any, run: Path) -> None:
+    """The golden rows in one padded batch, as any user of plain transformers would score them."""
+    golden = json.loads((run / "reward" / "golden.json").read_text())["rows"]
+    assert all(row["input_ids"][-1] == tokenizer.eos_token_id for row in golden)
+    batch = tokenizer.pad({"input_ids": [row["input_ids"] for row in golden]}, return_tensors="pt")
+    with torch.no_grad():
+        scores = model(**batch).logits[:, 0].tolist()
+    assert scores == pytest.approx([row["score"] for row in golden], abs=1e-5)
+
+
+def test_scratch_under_lora_uses_the_sft_model_as_its_base(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    config, metrics = train_both(run, None, model=LORA)
+    shape = json.loads((run / "reward" / "model" / "adapter_config.json").read_text())
+    assert shape["base_model_name_or_path"] == "../../sft/model"
+    assert str(tmp_path) not in json.dumps(shape)
+    assert metrics["heldout_accuracy_after"] >= 0.9
+    shutil.move(run, tmp_path / "moved")
+    assert check_golden(tmp_path / "moved" / "reward", config, CPU) <= 1e-5
+
+
+def test_sft_switched_off_starts_from_the_outside_base(tmp_path: Path) -> None:
+    for mode in ("full", "lora"):
+        _, metrics = train_both(
+            tmp_path / mode, outside_base(tmp_path / f"base-{mode}"), model=MODES[mode], sft={"enabled": False}
+        )
+        assert metrics["heldout_accuracy_after"] >= 0.9
+
+
+def test_normalization_is_that_of_the_stored_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[list[list[int]]] = []
+    original = stage.normalize
+
+    def spy(ctx: Any, scorer: Any, responses: Any, outputs: Any) -> Any:
+        seen.append([scorer.row(answer.prompt, answer.text, answer.ids).ids for answer in responses])
+        return original(ctx, scorer, responses, outputs)
+
+    monkeypatch.setattr(stage, "normalize", spy)
+    run = tmp_path / "run"
+    config, metrics = train_both(run, outside_base(tmp_path / "base"))
+    stored = json.loads((run / "reward" / "model" / "normalization.json").read_text())
+    assert stored["n"] == 8
+    model, _ = open_reward(run / "reward", config.model, CPU)
+    scores = torch.tensor(score_ids(model, seen[0], 3), dtype=torch.float64)
+    assert stored["mean"] == pytest.approx(float(scores.mean()), abs=1e-5)
+    assert stored["std"] == pytest.approx(float(scores.std(correction=0)), abs=1e-5)
+    assert metrics["normalization_mean"] == stored["mean"]
+
+
+def test_margin_and_centering_reach_the_loss(tmp_path: Path) -> None:
+    base = outside_base(tmp_path / "base")
+    config = config_for(base, reward={"max_steps": 2})
+    write_data(tmp_path, "demonstrations", demonstrations(8), demonstrations(4, start=60))
+    run_stage(tmp_path, "sft", sft.run, config_for(base, sft={"max_steps": 1}), "data/demonstrations")
+    losses = {}
+    for name, fields, section in (
+        ("plain", {}, {}),
+        ("margin", {"margin": 2.0}, {}),
+        ("ignored", {"margin": 2.0}, {"use_margin": False}),
+        ("centered", {}, {"center_rewards_coefficient": 1.0}),
+    ):
+        write_data(tmp_path, "comparisons", comparisons(16, **fields), comparisons(8, start=60))
+        config = config_for(base, reward={"max_steps": 2, **section})
+        losses[name] = run_stage(tmp_path, "reward", reward.run, config, "data/comparisons", "sft")["train_loss"]
+    assert losses["margin"] > losses["plain"] + 0.5
+    assert losses["ignored"] == pytest.approx(losses["plain"], abs=1e-6)
+    assert losses["centered"] > losses["plain"]
+
+
+def test_lost_head_is_found(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    config, _ = train_both(run, outside_base(tmp_path / "base"), model=LORA, reward={"max_steps": 2})
+    weights = run / "reward" / "model" / "adapter_model.safetensors"
+    tensors = load_file(weights)
+    head = next(name for name in tensors if "score" in name)
+    save_file({**tensors, head: torch.randn_like(tensors[head])}, weights, metadata={"format": "pt"})
+    with pytest.raises(TrainingError, match="head"):
+        check_golden(run / "reward", config, CPU)
+    del tensors[head]
+    save_file(tensors, weights, metadata={"format": "pt"})
+    with pytest.raises(ArtifactError, match="head was lost"):
+        open_reward(run / "reward", config.model, CPU)
+
+
+def test_full_model_without_its_head_is_refused(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    config, _ = train_both(run, outside_base(tmp_path / "base"), reward={"max_steps": 2})
+    weights = run / "reward" / "model" / "model.safetensors"
+    tensors = load_file(weights)
+    del tensors["score.weight"]
+    save_file(tensors, weights, metadata={"format": "pt"})
+    with pytest.raises(ArtifactError, match=r"score\.weight"):
+        open_reward(run / "reward", config.model, CPU)
+
+
+def test_reward_starts_as_the_sft_model(tmp_path: Path) -> None:
+    for mode in ("full", "lora", "nf4"):
+        run, base = tmp_path / mode, outside_base(tmp_path / f"base-{mode}")
+        config = config_for(base, model=MODES[mode], sft={"max_steps": 4})
+        write_data(run, "demonstrations", demonstrations(16), demonstrations(4, start=60))
+        run_stage(run, "sft", sft.run, config, "data/demonstrations")
+        policy = open_policy(run / "sft", config.model, CPU)
+        begun = start._starting_point(config, run / "sft", BaseRef.of(config), run, CPU).eval()
+        ids = torch.tensor([[3, 9, 8, 4, 7, 1]])
+        trunks = [
+            (model.get_base_model() if hasattr(model, "peft_config") else model).base_model for model in (policy, begun)
+        ]
+        ours, theirs = (trunk(input_ids=ids).last_hidden_state for trunk in trunks)
+        assert float((ours - theirs).abs().max()) == 0.0
+
+
+@pytest.mark.parametrize(("right", "n", "low", "high"), [(8, 10, 0.490162, 0.943318), (0, 5, 0.0, 0.434482)])
+def test_wilson_interval(right: float, n: int, low: float, high: float) -> None:
+    assert wilson(right, n) == pytest.approx((low, high), abs=1e-5)
+    assert all(math.isfinite(end) for end in wilson(n, n))
