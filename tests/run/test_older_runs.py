@@ -1,0 +1,50 @@
+"""What the version before the rooms (commit 361c8d1) left on disk opens, resumes and goes on.
+
+`made_by_361c8d1.tar.xz` holds two run directories of a model from scratch: `run`, killed in PPO within the save after
+its second update, and `people`, which waits for two annotators who have given 5 of their 16 answers.
+"""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from pipelines.labels.store import LabelStore, Submission
+from rlhf_cli.app import run as rlhf
+
+
+@pytest.fixture
+def older(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    with tarfile.open(Path(__file__).with_name("made_by_361c8d1.tar.xz")) as archive:
+        archive.extractall(tmp_path, filter="data")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_killed_ppo_goes_on_from_its_checkpoint(older: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = older / "run"
+    before = {path.parent: path.read_bytes() for path in run.rglob("manifest.json")}
+    assert rlhf(["ppo", "--run-dir", "run", "--json"]) == 0
+    assert {path: (path / "manifest.json").read_bytes() for path in before} == before
+    assert json.loads(capsys.readouterr().out)["reason"].endswith("resumes at step 2")
+    updates = [json.loads(line)["update"] for line in (run / "ppo" / "metrics.jsonl").read_text().splitlines()]
+    assert updates == list(range(1, 11))
+    assert rlhf(["status", "--run-dir", "run", "--verify", "--json"]) == 0
+
+
+def test_a_label_store_takes_the_answers_that_are_left(older: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert rlhf(["labels", "show", "people/labels.sqlite", "--json"]) == 0
+    with LabelStore.open(older / "people" / "labels.sqlite") as store:
+        assert (store.progress().given, store.progress().left) == (5, 11)
+        for name in store.annotators():
+            while (assignment := store.next_task(name)) is not None:
+                values = {question.name: (1, 2) for question in store.settings.questions}
+                key = f"{name}-{assignment.task.id}"
+                store.submit(
+                    name, assignment.task.id, Submission(values, seconds=2.0, key=key, version=assignment.version)
+                )
+        assert store.progress().left == 0
+    assert rlhf(["all", "--run-dir", "people", "--until", "pairs", "--json"]) == 0
