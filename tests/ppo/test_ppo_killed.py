@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.ppo.test_resume import KINDS, LORA, settings
+from tests.ppo.test_ppo_resume import KINDS, LORA, settings
 
 from pipelines.config import dump_config
 from pipelines.errors import DiskError

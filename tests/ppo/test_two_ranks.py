@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.ppo.test_resume import LORA, settings
+from tests.ppo.test_ppo_resume import LORA, settings
 
 from pipelines.config import dump_config
 from pipelines.ppo.objective import advantages_and_returns

@@ -23,7 +23,7 @@ from pipelines.run.directory import RunDir
 from pipelines.run.reporting import SilentReporter
 from pipelines.scorers import Completion, load_scorer
 from pipelines.scorers.score_file import read_answers, score_rows, surroundings
-from tests import test_kill
+from tests.run import test_run_killed
 from tests.models.helpers import outside_base
 from tests.reward.test_own_base import base_of_its_own
 from tests.reward.test_pointwise import judgements
@@ -145,12 +145,12 @@ def test_killed_by_the_system_it_goes_on_to_the_same_bytes(tmp_path: Path) -> No
     config = settings(tmp_path, outside_base(tmp_path / "base"), "reward", LORA, objective="pointwise")
     config = config.model_copy(update={"sft": config.sft.model_copy(update={"enabled": False})})
     (tmp_path / "my.yaml").write_text(dump_config(config))
-    go(tmp_path / test_kill.NEVER, config, "reward")
+    go(tmp_path / test_run_killed.NEVER, config, "reward")
     root = tmp_path / "run"
     line = ("reward", "--set", "reward.save_steps=4")
-    code, err = test_kill.run(tmp_path, root, *line, kill_at="open:trainer_state.json:4")
+    code, err = test_run_killed.run(tmp_path, root, *line, kill_at="open:trainer_state.json:4")
     assert code == -signal.SIGKILL, err
     reporter = Interrupter()
     go(root, load_config(tmp_path / "my.yaml", ("reward.save_steps=4",)), "reward", reporter)
     assert went_on(reporter.said) == ["step 4"]
-    assert result(root, "reward") == result(tmp_path / test_kill.NEVER, "reward")
+    assert result(root, "reward") == result(tmp_path / test_run_killed.NEVER, "reward")
