@@ -12,10 +12,10 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.ppo.test_ppo_resume import KINDS, LORA, settings
 
 from pipelines.config import dump_config
 from pipelines.errors import DiskError
+from tests.ppo.test_ppo_resume import KINDS, LORA, settings
 from tests.run.test_run_killed import program, run, small_disk, status
 from tests.trainers.test_trainer_resume import Interrupter, Killed, go, kill, result
 

@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 import torch
-from tests.ppo.test_ppo_resume import LORA, settings
 
 from pipelines.config import dump_config
 from pipelines.ppo.objective import advantages_and_returns
 from pipelines.ppo.types import Rollout, TokenBatch
+from tests.ppo.test_ppo_resume import LORA, settings
 from tests.ppo.two_ranks import one_update
 from tests.trainers.test_trainer_resume import result
 

@@ -23,10 +23,10 @@ from pipelines.run.directory import RunDir
 from pipelines.run.reporting import SilentReporter
 from pipelines.scorers import Completion, load_scorer
 from pipelines.scorers.score_file import read_answers, score_rows, surroundings
-from tests.run import test_run_killed
 from tests.models.helpers import outside_base
 from tests.reward.test_own_base import base_of_its_own
 from tests.reward.test_pointwise import judgements
+from tests.run import test_run_killed
 from tests.trainers.test_trainer_resume import LORA, Interrupter, compare, go, result, settings, went_on
 
 CPU = torch.device("cpu")
