@@ -66,11 +66,11 @@ def human_labels(ctx: StageContext, asked: LabelSet) -> LabelSet:
         ConflictError: the store holds answers to other questions.
         UsageError, DataError: the guidelines, the controls or a name cannot be used.
     """
-    from pipelines.labels.store.fill import fill, wanted_of_run
+    from pipelines.labels.store.fill import changes_of_run, fill
 
     path, overlap = RunDir(ctx.run_dir).label_store, ctx.config.feedback.label.overlap
     with LabelStore.open(path, make=True) as store:
-        fill(store, asked, wanted_of_run(ctx.config, ctx.run_dir))
+        fill(store, asked, changes_of_run(ctx.config, ctx.run_dir))
         now = standing(store, asked, overlap)
     if now.missing:
         raise PeopleNeeded(now.words, where=str(path), hint=_what_to_do(ctx, now.people))
@@ -161,7 +161,7 @@ def _missing(found: LabelSet, overlap: int, people: int) -> tuple[dict[str, int]
 
 
 def _what_to_do(ctx: StageContext, people: int) -> str:
-    from pipelines.labels.page.serve import running_server
+    from pipelines.labels.store.store import running_server
 
     address = running_server(RunDir(ctx.run_dir).label_store)
     lacking = ctx.config.feedback.label.overlap - people

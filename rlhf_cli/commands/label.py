@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pipelines.config.data_section import Source as DataSource
     from pipelines.labels.label_types import LabelSet
     from pipelines.labels.store import LabelStore
-    from pipelines.labels.store.fill import Wanted
+    from pipelines.labels.store.fill import StoreChanges
 
 Source = Annotated[
     str | None,
@@ -141,10 +141,11 @@ def label(
         )
     from pipelines.labels.questions import parse_questions
     from pipelines.labels.store import LabelStore
-    from pipelines.labels.store.fill import Wanted, newest_tasks, read_guidelines, wanted_of_run
+    from pipelines.labels.store.fill import StoreChanges, changes_of_run, newest_tasks, read_guidelines
+    from pipelines.labels.store.store import announced
 
     reporter = ConsoleReporter(quiet=quiet)
-    wanted = Wanted(
+    changes = StoreChanges(
         questions=parse_questions(question) if question else None,
         title=title,
         guidelines=None if guidelines is None else read_guidelines(guidelines),
@@ -158,7 +159,7 @@ def label(
     if run_dir is not None:
         config, run = settings.resolve(None, run_dir)
         tasks = _tasks(settings.source_of(str(newest_tasks(run.root))), 0, reporter)
-        wanted = wanted_of_run(config, run.root).beside(wanted)
+        changes = changes_of_run(config, run.root).joined_with(changes)
         store = store or run.label_store
     elif source is not None:
         read = settings.source_of(
@@ -175,8 +176,8 @@ def label(
     with serve.bind(host, port) as listener:
         origins = serve.origins_of(host, listener.getsockname()[1], url)
         # only who serves a store may set it up: options of a page that is refused must not reach one that is open
-        with LabelStore.open(store, make=tasks is not None) as opened, serve.announced(opened, origins[0]):
-            _set_up(opened, tasks, wanted, reporter)
+        with LabelStore.open(store, make=tasks is not None) as opened, announced(opened, origins[0]):
+            _set_up(opened, tasks, changes, reporter)
             if not serve.is_loopback(host):
                 reporter.warn(
                     "others on the network can reach this page. Between it and them nothing is encrypted, links "
@@ -205,13 +206,13 @@ def _refuse_what_the_run_says(run_dir: Path, **given: object) -> None:
         )
 
 
-def _set_up(store: LabelStore, tasks: LabelSet | None, wanted: Wanted, reporter: ConsoleReporter) -> None:
+def _set_up(store: LabelStore, tasks: LabelSet | None, changes: StoreChanges, reporter: ConsoleReporter) -> None:
     """Bring what is asked for into the store, and warn of what is not as it should be."""
-    from pipelines.labels.store import fill as setup
+    from pipelines.labels.store import fill
 
-    setup.fill(store, tasks, wanted, reporter.info)
-    setup.add_somebody(store)
-    for warning in (setup.too_few(store), setup.controls_that_show(store)):
+    fill.fill(store, tasks, changes, reporter.info)
+    fill.add_somebody(store)
+    for warning in (fill.too_few(store), fill.controls_that_show(store)):
         if warning:
             reporter.warn(warning)
 
@@ -221,8 +222,8 @@ def _serve(
 ) -> None:
     """Open the page over a store, and say where, until a signal ends it."""
     from pipelines.labels.page import serve
+    from pipelines.labels.page.admin import fresh_links
     from pipelines.labels.page.app import make_app
-    from pipelines.labels.store.fill import fresh_links
 
     links = fresh_links(store, origins[0])
     progress = store.progress()

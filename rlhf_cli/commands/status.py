@@ -76,7 +76,7 @@ def _label_page(run: RunDir) -> str | None:
     """Where the label page over the run's store is open; None: it is not."""
     if not run.label_store.is_file():
         return None
-    from pipelines.labels.page.serve import running_server
+    from pipelines.labels.store.store import running_server
 
     return running_server(run.label_store)
 

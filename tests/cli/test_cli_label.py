@@ -15,8 +15,8 @@ from typing import Any
 import httpx2
 import pytest
 
-from pipelines.labels.page.serve import running_server
 from pipelines.labels.store import LabelStore
+from pipelines.labels.store.store import running_server
 from rlhf_cli.app import run
 from tests.cli.conftest import Program
 
@@ -246,7 +246,7 @@ def test_somebody_who_was_misspelt_is_taken_off(
     for args, code, words in (
         (("--without", "ann"), 4, "what they answered (1 times)"),
         (("--without", "anm"), 2, "no annotator"),
-        (("--annotator", "cy", "--without", "cy"), 2, "also named"),
+        (("--annotator", "cy", "--without", "cy"), 2, "both added and removed"),
     ):
         assert run(["label", "pairs.jsonl", *args, "--port", "0", "--json"]) == code
         assert words in json.loads(capsys.readouterr().out)["error"]["message"]
@@ -300,13 +300,13 @@ def test_controls_that_show_by_their_number_of_answers_are_a_warning(folder: Pro
     write = folder.folder.joinpath
     write("tasks.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     told = said_by(folder, "tasks.jsonl", "--controls", "pairs.jsonl")
-    assert "warning: some controls have 2 answers and no other task has" in told
-    assert "a tasks file can give controls with 3 answers" in told
-    assert "they are controls" not in said_by(folder, "tasks.jsonl", "--control-share", "0")
+    assert "some control tasks have 2 answers" in told
+    assert "use controls with 3 answers" in told
+    assert "some control tasks" not in said_by(folder, "tasks.jsonl", "--control-share", "0")
     rows[1] |= {"control": {"overall": [2, 1, 2]}}
     write("controls.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:2]))
     told = said_by(folder, "tasks.jsonl", "--controls", "controls.jsonl", "--control-share", "0.1")
-    assert "they are controls" not in told
+    assert "some control tasks" not in told
 
 
 @pytest.mark.parametrize(

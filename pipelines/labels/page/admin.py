@@ -14,17 +14,17 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from pipelines.data.faults import fault_of
-from pipelines.errors import RlhfError, UsageError
+from pipelines.errors import RlhfError
 from pipelines.labels.label_types import Label, LabelSet, with_pseudonyms
 from pipelines.labels.page.page_context import Desk
 from pipelines.labels.page.routes import BODY_LIMIT, handler
 from pipelines.labels.page.security import json_body
 from pipelines.labels.page.views import prompt_start
 from pipelines.labels.store import LabelStore
+from pipelines.labels.store.contents import ADMIN
+from pipelines.labels.store.fill import people
 from pipelines.labels.tasks_file import task_lines
 
-ADMIN = "admin"
-"""Under which name the admin signs in; no annotator is called so."""
 _MOST_FLAGGED = 100
 _MOST_COMMENTS = 50
 
@@ -51,21 +51,15 @@ def admin_routes(desk: Desk) -> list[BaseRoute]:
     ]
 
 
-def add_annotator(store: LabelStore, name: str) -> None:
-    """Add somebody, by a name that cannot be taken for the admin's.
-
-    Raises:
-        UsageError: the name cannot be used.
-        ConflictError: a simulated annotator has it.
-    """
-    if name.strip().casefold() == ADMIN:
-        raise UsageError(f"an annotator cannot be called {name!r}: that is who runs the page")
-    store.add_annotator(name.strip())
-
-
 def login_path(token: str) -> str:
     """The path of a one-time link."""
     return f"/enter/{token}"
+
+
+def fresh_links(store: LabelStore, origin: str) -> dict[str, str]:
+    """Make a new one-time link for every annotator and for the admin; earlier unused links stop working."""
+    links = {name: origin + login_path(store.login_token(name)) for name in people(store)}
+    return links | {ADMIN: origin + login_path(store.login_token(ADMIN, "admin"))}
 
 
 async def _overview(desk: Desk, request: Request) -> Response:
@@ -133,7 +127,7 @@ async def _pause(desk: Desk, request: Request) -> Response:
 async def _add(desk: Desk, request: Request) -> Response:
     name = (await _body(desk, request, _Name)).name.strip()
     try:
-        await desk.call(add_annotator, desk.store, name)
+        await desk.call(desk.store.add_annotator, name)
     except RlhfError as error:
         raise HTTPException(422, error.message) from None
     return await _new_link(desk, request, name)

@@ -6,12 +6,9 @@ import asyncio
 import contextlib
 import errno
 import ipaddress
-import json
 import logging
-import os
 import socket
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,9 +16,7 @@ import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from pipelines.errors import LockedError, UsageError
-from pipelines.labels.store import LabelStore
-from pipelines.run.disk import disk_errors, read_json
+from pipelines.errors import UsageError
 
 MOST_CONNECTIONS = 500
 """At once: 50 annotators, each with a browser that opens several, leave room."""
@@ -167,43 +162,6 @@ def _checked(url: str) -> str:
     return f"{parts.scheme}://{name}" + ("" if usual else f":{port}")
 
 
-@contextlib.contextmanager
-def announced(store: LabelStore, address: str) -> Iterator[None]:
-    """Hold the store as its only server, and say in ``<store>.server.json`` where the page is.
-
-    Raises:
-        LockedError: another server holds it.
-        DiskError: no permission to write beside the store.
-    """
-    note = _note_of(store.path)
-    with contextlib.ExitStack() as held:
-        try:
-            held.enter_context(store.served())
-        except LockedError as error:
-            there = running_server(store.path)
-            words = error.message if there is None else f"{error.message}: {there}"
-            raise LockedError(words, where=error.where, hint=error.hint) from None
-        with disk_errors(note):
-            _write_private(note, {"address": address, "pid": os.getpid(), "host": socket.gethostname()})
-        held.callback(note.unlink, missing_ok=True)
-        yield
-
-
-def running_server(store: Path) -> str | None:
-    """The address of the label page that serves this store now; None: there is none on this machine."""
-    note = read_json(_note_of(store))
-    pid, address = note.get("pid"), note.get("address")
-    if not isinstance(pid, int) or pid <= 0 or not isinstance(address, str) or note.get("host") != socket.gethostname():
-        return None
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:  # it was killed and could not tidy up
-        return None
-    except PermissionError:  # somebody else's
-        pass
-    return address
-
-
 def serve(app: Any, listener: socket.socket, *, started: Callable[[], None]) -> None:
     """Answer until SIGINT or SIGTERM, which then does what it would have done without the server.
 
@@ -220,15 +178,3 @@ def serve(app: Any, listener: socket.socket, *, started: Callable[[], None]) -> 
             started()
 
     asyncio.run(Server(configured(app)).serve([listener]))
-
-
-def _note_of(store: Path) -> Path:
-    return store.with_name(f"{store.name}.server.json")
-
-
-def _write_private(path: Path, content: dict[str, Any]) -> None:
-    """A file that only its owner can read, from its first moment on."""
-    path.unlink(missing_ok=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with open(descriptor, "w", encoding="utf-8") as file:
-        json.dump(content, file)

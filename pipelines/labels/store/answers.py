@@ -1,4 +1,4 @@
-"""Answers as they are given, edited and taken back; every version is kept."""
+"""Answers given, edited and taken back. Every version is kept."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import json
 import sqlite3
 import time
 
-from pipelines.labels.store.coding import check_key, check_submission, is_text, label_of, values_text
-from pipelines.labels.store.contents import Desk
+from pipelines.labels.store.coding import check_key, check_submission, is_text, label_of, order_of, task_of, values_text
+from pipelines.labels.store.contents import Contents
 from pipelines.labels.store.database import only_row
-from pipelines.labels.store.queue import RESERVED_SECONDS
-from pipelines.labels.store.records import Conflict, Invalid, NotAssigned, Paused, Receipt, Submission
+from pipelines.labels.store.queue import RESERVED_SECONDS, Queue
+from pipelines.labels.store.records import Assignment, Conflict, Invalid, NotAssigned, Paused, Receipt, Submission
 
 STANDING = """
     SELECT t.id AS task, n.name AS annotator, n.simulated, a.shown, a.version,
@@ -42,72 +42,148 @@ _NOT_UNDONE = """
 _UNDONE = "SELECT t.id FROM history AS h JOIN tasks AS t ON t.number = h.task WHERE h.annotator = ? AND h.undo_key = ?"
 
 
-def submit(connection: sqlite3.Connection, desk: Desk, task: str, given: Submission) -> Receipt:
-    """Write one answer; `LabelStore.submit` says what can be wrong with it."""
-    me = desk.me
-    slot = only_row(connection, f"{_SLOT} t.id = ?", me, task) if is_text(task) else None
-    if slot is None:
-        raise NotAssigned("this task was not given to this annotator")
-    check_submission(given, desk.settings.questions, slot["answers"])
-    before = only_row(connection, "SELECT * FROM history WHERE annotator = ? AND key = ?", me, given.key)
-    if before is not None:
-        if before["task"] != slot["number"]:
-            raise Invalid("this key was used for another task")
-        if before["id"] == slot["standing"] and _same(before, given):
-            return Receipt(before["version"], repeated=True)
-        raise _conflict(connection, me, slot, kept=_same(before, given))
-    if desk.paused:
-        raise Paused
-    if given.version != slot["version"]:
-        raise _conflict(connection, me, slot)
-    written = connection.execute(
-        "INSERT INTO history (annotator, task, version, key, answer, seconds, comment, flagged, skipped, time)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            me,
-            slot["number"],
-            slot["version"] + 1,
-            given.key,
-            values_text(given),
-            given.seconds,
-            given.comment,
-            int(given.flagged),
-            int(given.skipped),
-            _now(),
-        ),
-    )
-    _set_standing(connection, me, slot, written.lastrowid)
-    return Receipt(slot["version"] + 1, repeated=False)
+class Answers(Contents):
+    """Tasks handed out, and the answers given, edited and taken back."""
+
+    def next_task(self, annotator: str) -> Assignment | None:
+        """Return the task that is open for this annotator now: one that is begun, else a fresh one (see `Queue`).
+
+        Returns:
+            None: nothing is open. What others have on their screens may come back later.
+
+        Raises:
+            Paused: labelling is paused.
+            NotAssigned: there is no such annotator.
+        """
+        with self._database.write() as connection:
+            state = self._annotator(annotator)
+            if state.paused:
+                raise Paused
+            queue = Queue.of(connection, annotator, state)
+            number = queue.next()
+            return None if number is None else self._assignment(queue, number)
+
+    def assignment(self, annotator: str, task: str) -> Assignment | None:
+        """Return a task that this annotator was given before, to answer it or to edit the answer; None: never given.
+
+        Raises:
+            NotAssigned: there is no such annotator.
+        """
+        with self._database.read() as connection:
+            queue = Queue.of(connection, annotator, self._annotator(annotator))
+            row = only_row(connection, "SELECT number FROM tasks WHERE id = ?", task) if is_text(task) else None
+            return None if row is None else self._assignment(queue, row["number"])
+
+    def submit(self, annotator: str, task: str, submission: Submission) -> Receipt:
+        """Keep an answer. It is on the disk when this returns (inside `batch`: when the batch ends).
+
+        Raises:
+            Invalid: it does not fit the questions.
+            Conflict: the label has another version than the one that the answer was given to; or the key is that of an
+                answer that no longer stands, or that said something else.
+            Paused: labelling is paused. The repetition of an answer that stands already gets its receipt even then.
+            NotAssigned: the task was never given to this annotator, or there is none of that name.
+        """
+        with self._database.write() as connection:
+            state = self._annotator(annotator)
+            slot = only_row(connection, f"{_SLOT} t.id = ?", state.me, task) if is_text(task) else None
+            if slot is None:
+                raise NotAssigned("this task was not given to this annotator")
+            check_submission(submission, state.settings.questions, slot["answers"])
+            before = only_row(
+                connection, "SELECT * FROM history WHERE annotator = ? AND key = ?", state.me, submission.key
+            )
+            if before is not None:
+                if before["task"] != slot["number"]:
+                    raise Invalid("this key was used for another task")
+                if before["id"] == slot["standing"] and _same(before, submission):
+                    return Receipt(before["version"], repeated=True)
+                raise _conflict(connection, state.me, slot, kept=_same(before, submission))
+            if state.paused:
+                raise Paused
+            if submission.version != slot["version"]:
+                raise _conflict(connection, state.me, slot)
+            written = connection.execute(
+                "INSERT INTO history (annotator, task, version, key, answer, seconds, comment, flagged, skipped, time)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    state.me,
+                    slot["number"],
+                    slot["version"] + 1,
+                    submission.key,
+                    values_text(submission),
+                    submission.seconds,
+                    submission.comment,
+                    int(submission.flagged),
+                    int(submission.skipped),
+                    _now(),
+                ),
+            )
+            _set_standing(connection, state.me, slot, written.lastrowid)
+            return Receipt(slot["version"] + 1, repeated=False)
+
+    def undo(self, annotator: str, key: str | None = None) -> str | None:
+        """Take back the last answer of this annotator; called again, the one before.
+
+        A first answer is withdrawn, and its task is open and next; an edit gives way to the answer before it. Every
+        version stays in the history.
+
+        Args:
+            annotator: name.
+            key: made anew for every undo by the sender; the same key again takes nothing more back, and gets the
+                same result, even while labelling is paused. None: a repeated request cannot be recognized.
+
+        Returns:
+            Id of the task; None: there is nothing to take back.
+
+        Raises:
+            Paused: labelling is paused, so that the task could not be answered again.
+            Invalid: the key is not valid.
+            NotAssigned: there is no such annotator.
+        """
+        with self._database.write() as connection:
+            state = self._annotator(annotator)
+            if key is not None:
+                check_key(key)
+                before = only_row(connection, _UNDONE, state.me, key)
+                if before is not None:
+                    return str(before["id"])
+            if state.paused:
+                raise Paused
+            last = connection.execute(_NOT_UNDONE, {"me": state.me, "task": None}).fetchone()
+            if last is None:
+                return None
+            slot = only_row(connection, f"{_SLOT} t.number = ?", state.me, last["task"])
+            assert slot is not None
+            connection.execute(
+                "INSERT INTO history (annotator, task, version, undoes, undo_key, time) VALUES (?, ?, ?, ?, ?, ?)",
+                (state.me, last["task"], slot["version"] + 1, last["id"], key, _now()),
+            )
+            earlier = connection.execute(_NOT_UNDONE, {"me": state.me, "task": last["task"]}).fetchone()
+            _set_standing(connection, state.me, slot, None if earlier is None else earlier["id"])
+            return str(slot["id"])
+
+    def _assignment(self, queue: Queue, number: int) -> Assignment | None:
+        with self._database.read() as connection:
+            row = only_row(
+                connection,
+                "SELECT t.*, a.shown, a.version, a.number AS mine FROM assignments AS a"
+                " JOIN tasks AS t ON t.number = a.task WHERE a.annotator = ? AND a.task = ?",
+                queue.me,
+                number,
+            )
+            if row is None:
+                return None
+            stands = only_row(connection, f"{STANDING} WHERE a.annotator = ? AND a.task = ?", queue.me, number)
+            done, left = queue.counts()
+        earlier = None if stands is None else label_of(stands)
+        return Assignment(task_of(row), order_of(row["shown"]), row["version"], earlier, row["mine"], done, left)
 
 
-def undo(connection: sqlite3.Connection, desk: Desk, key: str | None) -> str | None:
-    """Take back the last answer of an annotator that was not taken back yet; `LabelStore.undo` says the rest."""
-    me = desk.me
-    if key is not None:
-        check_key(key)
-        before = only_row(connection, _UNDONE, me, key)
-        if before is not None:
-            return str(before["id"])
-    if desk.paused:
-        raise Paused
-    last = connection.execute(_NOT_UNDONE, {"me": me, "task": None}).fetchone()
-    if last is None:
-        return None
-    slot = only_row(connection, f"{_SLOT} t.number = ?", me, last["task"])
-    assert slot is not None
-    connection.execute(
-        "INSERT INTO history (annotator, task, version, undoes, undo_key, time) VALUES (?, ?, ?, ?, ?, ?)",
-        (me, last["task"], slot["version"] + 1, last["id"], key, _now()),
-    )
-    earlier = connection.execute(_NOT_UNDONE, {"me": me, "task": last["task"]}).fetchone()
-    _set_standing(connection, me, slot, None if earlier is None else earlier["id"])
-    return str(slot["id"])
-
-
-def _same(before: sqlite3.Row, given: Submission) -> bool:
-    """Whether the answer that was kept says what is given now."""
-    kept = (json.loads(before["answer"]), before["comment"], bool(before["flagged"]), bool(before["skipped"]))
-    return kept == (json.loads(values_text(given)), given.comment, given.flagged, given.skipped)
+def _same(before: sqlite3.Row, submission: Submission) -> bool:
+    """Whether the stored answer is the same as `submission`."""
+    stored = (json.loads(before["answer"]), before["comment"], bool(before["flagged"]), bool(before["skipped"]))
+    return stored == (json.loads(values_text(submission)), submission.comment, submission.flagged, submission.skipped)
 
 
 def _conflict(connection: sqlite3.Connection, me: int, slot: sqlite3.Row, *, kept: bool = False) -> Conflict:

@@ -120,6 +120,18 @@ class Database:
             self._connection.close()
 
 
+class StorePart:
+    """Part of the label store: its methods work on the one database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    @property
+    def path(self) -> Path:
+        """Path of the SQLite file."""
+        return self._database.path
+
+
 def only_row(connection: sqlite3.Connection, query: str, *values: Any) -> sqlite3.Row | None:
     """The first row that the query finds."""
     row: sqlite3.Row | None = connection.execute(query, values).fetchone()

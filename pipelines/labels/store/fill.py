@@ -1,4 +1,4 @@
-"""The label store that a page serves: made, or opened again with what is new."""
+"""Filling a label store: tasks, settings, controls and annotators go into a store, new or with answers."""
 
 from __future__ import annotations
 
@@ -12,33 +12,32 @@ from pipelines.config import Config
 from pipelines.errors import UsageError
 from pipelines.labels.controls import control_tasks
 from pipelines.labels.label_types import LabelSet, Question, question_dict
-from pipelines.labels.page.admin import ADMIN, add_annotator, login_path
 from pipelines.labels.questions import in_short, questions_of
 from pipelines.labels.store import LabelStore, Settings
 from pipelines.labels.tasks_file import read_tasks
 from pipelines.run.directory import ROUNDS
 
 FIRST_ANNOTATOR = "me"
-"""Who judges at a page that is opened where nobody is named."""
+"""Name of the annotator of a page that is opened without naming anybody."""
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What is asked for; None: as the store has it or, in a new one, as the tasks or the defaults have it.
+class StoreChanges:
+    """Changes to a label store. None keeps what the store has; a new store takes it from the tasks or the defaults.
 
     Attributes:
-        questions: what annotators are asked.
-        title: of the project.
-        first_title: title of a new store, where `title` is None.
-        guidelines: Markdown.
-        overlap: how many annotators judge the same task.
-        control_share: share of control tasks in a queue.
-        controls: a file of control tasks to be mixed in.
-        annotators: who judges, beside those that the store knows.
-        without: who is taken off, as they were named by mistake.
-        seed: of every shuffle.
-        own: ids of all tasks that a run has; neither others nor controls that are not named here are handed out any
-            more. None: it is no run, and all tasks of the store are.
+        questions: questions to the annotators.
+        title: title of the project.
+        first_title: title of a new store, used if `title` is None.
+        guidelines: Markdown text.
+        overlap: number of annotators who judge the same task.
+        control_share: share of control tasks in an annotator's queue.
+        controls: file of control tasks to mix in.
+        annotators: names to add to those in the store.
+        without: names to remove, because they were added by mistake.
+        seed: seed of every shuffle.
+        own: ids of all tasks of a run. Tasks and controls that are not named here are no longer handed out. None: the
+            store belongs to no run, and all of its tasks stay in use.
     """
 
     questions: tuple[Question, ...] | None = None
@@ -53,77 +52,79 @@ class Wanted:
     seed: int | None = None
     own: frozenset[str] | None = None
 
-    def beside(self, other: Wanted) -> Wanted:
-        """The same with the title of another one, if it has any, and with its annotators beside these."""
+    def joined_with(self, other: StoreChanges) -> StoreChanges:
+        """Return these changes with the title and the removals of `other`, and with its annotators added."""
         annotators = (*self.annotators, *other.annotators)
         return replace(self, title=other.title or self.title, annotators=annotators, without=other.without)
 
     def changed(self, settings: Settings) -> Settings:
-        """The settings with all that is asked for."""
+        """Return `settings` with these changes."""
         names = ("questions", "title", "guidelines", "overlap", "control_share", "seed")
-        given: dict[str, Any] = {name: getattr(self, name) for name in names}
-        return replace(settings, **{name: value for name, value in given.items() if value is not None})
+        values: dict[str, Any] = {name: getattr(self, name) for name in names}
+        return replace(settings, **{name: value for name, value in values.items() if value is not None})
 
 
-def fill(store: LabelStore, tasks: LabelSet | None, wanted: Wanted, tell: Callable[[str], None] | None = None) -> None:
-    """Bring settings, tasks, controls and annotators into a store: all that is asked for or, after an error, nothing.
+def fill(
+    store: LabelStore, tasks: LabelSet | None, changes: StoreChanges, tell: Callable[[str], None] | None = None
+) -> None:
+    """Apply changes and add tasks to a store: all of them or, after an error, none.
 
     Args:
-        store: maybe just made, and not set up yet.
-        tasks: what is to be judged, and the questions about it; None: what the store holds.
-        wanted: what is asked for.
-        tell: is given lines about what a store that was set up before goes on with, and about other questions.
+        store: a store that may be new and not set up yet.
+        tasks: tasks to judge with their questions; None: those in the store.
+        changes: settings, controls and annotators to bring in.
+        tell: called with one line about the settings that an existing store keeps, and one about changed questions.
 
     Raises:
-        UsageError: a name cannot be used, or is to be added and taken off.
+        UsageError: a name cannot be used, or is both added and removed.
         DataError: the store is damaged or not set up, or a task or control does not fit the questions.
-        ConflictError: the store has answers to other questions, or of somebody who is to be taken off.
+        ConflictError: the store has answers to other questions, or answers of somebody who is to be removed.
     """
-    if both := {name.strip() for name in wanted.annotators} & {name.strip() for name in wanted.without}:
+    if both := {name.strip() for name in changes.annotators} & {name.strip() for name in changes.without}:
         raise UsageError(
-            f"{min(both)!r} is to be taken off, but also named as an annotator",
+            f"{min(both)!r} is both added and removed as an annotator",
             hint="leave the name out of --annotator, or of feedback.label.annotators of the run's configuration",
         )
     said: list[str] = []
     with store.batch():
         if tasks is None or store.is_set_up:
             settings = store.settings
-            said = _from_before(settings, people(store), wanted)
+            said = _from_before(settings, people(store), changes)
         else:
-            settings = Settings(wanted.first_title or store.path.name.split(".")[0], tasks.questions)
-        settings = wanted.changed(settings)
+            settings = Settings(changes.first_title or store.path.name.split(".")[0], tasks.questions)
+        settings = changes.changed(settings)
         store.settings = settings
         if tasks is not None:
             store.add_tasks(tasks.tasks.values())
-        if wanted.own is not None:
-            store.keep_tasks(tasks=wanted.own | (tasks.tasks.keys() if tasks is not None else set()))
-        _set_controls(store, settings, wanted)
-        for name in wanted.without:
+        if changes.own is not None:
+            store.keep_tasks(tasks=changes.own | (tasks.tasks.keys() if tasks is not None else set()))
+        _set_controls(store, settings, changes)
+        for name in changes.without:
             store.remove_annotator(name.strip())
-        for name in wanted.annotators:
-            add_annotator(store, name)
+        for name in changes.annotators:
+            store.add_annotator(name)
     if tell is not None:
         for line in said:
             tell(line)
 
 
-def _from_before(old: Settings, known: Sequence[str], wanted: Wanted) -> list[str]:
-    """What a store goes on with although nothing was said of it now; and which questions give way to others."""
-    others = [name for name in known if name not in (*wanted.annotators, *wanted.without)]
+def _from_before(old: Settings, known: Sequence[str], changes: StoreChanges) -> list[str]:
+    """Return one line about the settings that a store keeps, and one about questions that change."""
+    others = [name for name in known if name not in (*changes.annotators, *changes.without)]
     kept = [f"annotators {', '.join(others)}"] if others else []
-    if wanted.title is None and old.title != wanted.first_title:
+    if changes.title is None and old.title != changes.first_title:
         kept.append(f"title {old.title}")
-    if wanted.guidelines is None and old.guidelines:
+    if changes.guidelines is None and old.guidelines:
         kept.append("the guidelines")
-    if wanted.overlap is None:
+    if changes.overlap is None:
         kept.append(f"overlap {old.overlap}")
-    if wanted.questions is None:
+    if changes.questions is None:
         kept.append(f"questions {in_short(old.questions)}")
     said = [f"kept from before: {'; '.join(kept)}"] if kept else []
-    if wanted.questions is not None and wanted.questions != old.questions:
-        was, now = in_short(old.questions), in_short(wanted.questions)
+    if changes.questions is not None and changes.questions != old.questions:
+        was, now = in_short(old.questions), in_short(changes.questions)
         if was == now:  # their words or ends differ
-            was, now = _full(old.questions), _full(wanted.questions)
+            was, now = _full(old.questions), _full(changes.questions)
         said.append(f"the questions were {was} and are now {now}")
     return said
 
@@ -133,7 +134,7 @@ def _full(questions: Sequence[Question]) -> str:
 
 
 def too_few(store: LabelStore) -> str | None:
-    """Why not all labels can come: fewer people judge than the overlap asks for; None: there are enough."""
+    """Return a warning if fewer people judge than the overlap requires, else None."""
     progress, overlap = store.progress(), store.settings.overlap
     judges = len(progress.annotators)
     never = min(progress.left, progress.tasks * (overlap - judges))
@@ -147,55 +148,49 @@ def too_few(store: LabelStore) -> str | None:
 
 
 def controls_that_show(store: LabelStore) -> str | None:
-    """Why annotators can tell which tasks are controls: no other one has so many answers; None: they cannot by that."""
+    """Return a warning if the number of answers gives control tasks away, else None."""
     ordinary = store.answer_counts()
     odd = store.answer_counts(control=True) - ordinary
     if not odd or not ordinary or not store.settings.control_share:
         return None
-    counts, usual = (" or ".join(map(str, sorted(found))) for found in (odd, ordinary))
+    counts, usual = (" or ".join(map(str, sorted(numbers))) for numbers in (odd, ordinary))
     return (
-        f"some controls have {counts} answers and no other task has: people can tell that they are controls, and being "
-        f"right there says little about the rest; a tasks file can give controls with {usual} answers"
+        f"some control tasks have {counts} answers and no other task has: annotators can recognize them as controls, "
+        f"so their accuracy on them says little about the rest; use controls with {usual} answers"
     )
 
 
-def _set_controls(store: LabelStore, settings: Settings, wanted: Wanted) -> None:
-    """Add the controls that are asked for, and no longer hand out others; as they are where nothing is said of them."""
-    if wanted.controls is None and wanted.own is None:
+def _set_controls(store: LabelStore, settings: Settings, changes: StoreChanges) -> None:
+    """Add the named controls and retire all others; no change if neither `controls` nor `own` is given."""
+    if changes.controls is None and changes.own is None:
         return
     named = []
-    if wanted.controls is not None:
-        named = control_tasks(wanted.controls, settings.questions, seed=settings.seed)
+    if changes.controls is not None:
+        named = control_tasks(changes.controls, settings.questions, seed=settings.seed)
     store.add_tasks(named)
     store.keep_tasks(controls={task.id for task in named})
 
 
 def add_somebody(store: LabelStore) -> None:
-    """Add `FIRST_ANNOTATOR` where the store knows nobody: a page that is open is for somebody."""
+    """Add `FIRST_ANNOTATOR` to a store without annotators."""
     if not people(store):
-        add_annotator(store, FIRST_ANNOTATOR)
+        store.add_annotator(FIRST_ANNOTATOR)
 
 
 def people(store: LabelStore) -> list[str]:
-    """The annotators that are no simulation."""
+    """Return the names of the human annotators."""
     return [one.name for one in store.progress().annotators if not one.simulated]
 
 
-def fresh_links(store: LabelStore, origin: str) -> dict[str, str]:
-    """A new one-time link for every annotator and for the admin; unused earlier ones stop working."""
-    links = {name: origin + login_path(store.login_token(name)) for name in people(store)}
-    return links | {ADMIN: origin + login_path(store.login_token(ADMIN, "admin"))}
-
-
-def wanted_of_run(config: Config, root: Path) -> Wanted:
-    """All that `feedback.label` of a run asks for; the title is the run's name until another one is given.
+def changes_of_run(config: Config, root: Path) -> StoreChanges:
+    """Return the changes that `feedback.label` of a run asks for; a new store is titled with the name of the run.
 
     Raises:
         UsageError: the guidelines cannot be read.
         DataError: a file of the run's tasks is damaged.
     """
     section = config.feedback.label
-    return Wanted(
+    return StoreChanges(
         questions=questions_of(section),
         first_title=root.resolve().name,
         guidelines="" if section.guidelines is None else read_guidelines(section.guidelines),
@@ -209,10 +204,10 @@ def wanted_of_run(config: Config, root: Path) -> Wanted:
 
 
 def read_guidelines(path: Path) -> str:
-    """The text of a Markdown file.
+    """Read a Markdown file.
 
     Raises:
-        UsageError: it cannot be read, or is no text.
+        UsageError: it cannot be read, or is not UTF-8 text.
     """
     try:
         return path.read_text(encoding="utf-8-sig")
@@ -221,7 +216,7 @@ def read_guidelines(path: Path) -> str:
 
 
 def newest_tasks(root: Path) -> Path:
-    """The tasks that `rlhf sample` made last in a run.
+    """Return the newest tasks file of a run.
 
     Raises:
         UsageError: there are none.
@@ -229,16 +224,16 @@ def newest_tasks(root: Path) -> Path:
     for path in _task_files(root):
         return path
     raise UsageError(
-        "this run holds no samples to judge", where=str(root), hint=f"`rlhf sample --run-dir {root}` makes some"
+        "this run has no sampled tasks to judge", where=str(root), hint=f"`rlhf sample --run-dir {root}` makes some"
     )
 
 
 def _task_files(root: Path) -> list[Path]:
-    """The tasks that were sampled in a run, the newest round first."""
-    found = [*sorted(root.glob(f"{ROUNDS}/*/sample/tasks.jsonl"), reverse=True), root / "sample" / "tasks.jsonl"]
-    return [path for path in found if path.is_file()]
+    """Return the tasks files of a run, the newest round first."""
+    paths = [*sorted(root.glob(f"{ROUNDS}/*/sample/tasks.jsonl"), reverse=True), root / "sample" / "tasks.jsonl"]
+    return [path for path in paths if path.is_file()]
 
 
 def _tasks_of_run(root: Path) -> frozenset[str]:
-    """Ids of the tasks of all rounds as they are sampled now."""
+    """Return the ids of the tasks of all rounds."""
     return frozenset(name for path in _task_files(root) for name in read_tasks(path).tasks)

@@ -9,8 +9,8 @@ import time
 from dataclasses import dataclass
 
 from pipelines.labels.store.coding import shuffled_place
-from pipelines.labels.store.contents import Desk
 from pipelines.labels.store.database import number_of, only_row
+from pipelines.labels.store.records import AnnotatorState
 
 RESERVED_SECONDS = 30 * 60.0
 """Others leave a task alone for so long after somebody was given it and did not answer."""
@@ -90,10 +90,10 @@ class Queue:
     seed: int
 
     @classmethod
-    def of(cls, connection: sqlite3.Connection, name: str, desk: Desk) -> Queue:
+    def of(cls, connection: sqlite3.Connection, name: str, state: AnnotatorState) -> Queue:
         """The queue of the annotator of that name."""
-        asked = desk.settings
-        return cls(connection, desk.me, name, asked.overlap, asked.control_share, asked.seed)
+        asked = state.settings
+        return cls(connection, state.me, name, asked.overlap, asked.control_share, asked.seed)
 
     @property
     def _asked(self) -> dict[str, object]:

@@ -79,6 +79,15 @@ class Identity:
 
 
 @dataclass(frozen=True)
+class AnnotatorState:
+    """Number of an annotator, the settings, and whether labelling is paused, all of one moment."""
+
+    me: int
+    settings: Settings
+    paused: bool
+
+
+@dataclass(frozen=True)
 class Assignment:
     """One task as one annotator has it.
 

@@ -1,37 +1,27 @@
-"""The label store: the one door to the file. See `LabelStore`."""
+"""The label store: one SQLite file with questions, tasks, annotators and every answer that was ever given."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterable, Iterator
+import json
+import os
+import socket
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from filelock import FileLock, Timeout
 
 from pipelines.errors import LockedError
-from pipelines.labels.label_types import LabelSet, Task
-from pipelines.labels.store import access, answers, reports
-from pipelines.labels.store import contents as setup
-from pipelines.labels.store.coding import is_text, label_of, order_of, task_of
-from pipelines.labels.store.database import Database, number_of, only_row
-from pipelines.labels.store.queue import Queue
-from pipelines.labels.store.records import (
-    Assignment,
-    HistoryEntry,
-    Identity,
-    Paused,
-    Progress,
-    Receipt,
-    Role,
-    Session,
-    Settings,
-    Submission,
-)
-from pipelines.run.disk import disk_errors
+from pipelines.labels.store.access import Access
+from pipelines.labels.store.database import Database
+from pipelines.labels.store.records import Settings
+from pipelines.labels.store.reports import Reports
+from pipelines.run.disk import disk_errors, read_json
 
 
-class LabelStore:
+class LabelStore(Access, Reports):
     """One SQLite file. Threads may share it; a call that writes is on the disk when it returns.
 
     Nothing is cached: what another process wrote, such as tasks of a new round, is there at the next call. Every
@@ -39,16 +29,13 @@ class LabelStore:
     holds it for 30 seconds.
     """
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
     @classmethod
     def create(cls, path: Path, settings: Settings) -> LabelStore:
-        """Make the store, or open the one that is there and change its settings.
+        """Create a store, or open an existing one and change its settings.
 
         Raises:
             ConflictError: there are answers to other questions, or a newer program wrote the file.
-            DataError: something else stands there, it is damaged, or the settings are none.
+            DataError: the file is damaged or not a label store, or the settings are invalid.
         """
         store = cls.open(path, make=True)
         try:
@@ -63,17 +50,17 @@ class LabelStore:
         """Open a store.
 
         Args:
-            path: where it is.
-            make: where none is there, make one that is still to be set up: that has no `settings` yet.
+            path: the SQLite file.
+            make: create the file if it is missing; the new store has no `settings` yet.
 
         Raises:
-            DataError: it is missing, damaged, or something else.
+            DataError: the file is missing, damaged, or not a label store.
             ConflictError: a newer program wrote it.
         """
         return cls(Database(path, make=make))
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._database.close()
 
     def __enter__(self) -> LabelStore:
@@ -84,14 +71,9 @@ class LabelStore:
     ) -> None:
         self.close()
 
-    @property
-    def path(self) -> Path:
-        """Where the file is."""
-        return self._database.path
-
     @contextlib.contextmanager
     def served(self) -> Iterator[None]:
-        """Hold the store as its one server. Others can still read it and add tasks.
+        """Hold the store as its only server. Other processes can still read it and add tasks.
 
         Raises:
             LockedError: another server holds it.
@@ -102,7 +84,7 @@ class LabelStore:
                 lock.acquire(blocking=False)
         except Timeout:
             raise LockedError(
-                "another label page serves this store", where=str(self.path), hint="use that one, or end it"
+                "another label page serves this store", where=str(self.path), hint="use that page, or end it"
             ) from None
         try:
             yield
@@ -111,213 +93,58 @@ class LabelStore:
 
     @contextlib.contextmanager
     def batch(self) -> Iterator[None]:
-        """One transaction for all calls inside: fast, and on the disk only when the block is left; else undone whole.
+        """Run all calls inside in one transaction, which is on the disk when the block is left and undone by an error.
 
-        For simulated annotators and imports. Other threads and processes wait until its end.
+        Faster for many calls (simulated annotators, imports). Other threads and processes wait until it ends.
         """
         with self._database.write():
             yield
 
-    @property
-    def is_set_up(self) -> bool:
-        """Whether it has settings; what is only just being made, or never came further, has none."""
-        with self._database.read() as connection:
-            return bool(number_of(connection, "SELECT EXISTS (SELECT 1 FROM settings)"))
 
-    @property
-    def settings(self) -> Settings:
-        """What is asked, as it is now.
+@contextlib.contextmanager
+def announced(store: LabelStore, address: str) -> Iterator[None]:
+    """Hold the store as its only server, and write the address of its page to ``<store>.server.json``.
 
-        Raises:
-            DataError: the store is not set up; or, on setting them, they are none, or a task does not fit them.
-            ConflictError: on setting them: there are answers to other questions.
-        """
-        return setup.read_settings(self._database)
+    Raises:
+        LockedError: another server holds it.
+        DiskError: no permission to write beside the store.
+    """
+    note = _note_of(store.path)
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(store.served())
+        except LockedError as error:
+            other = running_server(store.path)
+            words = error.message if other is None else f"{error.message}: {other}"
+            raise LockedError(words, where=error.where, hint=error.hint) from None
+        with disk_errors(note):
+            _write_private(note, {"address": address, "pid": os.getpid(), "host": socket.gethostname()})
+        stack.callback(note.unlink, missing_ok=True)
+        yield
 
-    @settings.setter
-    def settings(self, settings: Settings) -> None:
-        setup.write_settings(self._database, settings)
 
-    @property
-    def paused(self) -> bool:
-        """Whether labelling stands still: no task is given and no answer taken."""
-        with self._database.read() as connection:
-            return bool(number_of(connection, "SELECT paused FROM settings"))
+def running_server(store: Path) -> str | None:
+    """Return the address of the label page that serves this store now; None: no page of this machine does."""
+    note = read_json(_note_of(store))
+    pid, address = note.get("pid"), note.get("address")
+    if not isinstance(pid, int) or pid <= 0 or not isinstance(address, str) or note.get("host") != socket.gethostname():
+        return None
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:  # the server was killed and left its note behind
+        return None
+    except PermissionError:  # the process of another user
+        pass
+    return address
 
-    @paused.setter
-    def paused(self, paused: bool) -> None:
-        with self._database.write() as connection:
-            connection.execute("UPDATE settings SET paused = ?", (int(paused),))
 
-    def add_tasks(self, tasks: Iterable[Task]) -> int:
-        """Add the tasks whose ids are not there yet, all or none; how many were new. Retired ones are in use again.
+def _note_of(store: Path) -> Path:
+    return store.with_name(f"{store.name}.server.json")
 
-        Raises:
-            DataError: the page cannot show a task: its id is no part of an address, or it has more than 26 answers;
-                it does not fit the questions: pairwise needs 2 answers, ranking 2 or more, binary and
-                scale 1 or more, demonstration 1 at most; or a known value of a control task is none.
-            ConflictError: an id is there already, with another content.
-        """
-        return setup.add_tasks(self._database, tasks)
 
-    def keep_tasks(self, *, tasks: Collection[str] | None = None, controls: Collection[str] | None = None) -> None:
-        """Give only tasks with these ids from now on, also to somebody who had begun another one.
-
-        The others are retired: they count as left no more; their labels stay, and can still be edited and taken back.
-        A later call can bring them back into use, and so can `add_tasks`.
-
-        Args:
-            tasks: ids of the ordinary tasks to be kept; None: all stay as they are.
-            controls: the same of the control tasks.
-        """
-        setup.keep_tasks(self._database, tasks, controls)
-
-    def add_annotator(self, name: str, *, simulated: bool = False) -> None:
-        """Add somebody who judges, once.
-
-        Raises:
-            UsageError: the name is blank, too long, cannot be seen, or differs from another only in capitals.
-            ConflictError: the name is a human's and `simulated`, or the other way round.
-        """
-        setup.add_annotator(self._database, name, simulated)
-
-    def remove_annotator(self, name: str) -> None:
-        """Forget somebody who has never answered, with their links and sessions.
-
-        Raises:
-            UsageError: nobody has that name.
-            ConflictError: they have answered, which is kept for ever.
-        """
-        setup.remove_annotator(self._database, name)
-
-    def annotators(self) -> list[str]:
-        """All names, in the order in which they were added."""
-        with self._database.read() as connection:
-            return [row["name"] for row in connection.execute("SELECT name FROM annotators ORDER BY id")]
-
-    def login_token(self, name: str, role: Role = "annotator") -> str:
-        """A token that opens one session, within 7 days; an earlier unused one of that name and role stops working.
-
-        Raises:
-            UsageError: there is no human annotator of that name. An admin need not be one.
-        """
-        return access.login_token(self._database, name, role)
-
-    def redeem(self, token: str) -> Session | None:
-        """Open a session of 30 days with a login token, once; None: it is unknown, used or old."""
-        return access.redeem(self._database, token)
-
-    def session(self, session_token: str) -> Identity | None:
-        """Whose session it is; None: nobody's, or no longer."""
-        return access.session(self._database, session_token)
-
-    def revoke(self, name: str) -> None:
-        """End all sessions of a person, of both roles, and forget their unused links; the answers stay."""
-        access.revoke(self._database, name)
-
-    def next_task(self, annotator: str) -> Assignment | None:
-        """The task that is open for this annotator now: one that is begun, else a fresh one (see `Queue`).
-
-        Returns:
-            None: nothing is open. What others have on their screens can come back later.
-
-        Raises:
-            Paused: labelling is paused.
-            NotAssigned: there is no such annotator.
-        """
-        with self._database.write() as connection:
-            desk = setup.desk_of(self._database, annotator)
-            if desk.paused:
-                raise Paused
-            queue = Queue.of(connection, annotator, desk)
-            number = queue.next()
-            return None if number is None else self._assignment(queue, number)
-
-    def assignment(self, annotator: str, task: str) -> Assignment | None:
-        """A task that this annotator was given before, to answer it or to edit the answer; None: never given.
-
-        Raises:
-            NotAssigned: there is no such annotator.
-        """
-        with self._database.read() as connection:
-            queue = Queue.of(connection, annotator, setup.desk_of(self._database, annotator))
-            known = only_row(connection, "SELECT number FROM tasks WHERE id = ?", task) if is_text(task) else None
-            return None if known is None else self._assignment(queue, known["number"])
-
-    def submit(self, annotator: str, task: str, submission: Submission) -> Receipt:
-        """Keep an answer. When this returns, it is on the disk (inside `batch`: when the batch ends).
-
-        Raises:
-            Invalid: it does not fit the questions.
-            Conflict: another version of the label stands than the one it was given to; or its key is that of an answer
-                that does not stand any more, or that said something else.
-            Paused: labelling is paused. The repetition of an answer that stands already gets its receipt even then.
-            NotAssigned: the task was never given to this annotator, or there is none of that name.
-        """
-        with self._database.write() as connection:
-            return answers.submit(connection, setup.desk_of(self._database, annotator), task, submission)
-
-    def undo(self, annotator: str, key: str | None = None) -> str | None:
-        """Take back the last answer of this annotator; again: the one before.
-
-        A first answer is withdrawn, and its task is open and next; an edit gives way to the answer before it. Every
-        version stays in the history.
-
-        Args:
-            annotator: who asks.
-            key: made anew for every undo by whoever sends it; the same key again takes nothing more back, and gets the
-                same result, even while labelling is paused. None: the request cannot be known again.
-
-        Returns:
-            Id of the task; None: there is nothing to take back.
-
-        Raises:
-            Paused: labelling is paused, so that it could not be answered anew.
-            Invalid: the key is none.
-            NotAssigned: there is no such annotator.
-        """
-        with self._database.write() as connection:
-            return answers.undo(connection, setup.desk_of(self._database, annotator), key)
-
-    def history(self, annotator: str, limit: int = 50) -> list[HistoryEntry]:
-        """This annotator's standing answers, the newest first.
-
-        Raises:
-            NotAssigned: there is no such annotator.
-        """
-        return reports.history(self._database, setup.desk_of(self._database, annotator).me, limit)
-
-    def progress(self) -> Progress:
-        """How far everybody is."""
-        with self._database.read() as connection:
-            desks = {name: setup.desk_of(self._database, name) for name in self.annotators()}
-            queues = [Queue.of(connection, name, desk) for name, desk in desks.items()]
-            return reports.progress(self._database, queues)
-
-    def answer_counts(self, *, control: bool = False) -> frozenset[int]:
-        """How many answers the tasks have that are handed out; of the control tasks or of all others."""
-        return reports.answer_counts(self._database, control)
-
-    def snapshot(self) -> LabelSet:
-        """Questions, tasks with their models and known values, and the labels that stand, of one moment.
-
-        Tasks come in the order in which they were added, labels by task and then by annotator.
-        """
-        with self._database.read():
-            return reports.snapshot(self._database, self.settings.questions)
-
-    def _assignment(self, queue: Queue, number: int) -> Assignment | None:
-        with self._database.read() as connection:
-            row = only_row(
-                connection,
-                "SELECT t.*, a.shown, a.version, a.number AS mine FROM assignments AS a"
-                " JOIN tasks AS t ON t.number = a.task WHERE a.annotator = ? AND a.task = ?",
-                queue.me,
-                number,
-            )
-            if row is None:
-                return None
-            stands = only_row(connection, f"{answers.STANDING} WHERE a.annotator = ? AND a.task = ?", queue.me, number)
-            done, left = queue.counts()
-        earlier = None if stands is None else label_of(stands)
-        return Assignment(task_of(row), order_of(row["shown"]), row["version"], earlier, row["mine"], done, left)
+def _write_private(path: Path, content: dict[str, Any]) -> None:
+    """Write a file that nobody but its owner can read at any moment."""
+    path.unlink(missing_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with open(descriptor, "w", encoding="utf-8") as file:
+        json.dump(content, file)

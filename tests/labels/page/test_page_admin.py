@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from pipelines.errors import UsageError
-from pipelines.labels.page.admin import add_annotator
 from pipelines.labels.page.app import make_app
 from pipelines.labels.store import LabelStore, answers
 from pipelines.labels.tasks_file import read_tasks
@@ -37,7 +36,7 @@ def test_a_new_annotator_gets_a_link_that_works(store: LabelStore, admin: Person
         assert (refused.status_code, list(refused.json())) == (422, ["error"]), name
     assert store.annotators() == ["ann", "bo", "Zoë"]
     with pytest.raises(UsageError):
-        add_annotator(store, " Admin")
+        store.add_annotator(" Admin")
 
 
 def test_a_new_link_replaces_an_unused_one_and_leaves_sessions(store: LabelStore, admin: Person):

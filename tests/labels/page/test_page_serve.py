@@ -14,8 +14,8 @@ import pytest
 
 from pipelines.errors import LockedError, UsageError
 from pipelines.labels.page import serve
-from pipelines.labels.page import serve as connections
 from pipelines.labels.page.app import make_app
+from pipelines.labels.store.store import announced, running_server
 from tests.labels.page.support import make_store
 
 
@@ -27,7 +27,7 @@ def served(path: Path) -> Iterator[int]:
     with make_store(path) as store, serve.bind("127.0.0.1", 0) as listener:
         port = listener.getsockname()[1]
         app = make_app(store, origins=serve.origins_of("127.0.0.1", port))
-        server = uvicorn.Server(connections.configured(app))
+        server = uvicorn.Server(serve.configured(app))
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
         try:
@@ -46,7 +46,7 @@ def ask(port: int, request: bytes, *, wait: float = 5) -> bytes:
 
 
 def test_on_the_wire(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(connections, "REQUEST_SECONDS", 0.3)
+    monkeypatch.setattr(serve, "REQUEST_SECONDS", 0.3)
     host = b"Host: 127.0.0.1:PORT\r\nConnection: close\r\n"
     with served(tmp_path) as port:
         assert ask(port, b"GET /healthz HTTP/1.1\r\n" + host + b"\r\n").endswith(b"\r\n\r\nok")
@@ -119,21 +119,21 @@ def test_every_address_at_once_needs_one_for_the_links():
 def test_where_the_page_is_can_be_asked(tmp_path: Path):
     with make_store(tmp_path) as store:
         note = tmp_path / "labels.sqlite.server.json"
-        assert serve.running_server(store.path) is None
-        with serve.announced(store, "http://127.0.0.1:1"):
-            assert serve.running_server(store.path) == "http://127.0.0.1:1"
+        assert running_server(store.path) is None
+        with announced(store, "http://127.0.0.1:1"):
+            assert running_server(store.path) == "http://127.0.0.1:1"
             assert note.stat().st_mode & 0o777 == 0o600
             with (
                 pytest.raises(LockedError, match=r"http://127\.0\.0\.1:1"),
-                serve.announced(store, "http://127.0.0.1:2"),
+                announced(store, "http://127.0.0.1:2"),
             ):
                 pass
-            assert serve.running_server(store.path) == "http://127.0.0.1:1"
+            assert running_server(store.path) == "http://127.0.0.1:1"
             text = note.read_text()
         assert not note.exists()
         dead = os.spawnv(os.P_NOWAIT, "/bin/true", ["true"])
         os.waitpid(dead, 0)
         note.write_text(text.replace(str(os.getpid()), str(dead)))  # as a killed server leaves it
-        assert serve.running_server(store.path) is None
+        assert running_server(store.path) is None
         note.write_text("[]")
-        assert serve.running_server(store.path) is None
+        assert running_server(store.path) is None

@@ -67,7 +67,7 @@ def test_other_questions_are_refused_once_there_are_answers(folder: Path) -> Non
             LabelStore.create(store.path, settings_of(questions=(reworded,)))
         with pytest.raises(ConflictError, match="`tone` is new"):
             LabelStore.create(store.path, settings_of(questions=(OVERALL, tone)))
-        with pytest.raises(ConflictError, match="`overall` is gone; `tone` is new"):
+        with pytest.raises(ConflictError, match="`overall` is missing; `tone` is new"):
             LabelStore.create(store.path, settings_of(questions=(tone,)))
         assert store.settings.questions == (OVERALL,)
 
