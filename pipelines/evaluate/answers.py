@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +16,9 @@ from pipelines.data.encode import ChatEncoder, cut_prompt
 from pipelines.data.rows import Message, Prompt
 from pipelines.data.split import FEWEST_EVALUATED, prompt_key
 from pipelines.errors import DataError
-from pipelines.models.base_model import disable_dropout
 from pipelines.models.generate import sample
 from pipelines.models.machine import autocast
-from pipelines.models.policies import open_policy, open_tokenizer
-from pipelines.models.scratch import build_scratch
+from pipelines.models.policies import open_frozen_policy, open_tokenizer
 from pipelines.ppo.forward import per_token, response_logprobs
 from pipelines.ppo.types import TokenBatch
 from pipelines.scorers import Completion
@@ -115,25 +112,8 @@ class Policies:
 
     def open(self, name: str) -> nn.Module:
         """The policy in evaluation mode."""
-        section = self._config.model
-        model: nn.Module
-        if name != "base":
-            model = open_policy(self._inputs[name], section, self._device)
-        elif section.init == "scratch":
-            # the same seed gives the weights that SFT started from
-            model = build_scratch(section.scratch, self.tokenizer(), self._config.run.seed)
-            model.to(self._device)  # type: ignore[arg-type]
-        else:
-            model = open_policy(None, section, self._device)
-        disable_dropout(model)
-        return model.eval()
-
-
-def free_memory(device: torch.device) -> None:
-    """Give back what models that nobody holds any more have left behind."""
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
+        config, stage_dir = self._config, self._inputs[name] if name != "base" else None
+        return open_frozen_policy(stage_dir, config.model, self._device, self.tokenizer(), config.run.seed)
 
 
 def answer(

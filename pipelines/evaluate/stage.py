@@ -11,12 +11,12 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from pipelines.data.encode import ChatEncoder
-from pipelines.evaluate.answers import EvalPrompt, Policies, answer, choose_prompts, free_memory, sequence_logprobs
+from pipelines.evaluate.answers import EvalPrompt, Policies, answer, choose_prompts, sequence_logprobs
 from pipelines.evaluate.results import Evaluation, Verdict, answer_rows, judge, metrics_of, results_of
 from pipelines.evaluate.table import markdown, plain
 from pipelines.models.base_model import prompt_limit
 from pipelines.models.generate import stop_token_ids
-from pipelines.models.machine import choose_threads, resolve_device
+from pipelines.models.machine import choose_threads, free_memory, resolve_device
 from pipelines.models.policies import open_config
 from pipelines.report.bootstrap import differences
 from pipelines.run.disk import write_atomic
@@ -107,10 +107,10 @@ def _all_answers(
         if name != policies.baseline:
             answers[name], logprobs = questions.put_to(name, {}, first=not answers)
             own[name] = logprobs[name]
-            free_memory(device)
+            free_memory()
     others = dict(answers)
     answers[policies.baseline], reference = questions.put_to(policies.baseline, others, first=not others)
-    free_memory(device)
+    free_memory()
     kl = {name: differences(own[name], reference[name]) for name in others}
     return {name: answers[name] for name in policies.names}, kl
 
@@ -124,7 +124,7 @@ def _verdicts(
     verdicts = []
     for section in named_apart(ctx.config.eval_scorers):
         verdict = judge(section, ctx, device, prompts, answers)
-        free_memory(device)
+        free_memory()
         if verdict.truncated:
             ctx.reporter.warn(f"{verdict.truncated} texts were too long for {verdict.scorer} and were cut")
         verdicts.append(verdict)

@@ -1,7 +1,8 @@
-"""The device, the CPU threads and the precision of the forward passes."""
+"""The device, its memory, the CPU threads and the precision of the forward passes."""
 
 from __future__ import annotations
 
+import gc
 import os
 from contextlib import AbstractContextManager
 
@@ -57,3 +58,10 @@ def choose_threads(run: RunSection, num_parameters: int, reporter: Reporter) -> 
 def autocast(model: ModelSection, device: torch.device) -> AbstractContextManager[None]:
     """bf16 autocast where `model.dtype` is bfloat16, else nothing."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=model.dtype == "bfloat16")
+
+
+def free_memory() -> None:
+    """Give back the memory of models that nothing refers to any more."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -14,26 +14,25 @@ from pipelines.models.adapters import CONFIG_FILE, DEFAULT, add_adapter, add_rew
 from pipelines.models.base_model import (
     LOADING_ERRORS,
     BaseRef,
+    disable_dropout,
     explain,
     load_causal,
     load_sequence_classifier,
     location,
 )
+from pipelines.models.scratch import build_scratch
 from pipelines.models.tokenizer import load_tokenizer
 from pipelines.run.directory import run_of
 from pipelines.run.manifest import Manifest
 
 
-def open_policy(
-    stage_dir: Path | None, model: ModelSection, device: torch.device, *, base: BaseRef | None = None
-) -> PreTrainedModel | PeftModel:
-    """A causal model in evaluation mode: what `stage_dir` published, or the outside base where it is None.
+def open_policy(stage_dir: Path | None, model: ModelSection, device: torch.device) -> PreTrainedModel | PeftModel:
+    """Open a causal model in evaluation mode: what `stage_dir` published, or the outside base where it is None.
 
     Args:
         stage_dir: directory of `sft` or `ppo` below the run directory.
         model: the run's model section.
         device: where to put it.
-        base: what an adapter stands on; None: as the stage's manifest says.
 
     Raises:
         ArtifactError, HubError, UsageError, EnvironmentProblem: see `load_causal`.
@@ -44,9 +43,38 @@ def open_policy(
     directory = model_directory(stage_dir)
     if not is_adapter(directory):
         return load_causal(model, directory, device)
-    base = base or base_of(stage_dir)
+    base = base_of(stage_dir)
     causal = load_causal(model, base.path(run_of(stage_dir)[0]), device, revision=base.revision)
     return add_adapter(causal, DEFAULT, directory, trainable=False).eval()
+
+
+def open_frozen_policy(
+    stage_dir: Path | None,
+    model: ModelSection,
+    device: torch.device,
+    tokenizer: PreTrainedTokenizerBase,
+    seed: int,
+) -> PreTrainedModel | PeftModel:
+    """Open a policy to sample from or to score with: in evaluation mode, and without dropout.
+
+    Args:
+        stage_dir: directory of the stage that published it; None: the base. A base from scratch has no files: it is
+            drawn again, and the same seed gives the weights that SFT started from.
+        model: the run's model section.
+        device: where to put it.
+        tokenizer: the run's; the size of a base from scratch depends on it.
+        seed: `run.seed`.
+
+    Raises:
+        ArtifactError, HubError, UsageError, EnvironmentProblem: see `load_causal`.
+    """
+    policy: PreTrainedModel | PeftModel
+    if stage_dir is None and model.init == "scratch":
+        policy = build_scratch(model.scratch, tokenizer, seed).to(device)  # type: ignore[arg-type]
+    else:
+        policy = open_policy(stage_dir, model, device)
+    disable_dropout(policy)
+    return policy.eval()
 
 
 def open_reward(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +14,8 @@ from pipelines.data.rows import Message
 from pipelines.errors import DataError
 from pipelines.models.base_model import length_limit
 from pipelines.models.generate import closed, sample, stop_token_ids
-from pipelines.models.machine import autocast, choose_threads
-from pipelines.models.policies import open_policy
+from pipelines.models.machine import autocast, choose_threads, free_memory
+from pipelines.models.policies import open_frozen_policy
 from pipelines.models.published_reward import NO_SPREAD, Output, Scale, write_scales
 from pipelines.models.reward_model import RewardModel
 from pipelines.models.sequence_scores import read_logit
@@ -53,7 +52,7 @@ def sft_responses(
     """
     config, encoder = ctx.config, ChatEncoder(tokenizer)
     ends = stop_token_ids(tokenizer, config.ppo.stop_tokens)
-    policy = open_policy(sft, config.model, device)
+    policy = open_frozen_policy(sft, config.model, device, tokenizer, config.run.seed)
     choose_threads(config.run, policy.num_parameters(), ctx.reporter)
     room = length_limit(config.reward, policy.config, ctx.reporter) - config.ppo.response_length
     encoded = [(prompt, encoder.prompt(prompt)) for prompt in prompts]
@@ -95,10 +94,3 @@ def normalize(
     scales = {output: Scale.of(read_logit(logits, output).tolist()) for output in outputs}
     write_scales(ctx.out, scales, len(rows))
     return scales
-
-
-def free_memory() -> None:
-    """Give back what a deleted model held."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

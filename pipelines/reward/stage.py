@@ -8,14 +8,14 @@ from transformers import set_seed
 
 from pipelines.models.adapters import trainable_parameters
 from pipelines.models.base_model import check_4bit
-from pipelines.models.machine import resolve_device
+from pipelines.models.machine import free_memory, resolve_device
 from pipelines.models.policies import open_tokenizer
 from pipelines.models.publish import publish_model
 from pipelines.reward.assessment import check_golden, probe, write_golden
 from pipelines.reward.initial_model import Objective, on_its_own_base, on_the_sft_model
 from pipelines.reward.pairwise import Pairwise
 from pipelines.reward.pointwise import Pointwise
-from pipelines.reward.score_scale import free_memory, normalize, sft_responses
+from pipelines.reward.score_scale import normalize, sft_responses
 from pipelines.reward.training_rows import check_sides, heldout_prompts
 from pipelines.run.stage import StageContext
 from pipelines.trainers.arguments import train

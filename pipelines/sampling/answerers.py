@@ -16,10 +16,9 @@ from pipelines.config import Config
 from pipelines.config.feedback_section import RUN_NAMES, SampledModel
 from pipelines.config.model_section import ModelSection
 from pipelines.errors import ArtifactError, UsageError
-from pipelines.models.base_model import BaseRef, disable_dropout
+from pipelines.models.base_model import BaseRef
 from pipelines.models.generate import stop_token_ids
-from pipelines.models.policies import open_config, open_policy, open_tokenizer
-from pipelines.models.scratch import build_scratch
+from pipelines.models.policies import open_config, open_frozen_policy, open_tokenizer
 from pipelines.run.directory import run_of
 from pipelines.run.manifest import Manifest
 
@@ -72,18 +71,8 @@ class Answerer:
         return open_config(self.tokenizer_dir if self.from_scratch else self.stage_dir, self.section)
 
     def open(self, device: torch.device) -> nn.Module:
-        """It in evaluation mode.
-
-        Raises:
-            ArtifactError, HubError, UsageError, EnvironmentProblem: see `open_policy`.
-        """
-        model: nn.Module
-        if self.from_scratch:
-            model = build_scratch(self.section.scratch, self.tokenizer(), self.seed).to(device)  # type: ignore[arg-type]
-        else:
-            model = open_policy(self.stage_dir, self.section, device)
-        disable_dropout(model)
-        return model.eval()
+        """Open it; see `open_frozen_policy`."""
+        return open_frozen_policy(self.stage_dir, self.section, device, self.tokenizer(), self.seed)
 
     def ends(self, model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
         """The token ids that end an answer of the opened model, EOS first.

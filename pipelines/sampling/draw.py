@@ -22,9 +22,8 @@ from pipelines.config.run_section import RunSection
 from pipelines.data.encode import ChatEncoder
 from pipelines.data.rows import Message
 from pipelines.errors import ArtifactError
-from pipelines.evaluate.answers import free_memory
 from pipelines.models.generate import sample
-from pipelines.models.machine import autocast, choose_threads
+from pipelines.models.machine import autocast, choose_threads, free_memory
 from pipelines.run.checkpoints import Checkpoints
 from pipelines.run.disk import disk_errors
 from pipelines.run.reporting import Reporter
@@ -186,7 +185,7 @@ class Drawing:
                     if around.stop.requested:
                         break
                 del voice
-                free_memory(around.device)
+                free_memory()
         return sorted(given, key=lambda entry: (entry.model, entry.prompt)), speed
 
     def _chunks(self, index: int) -> list[list[int]]:
