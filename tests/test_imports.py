@@ -50,7 +50,6 @@ WALLS: dict[str, tuple[str, tuple[str, ...]]] = {
 HOLES = {
     ("data/prepare", "tasks"),  # a self-made task is a source of rows, and tasks are written with the rows of data
     ("evaluate/answers", "ppo"),  # log-probabilities of a model
-    ("sampling/draw", "evaluate"),  # opens a policy of the run
     ("sampling/sample_file", "chain"),  # plans as the stage engine does
 }
 STAGE_HOLES = {"face/commands/status", "reward", "sampling/sample_file"}

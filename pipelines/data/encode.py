@@ -173,21 +173,28 @@ def encode_prompts(
         )
 
     def fit(row: Prompt) -> Fitted[EncodedPrompt]:
-        return cut_prompt(row, encoder, max_prompt_length)
+        return _cut_prompt(row.prompt, encoder, max_prompt_length)
 
     return _encode(rows, fit, max_prompt_length, overlong, name)
 
 
-def cut_prompt(row: Prompt, encoder: ChatEncoder, limit: int) -> Fitted[EncodedPrompt]:
-    """Length of a prompt in tokens, and its first `limit` tokens with the text that they are; None of no tokens.
+def fit_prompt(
+    messages: tuple[Message, ...], encoder: ChatEncoder, limit: int, *, cut: bool = False
+) -> EncodedPrompt | None:
+    """Encode one prompt; None where it has no tokens, or more than `limit` of them and is not to be cut.
 
     Raises:
         DataError: the prompt cannot be encoded.
     """
-    ids = encoder.prompt(row.prompt)
+    length, encoded = _cut_prompt(messages, encoder, limit)
+    return encoded if length <= limit or cut else None
+
+
+def _cut_prompt(messages: tuple[Message, ...], encoder: ChatEncoder, limit: int) -> Fitted[EncodedPrompt]:
+    """Length of a prompt in tokens, and its first `limit` tokens with the text that they are; None of no tokens."""
+    ids = encoder.prompt(messages)
     if not ids:
         return 0, None
-    messages = row.prompt
     if len(ids) > limit:
         messages = (Message(role="user", content=encoder.decode(ids[:limit])),)
     return len(ids), {"prompt_ids": ids[:limit], "messages": messages}
@@ -250,9 +257,9 @@ __all__ = [
     "EncodedJudgement",
     "EncodedPrompt",
     "LengthReport",
-    "cut_prompt",
     "encode_comparisons",
     "encode_demonstrations",
     "encode_judgements",
     "encode_prompts",
+    "fit_prompt",
 ]

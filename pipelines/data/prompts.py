@@ -1,39 +1,43 @@
-"""Which prompts are put to the models: each once, in an order that no file's order has a hand in. No torch."""
+"""The choice of prompts that models answer: each once, in the order of a hash, and within a length. No torch."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from pipelines.config import Config
 from pipelines.config.data_section import Source
 from pipelines.data.canonical import read_rows
+from pipelines.data.encode import ChatEncoder, EncodedPrompt, fit_prompt
 from pipelines.data.read import SourceReader, with_progress
 from pipelines.data.rows import Message, Prompt
-from pipelines.data.split import prompt_key
+from pipelines.data.split import FEWEST_EVALUATED, prompt_key
 from pipelines.errors import DataError
 from pipelines.run.reporting import Reporter
 
-_ORDER_SEED = 2
-"""Of the hash that orders prompts; another one than those of the split and of the evaluation."""
+SAMPLING_SEED, EVALUATION_SEED = 2, 1
+"""Seeds of the hashes that order prompts; not the split's, under which all held-out prompts have small hashes."""
 
+Turns = tuple[Message, ...]
+Entry = TypeVar("Entry")
 Fitted = TypeVar("Fitted")
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A prompt.
+class SourcedPrompt:
+    """A prompt and where it is from.
 
     Attributes:
         messages: the dialogue to be answered.
         key: 64 bits of a hash; prompts are taken in the order of their keys.
         place: where it stands, as ``file:line``, or the file alone.
-        source: what tasks call its file or round; None: nothing.
+        source: the name of its file or round in tasks; None: no name.
     """
 
-    messages: tuple[Message, ...]
+    messages: Turns
     key: int
     place: str
     source: str | None = None
@@ -41,7 +45,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class SourceCount:
-    """What became of the rows of one file.
+    """Counts of the rows of one file.
 
     Attributes:
         path: as it was given.
@@ -58,28 +62,51 @@ class SourceCount:
     prompts: int
 
 
-def of_run(directory: Path, source: str) -> tuple[list[Asked], list[Asked]]:
+@dataclass(frozen=True)
+class PromptCounts:
+    """Counts of the held-out prompts of an evaluation.
+
+    Attributes:
+        heldout: rows in the file.
+        repeated: rows whose prompt had come before.
+        too_long: prompts above the limit (see `prompt_limit`), left out.
+        used: prompts that are answered.
+    """
+
+    heldout: int
+    repeated: int
+    too_long: int
+    used: int
+
+
+def by_hash(prompts: Iterable[Turns], seed: int) -> list[tuple[int, Turns]]:
+    """Key and turns of each distinct prompt, in the order of the keys; of equal prompts the last one is taken."""
+    return sorted({prompt_key(prompt, seed): prompt for prompt in prompts}.items())
+
+
+def prompts_of_run(directory: Path, source: str) -> tuple[list[SourcedPrompt], list[SourcedPrompt]]:
     """The prompts of a run to train on and those held out, each once, in the order of their keys.
 
     Args:
         directory: of ``data/prompts``.
-        source: what tasks say of where they are from.
+        source: their source in tasks.
 
     Raises:
         ArtifactError: a file is missing or damaged.
     """
-    sides = []
-    for name in ("train", "heldout"):
-        path = directory / f"{name}.jsonl"
-        rows = (row.prompt for row in read_rows(path, Prompt))
-        found = {prompt_key(prompt, _ORDER_SEED): prompt for prompt in rows}
-        sides.append([Asked(prompt, key, f"data/prompts/{path.name}", source) for key, prompt in sorted(found.items())])
-    return sides[0], sides[1]
+    train, heldout = (
+        [
+            SourcedPrompt(prompt, key, f"data/prompts/{name}", source)
+            for key, prompt in by_hash((row.prompt for row in read_rows(directory / name, Prompt)), SAMPLING_SEED)
+        ]
+        for name in ("train.jsonl", "heldout.jsonl")
+    )
+    return train, heldout
 
 
-def of_files(
+def prompts_of_sources(
     sources: Sequence[Source], reporter: Reporter, *, most: int | None = None
-) -> tuple[list[Asked], list[SourceCount]]:
+) -> tuple[list[SourcedPrompt], list[SourceCount]]:
     """The prompts of several sources of any accepted format, each once, in the order of their keys.
 
     Args:
@@ -90,27 +117,57 @@ def of_files(
     Raises:
         DataError: a row is bad, or there is no prompt; see also `SourceReader`.
     """
-    asked: list[Asked] = []
+    prompts: list[SourcedPrompt] = []
     counts: list[SourceCount] = []
     seen: set[int] = set()
     for source in sources:
-        rows, own = 0, dict[int, Asked]()
+        rows, own = 0, dict[int, SourcedPrompt]()
         for place, prompt in _prompts(source, reporter):
             rows += 1
-            key = prompt_key(prompt, _ORDER_SEED)
+            key = prompt_key(prompt, SAMPLING_SEED)
             if key not in seen:
-                own.setdefault(key, Asked(prompt, key, place, source.name or Path(source.path).name))
-        kept = sorted(own.values(), key=lambda entry: entry.key)[:most]
-        counts.append(SourceCount(source.path, rows, rows - len(own), len(own) - len(kept), len(kept)))
+                own.setdefault(key, SourcedPrompt(prompt, key, place, source.name or Path(source.path).name))
+        chosen = sorted(own.values(), key=lambda entry: entry.key)[:most]
+        counts.append(SourceCount(source.path, rows, rows - len(own), len(own) - len(chosen), len(chosen)))
         # what a full source leaves out does not come back through another one
         seen.update(own)
-        asked += kept
-    if not asked:
+        prompts += chosen
+    if not prompts:
         raise DataError("there is no prompt", where=sources[0].path)
-    return sorted(asked, key=lambda entry: entry.key), counts
+    return sorted(prompts, key=lambda entry: entry.key), counts
 
 
-def _prompts(source: Source, reporter: Reporter) -> Iterator[tuple[str, tuple[Message, ...]]]:
+def evaluation_prompts(
+    path: Path, encoder: ChatEncoder, config: Config, limit: int
+) -> tuple[list[EncodedPrompt], PromptCounts]:
+    """Up to `eval.num_prompts` held-out prompts in the order of their hashes: the same in every run and for every seed.
+
+    Args:
+        path: of the held-out prompts.
+        encoder: the run's.
+        config: the whole configuration.
+        limit: most tokens of a prompt.
+
+    Raises:
+        ArtifactError: the file is missing or damaged.
+        DataError: fewer than 2 prompts are left.
+    """
+    rows = [row.prompt for row in read_rows(path, Prompt)]
+    distinct = by_hash(reversed(rows), EVALUATION_SEED)
+    cut = config.ppo.overlong == "cut"
+    fitting, too_long = take(distinct, None, lambda entry: fit_prompt(entry[1], encoder, limit, cut=cut))
+    chosen = fitting[: config.eval.num_prompts]
+    if len(chosen) < FEWEST_EVALUATED:
+        raise DataError(
+            f"the evaluation needs at least {FEWEST_EVALUATED} held-out prompts and has {len(chosen)}: {len(rows)} are "
+            f"held out, {too_long} of them are longer than {limit} tokens",
+            where=str(path),
+            hint="give more prompts, or raise data.eval_fraction or ppo.max_prompt_length",
+        )
+    return chosen, PromptCounts(len(rows), len(rows) - len(distinct), too_long, len(chosen))
+
+
+def _prompts(source: Source, reporter: Reporter) -> Iterator[tuple[str, Turns]]:
     for outcome in with_progress(SourceReader(source, Prompt), reporter):
         if outcome.fault is not None:
             raise DataError(str(outcome.fault), where=outcome.record.place)
@@ -118,43 +175,44 @@ def _prompts(source: Source, reporter: Reporter) -> Iterator[tuple[str, tuple[Me
             yield outcome.record.place, row.prompt
 
 
-def digest_of_prompts(asked: Sequence[Asked]) -> str:
+def digest_of_prompts(prompts: Sequence[SourcedPrompt]) -> str:
     """16 hexadecimal digits that stand for these prompts."""
-    text = "\n".join(str(prompt_key(entry.messages)) for entry in asked)
+    text = "\n".join(str(prompt_key(entry.messages)) for entry in prompts)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def take(
-    asked: Sequence[Asked], most: int | None, fit: Callable[[Asked], Fitted | None], number: int = 1
+    prompts: Sequence[Entry], most: int | None, fit: Callable[[Entry], Fitted | None], number: int = 1
 ) -> tuple[list[Fitted], int]:
     """The prompts of a round among those that fit, and how many of those looked at did not.
 
     Args:
-        asked: in their order.
+        prompts: in their order.
         most: prompts of a round; None: all.
         fit: a prompt as the models take it; None: it does not fit.
         number: of the round; each begins where the one before ended, and at the front again where none is left.
     """
-    kept: list[Fitted] = []
+    fitting: list[Fitted] = []
     unfit = 0
-    for entry in asked:
-        if most is not None and len(kept) >= most * number:
+    for entry in prompts:
+        if most is not None and len(fitting) >= most * number:
             break
         fitted = fit(entry)
         if fitted is None:
             unfit += 1
         else:
-            kept.append(fitted)
-    if most is None or len(kept) <= most:
-        return kept, unfit
+            fitting.append(fitted)
+    if most is None or len(fitting) <= most:
+        return fitting, unfit
     start = most * (number - 1)
-    return [kept[place % len(kept)] for place in range(start, start + most)], unfit
+    return [fitting[place % len(fitting)] for place in range(start, start + most)], unfit
 
 
 def shares(train: int, heldout: int, most: int | None) -> tuple[int | None, int | None]:
     """How many prompts to train on and how many held-out ones make up `most`.
 
-    Held-out ones in the share that they have of all, and one at least: the reward model is judged on them.
+    The held-out ones have the share that they have of all, and there is at least one: the reward model is judged on
+    them.
     """
     if most is None:
         return None, None

@@ -10,7 +10,8 @@ import torch
 
 from pipelines.config import Config
 from pipelines.config.scorer_section import ScorerSection
-from pipelines.evaluate.answers import EvalPrompt, PromptCounts
+from pipelines.data.encode import EncodedPrompt
+from pipelines.data.prompts import PromptCounts
 from pipelines.models.published_reward import describe_output
 from pipelines.report.bootstrap import BOOTSTRAP_SEED, CONFIDENCE, differences, estimate, wins
 from pipelines.run.stage import StageContext
@@ -42,7 +43,7 @@ def judge(
     section: ScorerSection,
     ctx: StageContext,
     device: torch.device,
-    prompts: Sequence[EvalPrompt],
+    prompts: Sequence[EncodedPrompt],
     answers: Mapping[str, Sequence[Completion]],
 ) -> Verdict:
     """Load a scorer and let it judge.
@@ -57,13 +58,13 @@ def judge(
         RlhfError: see `load_scorer` and the scorers.
     """
     places: dict[tuple[int, tuple[int, ...]], int] = {}
-    pairs: list[tuple[EvalPrompt, Completion]] = []
+    pairs: list[tuple[EncodedPrompt, Completion]] = []
     for given in answers.values():
         for row, (prompt, completion) in enumerate(zip(prompts, given, strict=True)):
             if places.setdefault((row, completion.ids), len(pairs)) == len(pairs):
                 pairs.append((prompt, completion))
 
-    dialogues, completions = [prompt.messages for prompt, _ in pairs], [completion for _, completion in pairs]
+    dialogues, completions = [prompt["messages"] for prompt, _ in pairs], [completion for _, completion in pairs]
     with ctx.reporter.task(f"scoring by {scorer_name(section)}", len(pairs)) as task:
         scorer = load_scorer(section, ctx, device, progress=task.advance)
         parts: dict[str, list[float]] = {}
@@ -108,7 +109,7 @@ class Evaluation:
 
     baseline: str
     counts: PromptCounts
-    prompts: Sequence[EvalPrompt]
+    prompts: Sequence[EncodedPrompt]
     answers: Mapping[str, Sequence[Completion]]
     kl: Mapping[str, Sequence[float]]
     verdicts: Sequence[Verdict]
@@ -197,7 +198,7 @@ def answer_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
             }
             if policy in evaluation.kl:
                 answers[policy]["log_ratio"] = evaluation.kl[policy][place]
-        rows.append({"prompt": [message.model_dump() for message in prompt.messages], "answers": answers})
+        rows.append({"prompt": [message.model_dump() for message in prompt["messages"]], "answers": answers})
     return rows
 
 

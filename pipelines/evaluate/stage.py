@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from pipelines.data.encode import ChatEncoder
-from pipelines.evaluate.answers import EvalPrompt, Policies, answer, choose_prompts, sequence_logprobs
+from pipelines.data.encode import ChatEncoder, EncodedPrompt
+from pipelines.data.prompts import evaluation_prompts
+from pipelines.evaluate.answers import Policies, answer, sequence_logprobs
 from pipelines.evaluate.results import Evaluation, Verdict, answer_rows, judge, metrics_of, results_of
 from pipelines.evaluate.table import markdown, plain
 from pipelines.models.base_model import prompt_limit
@@ -42,7 +43,7 @@ def run(ctx: StageContext) -> dict[str, float]:
     policies = Policies(config, ctx.inputs, device)
     tokenizer = policies.tokenizer()
     limit = prompt_limit(config.ppo, open_config(ctx.inputs.get("sft"), config.model), ctx.reporter)
-    prompts, counts = choose_prompts(
+    prompts, counts = evaluation_prompts(
         ctx.inputs["data/prompts"] / "heldout.jsonl", ChatEncoder(tokenizer), config, limit
     )
     if counts.used < FEW_PROMPTS:
@@ -69,7 +70,7 @@ class _Questions:
     ctx: StageContext
     policies: Policies
     tokenizer: PreTrainedTokenizerBase
-    prompts: Sequence[EvalPrompt]
+    prompts: Sequence[EncodedPrompt]
 
     def put_to(
         self, name: str, others: Mapping[str, Sequence[Completion]], *, first: bool
@@ -117,7 +118,7 @@ def _all_answers(
 
 def _verdicts(
     ctx: StageContext,
-    prompts: Sequence[EvalPrompt],
+    prompts: Sequence[EncodedPrompt],
     answers: Mapping[str, Sequence[Completion]],
     device: torch.device,
 ) -> list[Verdict]:

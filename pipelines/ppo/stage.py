@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase, set_seed
 from pipelines.config.ppo_section import PpoSection
 from pipelines.data.canonical import read_rows
 from pipelines.data.chat import ChatEncoder
-from pipelines.data.encode import EncodedPrompt, cut_prompt, encode_prompts
+from pipelines.data.encode import EncodedPrompt, encode_prompts, fit_prompt
 from pipelines.data.rows import Prompt
 from pipelines.errors import EnvironmentProblem, UsageError
 from pipelines.models.base_model import BaseRef, prompt_limit
@@ -181,8 +181,8 @@ def _prompts(ctx: StageContext, encoder: ChatEncoder, limit: int) -> tuple[list[
     say(f"PPO: {lengths.used} prompts used, {lengths.dropped} above {limit} tokens left out, {lengths.cut} cut")
     shown: list[EncodedPrompt] = []
     for row in read_rows(heldout, Prompt):
-        length, encoded = cut_prompt(row, encoder, limit)
-        if len(shown) < ctx.config.ppo.num_eval_prompts and encoded and (length <= limit or overlong == "cut"):
+        encoded = fit_prompt(row.prompt, encoder, limit, cut=overlong == "cut")
+        if encoded is not None and len(shown) < ctx.config.ppo.num_eval_prompts:
             shown.append(encoded)
     return prompts, shown
 

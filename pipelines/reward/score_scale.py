@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from pipelines.data.encode import ChatEncoder
+from pipelines.data.encode import ChatEncoder, fit_prompt
+from pipelines.data.prompts import take
 from pipelines.data.rows import Message
 from pipelines.errors import DataError
 from pipelines.models.base_model import length_limit
@@ -55,9 +56,8 @@ def sft_responses(
     policy = open_frozen_policy(sft, config.model, device, tokenizer, config.run.seed)
     choose_threads(config.run, policy.num_parameters(), ctx.reporter)
     room = length_limit(config.reward, policy.config, ctx.reporter) - config.ppo.response_length
-    encoded = [(prompt, encoder.prompt(prompt)) for prompt in prompts]
-    fitting = [(prompt, ids) for prompt, ids in encoded if 0 < len(ids) <= room]
-    fitting = fitting[: config.reward.normalization_prompts]
+    most = config.reward.normalization_prompts
+    fitting, _ = take(prompts, most, lambda prompt: fit_prompt(prompt, encoder, room))
     if not fitting:
         raise DataError(
             f"no held-out prompt leaves room for a response of {config.ppo.response_length} tokens",
@@ -67,7 +67,7 @@ def sft_responses(
     with ctx.reporter.task("SFT responses", len(fitting)) as task, autocast(config.model, device):
         responses = sample(
             policy,
-            [ids for _, ids in fitting],
+            [prompt["prompt_ids"] for prompt in fitting],
             max_new_tokens=config.ppo.response_length,
             temperature=config.ppo.temperature,
             eos_token_id=ends,
@@ -78,8 +78,8 @@ def sft_responses(
     del policy
     free_memory()
     return [
-        Response(prompt, encoder.decode(ids), closed(ids, ends))
-        for (prompt, _), ids in zip(fitting, responses, strict=True)
+        Response(prompt["messages"], encoder.decode(ids), closed(ids, ends))
+        for prompt, ids in zip(fitting, responses, strict=True)
     ]
 
 

@@ -13,7 +13,7 @@ from pipelines.chain.plan import describe_differences
 from pipelines.config import Config
 from pipelines.config.data_section import Source
 from pipelines.data.canonical import to_line
-from pipelines.data.prompts import Asked, SourceCount, digest_of_prompts, of_files, take
+from pipelines.data.prompts import SourceCount, SourcedPrompt, digest_of_prompts, prompts_of_sources, take
 from pipelines.data.rows import Demonstration, Message
 from pipelines.errors import ConflictError
 from pipelines.labels.label_types import LabelSet
@@ -73,7 +73,7 @@ class Prepared:
         conflict: why it may not begin without force; None: it may.
     """
 
-    asked: list[Asked]
+    asked: list[SourcedPrompt]
     counts: list[SourceCount]
     answerers: list[Answerer]
     started: Started
@@ -85,12 +85,12 @@ def prepare(request: Request, reporter: Reporter) -> Prepared:
     """Read the prompts and look at what is there; nothing is written, and no model is opened.
 
     Raises:
-        DataError: see `of_files`.
+        DataError: see `prompts_of_sources`.
         UsageError: see `from_outside`.
     """
     config = request.config
     answerers = [from_outside(entry, config, config.ppo.stop_tokens) for entry in config.feedback.sample.models]
-    asked, counts = of_files(request.sources, reporter, most=request.max_per_source)
+    asked, counts = prompts_of_sources(request.sources, reporter, most=request.max_per_source)
     sample = config.feedback.sample.results_view()
     section: dict[str, Any] = {
         "as": request.form,

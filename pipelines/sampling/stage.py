@@ -7,10 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from pipelines.config import Config
-from pipelines.data import prompts as prompt_sets
-from pipelines.data.encode import ChatEncoder, cut_prompt
-from pipelines.data.prompts import Asked
-from pipelines.data.rows import Prompt
+from pipelines.data.encode import ChatEncoder, fit_prompt
+from pipelines.data.prompts import SourcedPrompt, prompts_of_run, shares, take
 from pipelines.errors import DataError, UsageError
 from pipelines.labels.label_types import Answer, LabelSet, Question, Task
 from pipelines.labels.questions import questions_of
@@ -43,11 +41,11 @@ def run(ctx: StageContext) -> dict[str, Any]:
         RlhfError: a model could not be had.
     """
     config = ctx.config
-    sides = prompt_sets.of_run(ctx.inputs["data/prompts"], f"round-{ctx.round}")
+    sides = prompts_of_run(ctx.inputs["data/prompts"], f"round-{ctx.round}")
     answerers = of_run(config, ctx.inputs)
     fitting = Fitting.of(answerers, config, ctx.reporter)
-    most = prompt_sets.shares(len(sides[0]), len(sides[1]), config.feedback.sample.num_prompts)
-    taken = [prompt_sets.take(asked, limit, fitting.fit, ctx.round) for asked, limit in zip(sides, most, strict=True)]
+    most = shares(len(sides[0]), len(sides[1]), config.feedback.sample.num_prompts)
+    taken = [take(side, limit, fitting.fit, ctx.round) for side, limit in zip(sides, most, strict=True)]
     prompts = sorted((prompt for found, _ in taken for prompt in found), key=lambda prompt: prompt.key)
     seed = seed_of_round(config, ctx.round)
     sampled = draw(answerers, prompts, config, fitting.max_new_tokens, seed, _around(ctx))
@@ -115,23 +113,23 @@ class Fitting:
         cut = ppo.overlong == "cut" and not any(encoder.has_template for encoder in encoders)
         return cls(tuple(encoders), tuple(limits), new, cut)
 
-    def fit(self, asked: Asked) -> SamplePrompt | None:
+    def fit(self, prompt: SourcedPrompt) -> SamplePrompt | None:
         """The prompt in the tokens of every model; None where it is too long for one of them.
 
         Raises:
             DataError: a model's chat template refuses it.
         """
         try:
-            length, first = cut_prompt(Prompt(prompt=asked.messages), self.encoders[0], self.limits[0])
-            if first is None or (length > self.limits[0] and not self.cut):
+            first = fit_prompt(prompt.messages, self.encoders[0], self.limits[0], cut=self.cut)
+            if first is None:
                 return None
             ids = [first["prompt_ids"], *(encoder.prompt(first["messages"]) for encoder in self.encoders[1:])]
         except DataError as error:
-            error.where = error.where or asked.place
+            error.where = error.where or prompt.place
             raise
         if any(not 0 < len(own) <= limit for own, limit in zip(ids, self.limits, strict=True)):
             return None
-        return SamplePrompt(first["messages"], tuple(map(tuple, ids)), asked.key, asked.source)
+        return SamplePrompt(first["messages"], tuple(map(tuple, ids)), prompt.key, prompt.source)
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,10 @@ from transformers import LlamaForCausalLM, LlamaForSequenceClassification
 
 from pipelines.config import Config
 from pipelines.data.encode import ChatEncoder
+from pipelines.data.prompts import evaluation_prompts
 from pipelines.errors import DataError
 from pipelines.evaluate import stage
-from pipelines.evaluate.answers import Policies, choose_prompts, sequence_logprobs
+from pipelines.evaluate.answers import Policies, sequence_logprobs
 from pipelines.evaluate.results import judge
 from pipelines.run.reporting import SilentReporter
 from pipelines.run.stage import StageContext
@@ -175,7 +176,7 @@ def test_the_whole_stage(evaluate: Callable[..., Any], run_dir: Path):
 def test_log_probabilities_of_answers_are_those_of_plain_transformers(run_dir: Path):
     tokenizer = tiny_tokenizer()
     config = config_of(run_dir, eval={"temperature": 0.7})
-    prompts, _ = choose_prompts(
+    prompts, _ = evaluation_prompts(
         run_dir / "data" / "prompts" / "heldout.jsonl", ChatEncoder(tokenizer), config, config.ppo.max_prompt_length
     )
     model = LlamaForCausalLM.from_pretrained(run_dir / "ppo" / "model").eval()
@@ -186,7 +187,7 @@ def test_log_probabilities_of_answers_are_those_of_plain_transformers(run_dir: P
         if number % 2:
             ids.append(tokenizer.eos_token_id)
         with torch.no_grad():
-            logits = model(torch.tensor([[*prompt.ids, *ids]])).logits[0, len(prompt.ids) - 1 : -1]
+            logits = model(torch.tensor([[*prompt["prompt_ids"], *ids]])).logits[0, len(prompt["prompt_ids"]) - 1 : -1]
         expected.append(torch.log_softmax(logits / 0.7, -1)[torch.arange(len(ids)), ids].sum().item())
         answers.append(Completion("", tuple(ids), bool(number % 2)))
     told: list[int] = []
@@ -295,17 +296,17 @@ def test_prompts_do_not_depend_on_seed_or_order_of_the_file(run_dir: Path, tmp_p
     heldout = run_dir / "data" / "prompts" / "heldout.jsonl"
     backwards = tmp_path / "heldout.jsonl"
     backwards.write_text("\n".join(reversed(heldout.read_text().splitlines())) + "\n")
-    first, _ = choose_prompts(heldout, encoder, config_of(run_dir, run={"seed": 1}), 64)
-    second, _ = choose_prompts(backwards, encoder, config_of(run_dir, run={"seed": 2}), 64)
-    more, _ = choose_prompts(heldout, encoder, config_of(run_dir, eval={"num_prompts": 12}), 64)
+    first, _ = evaluation_prompts(heldout, encoder, config_of(run_dir, run={"seed": 1}), 64)
+    second, _ = evaluation_prompts(backwards, encoder, config_of(run_dir, run={"seed": 2}), 64)
+    more, _ = evaluation_prompts(heldout, encoder, config_of(run_dir, eval={"num_prompts": 12}), 64)
     assert first == second == more[:8]
     file_order = [json.loads(line)["prompt"][0]["content"] for line in heldout.read_text().splitlines()[:8]]
-    assert [prompt.messages[0].content for prompt in first] != file_order
+    assert [prompt["messages"][0].content for prompt in first] != file_order
 
 
 def test_too_few_prompts_are_a_data_error(run_dir: Path):
     with pytest.raises(DataError, match="at least 2"):
-        choose_prompts(
+        evaluation_prompts(
             run_dir / "data" / "prompts" / "heldout.jsonl",
             ChatEncoder(tiny_tokenizer()),
             config_of(run_dir),
@@ -316,7 +317,7 @@ def test_too_few_prompts_are_a_data_error(run_dir: Path):
 def test_equal_answers_are_scored_once_and_names_are_made_unique(evaluate: Callable[..., Any], run_dir: Path):
     encoder = ChatEncoder(tiny_tokenizer())
     config = config_of(run_dir)
-    prompts, _ = choose_prompts(
+    prompts, _ = evaluation_prompts(
         run_dir / "data" / "prompts" / "heldout.jsonl", encoder, config, config.ppo.max_prompt_length
     )
     same, other = Completion("aaa", (1, 2), True), Completion("bb", (3,), False)
