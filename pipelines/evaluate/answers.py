@@ -11,11 +11,10 @@ from transformers import PreTrainedTokenizerBase
 
 from pipelines.config import Config
 from pipelines.data.encode import ChatEncoder, EncodedPrompt
+from pipelines.models.forward import TokenBatch, per_token, response_logprobs
 from pipelines.models.generate import sample
 from pipelines.models.machine import autocast
 from pipelines.models.policies import open_frozen_policy, open_tokenizer
-from pipelines.ppo.forward import per_token, response_logprobs
-from pipelines.ppo.types import TokenBatch
 from pipelines.scorers import Completion
 
 

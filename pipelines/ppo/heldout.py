@@ -14,11 +14,11 @@ from torch import Tensor
 from pipelines.config.ppo_section import PpoSection
 from pipelines.data.chat import ChatEncoder
 from pipelines.data.encode import EncodedPrompt
+from pipelines.models.forward import TokenBatch
 from pipelines.ppo.engines.transformers_engine import RolloutEngine
 from pipelines.ppo.objective import k1, masked_sum
 from pipelines.ppo.roles import Roles
 from pipelines.ppo.rollout import Reward, finite_scores
-from pipelines.ppo.types import TokenBatch
 
 SHOWN = 16
 """Answers that every evaluation writes to samples.jsonl."""

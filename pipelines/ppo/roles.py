@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from pipelines.models.adapters import adapter, is_of_adapter
-from pipelines.ppo.forward import (
+from pipelines.models.forward import (
+    TokenBatch,
     hidden_states,
     in_chunks,
     overheard_hidden_states,
@@ -23,7 +24,7 @@ from pipelines.ppo.forward import (
     sequence_scores,
     state_values,
 )
-from pipelines.ppo.types import Normalization, TokenBatch
+from pipelines.ppo.types import Normalization
 
 Precision = Callable[[], contextlib.AbstractContextManager[None]]
 

@@ -15,6 +15,7 @@ from pipelines.config.ppo_section import PpoSection
 from pipelines.data.chat import ChatEncoder
 from pipelines.data.encode import EncodedPrompt
 from pipelines.errors import TrainingError
+from pipelines.models.forward import TokenBatch
 from pipelines.models.generate import closed
 from pipelines.models.published_reward import Output
 from pipelines.models.sequence_scores import read_logit
@@ -22,7 +23,7 @@ from pipelines.ppo.engines.transformers_engine import RolloutEngine
 from pipelines.ppo.normalization import Normalizer
 from pipelines.ppo.objective import Reduce, advantages_and_returns, k1, token_rewards
 from pipelines.ppo.roles import Roles
-from pipelines.ppo.types import Rollout, TokenBatch
+from pipelines.ppo.types import Rollout
 from pipelines.scorers.protocol import Completion, Scorer, ScorerWithParts, counts_of
 
 

@@ -1,105 +1,12 @@
-"""What the parts of PPO hand to each other. B rows, P prompt tokens, T response tokens, S = P + T."""
+"""Data types that the parts of PPO exchange. B rows, T response tokens."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Self
+from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from pipelines.models.sequence_scores import position_ids
-
-
-@dataclass(frozen=True)
-class TokenBatch:
-    """Prompts padded on the left, responses on the right. Masks come from lengths, never from ids.
-
-    Attributes:
-        input_ids: [B, S] int64.
-        attention_mask: [B, S] bool, True = a token of the row.
-        response_mask: [B, T] bool, True = this response token counts.
-        finished: [B] bool, True = the response ends on EOS or a stop token; False = it hit the length limit.
-    """
-
-    input_ids: Tensor
-    attention_mask: Tensor
-    response_mask: Tensor
-    finished: Tensor
-
-    @classmethod
-    def of(
-        cls, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], eos_token_id: int | Sequence[int]
-    ) -> TokenBatch:
-        """Pad and stack token ids.
-
-        Args:
-            prompts: at least one token each.
-            responses: at least one token each, the ending one included where it came.
-            eos_token_id: the id or ids that end a response.
-        """
-        ends = (eos_token_id,) if isinstance(eos_token_id, int) else eos_token_id
-        prompt_width, response_width = max(map(len, prompts)), max(map(len, responses))
-        input_ids = torch.zeros(len(prompts), prompt_width + response_width, dtype=torch.long)
-        attention_mask = torch.zeros_like(input_ids, dtype=torch.bool)
-        for row, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
-            start, end = prompt_width - len(prompt), prompt_width + len(response)
-            input_ids[row, start:end] = torch.tensor([*prompt, *response])
-            attention_mask[row, start:end] = True
-        finished = torch.tensor([response[-1] in ends for response in responses])
-        return cls(input_ids, attention_mask, attention_mask[:, prompt_width:].clone(), finished)
-
-    def __len__(self) -> int:
-        return self.input_ids.shape[0]
-
-    @property
-    def device(self) -> torch.device:
-        """Where the tensors are."""
-        return self.input_ids.device
-
-    @property
-    def response_width(self) -> int:
-        """T."""
-        return self.response_mask.shape[1]
-
-    @property
-    def prompt_width(self) -> int:
-        """P."""
-        return self.input_ids.shape[1] - self.response_width
-
-    @property
-    def responses(self) -> Tensor:
-        """[B, T] int64."""
-        return self.input_ids[:, self.prompt_width :]
-
-    @property
-    def position_ids(self) -> Tensor:
-        """[B, S] int64: positions counted over the row's own tokens, so that left padding moves nothing."""
-        return position_ids(self.attention_mask)
-
-    def to(self, device: torch.device) -> Self:
-        """The same on `device`."""
-        return self._map(lambda tensor: tensor.to(device))
-
-    def rows(self, index: Tensor | slice) -> Self:
-        """Some rows, cut to the width that they need: what a micro-batch computes on."""
-        part = self._map(lambda tensor: tensor[index])
-        prompt, response = self.prompt_width, self.response_width
-        longest = int(part.response_mask.sum(-1).max())
-        start = prompt - int(part.attention_mask[:, :prompt].sum(-1).max())
-
-        def trim(tensor: Tensor) -> Tensor:
-            if tensor.dim() == 1:
-                return tensor
-            if tensor.shape[1] == response:
-                return tensor[:, :longest]
-            return tensor[:, start : prompt + longest]
-
-        return part._map(trim)
-
-    def _map(self, function: Callable[[Tensor], Tensor]) -> Self:
-        return replace(self, **{field.name: function(getattr(self, field.name)) for field in fields(self)})
+from pipelines.models.forward import TokenBatch
 
 
 @dataclass(frozen=True)

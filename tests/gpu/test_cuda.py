@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from pipelines.config import Config
+from pipelines.models.forward import TokenBatch
 from pipelines.models.generate import sample
 from pipelines.ppo.load_roles import build_roles
 from pipelines.ppo.roles import Roles
-from pipelines.ppo.types import AS_IT_IS, TokenBatch
+from pipelines.ppo.types import AS_IT_IS
 from tests.tiny import save_pair, tiny_llama, tiny_tokenizer
 
 pytestmark = [

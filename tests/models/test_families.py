@@ -19,10 +19,9 @@ from pipelines.config.scorer_section import ScorerSection
 from pipelines.data.rows import Message
 from pipelines.errors import UsageError
 from pipelines.models.base_model import BaseRef, load_causal
+from pipelines.models.forward import TokenBatch, hidden_states, response_logprobs
 from pipelines.models.generate import sample
 from pipelines.models.publish import publish_model
-from pipelines.ppo.forward import hidden_states, response_logprobs
-from pipelines.ppo.types import TokenBatch
 from pipelines.scorers import Completion
 from pipelines.scorers.classifier import ClassifierScorer
 from tests.tiny import (

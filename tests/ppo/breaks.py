@@ -56,11 +56,12 @@ class Break:
         return sound.replace(self.search, self.replace)
 
 
-OBJECTIVE, LEARNER, ROLLOUT, TYPES = (
-    f"pipelines/ppo/{name}.py" for name in ("objective", "learner", "rollout", "types")
+OBJECTIVE, LEARNER, ROLLOUT, ROLES, LOAD_ROLES, TRAIN = (
+    f"pipelines/ppo/{name}.py" for name in ("objective", "learner", "rollout", "roles", "load_roles", "train")
 )
-FORWARD, ROLES, LOAD_ROLES, TRAIN = (f"pipelines/ppo/{name}.py" for name in ("forward", "roles", "load_roles", "train"))
-GENERATE, ADAPTERS = "pipelines/models/generate.py", "pipelines/models/adapters.py"
+LOG_PROBABILITIES, FORWARD, GENERATE, ADAPTERS = (
+    f"pipelines/models/{name}.py" for name in ("log_probabilities", "forward", "generate", "adapters")
+)
 K1 = "k1(logprobs, ref_logprobs), mask"
 
 BREAKS = [
@@ -95,7 +96,7 @@ BREAKS = [
     ),
     Break(
         "a penalty for all that do not end on EOS, stop tokens or not",
-        TYPES,
+        FORWARD,
         "response[-1] in ends",
         "response[-1] == ends[0]",
         "tests/ppo/test_rollout_ends.py::test_a_stop_token_finishes_a_response",
@@ -125,7 +126,7 @@ BREAKS = [
     ),
     Break(
         "the temperature only in the sampling",
-        OBJECTIVE,
+        LOG_PROBABILITIES,
         "scaled = logits.float() / temperature",
         "scaled = logits.float()",
         "tests/ppo/test_objective.py::test_token_logprobs_by_hand",
@@ -148,7 +149,7 @@ BREAKS = [
     ),
     Break(
         "log-softmax in bf16",
-        OBJECTIVE,
+        LOG_PROBABILITIES,
         "scaled = logits.float() / temperature",
         "scaled = logits / temperature",
         "tests/ppo/test_objective.py::test_token_logprobs_are_fp32_from_bf16_logits",
@@ -176,7 +177,7 @@ BREAKS = [
     ),
     Break(
         "the mask from ids, with pad == eos",
-        TYPES,
+        FORWARD,
         "attention_mask[:, prompt_width:].clone(), finished)",
         "input_ids[:, prompt_width:] != ends[0], finished)",
         "tests/ppo/test_rollout.py::test_masks_come_from_lengths",

@@ -11,12 +11,12 @@ import torch
 from transformers import GenerationConfig
 
 from pipelines.config.model_section import ModelSection
+from pipelines.models.forward import TokenBatch
 from pipelines.models.generate import sample
 from pipelines.models.machine import autocast
 from pipelines.ppo.engines.transformers_engine import TransformersEngine
 from pipelines.ppo.roles import PolicyAndValue, Roles
 from pipelines.ppo.schedules import PromptStream
-from pipelines.ppo.types import TokenBatch
 from tests.ppo.test_update import BUILDERS, EOS, TOKENIZER, make, prompts
 
 CPU = torch.device("cpu")

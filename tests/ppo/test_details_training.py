@@ -11,12 +11,13 @@ import pytest
 import torch
 from transformers import LlamaForCausalLM
 
+from pipelines.models.forward import TokenBatch
 from pipelines.ppo import stage
 from pipelines.ppo.engines.transformers_engine import TransformersEngine
 from pipelines.ppo.learner import Learner
 from pipelines.ppo.load_roles import build_roles
 from pipelines.ppo.objective import explained_variance
-from pipelines.ppo.types import AS_IT_IS, Rollout, TokenBatch
+from pipelines.ppo.types import AS_IT_IS, Rollout
 from tests.models.helpers import WORDS, config_for, outside_base, run_stage, write_data
 
 CPU = torch.device("cpu")

@@ -23,11 +23,10 @@ from pipelines.config.ppo_section import PpoSection
 from pipelines.data.chat import ChatEncoder
 from pipelines.data.encode import EncodedPrompt
 from pipelines.data.rows import Message
+from pipelines.models.forward import TokenBatch, response_logprobs
 from pipelines.ppo.engines.transformers_engine import TransformersEngine
-from pipelines.ppo.forward import response_logprobs
 from pipelines.ppo.rollout import TextReward
 from pipelines.ppo.train import Training
-from pipelines.ppo.types import TokenBatch
 from pipelines.run.reporting import SilentReporter
 from pipelines.scorers.function import FunctionScorer
 from tests.ppo.cast import Kind, cast

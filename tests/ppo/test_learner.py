@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 from pipelines.config.ppo_section import PpoSection
 from pipelines.errors import TrainingError
+from pipelines.models.forward import TokenBatch
 from pipelines.ppo.learner import Learner
-from pipelines.ppo.types import Rollout, TokenBatch, Update
+from pipelines.ppo.types import Rollout, Update
 
 SETTINGS = PpoSection(
     num_ppo_epochs=1,

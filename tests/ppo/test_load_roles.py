@@ -11,12 +11,12 @@ import torch
 from pipelines import reward
 from pipelines.config import Config
 from pipelines.models.base_model import BaseRef
+from pipelines.models.forward import TokenBatch, hidden_states
 from pipelines.models.policies import open_policy, open_tokenizer
 from pipelines.models.publish import publish_model
 from pipelines.models.sequence_scores import apply_head, pool_last
-from pipelines.ppo.forward import hidden_states
 from pipelines.ppo.load_roles import build_roles
-from pipelines.ppo.types import Normalization, TokenBatch
+from pipelines.ppo.types import Normalization
 from pipelines.sft import stage as sft
 from tests.models.helpers import comparisons, config_for, demonstrations, outside_base, run_stage, write_data
 

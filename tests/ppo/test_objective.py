@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipelines.models.log_probabilities import token_entropy, token_logprobs
 from pipelines.ppo import objective as obj
 
 NAN = float("nan")
@@ -18,20 +19,20 @@ MASK = torch.tensor([[True, True, True], [True, False, False]])
 def test_token_logprobs_by_hand() -> None:
     logits = torch.tensor([[[0.0, math.log(3.0)]]])
     tokens = torch.tensor([[1]])
-    assert obj.token_logprobs(logits, tokens, 1.0).item() == pytest.approx(math.log(0.75), abs=1e-6)
+    assert token_logprobs(logits, tokens, 1.0).item() == pytest.approx(math.log(0.75), abs=1e-6)
     root3 = math.sqrt(3.0)  # temperature 2 takes the square root of the odds
-    assert obj.token_logprobs(logits, tokens, 2.0).item() == pytest.approx(math.log(root3 / (1 + root3)), abs=1e-6)
+    assert token_logprobs(logits, tokens, 2.0).item() == pytest.approx(math.log(root3 / (1 + root3)), abs=1e-6)
 
 
 def test_token_logprobs_are_fp32_from_bf16_logits() -> None:
     logits = (torch.randn(2, 3, 50) * 5).bfloat16()
     tokens = torch.randint(0, 50, (2, 3))
     exact = torch.log_softmax(logits.double(), -1).gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
-    assert (obj.token_logprobs(logits, tokens, 1.0).double() - exact).abs().max() < 1e-5
+    assert (token_logprobs(logits, tokens, 1.0).double() - exact).abs().max() < 1e-5
 
 
 def test_entropy_of_a_uniform_distribution() -> None:
-    assert obj.token_entropy(torch.zeros(1, 1, 8), 0.7).item() == pytest.approx(math.log(8), abs=1e-6)
+    assert token_entropy(torch.zeros(1, 1, 8), 0.7).item() == pytest.approx(math.log(8), abs=1e-6)
 
 
 def test_kl_estimators_are_unbiased_and_k3_is_never_negative() -> None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from pipelines.models.log_probabilities import token_entropy
 from pipelines.ppo import objective as obj
 
 NAN = float("nan")
@@ -142,13 +143,13 @@ def test_unclipped_scores_stay_as_they_are() -> None:
 def test_entropy_by_hand_at_a_temperature() -> None:
     logits = torch.tensor([[[0.0, 2 * math.log(3.0)]]])  # at temperature 2: odds 1 to 3
     expected = -(0.25 * math.log(0.25) + 0.75 * math.log(0.75))
-    assert obj.token_entropy(logits, 2.0).item() == pytest.approx(expected, abs=1e-6)
-    assert obj.token_entropy(logits.bfloat16(), 2.0).dtype == torch.float32
+    assert token_entropy(logits, 2.0).item() == pytest.approx(expected, abs=1e-6)
+    assert token_entropy(logits.bfloat16(), 2.0).dtype == torch.float32
 
 
 def test_entropy_is_that_of_each_position() -> None:
     logits = torch.tensor([[[0.0, 0.0], [0.0, 90.0]], [[90.0, 0.0], [0.0, 0.0]]])
-    torch.testing.assert_close(obj.token_entropy(logits, 1.0), torch.tensor([[1.0, 0.0], [0.0, 1.0]]) * math.log(2.0))
+    torch.testing.assert_close(token_entropy(logits, 1.0), torch.tensor([[1.0, 0.0], [0.0, 1.0]]) * math.log(2.0))
 
 
 def test_scores_of_another_precision_and_responses_of_one_token() -> None:

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from pipelines.errors import TrainingError
+from pipelines.models.forward import TokenBatch
 from pipelines.ppo.engines.transformers_engine import TransformersEngine
 from pipelines.ppo.objective import advantages_and_returns, k1, normalized_scores, token_rewards
 from pipelines.ppo.rollout import Scored, finite_scores
-from pipelines.ppo.types import TokenBatch
 from tests.ppo.test_update import EOS, SETTINGS, TOKENIZER, gradients, make, prompts, rollout_of
 
 

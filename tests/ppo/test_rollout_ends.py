@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipelines.ppo.types import TokenBatch
+from pipelines.models.forward import TokenBatch
 
 EOS, STOP = 1, 7
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from pipelines.ppo.forward import hidden_states, overheard_hidden_states, response_logprobs
+from pipelines.models.forward import hidden_states, overheard_hidden_states, response_logprobs
 from pipelines.ppo.roles import Roles
 from tests.ppo.cast import Kind, cast, learner, random_adapter
 from tests.ppo.test_update import SETTINGS, TOKENIZER, gradients, rollout_of, scorer_role

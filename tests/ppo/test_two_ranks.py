@@ -16,8 +16,9 @@ import pytest
 import torch
 
 from pipelines.config import dump_config
+from pipelines.models.forward import TokenBatch
 from pipelines.ppo.objective import advantages_and_returns
-from pipelines.ppo.types import Rollout, TokenBatch
+from pipelines.ppo.types import Rollout
 from tests.ppo.test_ppo_resume import LORA, settings
 from tests.ppo.two_ranks import one_update
 from tests.trainers.test_trainer_resume import result

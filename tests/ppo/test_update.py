@@ -16,12 +16,13 @@ from pipelines.config.ppo_section import PpoSection
 from pipelines.data.encode import EncodedPrompt
 from pipelines.data.rows import Message
 from pipelines.errors import TrainingError
+from pipelines.models.forward import TokenBatch
 from pipelines.ppo.engines.transformers_engine import TransformersEngine
 from pipelines.ppo.normalization import Normalizer
 from pipelines.ppo.objective import alone
 from pipelines.ppo.roles import Role, Roles, score_head
 from pipelines.ppo.rollout import RoleReward, collect
-from pipelines.ppo.types import Normalization, Rollout, TokenBatch
+from pipelines.ppo.types import Normalization, Rollout
 from tests.ppo.cast import Kind, cast, learner, random_adapter
 from tests.tiny import tiny_gpt2, tiny_llama, tiny_tokenizer
 

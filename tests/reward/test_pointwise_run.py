@@ -15,10 +15,11 @@ from pipelines.chain.table import stages_of
 from pipelines.config import Config, dump_config, load_config
 from pipelines.config.data_section import Source
 from pipelines.config.scorer_section import ScorerSection
+from pipelines.models.forward import TokenBatch
 from pipelines.models.published_reward import read_scale
 from pipelines.ppo.load_roles import build_roles
 from pipelines.ppo.rollout import RoleReward
-from pipelines.ppo.types import Normalization, TokenBatch
+from pipelines.ppo.types import Normalization
 from pipelines.run.directory import RunDir
 from pipelines.run.reporting import SilentReporter
 from pipelines.scorers import Completion, load_scorer
