@@ -7,7 +7,6 @@ In the pages a comment says what to do beside the commands: ``<!-- file: NAME --
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
 import signal
@@ -22,6 +21,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from tests.programs import environment
 from tests.tiny import save_pair, tiny_llama, tiny_tokenizer
 
 REPOSITORY = Path(__file__).parents[1]
@@ -78,8 +78,7 @@ class Bench:
         self.folder = folder
         tokenizer = tiny_tokenizer()
         save_pair(tiny_llama(tokenizer), tokenizer, folder / "model")
-        path = f"{REPOSITORY}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
-        self.environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+        self.environment = environment()
 
     def do(self, step: Step) -> None:
         if step.kind == "file":

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +13,8 @@ import pytest
 from pipelines.labels.tasks_file import read_tasks
 from rlhf_cli.app import run
 from tests.models.helpers import outside_base
+from tests.programs import program
 
-REPOSITORY = Path(__file__).parents[2]
 QUICK = ("--max-new-tokens", "5", "--batch-size", "4", "--set", "run.device=cpu", "--set", "run.threads=1")
 
 
@@ -90,12 +88,9 @@ def test_a_dry_run_writes_nothing_and_says_what_would_be_refused(
 def test_killed_the_same_command_goes_on_to_the_same_file(base: Path, folder: Path, capsys: pytest.CaptureFixture[str]):
     """SIGKILL right before the second chunk is called complete, in a process of its own."""
     args = ("prompts.jsonl", "--model", str(base), "-k", "4", *QUICK)
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("RLHF_", "COV_"))}
-    environment["PYTHONPATH"] = f"{REPOSITORY / 'tests/killed'}{os.pathsep}{REPOSITORY}"
-    environment["KILL_AT"] = "os.rename:checkpoint.json:2"
-    process = [sys.executable, "-m", "rlhf_cli", "sample", *args, "--out", "killed.jsonl"]
-    killed = subprocess.run(process, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    killed = program(folder, "sample", *args, "--out", "killed.jsonl", KILL_AT="os.rename:checkpoint.json:2")
+    _, err = killed.communicate(timeout=240)
+    assert killed.returncode == -signal.SIGKILL, err
     assert not (folder / "killed.jsonl").exists()
     assert "would go on" in command(capsys, *args, "--out", "killed.jsonl", "--dry-run")[0]
     _, err = command(capsys, *args, "--out", "killed.jsonl")

@@ -31,8 +31,7 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     folder = tmp_path_factory.mktemp(request.param)
     config = settings(folder, KINDS[request.param], save_steps=2)
     (folder / "my.yaml").write_text(dump_config(config))
-    code, err = run(folder, folder / NEVER, "ppo")
-    assert code == 0, err
+    go(folder / NEVER, config, "ppo")
     return folder
 
 
@@ -53,7 +52,7 @@ MORE = {
 @pytest.mark.parametrize("point", [*POINTS, *(pytest.param(point, marks=pytest.mark.slow) for point in MORE)])
 def test_killed_for_real(folder: Path, tmp_path: Path, point: str) -> None:
     root = tmp_path / "run"
-    code, err = run(folder, root, "ppo", kill_at=(POINTS | MORE)[point])
+    code, err = run(folder, root, "ppo", kill_at=(POINTS | MORE)[point], cold=point == "between updates")
     assert code == -signal.SIGKILL, err
     code, err = run(folder, root, "ppo")
     assert code == 0, err
@@ -94,9 +93,8 @@ def test_told_to_stop_it_finishes_the_update_and_saves(tmp_path: Path, number: s
     root = tmp_path / "run"
     process = program(tmp_path, root, "ppo")
     metrics = root / "ppo.partial" / "metrics.jsonl"
-    end = time.monotonic() + 120
-    while not metrics.exists() and time.monotonic() < end:
-        time.sleep(0.05)
+    while not metrics.exists() and process.poll() is None:
+        time.sleep(0.02)
     process.send_signal(number)
     _, err = process.communicate(timeout=60)
     assert process.returncode == {signal.SIGTERM: 143, signal.SIGINT: 130}[number], err

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -21,22 +20,16 @@ from pipelines.ppo.objective import advantages_and_returns
 from pipelines.ppo.types import Rollout
 from tests.ppo.test_ppo_resume import LORA, settings
 from tests.ppo.two_ranks import one_update
+from tests.programs import environment
 from tests.trainers.test_trainer_resume import result
 
-REPOSITORY = Path(__file__).parents[2]
 
-
-def torchrun(folder: Path, *command: str, **environment: str) -> tuple[int, str]:
+def torchrun(folder: Path, *command: str, cold: bool = False, **variables: str) -> tuple[int, str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    env = {name: value for name, value in os.environ.items() if not name.startswith(("RLHF_", "COV_"))}
-    env |= {
-        "PYTHONPATH": f"{REPOSITORY / 'tests/killed'}{os.pathsep}{REPOSITORY}",
-        "OMP_NUM_THREADS": "1",
-        **environment,
-    }
     line = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(port)]
+    env = environment(cold=cold, **variables)
     done = subprocess.run(
         [*line, *command], cwd=folder, env=env, capture_output=True, text=True, timeout=300, check=False
     )
@@ -62,7 +55,7 @@ def rollout_of_eight() -> Rollout:
 def test_two_ranks_make_the_update_of_one(tmp_path: Path, kind: str) -> None:
     rollout = rollout_of_eight()
     torch.save({field.name: getattr(rollout, field.name) for field in fields(Rollout)}, tmp_path / "rollout.pt")
-    code, out = torchrun(tmp_path, "-m", "tests.ppo.two_ranks", str(tmp_path), kind)
+    code, out = torchrun(tmp_path, "-m", "tests.ppo.two_ranks", str(tmp_path), kind, cold=kind == "lora")
     assert code == 0, out
     expected, metrics = one_update(rollout, kind)
     ranks: list[Any] = [torch.load(tmp_path / f"{kind}-{rank}.pt") for rank in range(2)]

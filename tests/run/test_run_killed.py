@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from pipelines.config import Config, dump_config
 from pipelines.errors import DiskError
+from tests import programs
 from tests.models.helpers import outside_base
 from tests.trainers.test_trainer_resume import LORA, Interrupter, Killed, go, kill, result, settings, went_on
 
-REPOSITORY = Path(__file__).parents[2]
 NEVER = "never"
 
 
@@ -38,16 +35,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def program(folder: Path, root: Path, *args: str, kill_at: str = "") -> subprocess.Popen[str]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("RLHF_", "COV_"))}
-    environment |= {"PYTHONPATH": f"{REPOSITORY / 'tests/killed'}{os.pathsep}{REPOSITORY}", "KILL_AT": kill_at}
-    command = [sys.executable, "-m", "rlhf_cli", *args, "--config", "my.yaml", "--run-dir", str(root)]
-    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, cwd=folder, env=environment, **pipes)
+def program(folder: Path, root: Path, *args: str, kill_at: str = "", cold: bool = False) -> subprocess.Popen[str]:
+    return programs.program(folder, *args, "--config", "my.yaml", "--run-dir", str(root), cold=cold, KILL_AT=kill_at)
 
 
-def run(folder: Path, root: Path, *args: str, kill_at: str = "") -> tuple[int, str]:
-    process = program(folder, root, *args, kill_at=kill_at)
+def run(folder: Path, root: Path, *args: str, kill_at: str = "", cold: bool = False) -> tuple[int, str]:
+    process = program(folder, root, *args, kill_at=kill_at, cold=cold)
     _, err = process.communicate(timeout=240)
     return process.returncode, err
 
@@ -86,7 +79,7 @@ MORE = {
 def test_killed_in_sft(folder: Path, tmp_path: Path, point: str) -> None:
     kill_at, expected = (POINTS | MORE)[point]
     root = tmp_path / "run"
-    code, err = run(folder, root, *often("sft"), kill_at=kill_at)
+    code, err = run(folder, root, *often("sft"), kill_at=kill_at, cold=point == "between steps")
     assert code == -signal.SIGKILL, err
     assert finish(folder, root, "sft") == expected
 
@@ -112,9 +105,8 @@ def test_told_to_stop_it_saves_and_says_how_to_go_on(folder: Path, tmp_path: Pat
     root = tmp_path / "run"
     process = program(folder, root, "sft", "--set", "sft.logging_steps=1", "--set", "sft.num_train_epochs=500.0")
     metrics = root / "sft.partial" / "metrics.jsonl"
-    end = time.monotonic() + 120
-    while not metrics.exists() and time.monotonic() < end:
-        time.sleep(0.05)
+    while not metrics.exists() and process.poll() is None:
+        time.sleep(0.02)
     process.send_signal(number)
     _, err = process.communicate(timeout=60)
     assert process.returncode == {signal.SIGTERM: 143, signal.SIGINT: 130}[number], err
@@ -127,10 +119,9 @@ def test_told_to_stop_it_saves_and_says_how_to_go_on(folder: Path, tmp_path: Pat
 
 
 def status(folder: Path, root: Path) -> tuple[int, str]:
-    command = [sys.executable, "-m", "rlhf_cli", "status", "--run-dir", str(root)]
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    return done.returncode, done.stdout
+    process = programs.program(folder, "status", "--run-dir", str(root))
+    out, _ = process.communicate(timeout=60)
+    return process.returncode, out
 
 
 @pytest.mark.slow
