@@ -26,8 +26,8 @@ from pipelines.data.chat import ChatEncoder
 from pipelines.data.encode import EncodedPrompt
 from pipelines.data.rows import Message
 from pipelines.ppo.engines.transformers_engine import TransformersEngine
-from pipelines.ppo.load_roles import build_roles
-from pipelines.ppo.rollout import TextReward
+from pipelines.ppo.load_roles import RoleSources, build_roles
+from pipelines.ppo.rollout import PpoContext, TextReward
 from pipelines.ppo.train import Training
 from pipelines.ppo.types import AS_IT_IS
 from pipelines.run.reporting import SilentReporter
@@ -112,7 +112,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, object]:
         )
         settings, device = config.ppo, torch.device(arguments.device)
         started = time.perf_counter()
-        roles = build_roles(config, directory.parent, None, None, AS_IT_IS, device)
+        roles = build_roles(RoleSources(config, directory.parent, None, None, AS_IT_IS, device))
         loading = time.perf_counter() - started
         tokenizer = PreTrainedTokenizerFast.from_pretrained(directory)
     encoder = ChatEncoder(tokenizer)
@@ -127,20 +127,22 @@ def measure(arguments: argparse.Namespace) -> dict[str, object]:
     ]
     lines: list[dict[str, float]] = []
     training = Training(
-        roles=roles,
-        engine=TransformersEngine(
-            roles, EOS, settings.response_length, settings.temperature, settings.rollout_forward_batch_size
+        context=PpoContext(
+            roles=roles,
+            engine=TransformersEngine(
+                roles, EOS, settings.response_length, settings.temperature, settings.rollout_forward_batch_size
+            ),
+            reward=TextReward(FunctionScorer("length", length_reward, "length"), encoder),
+            encoder=encoder,
+            eos_token_id=EOS,
+            settings=settings,
+            accelerator=Accelerator(cpu=device.type == "cpu"),
+            seed=0,
         ),
-        reward=TextReward(FunctionScorer("length", length_reward, "length"), encoder),
-        encoder=encoder,
-        eos_token_id=EOS,
         prompts=prompts,
         held_out=[],
-        settings=settings,
-        accelerator=Accelerator(cpu=device.type == "cpu"),
         reporter=SilentReporter(),
         log=lambda name, values: lines.append(dict(values)),
-        seed=0,
     )
     training.run()
     counted = lines[1:]

@@ -159,7 +159,7 @@ def measure_ours(shape: Shape, updates: int) -> Measured:
     from pipelines.data.rows import Message
     from pipelines.ppo.engines.transformers_engine import TransformersEngine
     from pipelines.ppo.roles import PolicyAndValue, Role, Roles, score_head, value_head
-    from pipelines.ppo.rollout import RoleReward
+    from pipelines.ppo.rollout import PpoContext, RoleReward
     from pipelines.ppo.train import Training
     from pipelines.ppo.types import Normalization
     from pipelines.run.reporting import SilentReporter
@@ -190,18 +190,20 @@ def measure_ours(shape: Shape, updates: int) -> Measured:
 
     words = (Message(role="user", content="w3"),)
     training = Training(
-        roles=roles,
-        engine=TransformersEngine(roles, shape.stop, shape.response, settings.temperature, shape.episodes),
-        reward=RoleReward(roles, shape.episodes),
-        encoder=ChatEncoder(tokenizer(shape)),
-        eos_token_id=shape.stop,
+        context=PpoContext(
+            roles=roles,
+            engine=TransformersEngine(roles, shape.stop, shape.response, settings.temperature, shape.episodes),
+            reward=RoleReward(roles, shape.episodes),
+            encoder=ChatEncoder(tokenizer(shape)),
+            eos_token_id=shape.stop,
+            settings=settings,
+            accelerator=Accelerator(cpu=True),
+            seed=0,
+        ),
         prompts=[{"prompt_ids": ids, "messages": words} for ids in prompts(shape, updates)],
         held_out=[],
-        settings=settings,
-        accelerator=Accelerator(cpu=True),
         reporter=SilentReporter(),
         log=log,
-        seed=0,
     )
     before = resident()
     training.run()

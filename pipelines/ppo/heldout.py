@@ -1,4 +1,4 @@
-"""Held-out prompts answered during the training, and the best policy by what they say."""
+"""Evaluation on held-out prompts during training, and the best policy by their scores."""
 
 from __future__ import annotations
 
@@ -8,20 +8,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 
-from pipelines.config.ppo_section import PpoSection
-from pipelines.data.chat import ChatEncoder
 from pipelines.data.encode import EncodedPrompt
 from pipelines.models.forward import TokenBatch
-from pipelines.ppo.engines.transformers_engine import RolloutEngine
 from pipelines.ppo.objective import k1, masked_sum
-from pipelines.ppo.roles import Roles
-from pipelines.ppo.rollout import Reward, finite_scores
+from pipelines.ppo.rollout import PpoContext, finite_scores
 
-SHOWN = 16
-"""Answers that every evaluation writes to samples.jsonl."""
+SAMPLES = 16
+"""Number of answers that every evaluation writes to samples.jsonl."""
 CRITERION = "highest mean held-out score among the evaluations whose held-out KL is at most ppo.kl_limit"
 
 Log = Callable[[str, Mapping[str, Any]], None]
@@ -29,33 +24,28 @@ Log = Callable[[str, Mapping[str, Any]], None]
 
 @dataclass(frozen=True)
 class Heldout:
-    """Answers the held-out prompts with the policy as it is, always with the same random numbers.
+    """Answers held-out prompts with the current policy, always with the same random numbers.
 
     Attributes:
-        prompts: of all processes; each answers its share.
+        context: models and settings.
+        prompts: prompts of all processes; each process answers its share.
         log: writes one line to the named .jsonl.
     """
 
+    context: PpoContext
     prompts: Sequence[EncodedPrompt]
-    roles: Roles
-    engine: RolloutEngine
-    reward: Reward
-    encoder: ChatEncoder
-    settings: PpoSection
-    eos_token_id: int | Sequence[int]
-    accelerator: Accelerator
     log: Log
-    seed: int
 
     def evaluate(self, update: int) -> dict[str, float]:
         """Mean score, KL to the reference (k1, nats per response), length and finished share of the answers.
 
-        They go to heldout.jsonl, and some answers to samples.jsonl. Nothing where there is no held-out prompt.
+        The figures go to heldout.jsonl, and some answers to samples.jsonl. Empty without held-out prompts.
         """
         if not self.prompts:
             return {}
-        share = self.prompts[self.accelerator.process_index :: self.accelerator.num_processes]
-        sums = self.accelerator.reduce(self._sums(share, update), reduction="sum")
+        accelerator = self.context.accelerator
+        share = self.prompts[accelerator.process_index :: accelerator.num_processes]
+        sums = accelerator.reduce(self._sums(share, update), reduction="sum")
         count, score, kl, length, finished = sums.tolist()
         figures = {
             "eval/score": score / count,
@@ -68,22 +58,21 @@ class Heldout:
 
     @torch.no_grad()
     def _sums(self, prompts: Sequence[EncodedPrompt], update: int) -> Tensor:
-        device = self.accelerator.device
+        context, settings = self.context, self.context.settings
         if not prompts:
-            return torch.zeros(5, device=device)
-        ids = [prompt["prompt_ids"] for prompt in prompts]
-        responses = self.engine.generate(ids, seed=self.seed)
-        batch = TokenBatch.of(ids, responses, self.eos_token_id).to(device)
-        scores = finite_scores(self.reward(batch, prompts, responses))
-        self._show(update, prompts, responses, scores, batch)
-        chunk, temperature = self.settings.rollout_forward_batch_size, self.settings.temperature
-        policy = self.roles.policy_logprobs(batch, temperature, chunk)
-        reference = self.roles.reference_logprobs(batch, temperature, chunk)
+            return torch.zeros(5, device=context.accelerator.device)
+        responses, batch = context.respond(prompts, context.seed)
+        scores = finite_scores(context.reward(batch, prompts, responses))
+        self._log_samples(update, prompts, responses, scores, batch)
+        policy, reference = (
+            logprobs(batch, settings.temperature, settings.rollout_forward_batch_size)
+            for logprobs in (context.roles.policy_logprobs, context.roles.reference_logprobs)
+        )
         kl = masked_sum(k1(policy, reference), batch.response_mask)
-        counted = batch.response_mask.sum()
-        return torch.stack([scores.new_tensor(len(prompts)), scores.sum(), kl, counted, batch.finished.sum()]).float()
+        tokens = batch.response_mask.sum()
+        return torch.stack([scores.new_tensor(len(prompts)), scores.sum(), kl, tokens, batch.finished.sum()]).float()
 
-    def _show(
+    def _log_samples(
         self,
         update: int,
         prompts: Sequence[EncodedPrompt],
@@ -92,11 +81,11 @@ class Heldout:
         batch: TokenBatch,
     ) -> None:
         rows = zip(prompts, responses, scores.tolist(), batch.finished.tolist(), strict=True)
-        for prompt, response, score, finished in itertools.islice(rows, SHOWN):
+        for prompt, response, score, finished in itertools.islice(rows, SAMPLES):
             sample = {
                 "update": update,
                 "prompt": [message.model_dump() for message in prompt["messages"]],
-                "completion": self.encoder.decode(response),
+                "completion": self.context.encoder.decode(response),
                 "score": score,
                 "finished": finished,
             }
@@ -107,9 +96,9 @@ class Best:
     """The policy with the highest held-out score so far, its weights on the CPU.
 
     Attributes:
-        update: after which it stood; 0 is the start, None: none was offered.
-        figures: of that evaluation.
-        weights: by name, as `load_state_dict` of the trained module would want them.
+        update: number of the update that made it; 0 is the start, None: there is none yet.
+        figures: figures of its evaluation.
+        weights: parameters by name, for `load_state_dict` of the trained module.
     """
 
     def __init__(self) -> None:
@@ -118,11 +107,15 @@ class Best:
         self.weights: dict[str, Tensor] = {}
 
     def offer(self, update: int, figures: Mapping[str, float], weights: Callable[[], Mapping[str, Tensor]]) -> bool:
-        """Keep the policy of `update` if it is better than the best so far; say whether it is.
+        """Keep the policy of `update` if it is better than the best so far.
 
         Args:
-            figures: of `Heldout.evaluate`.
-            weights: gives the parameters of the policy; they are copied.
+            update: number of the update.
+            figures: result of `Heldout.evaluate`.
+            weights: returns the parameters of the policy; they are copied.
+
+        Returns:
+            Whether it was kept.
         """
         if self.update is not None and figures["eval/score"] <= self.figures["eval/score"]:
             return False

@@ -1,15 +1,17 @@
-"""Generate -> score -> Rollout. Holds no gradients."""
+"""Collecting a rollout: generate, score, compute what an update needs. Holds no gradients."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Protocol
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor
+from typing_extensions import override
 
 from pipelines.config.ppo_section import PpoSection
 from pipelines.data.chat import ChatEncoder
@@ -19,9 +21,10 @@ from pipelines.models.forward import TokenBatch
 from pipelines.models.generate import closed
 from pipelines.models.published_reward import Output
 from pipelines.models.sequence_scores import read_logit
-from pipelines.ppo.engines.transformers_engine import RolloutEngine
+from pipelines.ppo.engines import RolloutEngine
+from pipelines.ppo.learner import over_processes
 from pipelines.ppo.normalization import Normalizer
-from pipelines.ppo.objective import Reduce, advantages_and_returns, k1, token_rewards
+from pipelines.ppo.objective import advantages_and_returns, k1, token_rewards
 from pipelines.ppo.roles import Roles
 from pipelines.ppo.types import Rollout
 from pipelines.scorers.protocol import Completion, Scorer, ScorerWithParts, counts_of
@@ -29,12 +32,12 @@ from pipelines.scorers.protocol import Completion, Scorer, ScorerWithParts, coun
 
 @dataclass(frozen=True)
 class Scored:
-    """What a reward source says of a batch.
+    """Scores of a batch.
 
     Attributes:
         scores: [B], on the device of the batch.
-        figures: what is worth logging beside them: ``scores/<part>``, the mean of each part of the score, and
-            ``reward/<count>``, what the source counted since the start (requests, texts that it cut).
+        figures: figures to log beside them: ``scores/<part>``, the mean of each part of the score, and
+            ``reward/<count>``, counts of the source since the start (requests, texts that it cut).
     """
 
     scores: Tensor
@@ -42,21 +45,21 @@ class Scored:
 
 
 class Reward(Protocol):
-    """A reward source as PPO uses it."""
+    """Reward source of PPO."""
 
     def __call__(self, batch: TokenBatch, prompts: Sequence[EncodedPrompt], responses: list[list[int]]) -> Scored:
-        """One score a row."""
+        """Score every row."""
 
 
 @dataclass(frozen=True)
-class RoleReward:
-    """The run's own reward model, one of the roles: scores token ids, so that nothing is tokenized twice.
+class RoleReward(Reward):
+    """The run's own reward model as one of the roles. It scores token ids, so that nothing is tokenized twice.
 
     Attributes:
-        roles: with a reward role.
-        chunk: rows in one forward.
+        roles: roles, a reward role among them.
+        chunk: rows of one forward pass.
         ends: the ids that end a response, EOS first.
-        output: what of its logit is the score.
+        output: which function of the logit is the score.
     """
 
     roles: Roles
@@ -64,8 +67,8 @@ class RoleReward:
     ends: Sequence[int] = ()
     output: Output = "logit"
 
+    @override
     def __call__(self, batch: TokenBatch, prompts: Sequence[EncodedPrompt], responses: list[list[int]]) -> Scored:
-        """See Reward."""
         if len(self.ends) > 1:
             whole = [closed(ids, self.ends) for ids in responses]
             batch = TokenBatch.of([prompt["prompt_ids"] for prompt in prompts], whole, self.ends).to(batch.device)
@@ -73,14 +76,14 @@ class RoleReward:
 
 
 @dataclass(frozen=True)
-class TextReward:
-    """Any scorer on text; a stop token that is no special token belongs to the text."""
+class TextReward(Reward):
+    """A scorer of texts. A stop token that is not a special token is part of the text."""
 
     scorer: Scorer
     encoder: ChatEncoder
 
+    @override
     def __call__(self, batch: TokenBatch, prompts: Sequence[EncodedPrompt], responses: list[list[int]]) -> Scored:
-        """See Reward."""
         completions = [
             Completion(self.encoder.decode(ids), tuple(ids), finished=finished)
             for ids, finished in zip(responses, batch.finished.tolist(), strict=True)
@@ -98,10 +101,10 @@ class TextReward:
 
 
 def finite_scores(scored: Scored) -> Tensor:
-    """The scores [B].
+    """Return the scores [B].
 
     Raises:
-        TrainingError: one of them is not a finite number.
+        TrainingError: one of them is not finite.
     """
     if not torch.isfinite(scored.scores).all():
         raise TrainingError("the reward source gave a score that is not finite", where="ppo.reward")
@@ -109,57 +112,80 @@ def finite_scores(scored: Scored) -> Tensor:
 
 
 @dataclass(frozen=True)
+class PpoContext:
+    """The models and settings that training and held-out evaluation share.
+
+    Attributes:
+        roles: policy, reference, value and reward models.
+        engine: samples responses of the policy.
+        reward: reward source.
+        encoder: encoder of prompts and decoder of responses.
+        eos_token_id: the id or ids that end a response.
+        settings: the `ppo` section.
+        accelerator: device and processes.
+        seed: seed of the run.
+    """
+
+    roles: Roles
+    engine: RolloutEngine
+    reward: Reward
+    encoder: ChatEncoder
+    eos_token_id: int | Sequence[int]
+    settings: PpoSection
+    accelerator: Accelerator
+    seed: int
+
+    def respond(self, prompts: Sequence[EncodedPrompt], seed: int) -> tuple[list[list[int]], TokenBatch]:
+        """Sample one response to each prompt: its ids, and prompts and responses as a batch on the device."""
+        ids = [prompt["prompt_ids"] for prompt in prompts]
+        responses = self.engine.generate(ids, seed=seed)
+        return responses, TokenBatch.of(ids, responses, self.eos_token_id).to(self.accelerator.device)
+
+
+@dataclass(frozen=True)
 class Timing:
-    """Seconds of the two halves of a rollout."""
+    """Seconds spent on the two halves of a rollout."""
 
     generation: float
     scoring: float
 
 
 def collect(
-    prompts: Sequence[EncodedPrompt],
-    roles: Roles,
-    engine: RolloutEngine,
-    reward: Reward,
-    settings: PpoSection,
-    *,
-    kl_coef: float,
-    normalizer: Normalizer,
-    reduce: Reduce,
-    eos_token_id: int | Sequence[int],
-    device: torch.device,
-    seed: int,
-    clock: Callable[[], float] = time.perf_counter,
+    context: PpoContext, prompts: Sequence[EncodedPrompt], *, kl_coef: float, normalizer: Normalizer, seed: int
 ) -> tuple[Rollout, Timing, Mapping[str, float]]:
-    """Answer the prompts and work out everything that an update needs.
+    """Answer the prompts and compute everything that an update needs.
 
     Args:
-        prompts: of this process.
+        context: models and settings.
+        prompts: prompts of this process.
         kl_coef: weight of the KL penalty in this rollout.
-        normalizer: of the scores; it may learn from them.
-        reduce: sums over all processes.
-        eos_token_id: the id or ids that end a response.
-        device: of the models.
-        seed: of the draws.
+        normalizer: normalizer of the scores; it may learn from them.
+        seed: seed of the sampling.
 
     Returns:
-        The rollout, what it took, and figures: those of the reward source, and the share of clipped scores.
+        The rollout, its timing, and figures: those of the reward source, and the share of clipped scores.
 
     Raises:
         TrainingError: the reward source gave a number that is not finite.
     """
-    started = clock()
-    responses = engine.generate([prompt["prompt_ids"] for prompt in prompts], seed=seed)
-    generated = clock()
-    batch = TokenBatch.of([prompt["prompt_ids"] for prompt in prompts], responses, eos_token_id).to(device)
-    chunk, mask = settings.rollout_forward_batch_size, batch.response_mask
-    scored = reward(batch, prompts, responses)
+    roles, settings = context.roles, context.settings
+    chunk, temperature = settings.rollout_forward_batch_size, settings.temperature
+    started = time.perf_counter()
+    # 1. Sample a response to each prompt.
+    responses, batch = context.respond(prompts, seed)
+    mask = batch.response_mask
+    generated = time.perf_counter()
+    # 2. Score the whole responses.
+    scored = context.reward(batch, prompts, responses)
     scores = finite_scores(scored)
-    logprobs = roles.policy_logprobs(batch, settings.temperature, chunk)
-    ref_logprobs = roles.reference_logprobs(batch, settings.temperature, chunk)
+    # 3. Log-probabilities under policy and reference, and values, by the forward pass that trains.
+    logprobs = roles.policy_logprobs(batch, temperature, chunk)
+    ref_logprobs = roles.reference_logprobs(batch, temperature, chunk)
     values = roles.values(batch, chunk)
-    normalized, clipped = normalizer(scores, batch.finished, reduce)
+    # 4. Rewards: the KL penalty on every token, the normalized score on the last one.
+    normalized, clipped = normalizer(scores, batch.finished, over_processes(context.accelerator))
     rewards = token_rewards(normalized, k1(logprobs, ref_logprobs), mask, kl_coef)
+    # 5. Advantages and returns.
     advantages, returns = advantages_and_returns(rewards, values, mask, settings.gamma, settings.lam)
     rollout = Rollout(
         input_ids=batch.input_ids,
@@ -176,4 +202,4 @@ def collect(
         loss_mask=mask & batch.finished.unsqueeze(-1) if settings.mask_truncated_completions else mask,
     )
     figures = {**scored.figures, "objective/scores_clipped": clipped}
-    return rollout, Timing(generated - started, clock() - generated), figures
+    return rollout, Timing(generated - started, time.perf_counter() - generated), figures

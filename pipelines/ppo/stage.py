@@ -1,4 +1,4 @@
-"""The `ppo` stage: load the roles, the prompts and the reward source, train, publish the policy."""
+"""The `ppo` stage: load roles, prompts and reward source, train, publish the policy."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from pipelines.models.published_reward import check_output, read_scale
 from pipelines.models.reward_model import what_it_reads
 from pipelines.ppo.engines.transformers_engine import TransformersEngine
 from pipelines.ppo.heldout import CRITERION
-from pipelines.ppo.load_roles import build_roles
+from pipelines.ppo.load_roles import RoleSources, build_roles
 from pipelines.ppo.metrics import Record
-from pipelines.ppo.rollout import Reward, RoleReward, TextReward
+from pipelines.ppo.rollout import PpoContext, Reward, RoleReward, TextReward
 from pipelines.ppo.train import Training
 from pipelines.ppo.types import AS_IT_IS, Normalization
 from pipelines.run.processes import world_size
@@ -36,9 +36,9 @@ from pipelines.scorers import load_scorer
 
 
 def run(ctx: StageContext) -> dict[str, Any]:
-    """Train the policy against the reward source; publish `model/`, its logs and, where it is another, `best/`.
+    """Train the policy against the reward source; publish `model/`, its logs and, if it is another policy, `best/`.
 
-    Every process of a parallel run comes here; the first one publishes.
+    Runs in every process of a parallel run; the first one publishes.
     """
     config, settings = ctx.config, ctx.config.ppo
     accelerator = _accelerator(ctx)
@@ -58,7 +58,7 @@ def run(ctx: StageContext) -> dict[str, Any]:
         check_output(judges, settings.reward.output)
     normalization = _normalization(reward_model, settings)
     linear = normalization if settings.reward.output == "logit" else None  # the value model's head is linear
-    roles = build_roles(config, ctx.run_dir, sft, judges, linear, device, before=ctx.inputs.get("policy"))
+    roles = build_roles(RoleSources(config, ctx.run_dir, sft, judges, linear, device, before=ctx.inputs.get("policy")))
     choose_threads(config.run, roles.policy.model.num_parameters(), ctx.reporter)
 
     reward: Reward
@@ -76,18 +76,11 @@ def run(ctx: StageContext) -> dict[str, Any]:
         settings.top_p,
     )
     training = Training(
-        roles=roles,
-        engine=engine,
-        reward=reward,
-        encoder=encoder,
-        eos_token_id=ends,
+        context=PpoContext(roles, engine, reward, encoder, ends, settings, accelerator, config.run.seed),
         prompts=prompts,
         held_out=held_out,
-        settings=settings,
-        accelerator=accelerator,
         reporter=ctx.reporter,
         log=ctx.log,
-        seed=config.run.seed,
         normalization=normalization,
         checkpoints=ctx.checkpoints,
         stop=ctx.stop,
@@ -95,7 +88,7 @@ def run(ctx: StageContext) -> dict[str, Any]:
     try:
         record = training.run()
     finally:
-        for tracker in accelerator.trackers:  # end_training() would part the processes before they are sent home
+        for tracker in accelerator.trackers:  # end_training() would destroy the process group that is still needed
             tracker.finish()
     if accelerator.is_main_process:
         _publish(ctx, training, tokenizer)
@@ -105,7 +98,7 @@ def run(ctx: StageContext) -> dict[str, Any]:
 
 
 def _accelerator(ctx: StageContext) -> Accelerator:
-    """The engine, in as many processes as were started.
+    """Return the accelerator, and check that it sees every process that was started.
 
     Raises:
         EnvironmentProblem: fewer processes found each other than were started.
@@ -138,7 +131,7 @@ def _publish(ctx: StageContext, training: Training, tokenizer: PreTrainedTokeniz
     last = settings.num_updates
 
     def write(name: str) -> None:
-        policy = training.roles.policy
+        policy = training.context.roles.policy
         publish_model(
             policy.model, tokenizer, ctx.out / name, base=base, run_dir=ctx.run_dir, adapter=policy.adapter or ""
         )

@@ -1,7 +1,8 @@
 """PPO from start to end: the only file that knows all its parts.
 
-Every update is five steps: draw prompts, collect a rollout, learn from it, log and watch, now and then answer held-out
-prompts. After some of them all that changes is saved, so that a killed training goes on as if nothing had been.
+`Training._update` is one update in five numbered steps, `rollout.collect` the second of them. The held-out prompts are
+answered every `eval_steps` updates. Every `save_steps` updates everything that changes is saved, so that a killed
+training resumes as if it had not been interrupted.
 """
 
 from __future__ import annotations
@@ -12,23 +13,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
-from pipelines.config.ppo_section import PpoSection
-from pipelines.data.chat import ChatEncoder
 from pipelines.data.encode import EncodedPrompt
 from pipelines.errors import TrainingError
 from pipelines.ppo.alarms.alarms import Alarms
 from pipelines.ppo.checkpoint import RandomNumbers, Stateful, load_state, save_state
-from pipelines.ppo.engines.transformers_engine import RolloutEngine
 from pipelines.ppo.heldout import Best, Heldout, Log
 from pipelines.ppo.learner import Learner, over_processes
 from pipelines.ppo.metrics import Counts, Record, update_metrics
 from pipelines.ppo.normalization import Normalizer
-from pipelines.ppo.roles import Roles
-from pipelines.ppo.rollout import Reward, Timing, collect
+from pipelines.ppo.rollout import PpoContext, collect
 from pipelines.ppo.schedules import KlController, PromptStream, learning_rate_factor
 from pipelines.ppo.types import AS_IT_IS, Normalization, Rollout
 from pipelines.run.checkpoints import Checkpoints
@@ -38,31 +34,25 @@ from pipelines.run.signals import StopRequest
 
 @dataclass(frozen=True)
 class Training:
-    """What a PPO training is made of.
+    """A PPO training.
 
     Attributes:
-        prompts: to be answered in training, those of all processes.
-        held_out: answered every `eval_steps` updates; some of the answers are written to samples.jsonl.
-        eos_token_id: the id or ids that end a response.
+        context: models and settings.
+        prompts: prompts to train on, of all processes.
+        held_out: prompts answered every `eval_steps` updates; some of the answers are written to samples.jsonl.
+        reporter: shows progress and warnings.
         log: writes one line to the named .jsonl.
-        normalization: of the run's reward model; as it is for any other source.
-        checkpoints: where the training is saved, and goes on from; None: it is not saved.
-        stop: whether somebody wants it to stop.
-        best: afterwards the best policy by the held-out prompts.
+        normalization: normalization of the run's reward model; `AS_IT_IS` for any other source.
+        checkpoints: where the training is saved and resumed from; None: it is not saved.
+        stop: request of a signal to stop.
+        best: afterwards, the best policy by the held-out prompts.
     """
 
-    roles: Roles
-    engine: RolloutEngine
-    reward: Reward
-    encoder: ChatEncoder
-    eos_token_id: int | Sequence[int]
+    context: PpoContext
     prompts: Sequence[EncodedPrompt]
     held_out: Sequence[EncodedPrompt]
-    settings: PpoSection
-    accelerator: Accelerator
     reporter: Reporter
     log: Log
-    seed: int
     normalization: Normalization = AS_IT_IS
     checkpoints: Checkpoints | None = None
     stop: StopRequest = field(default_factory=lambda: StopRequest(lambda text: None))
@@ -72,25 +62,25 @@ class Training:
         """Train the policy in place, from the newest complete checkpoint where there is one.
 
         Returns:
-            What the training went through: metrics of its start and end, evaluations, alarms.
+            Metrics of the start and the end, evaluations and alarms.
 
         Raises:
             TrainingError: a score, a loss or a gradient is not finite; no step was taken with it.
-            KeyboardInterrupt, SystemExit: a signal asked for it; the last update is saved.
+            KeyboardInterrupt, SystemExit: a signal asked to stop; the last update is saved.
         """
-        settings = self.settings
+        settings = self.context.settings
         self._prepare()
         parts = self._parts()
         done = self._resume(parts)
         if done == 0:
             self._evaluate(0, parts)
-        label = f"ppo, on from update {done}" if done else "ppo"
+        label = f"ppo, from update {done}" if done else "ppo"
         with self.stop.deferred(), self.reporter.task(label, settings.num_updates - done) as progress:
             for update in range(done + 1, settings.num_updates + 1):
                 rollout = self._update(update, parts)
                 if update % settings.evaluation_interval == 0 or update == settings.num_updates:
                     self._evaluate(update, parts)
-                stopping = self._somebody_wants_to_stop()
+                stopping = self._stop_requested()
                 if stopping or update % settings.save_steps == 0 or update == settings.num_updates:
                     self._refuse_diverged(rollout)
                     self._save(update, parts)
@@ -100,10 +90,10 @@ class Training:
         return parts.record
 
     def _prepare(self) -> None:
-        settings = self.settings
-        self.roles.freeze_but_trained()
+        settings = self.context.settings
+        self.context.roles.freeze_but_trained()
         if settings.gradient_checkpointing:
-            self.roles.enable_gradient_checkpointing()
+            self.context.roles.enable_gradient_checkpointing()
         if settings.top_k > 0 or settings.top_p < 1:
             self.reporter.warn(
                 "ppo.top_k and ppo.top_p cut what is sampled, but the probability ratios and the KL are of the whole "
@@ -111,8 +101,8 @@ class Training:
             )
 
     def _parts(self) -> _Parts:
-        settings, accelerator = self.settings, self.accelerator
-        policy, value = self.roles.policy.parameters(), self.roles.value.parameters()
+        settings, accelerator = self.context.settings, self.context.accelerator
+        policy, value = self.context.roles.policy.parameters(), self.context.roles.value.parameters()
         optimizer = torch.optim.AdamW(
             [
                 {"params": policy, "lr": settings.learning_rate},
@@ -121,83 +111,67 @@ class Training:
             eps=settings.adam_eps,
             weight_decay=0.0,
         )
-        module = accelerator.prepare_model(self.roles.trained)
+        module = accelerator.prepare_model(self.context.roles.trained)
         return _Parts(
             learner=Learner(module, policy, value, optimizer, settings, accelerator),
             scheduler=LambdaLR(optimizer, lambda done: learning_rate_factor(settings, done)),
             controller=KlController(settings),
             normalizer=Normalizer(settings, self.normalization),
-            stream=PromptStream(self.prompts, self.seed, accelerator.process_index, accelerator.num_processes),
+            stream=PromptStream(self.prompts, self.context.seed, accelerator.process_index, accelerator.num_processes),
             alarms=Alarms(settings),
             best=self.best,
             record=Record(),
             counts=Counts(),
-            heldout=self._heldout(),
-            shuffle=torch.Generator().manual_seed(self.seed + 100_003 * accelerator.process_index),
-        )
-
-    def _heldout(self) -> Heldout:
-        return Heldout(
-            prompts=self.held_out,
-            roles=self.roles,
-            engine=self.engine,
-            reward=self.reward,
-            encoder=self.encoder,
-            settings=self.settings,
-            eos_token_id=self.eos_token_id,
-            accelerator=self.accelerator,
-            log=self.log,
-            seed=self.seed,
+            heldout=Heldout(self.context, self.held_out, self.log),
+            shuffle=torch.Generator().manual_seed(self.context.seed + 100_003 * accelerator.process_index),
         )
 
     def _update(self, update: int, parts: _Parts) -> Rollout:
-        """Draw prompts, collect a rollout, learn from it, log and watch."""
-        settings, controller = self.settings, parts.controller
+        """Make one update."""
+        settings, accelerator, controller = self.context.settings, self.context.accelerator, parts.controller
+        reduce = over_processes(accelerator)
         started = time.perf_counter()
-        share = settings.rollout_batch_size // self.accelerator.num_processes
+        # 1. Draw prompts.
+        share = settings.rollout_batch_size // accelerator.num_processes
         prompts = parts.stream.take(share // settings.num_generations)
-        rollout, timing, figures = self._collect(prompts, update, controller.coef, parts.normalizer)
+        # 2. Collect a rollout: `num_generations` responses to each prompt, side by side.
+        rollout, timing, figures = collect(
+            self.context,
+            [prompt for prompt in prompts for _ in range(settings.num_generations)],
+            kl_coef=controller.coef,
+            normalizer=parts.normalizer,
+            seed=self._rollout_seed(update),
+        )
+        # 3. Learn from it.
         train_policy = update > settings.value_warmup_updates
         result = parts.learner.update(rollout, parts.shuffle, train_policy=train_policy)
+        # 4. Measure, and move learning rates and the KL coefficient.
         seconds = time.perf_counter() - started
-        reduce = over_processes(self.accelerator)
         metrics = update_metrics(rollout, result, controller.coef, timing, seconds, reduce)
         policy_rate, value_rate = parts.scheduler.get_last_lr()
         metrics |= {
             "lr": float(policy_rate),
             "value_lr": float(value_rate),
             "episode": update * settings.rollout_batch_size,
-            **parts.counts.over_all(figures, reduce, self.accelerator.num_processes),
+            **parts.counts.over_all(figures, reduce, accelerator.num_processes),
         }
         parts.scheduler.step()
-        if train_policy:  # else the KL stays 0 and says nothing of the coefficient
+        if train_policy:  # else the KL stays 0 and says nothing about the coefficient
             controller.update(metrics["objective/kl"], settings.rollout_batch_size)
+        # 5. Log, and raise alarms.
         parts.record.see(metrics)
         if update % settings.logging_steps == 0 or update in (1, settings.num_updates):
             self.log("metrics", {"update": update, **metrics})
-            self.accelerator.log(metrics, step=update)
-        self._watch(update, metrics, parts)
+            accelerator.log(metrics, step=update)
+        self._raise_alarms(update, metrics, parts)
         return rollout
 
-    def _collect(
-        self, prompts: Sequence[EncodedPrompt], update: int, kl_coef: float, normalizer: Normalizer
-    ) -> tuple[Rollout, Timing, Mapping[str, float]]:
-        """A rollout of `num_generations` responses to each prompt, side by side."""
-        return collect(
-            [prompt for prompt in prompts for _ in range(self.settings.num_generations)],
-            self.roles,
-            self.engine,
-            self.reward,
-            self.settings,
-            kl_coef=kl_coef,
-            normalizer=normalizer,
-            reduce=over_processes(self.accelerator),
-            eos_token_id=self.eos_token_id,
-            device=self.accelerator.device,
-            seed=self.seed * 1_000_003 + update + 100_000_007 * self.accelerator.process_index,
-        )
+    def _rollout_seed(self, update: int) -> int:
+        """Seed of the responses of an update; every process and every update has its own."""
+        rank: int = self.context.accelerator.process_index
+        return self.context.seed * 1_000_003 + update + 100_000_007 * rank
 
-    def _watch(self, update: int, metrics: Mapping[str, float], parts: _Parts) -> None:
+    def _raise_alarms(self, update: int, metrics: Mapping[str, float], parts: _Parts) -> None:
         for alarm in parts.alarms.see(update, metrics):
             parts.record.alarms.append(asdict(alarm))
             self.log("alarms", asdict(alarm))
@@ -209,36 +183,36 @@ class Training:
         if not figures:
             return
         parts.record.evaluated(figures)
-        self.accelerator.log(figures, step=update)
-        if figures["eval/kl"] <= self.settings.kl_limit:
+        self.context.accelerator.log(figures, step=update)
+        if figures["eval/kl"] <= self.context.settings.kl_limit:
             parts.best.offer(update, figures, self.policy_weights)
 
     def policy_weights(self) -> dict[str, Tensor]:
-        """The parameters of the policy by name, as they are now."""
-        own = {id(parameter) for parameter in self.roles.policy.parameters()}
-        return {name: value for name, value in self.roles.trained.named_parameters() if id(value) in own}
+        """Return the current parameters of the policy by name."""
+        own = {id(parameter) for parameter in self.context.roles.policy.parameters()}
+        return {name: value for name, value in self.context.roles.trained.named_parameters() if id(value) in own}
 
     @torch.no_grad()
     def load_policy(self, weights: Mapping[str, Tensor]) -> None:
-        """Put the parameters of `policy_weights` back."""
+        """Set the parameters of the policy to `weights`, as `policy_weights` returned them."""
         for name, parameter in self.policy_weights().items():
             parameter.copy_(weights[name])
 
     def _resume(self, parts: _Parts) -> int:
-        """Go back to the newest complete checkpoint; the number of updates done."""
+        """Load the newest complete checkpoint; return the number of updates it holds, 0 without one."""
         checkpoint = self.checkpoints.newest() if self.checkpoints else None
         if self.checkpoints is None or checkpoint is None:
             return 0
-        load_state(checkpoint.path, self.roles.trained, parts.stateful(), parts.rng, self.accelerator)
-        if self.accelerator.is_main_process:
+        load_state(checkpoint.path, self.context.roles.trained, parts.stateful(), parts.rng, self.context.accelerator)
+        if self.context.accelerator.is_main_process:
             self.checkpoints.restore_logs(checkpoint)
         self.reporter.info(f"ppo: goes on from update {checkpoint.step}")
         return checkpoint.step
 
     def _refuse_diverged(self, rollout: Rollout) -> None:
-        """Never save a policy or a value model that no longer gives finite numbers: nothing could go on from it."""
-        row, temperature = rollout.rows(slice(0, 1)), self.settings.temperature
-        outputs = self.roles.policy_logprobs(row, temperature, 1), self.roles.values(row, 1)
+        """Refuse to save a policy or a value model whose outputs are no longer finite: nothing could resume from it."""
+        row, temperature = rollout.rows(slice(0, 1)), self.context.settings.temperature
+        outputs = self.context.roles.policy_logprobs(row, temperature, 1), self.context.roles.values(row, 1)
         if not all(bool(torch.isfinite(output).all()) for output in outputs):
             raise TrainingError(
                 "the policy or the value model gives numbers that are not finite; they were not saved",
@@ -248,29 +222,29 @@ class Training:
     def _save(self, update: int, parts: _Parts) -> None:
         if self.checkpoints is None:
             return
-        if self.accelerator.is_main_process:
+        if self.context.accelerator.is_main_process:
             self.checkpoints.begin(update)
-        self.accelerator.wait_for_everyone()
+        self.context.accelerator.wait_for_everyone()
         directory = self.checkpoints.path(update)
-        save_state(directory, self.roles.trained, parts.stateful(), parts.rng, self.accelerator)
-        if self.accelerator.is_main_process:
+        save_state(directory, self.context.roles.trained, parts.stateful(), parts.rng, self.context.accelerator)
+        if self.context.accelerator.is_main_process:
             self.checkpoints.complete(update)
-        self.accelerator.wait_for_everyone()
+        self.context.accelerator.wait_for_everyone()
 
-    def _somebody_wants_to_stop(self) -> bool:
-        """Whether any process was told to stop: all of them save and stop at the same update."""
-        if self.accelerator.num_processes == 1:
+    def _stop_requested(self) -> bool:
+        """Whether a signal reached any process: all of them save and stop at the same update."""
+        if self.context.accelerator.num_processes == 1:
             return self.stop.requested
-        wishes = torch.tensor(float(self.stop.requested), device=self.accelerator.device)
-        wanted = bool(over_processes(self.accelerator)(wishes) > 0)
-        if wanted and not self.stop.requested:
+        requests = torch.tensor(float(self.stop.requested), device=self.context.accelerator.device)
+        requested = bool(over_processes(self.context.accelerator)(requests) > 0)
+        if requested and not self.stop.requested:
             signal.raise_signal(signal.SIGTERM)
-        return wanted
+        return requested
 
 
 @dataclass(frozen=True)
 class _Parts:
-    """All that changes from update to update beside the weights."""
+    """Everything that changes from update to update, beside the weights."""
 
     learner: Learner
     scheduler: LambdaLR
@@ -285,7 +259,7 @@ class _Parts:
     shuffle: torch.Generator
 
     def stateful(self) -> dict[str, Stateful]:
-        """What the first process saves for all."""
+        """State that the first process saves for all."""
         return {
             "optimizer": self.learner.optimizer,
             "scheduler": self.scheduler,
@@ -300,5 +274,5 @@ class _Parts:
 
     @property
     def rng(self) -> RandomNumbers:
-        """What every process saves for itself."""
+        """State that every process saves for itself."""
         return RandomNumbers(self.shuffle)

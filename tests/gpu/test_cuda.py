@@ -11,7 +11,7 @@ import torch
 from pipelines.config import Config
 from pipelines.models.forward import TokenBatch
 from pipelines.models.generate import sample
-from pipelines.ppo.load_roles import build_roles
+from pipelines.ppo.load_roles import RoleSources, build_roles
 from pipelines.ppo.roles import Roles
 from pipelines.ppo.types import AS_IT_IS
 from tests.tiny import save_pair, tiny_llama, tiny_tokenizer
@@ -26,7 +26,9 @@ TOKENIZER = tiny_tokenizer()
 def roles(directory: Path, **model: object) -> Roles:
     save_pair(tiny_llama(TOKENIZER, hidden=256), TOKENIZER, directory / "base")
     section = {"name_or_path": str(directory / "base"), "dtype": "bfloat16", **model}
-    cast = build_roles(Config.model_validate({"model": section}), directory, None, None, AS_IT_IS, torch.device("cuda"))
+    cast = build_roles(
+        RoleSources(Config.model_validate({"model": section}), directory, None, None, AS_IT_IS, torch.device("cuda"))
+    )
     cast.freeze_but_trained()
     return cast
 

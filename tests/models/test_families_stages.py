@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import Accelerator
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -25,8 +26,7 @@ from pipelines.models.sequence_scores import score_ids
 from pipelines.models.tokenizer import load_tokenizer, reward_tokenizer
 from pipelines.ppo.engines.transformers_engine import TransformersEngine
 from pipelines.ppo.normalization import Normalizer
-from pipelines.ppo.objective import alone
-from pipelines.ppo.rollout import TextReward, collect
+from pipelines.ppo.rollout import PpoContext, TextReward, collect
 from pipelines.ppo.types import AS_IT_IS
 from tests.models.helpers import comparisons, config_for, run_stage, write_data
 from tests.ppo.cast import Kind, cast, learner, random_adapter
@@ -84,16 +84,19 @@ def test_kl_starts_at_zero_and_ratios_at_one(family: str, kind: Kind) -> None:
     engine = TransformersEngine(roles, EOS, settings.response_length, TEMPERATURE, 4)
     scorer = TextReward(CountsTokens(), ChatEncoder(TOKENIZER))
     rollout, *_ = collect(
+        PpoContext(
+            roles=roles,
+            engine=engine,
+            reward=scorer,
+            encoder=ChatEncoder(TOKENIZER),
+            eos_token_id=EOS,
+            settings=settings,
+            accelerator=Accelerator(cpu=True),
+            seed=0,
+        ),
         prompts,
-        roles,
-        engine,
-        scorer,
-        settings,
         kl_coef=settings.kl_coef,
         normalizer=Normalizer(settings, AS_IT_IS),
-        reduce=alone,
-        eos_token_id=EOS,
-        device=CPU,
         seed=3,
     )
     assert torch.equal(rollout.logprobs, rollout.ref_logprobs)

@@ -20,9 +20,10 @@ from pipelines.data.encode import EncodedPrompt
 from pipelines.data.rows import Message
 from pipelines.models.generate import sample
 from pipelines.ppo.alarms.alarms import Alarm
-from pipelines.ppo.engines.transformers_engine import RolloutEngine, TransformersEngine
+from pipelines.ppo.engines import RolloutEngine
+from pipelines.ppo.engines.transformers_engine import TransformersEngine
 from pipelines.ppo.roles import Roles
-from pipelines.ppo.rollout import TextReward
+from pipelines.ppo.rollout import PpoContext, TextReward
 from pipelines.ppo.train import Log, Training
 from pipelines.run.reporting import SilentReporter
 from pipelines.scorers.function import FunctionScorer, RewardFunction
@@ -197,18 +198,20 @@ def _training(run: Run, settings: PpoSection, seed: int, log: Log) -> Training:
     roles = cast(_model(seed))
     right = TransformersEngine(roles, EOS, settings.response_length, settings.temperature, ROWS)
     return Training(
-        roles=roles,
-        engine=run.engine(roles, right),
-        reward=TextReward(FunctionScorer("toy", run.reward(), "toy:reward"), encoder),
-        encoder=encoder,
-        eos_token_id=EOS,
+        context=PpoContext(
+            roles=roles,
+            engine=run.engine(roles, right),
+            reward=TextReward(FunctionScorer("toy", run.reward(), "toy:reward"), encoder),
+            encoder=encoder,
+            eos_token_id=EOS,
+            settings=settings,
+            accelerator=Accelerator(cpu=True),
+            seed=seed,
+        ),
         prompts=PROMPTS,
         held_out=[],
-        settings=settings,
-        accelerator=Accelerator(cpu=True),
         reporter=SilentReporter(),
         log=log,
-        seed=seed,
     )
 
 

@@ -143,8 +143,8 @@ BREAKS = [
     Break(
         "old log-probabilities at the precision of a bf16 generation",
         ROLLOUT,
-        "logprobs = roles.policy_logprobs(batch, settings.temperature, chunk)",
-        "logprobs = roles.policy_logprobs(batch, settings.temperature, chunk).bfloat16().float()",
+        "logprobs = roles.policy_logprobs(batch, temperature, chunk)",
+        "logprobs = roles.policy_logprobs(batch, temperature, chunk).bfloat16().float()",
         "tests/ppo/test_update.py::test_kl_is_zero_at_the_start_and_the_first_ratio_is_one[llama-full-False]",
     ),
     Break(

@@ -13,10 +13,11 @@ from accelerate import Accelerator
 
 from pipelines.config.ppo_section import PpoSection
 from pipelines.data.chat import ChatEncoder
-from pipelines.ppo.engines.transformers_engine import RolloutEngine, TransformersEngine
+from pipelines.ppo.engines import RolloutEngine
+from pipelines.ppo.engines.transformers_engine import TransformersEngine
 from pipelines.ppo.learner import Learner
 from pipelines.ppo.metrics import update_metrics
-from pipelines.ppo.rollout import TextReward, Timing
+from pipelines.ppo.rollout import PpoContext, TextReward, Timing
 from pipelines.ppo.train import Training
 from pipelines.ppo.types import Normalization, Rollout, Update
 from pipelines.run.reporting import SilentReporter
@@ -64,20 +65,22 @@ class Bench:
 
         encoder = ChatEncoder(TOKENIZER)
         training = Training(
-            roles=roles,
-            engine=Noting(),
-            reward=TextReward(
-                FunctionScorer("toy", lambda p, c: [scale * text.count("a") for text in c], "toy:score"), encoder
+            context=PpoContext(
+                roles=roles,
+                engine=Noting(),
+                reward=TextReward(
+                    FunctionScorer("toy", lambda p, c: [scale * text.count("a") for text in c], "toy:score"), encoder
+                ),
+                encoder=encoder,
+                eos_token_id=EOS,
+                settings=section,
+                accelerator=Accelerator(cpu=True),
+                seed=0,
             ),
-            encoder=encoder,
-            eos_token_id=EOS,
             prompts=prompts(),
             held_out=[],
-            settings=section,
-            accelerator=Accelerator(cpu=True),
             reporter=self.reporter,
             log=lambda name, values: self.lines.append(dict(values)) if name == "metrics" else None,
-            seed=0,
             normalization=Normalization(0.5, 2.0),
         )
         with pytest.MonkeyPatch.context() as patch:

@@ -15,7 +15,7 @@ from pipelines.models.forward import TokenBatch
 from pipelines.ppo import stage
 from pipelines.ppo.engines.transformers_engine import TransformersEngine
 from pipelines.ppo.learner import Learner
-from pipelines.ppo.load_roles import build_roles
+from pipelines.ppo.load_roles import RoleSources, build_roles
 from pipelines.ppo.objective import explained_variance
 from pipelines.ppo.types import AS_IT_IS, Rollout
 from tests.models.helpers import WORDS, config_for, outside_base, run_stage, write_data
@@ -122,7 +122,7 @@ def test_18_no_role_has_dropout_not_even_where_the_model_and_the_adapter_ask_for
     asking.config.attention_dropout = 0.5
     asking.save_pretrained(base)
     config = config_for(base, model=model)
-    roles = build_roles(config, tmp_path, None, None, AS_IT_IS, CPU)
+    roles = build_roles(RoleSources(config, tmp_path, None, None, AS_IT_IS, CPU))
     roles.freeze_but_trained()
     for each in roles.models():
         each.train()

@@ -25,7 +25,7 @@ from pipelines.data.encode import EncodedPrompt
 from pipelines.data.rows import Message
 from pipelines.models.forward import TokenBatch, response_logprobs
 from pipelines.ppo.engines.transformers_engine import TransformersEngine
-from pipelines.ppo.rollout import TextReward
+from pipelines.ppo.rollout import PpoContext, TextReward
 from pipelines.ppo.train import Training
 from pipelines.run.reporting import SilentReporter
 from pipelines.scorers.function import FunctionScorer
@@ -184,18 +184,20 @@ def test_ppo_reaches_the_optimum(how: Variant) -> None:
     )
     lines: list[dict[str, float]] = []
     training = Training(
-        roles=roles,
-        engine=TransformersEngine(roles, EOS, LENGTH, how.temperature, 256),
-        reward=TextReward(FunctionScorer("toy", score, "toy:score"), encoder),
-        encoder=encoder,
-        eos_token_id=EOS,
+        context=PpoContext(
+            roles=roles,
+            engine=TransformersEngine(roles, EOS, LENGTH, how.temperature, 256),
+            reward=TextReward(FunctionScorer("toy", score, "toy:score"), encoder),
+            encoder=encoder,
+            eos_token_id=EOS,
+            settings=settings,
+            accelerator=Accelerator(cpu=True),
+            seed=how.seed,
+        ),
         prompts=[prompt, longer],
         held_out=[],
-        settings=settings,
-        accelerator=Accelerator(cpu=True),
         reporter=SilentReporter(),
         log=lambda name, values: lines.append(dict(values)),
-        seed=how.seed,
     )
     training.run()
     assert lines[0]["objective/kl"] == 0.0

@@ -15,7 +15,7 @@ from pipelines.models.forward import TokenBatch, hidden_states
 from pipelines.models.policies import open_policy, open_tokenizer
 from pipelines.models.publish import publish_model
 from pipelines.models.sequence_scores import apply_head, pool_last
-from pipelines.ppo.load_roles import build_roles
+from pipelines.ppo.load_roles import RoleSources, build_roles
 from pipelines.ppo.types import Normalization
 from pipelines.sft import stage as sft
 from tests.models.helpers import comparisons, config_for, demonstrations, outside_base, run_stage, write_data
@@ -39,7 +39,7 @@ def published(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 def test_roles_are_what_the_stages_published(published: tuple[Path, Config]) -> None:
     run, config = published
     mean, std = 3.0, 2.0
-    roles = build_roles(config, run, run / "sft", run / "reward", Normalization(mean, std), CPU)
+    roles = build_roles(RoleSources(config, run, run / "sft", run / "reward", Normalization(mean, std), CPU))
     roles.freeze_but_trained()
 
     golden = json.loads((run / "reward" / "golden.json").read_text())["rows"]
@@ -76,7 +76,7 @@ def test_the_value_model_starts_as_asked(published: tuple[Path, Config], kind: s
     """Zero: the trunk of SFT. Shared: the policy's own, and no third model or adapter."""
     run, config = published
     config = config.model_copy(update={"ppo": config.ppo.model_copy(update={"value_model": kind})})
-    roles = build_roles(config, run, run / "sft", run / "reward", Normalization(3.0, 2.0), CPU)
+    roles = build_roles(RoleSources(config, run, run / "sft", run / "reward", Normalization(3.0, 2.0), CPU))
     roles.freeze_but_trained()
     ids = [row["input_ids"] for row in json.loads((run / "reward" / "golden.json").read_text())["rows"]]
     batch = TokenBatch.of([row[:-2] for row in ids], [row[-2:] for row in ids], ids[0][-1])
@@ -102,7 +102,7 @@ def test_a_later_round_goes_on_from_the_policy_before_and_keeps_the_reference(
     published: tuple[Path, Config], tmp_path: Path
 ) -> None:
     run, config = published
-    first = build_roles(config, run, run / "sft", run / "reward", Normalization(3.0, 2.0), CPU)
+    first = build_roles(RoleSources(config, run, run / "sft", run / "reward", Normalization(3.0, 2.0), CPU))
     with torch.no_grad():
         for parameter in first.policy.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
@@ -111,7 +111,9 @@ def test_a_later_round_goes_on_from_the_policy_before_and_keeps_the_reference(
     adapter = first.policy.adapter or ""
     publish_model(first.policy.model, tokenizer, before / "model", base=base, run_dir=run, adapter=adapter)
 
-    roles = build_roles(config, run, run / "sft", run / "reward", Normalization(3.0, 2.0), CPU, before=before)
+    roles = build_roles(
+        RoleSources(config, run, run / "sft", run / "reward", Normalization(3.0, 2.0), CPU, before=before)
+    )
     batch = TokenBatch.of([[5, 6], [7, 8, 9]], [[10, 11], [12]], 1)
     wanted = first.policy_logprobs(batch, 1.0, 8)
     torch.testing.assert_close(roles.policy_logprobs(batch, 1.0, 8), wanted, rtol=0, atol=1e-5)

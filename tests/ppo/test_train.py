@@ -5,28 +5,25 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-import pytest
 import torch
 
 from pipelines.config.ppo_section import PpoSection
-from pipelines.ppo import train
 from pipelines.ppo.metrics import Counts
 from pipelines.ppo.objective import alone
+from pipelines.ppo.rollout import PpoContext
 from pipelines.ppo.schedules import PromptStream
+from pipelines.ppo.train import Training
 
 
-def test_every_process_and_every_update_draws_from_a_seed_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    seeds: list[int] = []
-    monkeypatch.setattr(train, "collect", lambda *args, seed, **kwargs: seeds.append(seed))
+def test_every_process_and_every_update_draws_from_a_seed_of_its_own() -> None:
+    anything: Any = None
+    seeds = set()
     for rank in range(3):
-        accelerator: Any = SimpleNamespace(process_index=rank, num_processes=3, device=torch.device("cpu"))
-        anything: Any = None
-        training = train.Training(
-            *(anything,) * 7, settings=PpoSection(), accelerator=accelerator, reporter=anything, log=anything, seed=5
-        )
-        for update in range(1, 50):
-            training._collect([], update, 0.05, anything)
-    assert len(set(seeds)) == 3 * 49
+        accelerator: Any = SimpleNamespace(process_index=rank)
+        context = PpoContext(*(anything,) * 5, settings=PpoSection(), accelerator=accelerator, seed=5)
+        training = Training(context, [], [], reporter=anything, log=anything)
+        seeds |= {training._rollout_seed(update) for update in range(1, 50)}
+    assert len(seeds) == 3 * 49
 
 
 def test_processes_share_out_what_one_would_draw() -> None:

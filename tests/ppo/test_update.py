@@ -8,20 +8,21 @@ from dataclasses import fields, replace
 
 import pytest
 import torch
+from accelerate import Accelerator
 from peft import PeftModel
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from pipelines.config.ppo_section import PpoSection
+from pipelines.data.chat import ChatEncoder
 from pipelines.data.encode import EncodedPrompt
 from pipelines.data.rows import Message
 from pipelines.errors import TrainingError
 from pipelines.models.forward import TokenBatch
 from pipelines.ppo.engines.transformers_engine import TransformersEngine
 from pipelines.ppo.normalization import Normalizer
-from pipelines.ppo.objective import alone
 from pipelines.ppo.roles import Role, Roles, score_head
-from pipelines.ppo.rollout import RoleReward, collect
+from pipelines.ppo.rollout import PpoContext, RoleReward, collect
 from pipelines.ppo.types import Normalization, Rollout
 from tests.ppo.cast import Kind, cast, learner, random_adapter
 from tests.tiny import tiny_gpt2, tiny_llama, tiny_tokenizer
@@ -78,16 +79,19 @@ def rollout_of(roles: Roles, settings: PpoSection = SETTINGS) -> Rollout:
     engine = FixedEngine()
     reward = RoleReward(roles, settings.rollout_forward_batch_size)
     rollout, _, _ = collect(
+        PpoContext(
+            roles=roles,
+            engine=engine,
+            reward=reward,
+            encoder=ChatEncoder(TOKENIZER),
+            eos_token_id=EOS,
+            settings=settings,
+            accelerator=Accelerator(cpu=True),
+            seed=0,
+        ),
         prompts(),
-        roles,
-        engine,
-        reward,
-        settings,
         kl_coef=settings.kl_coef,
         normalizer=Normalizer(settings, Normalization(0.5, 2.0)),
-        reduce=alone,
-        eos_token_id=EOS,
-        device=torch.device("cpu"),
         seed=3,
     )
     return rollout

@@ -17,7 +17,7 @@ from pipelines.config.data_section import Source
 from pipelines.config.scorer_section import ScorerSection
 from pipelines.models.forward import TokenBatch
 from pipelines.models.published_reward import read_scale
-from pipelines.ppo.load_roles import build_roles
+from pipelines.ppo.load_roles import RoleSources, build_roles
 from pipelines.ppo.rollout import RoleReward
 from pipelines.ppo.types import Normalization
 from pipelines.run.directory import RunDir
@@ -100,11 +100,11 @@ def test_a_role_scores_as_the_scorer_does_and_its_value_starts_at_zero(run: tupl
     if config.reward.base is not None:
         pytest.skip("a reward model with its own tokenizer is no role")
     reward = run_dir.stage("reward")
-    roles = build_roles(config, run_dir.root, None, reward, None, CPU)
+    roles = build_roles(RoleSources(config, run_dir.root, None, reward, None, CPU))
     head = roles.value.head
     assert head is not None
     assert all(float(value.abs().max()) == 0 for value in head.parameters())
-    linear = build_roles(config, run_dir.root, None, reward, Normalization(0.5, 2.0), CPU).value.head
+    linear = build_roles(RoleSources(config, run_dir.root, None, reward, Normalization(0.5, 2.0), CPU)).value.head
     assert linear is not None
     assert float(next(linear.parameters()).abs().max()) > 0
 

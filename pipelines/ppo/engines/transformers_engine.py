@@ -1,27 +1,22 @@
-"""The rollout engine behind one small protocol, so that a faster one can take the place of `generate`."""
+"""Rollouts by transformers' `generate`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+
+from typing_extensions import override
 
 from pipelines.errors import TrainingError
 from pipelines.models.generate import sample
+from pipelines.ppo.engines import RolloutEngine
 from pipelines.ppo.roles import Roles
 
 
-class RolloutEngine(Protocol):
-    """Samples responses of the current policy."""
-
-    def generate(self, prompts: Sequence[Sequence[int]], *, seed: int) -> list[list[int]]:
-        """Token ids of one response a prompt; each ends on an ending token or has the full response length."""
-
-
 @dataclass(frozen=True)
-class TransformersEngine:
-    """`generate` of transformers on the policy that trains, in place: no copy, no weights to carry over.
+class TransformersEngine(RolloutEngine):
+    """`generate` of transformers on the policy in training, in place: nothing is copied or synchronized.
 
     Attributes:
         eos_token_id: the id or ids that end a response.
@@ -35,9 +30,9 @@ class TransformersEngine:
     top_k: int = 0
     top_p: float = 1.0
 
+    @override
     def generate(self, prompts: Sequence[Sequence[int]], *, seed: int) -> list[list[int]]:
-        """See RolloutEngine."""
-        with self.roles.policy.active() as model, self.roles.precision(), _diverged_is_said():
+        with self.roles.policy.active() as model, self.roles.precision(), _as_training_error():
             return sample(
                 model,
                 [list(prompt) for prompt in prompts],
@@ -52,8 +47,8 @@ class TransformersEngine:
 
 
 @contextmanager
-def _diverged_is_said() -> Iterator[None]:
-    """torch knows only that it cannot draw from what the policy gave."""
+def _as_training_error() -> Iterator[None]:
+    """Raise torch's complaint about probabilities that are not finite as a TrainingError."""
     try:
         yield
     except RuntimeError as error:
