@@ -19,36 +19,40 @@ class Source(Section):
     """Where rows come from: a data file, a directory, a hub data set, or an entry of a dataset_info.json."""
 
     path: str = Field(
-        description="A file (.json .jsonl .txt .csv .tsv, each also .gz; .parquet .arrow .feather), a directory, "
-        "a hub data set (owner/name), or LLaMA-Factory's dataset_info.json.",
+        description="Data file (.json .jsonl .txt .csv .tsv, each also .gz; .parquet .arrow .feather), directory, hub "
+        "data set (owner/name), or LLaMA-Factory's dataset_info.json.",
     )
-    name: str | None = Field(None, description="Configuration of a hub data set, or entry of the dataset_info.json.")
+    name: str | None = Field(None, description="Configuration of a hub data set, or entry of a dataset_info.json.")
     split: str = Field("train", description="Split of a hub data set or directory.")
     revision: str | None = Field(None, description="Commit, branch or tag of a hub data set.")
-    format: str | None = Field(None, description="Name of the format; default: told from the first rows.")
-    columns: dict[str, str] = Field({}, description="Canonical name: name in the file, e.g. {prompt: question}.")
+    format: str | None = Field(None, description="Name of the row format; null: detected from the first rows.")
+    columns: dict[str, str] = Field(
+        {}, description="Map from canonical column names to those of the file, e.g. {prompt: question}."
+    )
     tags: Tags = Field(
         {},
-        description="Keys and speakers of `conversations`, where they are not ShareGPT's own (from, value, human, "
-        "gpt), e.g. {role_tag: role, content_tag: content, user_tag: user, assistant_tag: assistant}.",
+        description="Names of the keys and speakers of `conversations` if they differ from ShareGPT's (from, value, "
+        "human, gpt), e.g. {role_tag: role, content_tag: content, user_tag: user, assistant_tag: assistant}.",
     )
-    limit: int | None = Field(None, ge=1, description="Take at most so many rows, from the start.")
-    sample: int | None = Field(None, ge=1, description="Of these, draw so many at random, always the same ones.")
+    limit: int | None = Field(None, ge=1, description="Maximum number of rows, taken from the start; null: all rows.")
+    sample: int | None = Field(
+        None, ge=1, description="Number of rows drawn at random from these, the same ones every time; null: all rows."
+    )
     weight: float = Field(
         1.0,
         gt=0,
-        description="How much it counts in training: 0.5 leaves out half of its prompts, 2 gives each row twice. "
-        "Held-out rows stay as they are.",
+        description="Weight of the source in training: 0.5 leaves out half of its prompts, 2 uses every row twice. "
+        "Held-out rows are not affected.",
     )
 
 
 class TaskSource(Section):
     """A self-made task that generates its own data."""
 
-    name: str = "support"
-    demonstrations: int = Field(3000, ge=1)
-    comparisons: int = Field(5000, ge=0)
-    prompts: int = Field(2000, ge=1)
+    name: str = Field("support", description="Name of the task.")
+    demonstrations: int = Field(3000, ge=1, description="Number of generated demonstrations.")
+    comparisons: int = Field(5000, ge=0, description="Number of generated comparisons.")
+    prompts: int = Field(2000, ge=1, description="Number of generated prompts.")
 
 
 class DataSection(Section):
@@ -59,13 +63,26 @@ class DataSection(Section):
     demonstrations.
     """
 
-    task: TaskSource | None = Field(None, description="Generate the data of a self-made task instead of reading files.")
-    demonstrations: list[Source] = Field([])
-    comparisons: list[Source] = Field([])
-    judgements: list[Source] = Field([], description="Answers with a label, for reward.objective: pointwise.")
-    prompts: list[Source] = Field([])
-    eval_fraction: float = Field(0.1, gt=0, lt=1, description="Share of the prompts held out of every stage, by hash.")
-    on_bad_row: Literal["fail", "drop"] = Field("fail", description="drop: leave bad rows out and list them.")
+    task: TaskSource | None = Field(
+        None, description="Self-made task that generates the data; null: rows are read from the sources below."
+    )
+    demonstrations: list[Source] = Field([], description="Sources of demonstrations, for SFT.")
+    comparisons: list[Source] = Field([], description="Sources of comparisons, for the reward model.")
+    judgements: list[Source] = Field(
+        [], description="Sources of single answers with a label, for reward.objective: pointwise."
+    )
+    prompts: list[Source] = Field(
+        [],
+        description="Sources of prompts, for PPO; empty: the prompts of the comparisons, or else of the "
+        "demonstrations.",
+    )
+    eval_fraction: float = Field(
+        0.1, gt=0, lt=1, description="Share of the prompts that is held out of every stage, chosen by hash."
+    )
+    on_bad_row: Literal["fail", "drop"] = Field(
+        "fail",
+        description="Treatment of bad rows: fail ends the stage; drop leaves them out and lists them in rejects.jsonl.",
+    )
 
     @property
     def sources(self) -> list[Source]:

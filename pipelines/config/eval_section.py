@@ -13,13 +13,22 @@ from pipelines.config.section import Section, cosmetic
 class EvalSection(Section):
     """All policies answer the same prompts; every scorer judges; intervals by bootstrap over prompts."""
 
-    enabled: bool = True
-    policies: list[Literal["base", "sft", "ppo"]] = Field(["base", "sft", "ppo"])
-    num_prompts: int = Field(200, ge=2)
-    temperature: float = Field(1.0, gt=0)
-    scorers: list[ScorerSection] = Field(
-        [], description="Empty: the reward that PPO trained on, and the gold scorer of a self-made task."
+    enabled: bool = Field(True, description="Whether the run has an evaluation.")
+    policies: list[Literal["base", "sft", "ppo"]] = Field(
+        ["base", "sft", "ppo"],
+        description="Policies to compare; the baseline (SFT, or the base without SFT) is always among them.",
     )
-    bootstrap_samples: int = Field(2000, ge=100)
-    batch_size: int = Field(32, ge=1, description="Rows in one generation; which numbers are drawn depends on it.")
-    side_by_side: int = cosmetic(3, ge=0, description="Prompts shown with both answers under the table.")
+    num_prompts: int = Field(200, ge=2, description="Maximum number of held-out prompts that every policy answers.")
+    temperature: float = Field(1.0, gt=0, description="Sampling temperature of the answers.")
+    scorers: list[ScorerSection] = Field(
+        [],
+        description="Scorers that judge the answers; empty: the reward that PPO trained on, and the gold scorer of a "
+        "self-made task.",
+    )
+    bootstrap_samples: int = Field(2000, ge=100, description="Number of bootstrap resamples behind every interval.")
+    batch_size: int = Field(
+        32, ge=1, description="Number of rows in one generation batch; the sampled tokens depend on it."
+    )
+    side_by_side: int = cosmetic(
+        3, ge=0, description="Number of prompts shown under the table with the answers side by side."
+    )

@@ -19,47 +19,65 @@ class SampledModel(Section):
     """One of several models that `rlhf sample` mixes."""
 
     model: str = Field(
-        description="policy (the newest of the run), base, sft, ppo, or the hub id or directory of another model."
+        description="Model that answers: policy (the newest of the run), base, sft, ppo, or the hub id or directory of "
+        "another model."
     )
     revision: str | None = Field(None, description="Commit of the hub repository.")
-    num_completions: int = Field(2, ge=1, description="Completions of each prompt by this model.")
-    temperature: float | None = Field(None, gt=0, description="null: as `feedback.sample`.")
+    num_completions: int = Field(2, ge=1, description="Number of completions of each prompt by this model.")
+    temperature: float | None = Field(
+        None, gt=0, description="Sampling temperature of this model; null: that of `feedback.sample`."
+    )
 
 
 class SampleSection(Section):
     """Completions that are to be judged."""
 
-    models: list[SampledModel] = Field([], description="Who answers; empty: the newest policy of the run alone.")
-    num_completions: int = Field(4, ge=1, description="Completions of each prompt, where `models` is empty.")
+    models: list[SampledModel] = Field([], description="Models that answer; empty: only the newest policy of the run.")
+    num_completions: int = Field(
+        4, ge=1, description="Number of completions of each prompt, used if `models` is empty."
+    )
     num_prompts: int | None = Field(
         None,
         ge=1,
-        description="Most prompts, held-out ones among them; null: all. Later rounds go on where the one before ended.",
+        description="Maximum number of prompts of a round, held-out ones included; null: all. Each round continues "
+        "where the previous one ended.",
     )
-    max_prompt_length: int | None = Field(None, ge=1, description="Tokens of a prompt; null: ppo.max_prompt_length.")
-    max_new_tokens: int | None = Field(None, ge=1, description="Tokens of a completion; null: ppo.response_length.")
-    temperature: float = Field(1.0, gt=0)
-    top_k: int = Field(0, ge=0, description="Draw from the k likeliest tokens; 0: from all.")
-    top_p: float = Field(1.0, gt=0, le=1, description="Draw from the likeliest tokens of this probability together.")
+    max_prompt_length: int | None = Field(
+        None, ge=1, description="Maximum length of a prompt in tokens; null: ppo.max_prompt_length."
+    )
+    max_new_tokens: int | None = Field(
+        None, ge=1, description="Maximum length of a completion in tokens; null: ppo.response_length."
+    )
+    temperature: float = Field(1.0, gt=0, description="Sampling temperature.")
+    top_k: int = Field(0, ge=0, description="Number of most likely tokens to sample from; 0: all tokens.")
+    top_p: float = Field(1.0, gt=0, le=1, description="Probability mass of the most likely tokens to sample from.")
     near_duplicate: float = Field(
-        0.95, gt=0, le=1, description="Similarity from which a completion counts as a repetition of another; 1: equal."
+        0.95,
+        gt=0,
+        le=1,
+        description="Similarity from which a completion counts as a repetition of another one; 1: only equal "
+        "completions do.",
     )
-    redraws: int = Field(2, ge=0, description="How often repetitions and blank completions are drawn again.")
+    redraws: int = Field(2, ge=0, description="Number of times that repeated and blank completions are drawn again.")
     batch_size: int = Field(
-        32, ge=1, description="Completions in one generation; which numbers are drawn depends on it."
+        32, ge=1, description="Number of completions in one generation batch; the sampled tokens depend on it."
     )
 
 
 class QuestionSection(Section):
     """One question that annotators answer about every task."""
 
-    name: str = Field(description="Its key in labels and files, such as overall or helpful.")
-    kind: Literal["ranking", "pairwise", "binary", "scale", "demonstration"] = "ranking"
-    text: str = Field("", description="The words on the page; empty: those of the kind.")
-    points: int = Field(5, ge=2, le=10, description="Of a scale: from 1 to this.")
-    low: str = Field("", description="Words for 0, or for 1 on a scale.")
-    high: str = Field("", description="Words for 1, or for the highest point.")
-    required: bool = True
+    name: str = Field(description="Key of the question in labels and files, such as overall or helpful.")
+    kind: Literal["ranking", "pairwise", "binary", "scale", "demonstration"] = Field(
+        "ranking",
+        description="Kind of answer: ranking of all answers, pairwise choice, binary (yes or no), scale of points, or "
+        "demonstration (a written answer).",
+    )
+    text: str = Field("", description="Text of the question on the page; empty: a default text for the kind.")
+    points: int = Field(5, ge=2, le=10, description="Number of points of a scale, which starts at 1.")
+    low: str = Field("", description="Meaning of 0 in a binary question, or of 1 on a scale.")
+    high: str = Field("", description="Meaning of 1 in a binary question, or of the highest point of a scale.")
+    required: bool = Field(True, description="Whether the question must be answered.")
 
     @field_validator("name")
     @classmethod
@@ -74,14 +92,18 @@ class QuestionSection(Section):
 class LabelSection(Section):
     """What annotators are asked, and how tasks are shared out."""
 
-    questions: list[QuestionSection] = Field([QuestionSection(name="overall")], min_length=1)
-    guidelines: Path | None = Field(None, strict=False, description="Markdown file that the page shows.")
-    annotators: list[str] = Field([], description="Names of the people; `rlhf label --annotator` adds more.")
-    overlap: int = Field(1, ge=1, description="How many annotators judge the same task.")
+    questions: list[QuestionSection] = Field(
+        [QuestionSection(name="overall")], min_length=1, description="Questions to the annotators about every task."
+    )
+    guidelines: Path | None = Field(
+        None, strict=False, description="Markdown file with guidelines that the page shows."
+    )
+    annotators: list[str] = Field([], description="Names of the annotators; `rlhf label --annotator` adds more.")
+    overlap: int = Field(1, ge=1, description="Number of annotators who judge the same task.")
     controls: Path | None = Field(
         None,
         strict=False,
-        description="Tasks, comparisons or judgements whose answer is known, mixed in to see who pays attention.",
+        description="File of tasks, comparisons or judgements with known answers, mixed in to measure attention.",
     )
     control_share: float = Field(0.1, ge=0, le=0.5, description="Share of control tasks in an annotator's queue.")
 
@@ -115,49 +137,72 @@ class LabelSection(Section):
 class SimulatedSection(Section):
     """A pool of simulated annotators: each sees the scorer's truth through a taste and slips of their own."""
 
-    annotators: int = Field(5, ge=1)
-    noise: float = Field(0.3, ge=0, description="Deviation of a judgement from one time to the next.")
-    bias: float = Field(0.2, ge=0, description="Deviation of a person's taste from the common one.")
-    length_bias: float = Field(0.0, description="What ten more words are worth to the pool; below 0: they cost.")
-    position_bias: float = Field(0.0, description="What standing first on the page is worth to the pool.")
-    tie_below: float = Field(0.0, ge=0, description="Differences up to this are called a tie.")
+    annotators: int = Field(5, ge=1, description="Number of simulated annotators.")
+    noise: float = Field(
+        0.3,
+        ge=0,
+        description="Standard deviation of an annotator's judgement of the same answer from one time to the next.",
+    )
+    bias: float = Field(0.2, ge=0, description="Standard deviation of the annotators' personal tastes.")
+    length_bias: float = Field(
+        0.0, description="Value of ten more words to all annotators; negative: they dislike length."
+    )
+    position_bias: float = Field(0.0, description="Value to all annotators of being shown first on the page.")
+    tie_below: float = Field(0.0, ge=0, description="Maximum difference between two answers that is called a tie.")
     scorer: ScorerSection | None = Field(
-        None, description="What the truth is; null: the gold scorer of the self-made task."
+        None, description="Scorer of the true quality; null: the gold scorer of the self-made task."
     )
 
 
 class PairsSection(Section):
     """How several annotators' labels become rows to train on."""
 
-    question: str | None = Field(None, description="The question to go by; null: the first one.")
+    question: str | None = Field(
+        None, description="Name of the question whose labels are used; null: the first question."
+    )
     method: Literal["mean_rank", "majority", "bradley_terry", "plackett_luce"] = Field(
         "mean_rank",
-        description="mean_rank: the average of the ranks; majority: more annotators prefer it than not; "
-        "bradley_terry, plackett_luce: strengths fitted to all judgements of the task.",
+        description="Aggregation of several annotators: mean_rank compares average ranks; majority takes the answer "
+        "that more annotators prefer; bradley_terry and plackett_luce fit strengths to all judgements of the task.",
     )
-    ties: Literal["drop", "half"] = Field("drop", description="half: a tied pair is kept in both orders.")
-    min_annotators: int = Field(1, ge=1, description="Fewer labels of a pair: it is left out.")
+    ties: Literal["drop", "half"] = Field(
+        "drop", description="Treatment of tied pairs: drop leaves them out; half keeps them in both orders."
+    )
+    min_annotators: int = Field(
+        1, ge=1, description="Minimum number of labels of a pair; pairs with fewer are left out."
+    )
     min_agreement: float = Field(
-        0.0, ge=0, le=1, description="Least share of the annotators, a tie being half, on the side of the winner."
+        0.0, ge=0, le=1, description="Minimum share of the annotators who prefer the winner; a tie counts half."
     )
-    min_margin: float = Field(0.0, ge=0, description="Least margin, in the units of the method.")
+    min_margin: float = Field(0.0, ge=0, description="Minimum margin of a pair, in the units of the method.")
     weights: Literal["none", "reliability"] = Field(
-        "none", description="reliability: annotators count by how well they agree with the others and the controls."
+        "none",
+        description="Weights of the annotators: none counts all alike; reliability weighs them by their agreement with "
+        "the others and with the control tasks.",
     )
-    leave_out: list[str] = Field([], description="Annotators whose labels count for nothing.")
+    leave_out: list[str] = Field([], description="Names of annotators whose labels are ignored.")
 
 
 class FeedbackSection(Section):
     """Who compares the answers: nobody here (`file`: rows of `data` as they are), simulated annotators, or people."""
 
-    source: Literal["file", "simulated", "human"] = "file"
-    rounds: int = cosmetic(
-        1, ge=1, description="How often answers are sampled and judged and the reward model and PPO go on from there."
+    source: Literal["file", "simulated", "human"] = Field(
+        "file",
+        description="Origin of the judgements: file uses the rows of `data` as they are; simulated asks simulated "
+        "annotators; human asks people on the label page.",
     )
-    sample: SampleSection = SampleSection()
-    label: LabelSection = LabelSection()
-    simulated: SimulatedSection = SimulatedSection()
-    pairs: PairsSection = PairsSection()
+    rounds: int = cosmetic(
+        1,
+        ge=1,
+        description="Number of rounds; each samples answers, collects labels, retrains the reward model and continues "
+        "PPO.",
+    )
+    sample: SampleSection = Field(SampleSection(), description="Sampling of the completions to be judged.")
+    label: LabelSection = Field(
+        LabelSection(), description="Questions to the annotators, and distribution of the tasks."
+    )
+    simulated: SimulatedSection = Field(SimulatedSection(), description="Simulated annotators.")
+    pairs: PairsSection = Field(PairsSection(), description="Conversion of labels into training rows.")
 
     @model_validator(mode="after")
     def _agree(self) -> FeedbackSection:

@@ -1,9 +1,10 @@
-"""Read, override, check and write the configuration. YAML is read by the 1.2 rules."""
+"""Reading, overriding, checking and writing the configuration. YAML is read by the 1.2 rules."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -11,29 +12,27 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from pipelines.config.schema import Config
+from pipelines.config.section import Section
 from pipelines.config.yaml12 import Dumper, Places, parse_yaml
 from pipelines.errors import UsageError
 
 
-def load_config(
-    path: Path | None, sets: Iterable[str] = (), flags: Mapping[str, Any] | None = None, *, name: str | None = None
-) -> Config:
+def load_config(path: Path | None, sets: Iterable[str] = (), flags: Mapping[str, Any] | None = None) -> Config:
     """Read a configuration: defaults < file < ``sets`` < ``flags``.
 
     Args:
         path: the YAML file; None: defaults only.
         sets: ``section.key=value`` with a YAML value.
-        flags: values of named options by their dotted key; they win even where the value is None.
-        name: what the file is called in messages; default: its path.
+        flags: values of named options by their dotted key; they win even if the value is None.
 
     Raises:
-        UsageError: unreadable file, unknown key, or a value that does not fit.
+        UsageError: the file cannot be read, a key is unknown, or a value does not fit.
     """
     data: dict[str, Any] = {}
     places: Places = {}
-    label = name or str(path or "the configuration")
+    label = str(path or "the configuration")
     if path is not None:
-        data, places = _read(path, label)
+        data, places = _read(path)
     for entry in sets:
         key, separator, value = entry.partition("=")
         key = key.strip().replace("-", "_")
@@ -56,7 +55,28 @@ def dump_config(config: Config) -> str:
     return yaml.dump(config.model_dump(mode="json"), Dumper=Dumper, sort_keys=False, allow_unicode=True)
 
 
-def _read(path: Path, label: str) -> tuple[dict[str, Any], Places]:
+def explain_config(config: Config) -> str:
+    """The resolved configuration as YAML, with the description of every key as a comment above it."""
+    return "\n".join(_explained(config)) + "\n"
+
+
+def _explained(section: Section, indent: str = "") -> Iterator[str]:
+    for name, field in type(section).model_fields.items():
+        yield from textwrap.wrap(
+            field.description or "", 120, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# "
+        )
+        value = getattr(section, name)
+        if isinstance(value, Section):
+            yield f"{indent}{name}:"
+            yield from _explained(value, indent + "  ")
+        else:
+            text = yaml.dump(
+                section.model_dump(mode="json", include={name}), Dumper=Dumper, sort_keys=False, allow_unicode=True
+            )
+            yield from textwrap.indent(text.rstrip(), indent).splitlines()
+
+
+def _read(path: Path) -> tuple[dict[str, Any], Places]:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -65,11 +85,11 @@ def _read(path: Path, label: str) -> tuple[dict[str, Any], Places]:
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"the configuration cannot be read: {error}", where=str(path)) from error
-    data, places = parse_yaml(text, label)
+    data, places = parse_yaml(text, str(path))
     if data is None:
         return {}, places
     if not isinstance(data, dict):
-        raise UsageError("the configuration must be a mapping of sections", where=label)
+        raise UsageError("the configuration must be a mapping of sections", where=str(path))
     return data, places
 
 
@@ -87,8 +107,8 @@ def _assign(data: dict[str, Any], places: Places, dotted: str, value: Any, place
 
 
 def _as_usage_error(error: ValidationError, label: str, places: Places) -> UsageError:
-    """The most telling fault as one sentence; the others counted."""
-    # A misspelled key first: the field that is missing for it is no second fault.
+    """Return the most telling fault as one sentence, with the number of the others."""
+    # A misspelled key comes first: the field that is missing because of it is no second fault.
     faults = sorted(error.errors(include_url=False), key=lambda fault: fault["type"] != "extra_forbidden")
     first = faults[0]
     location = tuple(part for part in _without_tags(first["loc"]) if part != "[key]")
@@ -114,7 +134,7 @@ def _as_usage_error(error: ValidationError, label: str, places: Places) -> Usage
 
 
 def _without_tags(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
-    """The place of a fault without the names that pydantic adds for the members of a union."""
+    """Return the place of a fault without the names that pydantic adds for the members of a union."""
     kept: list[int | str] = []
     model: Any = Config
     in_mapping = False
@@ -145,4 +165,4 @@ def _section_in(annotation: Any) -> Any:
     """The section class inside ``X``, ``X | None`` or ``list[X]``."""
     if get_origin(annotation) is None:
         return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
-    return next((found for found in map(_section_in, get_args(annotation)) if found is not None), None)
+    return next((section for section in map(_section_in, get_args(annotation)) if section is not None), None)

@@ -18,14 +18,16 @@ PACKAGE = "package:"
 class ScratchModel(Section):
     """Shape of the small Llama that `init: scratch` builds."""
 
-    vocab_size: int = Field(1024, ge=300, description="Upper bound of the byte-level BPE trained on the SFT text.")
-    hidden_size: int = Field(128, ge=8)
-    num_hidden_layers: int = Field(2, ge=1)
-    num_attention_heads: int = Field(8, ge=1)
-    intermediate_size: int = Field(384, ge=8)
-    max_position_embeddings: int = Field(256, ge=16)
-    rope_theta: float = Field(10000.0, gt=0)
-    tie_word_embeddings: bool = True
+    vocab_size: int = Field(
+        1024, ge=300, description="Maximum vocabulary size of the byte-level BPE tokenizer trained on the SFT text."
+    )
+    hidden_size: int = Field(128, ge=8, description="Width of the hidden states.")
+    num_hidden_layers: int = Field(2, ge=1, description="Number of layers.")
+    num_attention_heads: int = Field(8, ge=1, description="Number of attention heads.")
+    intermediate_size: int = Field(384, ge=8, description="Width of the feed-forward layers.")
+    max_position_embeddings: int = Field(256, ge=16, description="Maximum number of positions.")
+    rope_theta: float = Field(10000.0, gt=0, description="Base of the rotary position embeddings.")
+    tie_word_embeddings: bool = Field(True, description="Whether input and output embeddings share their weights.")
 
     @model_validator(mode="after")
     def _heads_divide(self) -> ScratchModel:
@@ -40,26 +42,41 @@ class ModelSection(Section):
     """The base model that every stage builds on."""
 
     name_or_path: str | None = Field(
-        None, description="Hub id, directory or .gguf file of the base model, or package:<module>/<path inside it>."
+        None, description="Base model: hub id, directory, .gguf file, or package:<module>/<path inside it>."
     )
     revision: str | None = Field(None, description="Commit of the hub repository.")
-    trust_remote_code: bool = Field(False, description="Runs code of the model's repository; needs a pinned revision.")
-    init: Literal["pretrained", "scratch"] = "pretrained"
-    scratch: ScratchModel = ScratchModel()
+    trust_remote_code: bool = Field(
+        False, description="Whether to run code of the model's repository; needs a pinned revision."
+    )
+    init: Literal["pretrained", "scratch"] = Field(
+        "pretrained",
+        description="Start of the base: pretrained weights, or scratch (a small Llama with random weights).",
+    )
+    scratch: ScratchModel = Field(ScratchModel(), description="Shape of the model that `init: scratch` builds.")
     dtype: Literal["float32", "bfloat16"] = Field(
-        "float32", description="bfloat16: frozen bases in bf16, training under bf16 autocast."
+        "float32", description="Precision: float32, or bfloat16 (frozen bases in bf16, training under bf16 autocast)."
     )
-    attn_implementation: str | None = None
+    attn_implementation: str | None = Field(
+        None, description="Attention implementation of transformers, such as sdpa; null: the library's choice."
+    )
     chat_template: str = Field(
-        "auto", description="auto: the tokenizer's own, else a plain one is added; none: raw text; or a .jinja file."
+        "auto",
+        description="Chat template: auto (the tokenizer's own, or a plain one if it has none), none (raw text), or a "
+        ".jinja file.",
     )
-    load_in_4bit: bool = Field(False, description="NF4 with double quantization; trains adapters (QLoRA).")
-    allow_cpu_4bit: bool = Field(False, description="Let bitsandbytes run on the CPU: for tests, slow.")
-    use_peft: bool = Field(False, description="Train LoRA adapters instead of all weights.")
-    lora_r: int = Field(16, ge=1)
-    lora_alpha: int = Field(32, ge=1)
-    lora_dropout: float = Field(0.0, ge=0, lt=1)
-    lora_target_modules: str | list[str] = "all-linear"
+    load_in_4bit: bool = Field(
+        False, description="Whether to load the base in NF4 with double quantization and train adapters on it (QLoRA)."
+    )
+    allow_cpu_4bit: bool = Field(False, description="Whether 4-bit models may run on the CPU: slow, meant for tests.")
+    use_peft: bool = Field(False, description="Whether to train LoRA adapters instead of all weights.")
+    lora_r: int = Field(16, ge=1, description="Rank of the LoRA adapters.")
+    lora_alpha: int = Field(
+        32, ge=1, description="Scale of the LoRA adapters; their output is multiplied by lora_alpha / lora_r."
+    )
+    lora_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on the input of the LoRA adapters.")
+    lora_target_modules: str | list[str] = Field(
+        "all-linear", description="Modules that get an adapter: all-linear, or a list of module names."
+    )
 
     @field_validator("name_or_path")
     @classmethod

@@ -13,117 +13,158 @@ from pipelines.config.section import Section, cosmetic
 class PpoSection(Section):
     """One update: `rollout_batch_size` episodes, then `num_ppo_epochs` x `num_mini_batches` optimizer steps."""
 
-    enabled: bool = Field(True, description="false: the run has no PPO.")
-    reward: ScorerSection = Field(ScorerSection(), description="The source of the scores that PPO trains on.")
+    enabled: bool = Field(True, description="Whether the run has PPO.")
+    reward: ScorerSection = Field(ScorerSection(), description="Source of the scores that PPO maximizes.")
 
     # how much, and in what pieces
-    total_episodes: int = Field(10000, ge=1, description="Responses generated in all; rounded up to whole updates.")
-    rollout_batch_size: int = Field(64, ge=1, description="Episodes (responses) per update, over all processes.")
-    num_generations: int = Field(
-        1, ge=1, description="Responses to each prompt in a rollout; rollout_batch_size is a multiple of it."
+    total_episodes: int = Field(
+        10000, ge=1, description="Total number of generated responses; rounded up to whole updates."
     )
-    num_ppo_epochs: int = Field(4, ge=1, description="Passes over each rollout.")
-    num_mini_batches: int = Field(4, ge=1, description="Optimizer steps per pass.")
+    rollout_batch_size: int = Field(
+        64, ge=1, description="Number of episodes (responses) in one update, over all processes."
+    )
+    num_generations: int = Field(
+        1, ge=1, description="Number of responses to each prompt in a rollout; must divide rollout_batch_size."
+    )
+    num_ppo_epochs: int = Field(4, ge=1, description="Number of passes over each rollout.")
+    num_mini_batches: int = Field(4, ge=1, description="Number of optimizer steps in one pass.")
     per_device_train_batch_size: int = cosmetic(
-        8, ge=1, description="Micro-batch: rows in one backward; memory only, never the result."
+        8, ge=1, description="Micro-batch size: number of rows in one backward pass. Affects memory, never the result."
     )
     rollout_forward_batch_size: int = Field(
-        32, ge=1, description="Rows in one generation or scoring forward; which numbers are drawn depends on it."
+        32, ge=1, description="Number of rows in one generation or scoring pass; the sampled tokens depend on it."
     )
 
     # prompts and responses
-    max_prompt_length: int = Field(512, ge=1, description="Most tokens of a prompt.")
+    max_prompt_length: int = Field(512, ge=1, description="Maximum length of a prompt in tokens.")
     overlong: Literal["drop", "cut", "fail"] = Field(
-        "drop", description="Longer prompts: drop; cut keeps their start, where no chat template is used; fail."
+        "drop",
+        description="Treatment of longer prompts: drop; cut (keep the start, only without a chat template); or fail.",
     )
-    response_length: int = Field(128, ge=1, description="Most new tokens of a response.")
+    response_length: int = Field(128, ge=1, description="Maximum length of a response in tokens.")
     stop_tokens: list[str] = Field(
-        [], description="Tokens that end a response beside EOS; each must be one token of the tokenizer."
+        [], description="Tokens that end a response, beside EOS; each must be a single token of the tokenizer."
     )
     temperature: float = Field(
-        1.0, gt=0, description="Of the sampling; the policy that is trained is the tempered one."
+        1.0, gt=0, description="Sampling temperature; the policy in training is the tempered one."
     )
     top_k: int = Field(
         0,
         ge=0,
-        description="Sample from the k likeliest tokens; 0: from all. Ratio and KL stay those of the whole policy.",
+        description="Number of most likely tokens to sample from; 0: all tokens. Ratio and KL remain those of the "
+        "whole policy.",
     )
     top_p: float = Field(
         1.0,
         gt=0,
         le=1,
-        description="Sample from the likeliest tokens with this probability together; ratio and KL as for top_k.",
+        description="Probability mass of the most likely tokens to sample from. Ratio and KL remain those of the whole "
+        "policy.",
     )
 
     # optimizer
-    learning_rate: float = Field(1e-5, gt=0, description="Of the policy.")
-    value_learning_rate: float = Field(5e-5, gt=0, description="Of the value model, or of its head where it is shared.")
-    lr_scheduler_type: Literal["linear", "cosine", "constant"] = Field(
-        "linear", description="linear and cosine fall to 0 over the updates, after the warm-up."
+    learning_rate: float = Field(1e-5, gt=0, description="Learning rate of the policy's Adam optimizer.")
+    value_learning_rate: float = Field(
+        5e-5,
+        gt=0,
+        description="Learning rate of the value model's Adam optimizer, or of its head alone if the value model is "
+        "shared.",
     )
-    warmup_updates: int = Field(0, ge=0, description="Updates (rollouts) over which both learning rates rise from 0.")
-    adam_eps: float = Field(1e-5, gt=0, description="Epsilon of Adam.")
-    max_grad_norm: float = Field(1.0, gt=0, description="Of the policy and of the value model, each by itself.")
-    gradient_checkpointing: bool = cosmetic(False, description="Less memory, one more forward in every backward.")
+    lr_scheduler_type: Literal["linear", "cosine", "constant"] = Field(
+        "linear",
+        description="Schedule of both learning rates after the warm-up: linear and cosine fall to 0, constant does "
+        "not.",
+    )
+    warmup_updates: int = Field(
+        0, ge=0, description="Number of updates (rollouts) over which both learning rates rise from 0."
+    )
+    adam_eps: float = Field(1e-5, gt=0, description="Epsilon of both Adam optimizers.")
+    max_grad_norm: float = Field(
+        1.0, gt=0, description="Maximum norm of the gradient, applied to the policy and to the value model separately."
+    )
+    gradient_checkpointing: bool = cosmetic(
+        False, description="Whether to recompute activations in the backward pass: less memory, more time."
+    )
 
     # the penalty for leaving the reference
     kl_coef: float = Field(
-        0.05, ge=0, description="Weight of the per-token KL penalty (k1) in the reward; with kl_target the first one."
+        0.05,
+        ge=0,
+        description="Weight of the per-token KL penalty (k1) in the reward; with kl_target, its initial value.",
     )
     kl_target: float | None = Field(
-        None, gt=0, description="Move kl_coef so that the KL per response (nats) comes to this; null: it stays."
+        None, gt=0, description="KL per response, in nats, that kl_coef is adapted to reach; null: kl_coef is fixed."
     )
     kl_horizon: int = Field(
-        10000, ge=1, description="With kl_target: episodes in which kl_coef moves by up to a fifth."
+        10000, ge=1, description="Number of episodes in which kl_coef changes by at most a fifth (with kl_target)."
     )
     kl_early_stop: float | None = Field(
         None,
         gt=0,
-        description="Skip the rest of an update once its policy is this far (KL per token) from the one that sampled.",
+        description="KL per token between the updated and the sampling policy at which the rest of an update is "
+        "skipped; null: never.",
     )
-    kl_limit: float = Field(50.0, gt=0, description="KL per response (nats) beyond which a policy is never the best.")
+    kl_limit: float = Field(
+        50.0, gt=0, description="Maximum KL per response, in nats, of a policy that may count as the best."
+    )
 
     # advantages and losses
-    gamma: float = Field(1.0, gt=0, le=1, description="Discount per token.")
+    gamma: float = Field(1.0, gt=0, le=1, description="Discount factor per token.")
     lam: float = Field(0.95, ge=0, le=1, description="Lambda of generalized advantage estimation.")
-    cliprange: float = Field(0.2, gt=0, description="Clip of the probability ratio.")
+    cliprange: float = Field(0.2, gt=0, description="Clip range of the probability ratio.")
     cliprange_value: float | None = Field(
-        0.2, gt=0, description="null: the value is not clipped; for rewards far from unit scale."
+        0.2, gt=0, description="Clip range of the value; null: no clipping, for rewards far from unit scale."
     )
     vf_coef: float = Field(0.1, gt=0, description="Weight of the value loss.")
-    whiten_advantages: bool = Field(True, description="Advantages of a rollout get mean 0 and variance 1.")
+    whiten_advantages: bool = Field(
+        True, description="Whether to scale the advantages of a rollout to mean 0 and variance 1."
+    )
     mask_truncated_completions: bool = Field(
-        False, description="Responses that hit the length limit take no part in whitening and losses."
+        False, description="Whether to leave responses that reach the length limit out of whitening and losses."
     )
     value_model: Literal["reward", "zero", "shared"] = Field(
         "reward",
-        description="Start of the value model: the run's reward model where PPO trains on it (else as zero); "
-        "zero: the SFT policy with a head of zeros; shared: such a head on the policy itself, one forward for both.",
+        description="Start of the value model: reward (the run's reward model if PPO trains on it, else as zero); zero "
+        "(the SFT policy with a head of zeros); or shared (such a head on the policy itself, with one forward"
+        " pass for both).",
     )
-    value_warmup_updates: int = Field(0, ge=0, description="First updates in which only the value model trains.")
+    value_warmup_updates: int = Field(
+        0, ge=0, description="Number of first updates in which only the value model is trained."
+    )
 
     # scores
     reward_normalization: Literal["model", "running", "none"] = Field(
         "model",
-        description="model: scores to mean 0, deviation 1 by what the run's reward model gave SFT responses (other "
-        "sources stay as they are); running: by all scores of the training so far.",
+        description="Scaling of scores to mean 0 and standard deviation 1: model uses the scores of SFT responses, "
+        "measured with the run's reward model (other sources are not scaled); running uses all scores so far;"
+        " none does nothing.",
     )
-    reward_clip: float | None = Field(10.0, gt=0, description="Bound of every score after normalization; null: none.")
+    reward_clip: float | None = Field(
+        10.0, gt=0, description="Maximum absolute value of a score after normalization; null: no limit."
+    )
     missing_eos_penalty: float = Field(
-        1.0, ge=0, description="Subtracted where a response hit the length limit without EOS or a stop token."
+        1.0,
+        ge=0,
+        description="Penalty on the score of a response that reaches the length limit without EOS or a stop token.",
     )
 
     # watching and keeping
-    logging_steps: int = cosmetic(1, ge=1, description="Updates between two lines of metrics.jsonl.")
+    logging_steps: int = cosmetic(1, ge=1, description="Number of updates between two lines of metrics.jsonl.")
     eval_steps: int | None = Field(
-        None, ge=1, description="Updates between two evaluations on held-out prompts; null: a tenth of the training."
+        None,
+        ge=1,
+        description="Number of updates between two evaluations on held-out prompts; null: a tenth of the training.",
     )
-    num_eval_prompts: int = Field(64, ge=0, description="Held-out prompts answered and scored in every evaluation.")
+    num_eval_prompts: int = Field(
+        64, ge=0, description="Number of held-out prompts that are answered and scored in every evaluation."
+    )
     load_best_model_at_end: bool = Field(
-        False, description="Publish the best policy by held-out score within kl_limit instead of the last."
+        False,
+        description="Whether to publish the policy with the best held-out score within kl_limit instead of the last "
+        "one.",
     )
-    save_steps: int = cosmetic(20, ge=1, description="Updates between two checkpoints.")
-    save_total_limit: int = cosmetic(2, ge=1, description="Checkpoints kept.")
+    save_steps: int = cosmetic(20, ge=1, description="Number of updates between two checkpoints.")
+    save_total_limit: int = cosmetic(2, ge=1, description="Maximum number of checkpoints kept.")
 
     @model_validator(mode="after")
     def _agrees(self) -> PpoSection:

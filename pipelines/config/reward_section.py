@@ -15,36 +15,42 @@ class RewardSection(TrainerSection):
 
     objective: Literal["pairwise", "pointwise"] = Field(
         "pairwise",
-        description="pairwise: the better of two answers scores higher (Bradley-Terry); pointwise: a classifier that "
-        "gives the probability that an answer is good, trained on judgements, comparisons (each side a row) or both.",
+        description="Training objective: pairwise (Bradley-Terry: the better of two answers scores higher), or "
+        "pointwise (a classifier of the probability that an answer is good, trained on judgements, comparisons with "
+        "each side as a row, or both).",
     )
     output: Literal["sigmoid", "softmax"] = Field(
         "sigmoid",
-        description="Where a pointwise model's probability comes from: one logit, or two classes (bad, good), which "
+        description="Output of a pointwise model: sigmoid of one logit, or softmax over two classes (bad, good), which "
         "needs `base`.",
     )
     lower_is_better: bool = Field(
         False,
-        description="Pointwise: a label of 1, or a high one, means bad, such as toxic. The labels are turned; the "
-        "model always gives the probability of good.",
+        description="Whether a high label means bad, such as toxic (pointwise). The labels are reversed; the model "
+        "always predicts the probability of good.",
     )
     label_range: tuple[float, float] | None = Field(
         None,
         strict=False,
-        description="Pointwise: smallest and largest label of a scale, such as [1, 5]; null: those of the rows to "
-        "train on, file by file.",
+        description="Smallest and largest label of a scale, such as [1, 5] (pointwise); null: those of the training "
+        "rows, file by file.",
     )
     base: str | None = Field(
         None,
-        description="Hub id or directory of another base, encoder or decoder: read with its own tokenizer and trained "
-        "whole in fp32, whatever `model` says of LoRA and dtype. null: the SFT model.",
+        description="Hub id or directory of another base, encoder or decoder. It is read with its own tokenizer and "
+        "trained whole in fp32, whatever `model` says about LoRA and dtype. null: the SFT model.",
     )
     base_revision: str | None = Field(None, description="Commit of the hub repository of `base`.")
-    learning_rate: float = Field(1e-5, gt=0)
-    use_margin: bool = Field(True, description="Pairwise: use the margin of the comparisons where they have one.")
-    center_rewards_coefficient: float | None = Field(None, ge=0, description="Pairwise: pull the mean score towards 0.")
+    learning_rate: float = Field(1e-5, gt=0, description="Peak learning rate of the AdamW optimizer.")
+    use_margin: bool = Field(True, description="Whether to use the margins of comparisons that have one (pairwise).")
+    center_rewards_coefficient: float | None = Field(
+        None, ge=0, description="Weight of a loss that pulls the mean score towards 0 (pairwise); null: no such loss."
+    )
     normalization_prompts: int = Field(
-        128, ge=2, description="Held-out prompts whose SFT responses give the score's mean and deviation."
+        128,
+        ge=2,
+        description="Maximum number of held-out prompts whose SFT responses give the mean and standard deviation of "
+        "the scores.",
     )
 
     @field_validator("base")

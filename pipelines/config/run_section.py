@@ -14,10 +14,10 @@ Tracker = Literal["tensorboard", "wandb", "mlflow", "trackio", "swanlab", "comet
 class RunSection(Section):
     """Settings of the run as a whole."""
 
-    dir: str | None = cosmetic(None, description="Run directory; default: runs/<name of the config file>.")
+    dir: str | None = cosmetic(None, description="Run directory; null: runs/<name of the configuration file>.")
     seed: int = Field(0, ge=0, description="Seed of everything random: data, training, sampling.")
-    device: Literal["auto", "cpu", "cuda"] = cosmetic("auto", description="auto takes CUDA where there is one.")
+    device: Literal["auto", "cpu", "cuda"] = cosmetic("auto", description="Device: auto uses CUDA if it is available.")
     threads: int | None = cosmetic(
-        None, ge=1, description="CPU threads; default: 1 for models under 5 M parameters, else all cores."
+        None, ge=1, description="Number of CPU threads; null: 1 for models under 5 M parameters, else all cores."
     )
-    report_to: list[Tracker] = cosmetic([], description="Trackers, by the names of Hugging Face.")
+    report_to: list[Tracker] = cosmetic([], description="Experiment trackers, by Hugging Face's names.")

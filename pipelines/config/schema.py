@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from pipelines.config.data_section import DataSection
 from pipelines.config.eval_section import EvalSection
@@ -21,14 +21,16 @@ from pipelines.config.training_section import SftSection
 class Config(Section):
     """One YAML file."""
 
-    run: RunSection = RunSection()
-    model: ModelSection = ModelSection()
-    data: DataSection = DataSection()
-    sft: SftSection = SftSection()
-    feedback: FeedbackSection = FeedbackSection()
-    reward: RewardSection = RewardSection()
-    ppo: PpoSection = PpoSection()
-    eval: EvalSection = EvalSection()
+    run: RunSection = Field(RunSection(), description="The run as a whole: directory, seed, device.")
+    model: ModelSection = Field(ModelSection(), description="The base model, its precision and its adapters.")
+    data: DataSection = Field(DataSection(), description="Sources of the rows, and the split.")
+    sft: SftSection = Field(SftSection(), description="Supervised fine-tuning on demonstrations.")
+    feedback: FeedbackSection = Field(
+        FeedbackSection(), description="Sampling, labels and pairs: judgements of the run's own answers."
+    )
+    reward: RewardSection = Field(RewardSection(), description="The reward model.")
+    ppo: PpoSection = Field(PpoSection(), description="Proximal policy optimization.")
+    eval: EvalSection = Field(EvalSection(), description="Comparison of base, SFT and PPO on held-out prompts.")
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Config:

@@ -34,31 +34,44 @@ class ScorerSection(Section):
     of these together (sum, ensemble), or the gold scorer of a self-made task.
     """
 
-    kind: Kind = "run"
-    name: str | None = cosmetic(None, description="Name in tables; default: derived from what it is.")
-    function: str | None = Field(None, description="module:function, called with (prompts, completions) -> floats.")
+    kind: Kind = Field(
+        "run",
+        description="Kind of scorer: run (the run's reward model), function, classifier, http, length, repetition, "
+        "sum, ensemble or gold.",
+    )
+    name: str | None = cosmetic(None, description="Name in tables; null: derived from the other keys.")
+    function: str | None = Field(
+        None, description="Python function module:function, called with (prompts, completions) and returning floats."
+    )
     path: str | None = Field(None, description="Hub id or directory of a text classifier or reward model.")
-    revision: str | None = None
+    revision: str | None = Field(None, description="Commit of the hub repository.")
     label: int | str | None = Field(
-        None, description="Class whose logit is the score; only needed where the classifier has several."
+        None, description="Class whose logit is the score; needed only if the classifier has several classes."
     )
     output: Literal["logit", "probability", "logprob"] = Field(
         "logit",
-        description="What of the class is the score: sigmoid of a single logit, softmax over several. The run's own "
-        "reward model has other than the logit where reward.objective is pointwise.",
+        description="Function of the class that is the score: logit, probability or logprob (sigmoid of a single "
+        "logit, softmax over several). The run's own reward model offers more than the logit only with "
+        "reward.objective: pointwise.",
     )
-    lower_is_better: bool = Field(False, description="The classifier rates something bad (toxicity): negate it.")
-    url: str | None = Field(None, description="http(s) address that answers POST with JSON scores.")
-    token_env: str | None = Field(None, description="Environment variable whose value is sent as bearer token.")
+    lower_is_better: bool = Field(
+        False, description="Whether the classifier rates something bad, such as toxicity: its output is negated."
+    )
+    url: str | None = Field(None, description="http(s) address that answers POST requests with JSON scores.")
+    token_env: str | None = Field(None, description="Environment variable whose value is sent as a bearer token.")
     timeout: float = cosmetic(60.0, gt=0, description="Seconds to wait for one answer of the server.")
-    retries: int = cosmetic(4, ge=0, description="Further tries after a 5xx answer, a timeout or a lost connection.")
-    target: int | None = Field(None, ge=1, description="Tokens above which a response loses score.")
-    ngram: int = Field(3, ge=1, description="Words in a row that count as repeated where they came before.")
-    parts: list[ScorerPart] = Field([], description="The scorers that are put together.")
-    deviations: float = Field(
-        1.0, ge=0, description="Standard deviations between the parts that are taken off their mean."
+    retries: int = cosmetic(
+        4, ge=0, description="Number of retries after a 5xx answer, a timeout or a lost connection."
     )
-    batch_size: int = cosmetic(32, ge=1)
+    target: int | None = Field(None, ge=1, description="Number of tokens above which a response loses score.")
+    ngram: int = Field(
+        3, ge=1, description="Number of consecutive words that count as a repetition if they occurred before."
+    )
+    parts: list[ScorerPart] = Field([], description="Scorers that are combined.")
+    deviations: float = Field(
+        1.0, ge=0, description="Number of standard deviations between the parts that are subtracted from their mean."
+    )
+    batch_size: int = cosmetic(32, ge=1, description="Number of texts in one forward pass or request.")
 
     @model_validator(mode="after")
     def _fields_fit_the_kind(self) -> ScorerSection:
@@ -100,10 +113,10 @@ class ScorerSection(Section):
 class ScorerPart(ScorerSection):
     """A scorer in a sum or an ensemble."""
 
-    weight: float = Field(1.0, description="Factor in a sum; below 0 where less is better.")
+    weight: float = Field(1.0, description="Factor in a sum; negative if less is better.")
     normalize: bool = Field(
         True,
-        description="Bring the run's reward model to mean 0, deviation 1 on SFT responses.",
+        description="Whether to scale the run's reward model to mean 0 and standard deviation 1 on SFT responses.",
     )
 
     @model_validator(mode="after")

@@ -9,15 +9,20 @@ from typing import Annotated
 
 import typer
 
-from pipelines.config import Config, dump_config, load_config
+from pipelines.config import Config, explain_config, load_config
 from pipelines.errors import UsageError
 from pipelines.run.disk import disk_errors
 from rlhf_cli import options, settings
 from rlhf_cli.console import print_json
 
-Name = Annotated[str, typer.Argument(metavar="[NAME]", help="Which configuration; see --list.")]
-List = Annotated[bool, typer.Option("--list", help="List the configurations there are.")]
-Output = Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Default: <NAME>.yaml, here.")]
+Name = Annotated[str, typer.Argument(metavar="[NAME]", help="Name of the configuration; see --list.")]
+List = Annotated[bool, typer.Option("--list", help="List the shipped configurations.")]
+Output = Annotated[
+    Path | None,
+    typer.Option(
+        "--output", "-o", metavar="FILE", help="File to write. Default: <NAME>.yaml in the current directory."
+    ),
+]
 Overwrite = Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")]
 
 
@@ -30,7 +35,11 @@ def show(
     dataset: options.Dataset = None,
     json: options.Json = False,
 ) -> None:
-    """Print the resolved configuration: defaults < file < --set < named options. Without a file: the defaults."""
+    """Print the resolved configuration with the meaning of every key.
+
+    Values come from the defaults, the file, --set and named options; the later one wins. Without a file, the defaults
+    are printed.
+    """
     flags = settings.named_flags("all", model=model, reward_model=reward_model, dataset=dataset)
     if config is None and run_dir is None:
         resolved: Config = settings.checked(load_config(None, sets or (), flags))
@@ -39,7 +48,7 @@ def show(
     if json:
         print_json(resolved.model_dump(mode="json"))
     else:
-        print(dump_config(resolved), end="")
+        print(explain_config(resolved), end="")
 
 
 def init(

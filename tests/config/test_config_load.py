@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
-from pipelines.config import Config, dump_config, load_config
+from pipelines.config import Config, dump_config, explain_config, load_config
 from pipelines.config.yaml12 import parse_yaml
 from pipelines.errors import UsageError
 
@@ -21,7 +22,7 @@ def write(tmp_path: Path, text: str) -> Path:
 
 def refusal(tmp_path: Path, text: str, *sets: str) -> UsageError:
     with pytest.raises(UsageError) as caught:
-        load_config(write(tmp_path, text), sets, name="my.yaml")
+        load_config(write(tmp_path, text), sets)
     return caught.value
 
 
@@ -100,7 +101,7 @@ def test_broken_yaml_names_its_line(text: str, where: str, words: str) -> None:
 )
 def test_a_fault_names_place_and_remedy(tmp_path: Path, text: str, where: str, message: str, hint: str | None) -> None:
     error = refusal(tmp_path, text)
-    assert (error.where, error.exit_code) == (where, 2)
+    assert (error.where, error.exit_code) == (f"{tmp_path}/{where}", 2)
     assert message in error.message
     assert hint is None or hint in (error.hint or "")
 
@@ -196,3 +197,14 @@ def test_a_key_of_a_mapping_is_named_as_the_file_names_it() -> None:
     with pytest.raises(UsageError) as caught:
         load_config(None, ["data.prompts={path: a, tags: {role: x}}"])
     assert caught.value.message.startswith("`data.prompts.0.tags.role`: should be 'role_tag'")
+
+
+def test_the_explained_configuration_describes_every_key_and_reads_back(tmp_path: Path) -> None:
+    config = load_config(SHIPPED[0])
+    text = explain_config(config)
+    assert load_config(write(tmp_path, text)) == config
+    lines = text.splitlines()
+    keys = [number for number, line in enumerate(lines) if re.match(r" *\w+:", line)]
+    sections = [Config, *(field.annotation for field in Config.model_fields.values())]
+    assert all(lines[number - 1].lstrip().startswith("#") for number in keys if not lines[number].startswith("    "))
+    assert all(field.description for section in sections for field in section.model_fields.values())
