@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,3 +24,38 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip("the folder with real input is not on this machine")
     return SHARED_DATA
+
+
+LONGEST = (
+    "test_tutorials.py",
+    "test_two_ranks.py",
+    "test_exact_optimum.py",
+    "test_golden_scores",
+    "test_run_killed.py",
+    "test_ppo_killed.py",
+    "test_ppo_resume.py",
+    "test_trainer_resume.py",
+    "test_browser",
+)
+"""They come first, so that no worker begins one when the others have nothing left."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def place(item: pytest.Item) -> int:
+        return next((place for place, name in enumerate(LONGEST) if name in item.nodeid), len(LONGEST))
+
+    items.sort(key=place)
+
+
+def pytest_collection_finish() -> None:
+    """Keep what the imports made out of the garbage collector, which the trainers call for every run."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_waiting_for_the_disk() -> Iterator[None]:
+    """Power does not fail in a test: what `fsync` is called for, and when, is tested by its calls."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: os.fstat(descriptor) and None)
+        yield

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +176,7 @@ def utc_now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
 
 
+@cache
 def package_versions() -> dict[str, str]:
     """Versions of Python and of the packages that can change a result."""
     versions = {"python": sys.version.split()[0]}
@@ -195,6 +197,7 @@ def version_differences(manifest: Manifest, now: Mapping[str, str]) -> list[str]
     ]
 
 
+@cache
 def git_commit() -> str | None:
     """Commit of the code that ran, where it ran from a checkout of this project."""
     root = Path(__file__).parents[2]

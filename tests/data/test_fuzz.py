@@ -17,6 +17,7 @@ from pipelines.data.formats import FORMATS, Format, known_columns
 from pipelines.data.read import SourceReader
 from pipelines.data.rows import Comparison, Demonstration, Judgement, Prompt
 from pipelines.errors import RlhfError
+from tests.examples import examples
 
 TEXTS = st.text(max_size=8) | st.sampled_from(
     ["Hi?", " ", "\n\nHuman: a\n\nAssistant: b", "[]", '[{"name": "f"}]', "true"]
@@ -79,7 +80,7 @@ QUIET = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.
 
 
 @pytest.mark.parametrize("kind", [Demonstration, Comparison, Judgement, Prompt, None])
-@settings(max_examples=1000, deadline=None, derandomize=True, database=None, suppress_health_check=QUIET)
+@settings(max_examples=examples(1000), deadline=None, derandomize=True, database=None, suppress_health_check=QUIET)
 @given(document=st.lists(ROWS, min_size=1, max_size=3) | VALUES, array=st.booleans())
 def test_any_json(tmp_path: Path, kind: type[Any] | None, document: Any, array: bool) -> None:
     path = tmp_path / ("a.json" if array else "a.jsonl")
@@ -88,7 +89,7 @@ def test_any_json(tmp_path: Path, kind: type[Any] | None, document: Any, array: 
     check(path, kind)
 
 
-@settings(max_examples=300, deadline=None, derandomize=True, database=None, suppress_health_check=QUIET)
+@settings(max_examples=examples(300), deadline=None, derandomize=True, database=None, suppress_health_check=QUIET)
 @given(
     content=st.binary(max_size=60),
     name=st.sampled_from(["a.json", "a.jsonl", "a.txt", "a.csv", "a.tsv", "a.jsonl.gz", "a.parquet", "a.arrow"]),

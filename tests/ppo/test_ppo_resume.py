@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 from collections.abc import Callable
@@ -58,12 +59,22 @@ def settings(folder: Path, model: dict[str, Any], **ppo: Any) -> Config:
     )
 
 
-@pytest.fixture(scope="module")
-def never(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A folder with a run that was never interrupted, of each kind of fine-tuning."""
-    folder = tmp_path_factory.mktemp(request.param)
-    go(folder / "never", settings(folder, KINDS[request.param]), "ppo")
-    return folder, request.param
+@pytest.fixture(scope="session")
+def never_interrupted(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A folder with a run that was never interrupted, of each kind of fine-tuning; nobody changes it."""
+
+    @functools.cache
+    def folder_of(kind: str) -> Path:
+        folder = tmp_path_factory.mktemp(kind)
+        go(folder / "never", settings(folder, KINDS[kind]), "ppo")
+        return folder
+
+    return folder_of
+
+
+@pytest.fixture
+def never(request: pytest.FixtureRequest, never_interrupted: Callable[[str], Path]) -> tuple[Path, str]:
+    return never_interrupted(request.param), request.param
 
 
 def killed_then_finished(
@@ -142,13 +153,21 @@ def test_killed_again_and_again(never: tuple[Path, str], tmp_path: Path) -> None
     assert result(tmp_path / "run", "ppo") == result(folder / "never", "ppo")
 
 
-@pytest.fixture
-def interrupted(tmp_path: Path) -> tuple[Path, Config]:
+@pytest.fixture(scope="module")
+def killed_after_five(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Config]:
     """A LoRA run killed after update 5 with checkpoints at 2 and 4."""
-    config = settings(tmp_path, LORA, save_steps=2)
+    folder = tmp_path_factory.mktemp("killed")
+    config = settings(folder, LORA, save_steps=2)
     with pytest.raises(Killed):
-        go(tmp_path / "run", config, "ppo", Interrupter(5, kill))
-    return tmp_path / "run", config
+        go(folder / "run", config, "ppo", Interrupter(5, kill))
+    return folder / "run", config
+
+
+@pytest.fixture
+def interrupted(killed_after_five: tuple[Path, Config], tmp_path: Path) -> tuple[Path, Config]:
+    """A copy of it."""
+    shutil.copytree(killed_after_five[0], tmp_path / "run")
+    return tmp_path / "run", killed_after_five[1]
 
 
 @pytest.mark.parametrize("name", ["trained.safetensors", "state.pt", "random-0.pt"])
@@ -164,8 +183,9 @@ def test_a_broken_checkpoint_is_named_and_the_older_one_used(
         content = bytearray(path.read_bytes())
         content[len(content) // 2] ^= 1
         path.write_bytes(content)
-    last = Interrupter()
-    go(root, config, "ppo", last)
+    last = Interrupter(1, kill)
+    with pytest.raises(Killed):
+        go(root, config, "ppo", last)
     assert went_on(last.said) == ["update 2"]
     assert any("checkpoint-4 is left out" in line and name in line and "step 2 is used" in line for line in last.said)
 

@@ -16,6 +16,7 @@ from pipelines.labels.agreement.careless_patterns import at_least
 from pipelines.labels.agreement.measures import agreement, agreement_lines, summary
 from pipelines.labels.label_types import Label, LabelSet, Question
 from pipelines.labels.votes import mid_ranks, votes_of
+from tests.examples import examples
 from tests.labels.pools import by_hand, pool
 
 _ = None
@@ -133,7 +134,7 @@ def test_a_demonstration_is_counted_and_not_compared() -> None:
 rankings = st.lists(st.lists(st.permutations([1, 2, 3]), min_size=3, max_size=3), min_size=2, max_size=8)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 @given(rankings, st.permutations("abc"), st.permutations([0, 1, 2]))
 def test_other_names_and_another_order_of_answers_change_nothing(
     table: list[list[list[int]]], names: list[str], places: list[int]
@@ -149,7 +150,7 @@ def test_other_names_and_another_order_of_answers_change_nothing(
     assert (found.alpha.low, found.alpha.high) == pytest.approx((plainly.alpha.low, plainly.alpha.high))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 @given(st.lists(st.permutations([1, 2, 3, 4]), min_size=2, max_size=10))
 def test_perfect_agreement_is_one(orders: list[list[int]]) -> None:
     report = agreement(by_hand([dict.fromkeys("abc", order) for order in orders]), bootstrap=20)

@@ -20,9 +20,10 @@ from pipelines.labels.exchange.gather import Reading
 from pipelines.labels.exchange.label_files import read_labels
 from pipelines.labels.label_types import Answer, Label, LabelSet, Question, Task
 from pipelines.labels.questions import parse_questions
+from tests.examples import examples
 from tests.labels.exchange.exports import USERS, response
 
-QUIET = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+QUIET = settings(max_examples=examples(40), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=12).filter(str.strip)
 TURNS = st.builds(
     lambda system, first, rest: (

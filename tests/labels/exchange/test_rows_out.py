@@ -15,8 +15,9 @@ from pipelines.data.read import SourceReader
 from pipelines.data.rows import CanonicalRow, Comparison, Demonstration, Judgement, Message
 from pipelines.errors import DataError, UsageError
 from pipelines.labels.exchange.rows_out import OUT_FORMATS, OutFormat
+from tests.examples import examples
 
-QUIET = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+QUIET = settings(max_examples=examples(25), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=12).filter(
     lambda text: bool(text.strip())
 )

@@ -14,6 +14,7 @@ from pipelines.errors import DataError
 from pipelines.labels.label_types import LabelSet
 from pipelines.labels.pairs.aggregate import MOST_TIED, PENALTY, Verdicts, aggregate, plackett_luce, reliability
 from pipelines.labels.votes import votes_of
+from tests.examples import examples
 from tests.labels.pools import by_hand, pool
 
 METHODS = ("mean_rank", "majority", "bradley_terry", "plackett_luce")
@@ -109,7 +110,7 @@ def dense(row: list[int]) -> list[int]:
 
 
 @pytest.mark.parametrize("method", METHODS)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 @given(orders, st.permutations([0, 1, 2]))
 def test_other_places_of_the_answers_give_the_same_opinion(method: str, rows: list[list[int]], places: list[int]):
     people = [f"p{number}" for number in range(len(rows))]

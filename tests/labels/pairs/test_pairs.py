@@ -15,6 +15,7 @@ from pipelines.data.rows import Message
 from pipelines.errors import UsageError
 from pipelines.labels.label_types import Answer, Label, LabelSet, Question, Task
 from pipelines.labels.pairs.label_rows import PairsResult, build
+from tests.examples import examples
 from tests.labels.pools import by_hand, pool, prompt
 
 ABC = ["a", "b", "c"]
@@ -111,7 +112,7 @@ ranks = st.lists(st.integers(1, 3), min_size=3, max_size=3)
 tables = st.lists(st.dictionaries(st.sampled_from("pqr"), ranks, max_size=3), min_size=1, max_size=5)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(
     tables,
     st.sampled_from(METHODS),

@@ -11,6 +11,7 @@ from hypothesis import settings, strategies
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from pipelines.labels.store import Conflict, LabelStore, Submission
+from tests.examples import examples
 from tests.labels.store.support import answer, store_of
 
 PEOPLE = ("anna", "ben", "carl")
@@ -160,5 +161,5 @@ class StoreMachine(RuleBasedStateMachine):
         assert [one.done for one in progress.annotators] == [len(self.standing(name)) for name in PEOPLE]
 
 
-StoreMachine.TestCase.settings = settings(max_examples=20, stateful_step_count=25, deadline=None)
+StoreMachine.TestCase.settings = settings(max_examples=examples(20), stateful_step_count=25, deadline=None)
 TestStore = StoreMachine.TestCase
