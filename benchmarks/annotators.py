@@ -97,11 +97,12 @@ def against_gold(run: Path) -> tuple[float, int]:
     from pipelines.config import load_config
     from pipelines.data.split import is_held_out
     from pipelines.labels.tasks_file import read_tasks
+    from pipelines.models.published_reward import PublishedReward
     from pipelines.models.reward_model import open_reward_model
 
     torch.set_num_threads(1)
     config, gold = load_config(run / "config.yaml"), _gold(run)
-    model = open_reward_model(run / "reward", config.model, torch.device("cpu"), batch_size=100)
+    model = open_reward_model(PublishedReward.read(run / "reward"), config.model, torch.device("cpu"), batch_size=100)
     tasks = read_tasks(run / "sample" / "tasks.jsonl").tasks.values()
     right: list[float] = []
     for task in tasks:

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from pipelines.config import Config
 from pipelines.data.rows import Message
+from pipelines.models.published_reward import PublishedReward
 from pipelines.models.reward_model import open_reward_model
 from pipelines.ppo import stage as ppo_stage
 from pipelines.ppo.roles import Roles
@@ -127,7 +128,9 @@ def test_a_llama_under_lora_with_a_bert_as_its_reward_model(tmp_path: Path, seen
     with torch.no_grad():
         for prompt, answer in texts:
             plain.append(model(**words(prompt, answer, return_tensors="pt")).logits.item())
-    ours = open_reward_model(place / "reward", Config.model_validate({**SMALL, **config}).model, CPU)
+    ours = open_reward_model(
+        PublishedReward.read(place / "reward"), Config.model_validate({**SMALL, **config}).model, CPU
+    )
     rows = [ours.row([Message(role="user", content=prompt)], answer) for prompt, answer in texts]
     assert ours.reads == "text"
     assert {0, 1} == set(rows[0].segments)

@@ -56,7 +56,7 @@ class Measure:
 
     def __init__(self, config: Config) -> None:
         from pipelines.data.encode import ChatEncoder
-        from pipelines.models.base_model import BaseRef
+        from pipelines.models.base_ref import BaseRef
         from pipelines.models.tokenizer import load_tokenizer
 
         self.config = config

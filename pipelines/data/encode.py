@@ -62,9 +62,8 @@ class LengthReport:
     longest: int
 
 
-Encoded = TypeVar("Encoded", EncodedDemonstration, EncodedComparison, EncodedJudgement, EncodedPrompt)
+Encoded = TypeVar("Encoded")
 AnyRow = TypeVar("AnyRow", bound=CanonicalRow)
-# One row: its length in tokens, and what is left of it within the limit (None: nothing that is of use).
 Fitted = tuple[int, Encoded | None]
 
 
@@ -99,7 +98,7 @@ def encode_demonstrations(
             return length, None
         return length, {"input_ids": ids, "labels": labels}
 
-    return _encode(rows, fit, max_length, overlong, name)
+    return within_length(rows, fit, max_length, overlong, name)
 
 
 def encode_comparisons(
@@ -129,7 +128,7 @@ def encode_comparisons(
             encoded["margin"] = row.margin
         return length, encoded
 
-    return _encode(rows, fit, max_length, overlong, name)
+    return within_length(rows, fit, max_length, overlong, name)
 
 
 def encode_judgements(
@@ -148,7 +147,7 @@ def encode_judgements(
             return length, None
         return length, {"prompt_ids": kept, "completion_ids": answer, "label": float(row.label)}
 
-    return _encode(rows, fit, max_length, overlong, name)
+    return within_length(rows, fit, max_length, overlong, name)
 
 
 def encode_prompts(
@@ -175,7 +174,7 @@ def encode_prompts(
     def fit(row: Prompt) -> Fitted[EncodedPrompt]:
         return _cut_prompt(row.prompt, encoder, max_prompt_length)
 
-    return _encode(rows, fit, max_prompt_length, overlong, name)
+    return within_length(rows, fit, max_prompt_length, overlong, name)
 
 
 def fit_prompt(
@@ -200,9 +199,21 @@ def _cut_prompt(messages: tuple[Message, ...], encoder: ChatEncoder, limit: int)
     return len(ids), {"prompt_ids": ids[:limit], "messages": messages}
 
 
-def _encode(
-    rows: Iterable[AnyRow], fit: Callable[[AnyRow], Fitted[Encoded]], limit: int, overlong: Overlong, name: str
+def within_length(
+    rows: Iterable[AnyRow], fit: Callable[[AnyRow], Fitted[Encoded]], limit: int | None, overlong: Overlong, name: str
 ) -> tuple[list[Encoded], LengthReport]:
+    """Encode rows by the one rule for overlong ones.
+
+    Args:
+        rows: read once.
+        fit: a row -> its length in tokens, and what is left of it within the limit (None: nothing that is of use).
+        limit: in tokens; None: there is none.
+        overlong: drop, cut or fail.
+        name: what the rows are called in errors, ``name:3`` is the third.
+
+    Raises:
+        DataError: a row cannot be encoded, one is too long with `fail`, or none is left.
+    """
     kept: list[Encoded] = []
     over: list[int] = []
     total = cut = longest = 0
@@ -210,10 +221,10 @@ def _encode(
         try:
             length, encoded = fit(row)
         except DataError as error:
-            error.where = error.where or f"{name}:{total}"
+            error.where = f"{name}:{total}"
             raise
         longest = max(longest, length)
-        if length > limit:
+        if limit is not None and length > limit:
             over.append(total)
             if overlong != "cut":
                 continue
@@ -262,4 +273,5 @@ __all__ = [
     "encode_judgements",
     "encode_prompts",
     "fit_prompt",
+    "within_length",
 ]

@@ -12,7 +12,7 @@ from pipelines.config import Config
 from pipelines.config.scorer_section import ScorerSection
 from pipelines.data.encode import EncodedPrompt
 from pipelines.data.prompts import PromptCounts
-from pipelines.models.published_reward import describe_output
+from pipelines.models.published_reward import PublishedReward
 from pipelines.report.bootstrap import BOOTSTRAP_SEED, CONFIDENCE, differences, estimate, wins
 from pipelines.run.stage import StageContext
 from pipelines.scorers import Completion, ScorerWithParts, load_scorer, scorer_name
@@ -85,7 +85,9 @@ def judge(
         scores=by_policy(scores),
         parts={name: by_policy(values) for name, values in parts.items()},
         truncated=getattr(scorer, "truncated", 0),
-        note=describe_output(ctx.inputs["reward"], section.output) if section.kind == "run" else None,
+        note=PublishedReward.read(ctx.inputs["reward"]).describe_output(section.output)
+        if section.kind == "run"
+        else None,
     )
 
 

@@ -13,13 +13,14 @@ from pipelines.errors import ArtifactError
 from pipelines.models.adapters import CONFIG_FILE, DEFAULT, add_adapter, add_reward_adapter, read_reward_adapter
 from pipelines.models.base_model import (
     LOADING_ERRORS,
-    BaseRef,
     disable_dropout,
     explain,
     load_causal,
     load_sequence_classifier,
     location,
 )
+from pipelines.models.base_ref import BaseRef
+from pipelines.models.published_reward import PublishedReward
 from pipelines.models.scratch import build_scratch
 from pipelines.models.tokenizer import load_tokenizer
 from pipelines.run.directory import run_of
@@ -78,20 +79,22 @@ def open_frozen_policy(
 
 
 def open_reward(
-    stage_dir: Path, model: ModelSection, device: torch.device, *, base: BaseRef | None = None
+    published: PublishedReward, model: ModelSection, device: torch.device
 ) -> tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerBase]:
-    """The run's reward model, a sequence classifier with one label in evaluation mode, and its tokenizer.
+    """Open a reward model that reads tokens, a sequence classifier in evaluation mode, and its tokenizer.
 
     Raises:
         ArtifactError: it is incomplete; its score head above all.
         HubError, UsageError, EnvironmentProblem: see `load_causal`.
     """
+    stage_dir, base = published.stage_dir, published.base
     directory = model_directory(stage_dir)
     tokenizer = open_tokenizer(stage_dir, model)
     classifier: PreTrainedModel | PeftModel
     if is_adapter(directory):
         state = read_reward_adapter(directory)
-        base = base or base_of(stage_dir)
+        if base is None:
+            raise _no_base(stage_dir)
         bare = load_sequence_classifier(
             model, base.path(run_of(stage_dir)[0]), device, revision=base.revision, new_head=True
         )
@@ -140,8 +143,12 @@ def base_of(stage_dir: Path) -> BaseRef:
     """
     manifest = Manifest.read(stage_dir)
     if manifest is None or "base" not in manifest.notes:
-        raise ArtifactError("the manifest does not name the base of this adapter", where=str(stage_dir))
+        raise _no_base(stage_dir)
     return BaseRef.from_dict(manifest.notes["base"])
+
+
+def _no_base(stage_dir: Path) -> ArtifactError:
+    return ArtifactError("the manifest does not name the base of this adapter", where=str(stage_dir))
 
 
 def model_directory(stage_dir: Path) -> Path:

@@ -14,7 +14,8 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from pipelines.errors import TrainingError
 from pipelines.models.adapters import CONFIG_FILE, DEFAULT, WEIGHTS_FILE, AdapterState, adapter_state
-from pipelines.models.base_model import HEAD, BaseRef, quiet
+from pipelines.models.base_model import HEAD, quiet
+from pipelines.models.base_ref import BaseRef
 
 
 def publish_model(

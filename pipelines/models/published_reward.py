@@ -1,4 +1,4 @@
-"""How the scores of a published reward model spread on SFT responses, and what it may be asked for. No torch here."""
+"""Facts about a published reward model, written by its stage and read by all who score with it. No torch here."""
 
 from __future__ import annotations
 
@@ -7,20 +7,24 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pipelines.errors import ArtifactError, UsageError
+from pipelines.models.base_ref import BaseRef
 from pipelines.run.disk import write_atomic
 from pipelines.run.manifest import Manifest
 
 Output = Literal["logit", "probability", "logprob"]
-"""What of a reward model's logit is the score: itself, its sigmoid, or the logarithm of that."""
+"""The score that is made of a reward model's logit: itself, its sigmoid, or the logarithm of that."""
+Reads = Literal["tokens", "text"]
+"""The input of a reward model: ids of the policy's tokenizer, or text for a tokenizer of its own."""
+Objective = Literal["pairwise", "pointwise"]
 WORDS: dict[Output, str] = {
     "logit": "log odds of a good answer",
     "probability": "probability of a good answer",
     "logprob": "log-probability of a good answer",
 }
-"""What the outputs of a classifier are called in tables."""
+"""Names of a classifier's outputs in tables."""
 NO_SPREAD = 1e-6
 
 
@@ -33,68 +37,96 @@ class Scale:
 
     @classmethod
     def of(cls, scores: Sequence[float]) -> Scale:
-        """Measured; a deviation of nothing becomes 1, so that scores are not scaled."""
+        """Mean and deviation of `scores`; a deviation below `NO_SPREAD` becomes 1, so that scores are not scaled."""
         deviation = statistics.pstdev(scores)
         return cls(statistics.fmean(scores), deviation if deviation >= NO_SPREAD else 1.0)
 
 
-def write_scales(stage_dir: Path, scales: Mapping[Output, Scale], n: int) -> None:
-    """Store them as `model/normalization.json`: those of the logit as ``mean`` and ``std``, others below their names.
+@dataclass(frozen=True)
+class PublishedReward:
+    """Facts about a published reward model, kept in the notes of its manifest and in `model/normalization.json`.
 
-    Args:
+    Attributes:
         stage_dir: of the reward stage, or its working directory.
-        scales: that of the logit, and of every other output that the model has.
-        n: responses that they were measured on.
+        base: what an adapter stands on; None: the manifest does not say, as a whole model does not need it.
+        reads: what it reads.
+        objective: what it was trained on; only a pointwise model is a classifier, whose score has an absolute meaning.
+        polarity: which labels are good, in words; None of a pairwise model.
     """
-    logit = scales["logit"]
-    stored: dict[str, object] = {**asdict(logit), "n": n}
-    stored |= {name: asdict(scale) for name, scale in scales.items() if name != "logit"}
-    write_atomic(_file(stage_dir), json.dumps(stored) + "\n")
 
+    stage_dir: Path
+    base: BaseRef | None = None
+    reads: Reads = "tokens"
+    objective: Objective = "pairwise"
+    polarity: str | None = None
 
-def read_scale(stage_dir: Path, output: Output = "logit") -> Scale:
-    """What `write_scales` stored of one output.
+    @classmethod
+    def read(cls, stage_dir: Path) -> PublishedReward:
+        """Read the facts; a directory without a manifest holds a pairwise model that reads tokens.
 
-    Raises:
-        UsageError: the model was trained pairwise and has its logit alone.
-        ArtifactError: the file is missing or damaged.
-    """
-    check_output(stage_dir, output)
-    try:
-        stored = json.loads(_file(stage_dir).read_text(encoding="utf-8"))
-        found = stored if output == "logit" else stored[output]
-        return Scale(float(found["mean"]), float(found["std"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(
-            f"the scale of the reward model cannot be read: {error}", where=str(_file(stage_dir))
-        ) from error
+        Raises:
+            ArtifactError: the manifest is damaged.
+        """
+        manifest = Manifest.read(stage_dir)
+        notes = manifest.notes if manifest is not None else {}
+        base = BaseRef.from_dict(notes["base"]) if "base" in notes else None
+        facts = {name: notes[name] for name in ("reads", "objective", "polarity") if name in notes}
+        return cls(stage_dir, base, **facts)
 
+    def as_notes(self) -> dict[str, Any]:
+        """The facts as notes of a manifest."""
+        notes: dict[str, Any] = {"reads": self.reads, "objective": self.objective}
+        notes |= {"base": self.base.as_dict()} if self.base is not None else {}
+        return notes | ({"polarity": self.polarity} if self.polarity is not None else {})
 
-def check_output(stage_dir: Path, output: Output) -> None:
-    """Refuse to read a probability into the score of a pairwise model, where only differences mean something.
+    def write_scales(self, scales: Mapping[Output, Scale], n: int) -> None:
+        """Store the scales: those of the logit as ``mean`` and ``std``, others below their names.
 
-    Raises:
-        UsageError: `output` is not the logit, and the model is no classifier.
-    """
-    if output == "logit":
-        return
-    manifest = Manifest.read(stage_dir)
-    if manifest is None or manifest.notes.get("objective") != "pointwise":
-        raise UsageError(
-            f"the reward model has no {output}: it was trained pairwise, so that only differences of scores mean "
-            "something",
-            where=str(stage_dir),
-            hint="train it with reward.objective: pointwise, or leave `output` at logit",
-        )
+        Args:
+            scales: that of the logit, and of every other output that the model has.
+            n: number of responses that they were measured on.
+        """
+        stored: dict[str, object] = {**asdict(scales["logit"]), "n": n}
+        stored |= {name: asdict(scale) for name, scale in scales.items() if name != "logit"}
+        write_atomic(self._scales, json.dumps(stored) + "\n")
 
+    def scale(self, output: Output = "logit") -> Scale:
+        """Read what `write_scales` stored of one output.
 
-def describe_output(stage_dir: Path, output: Output) -> str | None:
-    """What the score of a classifier is and what its labels meant, in words; None of a pairwise model."""
-    manifest = Manifest.read(stage_dir)
-    if manifest is None or manifest.notes.get("objective") != "pointwise":
-        return None
-    return f"{WORDS[output]} by a classifier ({manifest.notes['polarity']})"
+        Raises:
+            UsageError: see `check_output`.
+            ArtifactError: the file is missing or damaged.
+        """
+        self.check_output(output)
+        try:
+            stored = json.loads(self._scales.read_text(encoding="utf-8"))
+            scale = stored if output == "logit" else stored[output]
+            return Scale(float(scale["mean"]), float(scale["std"]))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ArtifactError(
+                f"the scale of the reward model cannot be read: {error}",
+                where=str(self._scales),
+                hint="run `rlhf reward` again",
+            ) from error
 
+    def check_output(self, output: Output) -> None:
+        """Refuse to read a probability into the score of a pairwise model, where only differences mean something.
 
-def _file(stage_dir: Path) -> Path:
-    return stage_dir / "model" / "normalization.json"
+        Raises:
+            UsageError: `output` is not the logit, and the model is no classifier.
+        """
+        if output != "logit" and self.objective != "pointwise":
+            raise UsageError(
+                f"the reward model has no {output}: it was trained pairwise, so only differences between its scores "
+                "have a meaning",
+                where=str(self.stage_dir),
+                hint="train it with reward.objective: pointwise, or leave `output` at logit",
+            )
+
+    def describe_output(self, output: Output) -> str | None:
+        """Say in words what the score of a classifier is and what its labels meant; None of a pairwise model."""
+        return f"{WORDS[output]} by a classifier ({self.polarity})" if self.objective == "pointwise" else None
+
+    @property
+    def _scales(self) -> Path:
+        return self.stage_dir / "model" / "normalization.json"

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 from peft import PeftModel
@@ -14,16 +13,12 @@ from transformers import PreTrainedModel
 from pipelines.config.model_section import ModelSection
 from pipelines.data.encode import ChatEncoder
 from pipelines.data.rows import Message
-from pipelines.models.base_model import BaseRef
 from pipelines.models.generate import closed
 from pipelines.models.machine import autocast
 from pipelines.models.policies import model_directory, open_reward
+from pipelines.models.published_reward import PublishedReward, Reads
 from pipelines.models.sequence_scores import score_ids
 from pipelines.models.text_classifier import EncodedText, TextClassifier, load_text_classifier
-from pipelines.run.manifest import Manifest
-
-Reads = Literal["tokens", "text"]
-"""What a reward model reads: ids of the policy's tokenizer, or text by a tokenizer of its own."""
 
 
 class RewardModel(Protocol):
@@ -126,36 +121,23 @@ class TextRewardModel:
         return found
 
 
-def what_it_reads(stage_dir: Path) -> Reads:
-    """What the reward model of a published reward stage reads, as its manifest says."""
-    manifest = Manifest.read(stage_dir)
-    return "text" if manifest is not None and manifest.notes.get("reads") == "text" else "tokens"
-
-
 def open_reward_model(
-    stage_dir: Path,
-    section: ModelSection,
-    device: torch.device,
-    *,
-    batch_size: int = 32,
-    reads: Reads | None = None,
-    base: BaseRef | None = None,
+    published: PublishedReward, section: ModelSection, device: torch.device, *, batch_size: int = 32
 ) -> RewardModel:
-    """What the reward stage published in `stage_dir`.
+    """Open what a reward stage published.
 
     Args:
-        stage_dir: of the reward stage, or its working directory.
+        published: its facts.
         section: the run's model section.
         device: where to put it.
         batch_size: rows in one forward.
-        reads: None: as the manifest says.
-        base: what an adapter stands on; None: as the manifest says.
 
     Raises:
         RlhfError: see `open_reward` and `load_text_classifier`.
     """
-    if (reads or what_it_reads(stage_dir)) == "text":
-        model, tokenizer = load_text_classifier(str(model_directory(stage_dir)), device, labels=None)
+    if published.reads == "text":
+        path = model_directory(published.stage_dir)
+        model, tokenizer = load_text_classifier(str(path), device, labels=None)
         return TextRewardModel(TextClassifier("of the run", model, tokenizer), batch_size)
-    opened, tokenizer = open_reward(stage_dir, section, device, base=base)
+    opened, tokenizer = open_reward(published, section, device)
     return TokenRewardModel(opened, ChatEncoder(tokenizer), section, batch_size)

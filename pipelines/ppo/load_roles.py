@@ -14,9 +14,11 @@ from transformers import PreTrainedModel
 
 from pipelines.config import Config
 from pipelines.models.adapters import add_adapter, lora_config, read_reward_adapter
-from pipelines.models.base_model import BaseRef, disable_dropout, load_causal
+from pipelines.models.base_model import disable_dropout, load_causal
+from pipelines.models.base_ref import BaseRef
 from pipelines.models.machine import autocast
 from pipelines.models.policies import open_policy, open_reward
+from pipelines.models.published_reward import PublishedReward
 from pipelines.ppo.roles import PolicyAndValue, Role, Roles, score_head, value_head
 from pipelines.ppo.types import AS_IT_IS, Normalization
 
@@ -97,13 +99,13 @@ def _separate_models(sources: RoleSources) -> FourRoles:
     policy, reference = (Role(open_policy(stage, section, device)) for stage in (sources.before or sft, sft))
     weight, reward_role = None, None
     if reward is not None:
-        classifier, _ = open_reward(reward, section, device)
+        classifier, _ = open_reward(PublishedReward.read(reward), section, device)
         weight = cast(Tensor, cast(nn.Module, classifier.score).weight)
         reward_role = Role(classifier, None, score_head(weight).to(device))
     if config.ppo.value_model == "shared":
         return policy, _head_on(policy, device), reference, reward_role
     if reward is not None and config.ppo.value_model == "reward":
-        trunk, _ = open_reward(reward, section, device)
+        trunk, _ = open_reward(PublishedReward.read(reward), section, device)
     else:
         trunk, weight = open_policy(sft, section, device), None
     value = Role(trunk, None, _value_head(trunk, weight, sources.normalization).to(device))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
@@ -16,13 +15,13 @@ from pipelines.data.chat import ChatEncoder
 from pipelines.data.encode import EncodedPrompt, encode_prompts, fit_prompt
 from pipelines.data.rows import Prompt
 from pipelines.errors import EnvironmentProblem, UsageError
-from pipelines.models.base_model import BaseRef, prompt_limit
+from pipelines.models.base_model import prompt_limit
+from pipelines.models.base_ref import BaseRef
 from pipelines.models.generate import stop_token_ids
 from pipelines.models.machine import choose_threads, resolve_device
 from pipelines.models.policies import open_config, open_tokenizer
 from pipelines.models.publish import publish_model
-from pipelines.models.published_reward import check_output, read_scale
-from pipelines.models.reward_model import what_it_reads
+from pipelines.models.published_reward import PublishedReward
 from pipelines.ppo.engines.transformers_engine import TransformersEngine
 from pipelines.ppo.heldout import CRITERION
 from pipelines.ppo.load_roles import RoleSources, build_roles
@@ -53,10 +52,11 @@ def run(ctx: StageContext) -> dict[str, Any]:
     prompts, held_out = _prompts(ctx, encoder, limit)
 
     # only a reward model on the policy's own base and tokens can be a role; any other source reads text
-    judges = reward_model if reward_model is not None and what_it_reads(reward_model) == "tokens" else None
-    if judges is not None:
-        check_output(judges, settings.reward.output)
-    normalization = _normalization(reward_model, settings)
+    published = PublishedReward.read(reward_model) if reward_model is not None else None
+    judges = reward_model if published is not None and published.reads == "tokens" else None
+    if published is not None and judges is not None:
+        published.check_output(settings.reward.output)
+    normalization = _normalization(published, settings)
     linear = normalization if settings.reward.output == "logit" else None  # the value model's head is linear
     roles = build_roles(RoleSources(config, ctx.run_dir, sft, judges, linear, device, before=ctx.inputs.get("policy")))
     choose_threads(config.run, roles.policy.model.num_parameters(), ctx.reporter)
@@ -180,9 +180,9 @@ def _prompts(ctx: StageContext, encoder: ChatEncoder, limit: int) -> tuple[list[
     return prompts, shown
 
 
-def _normalization(reward: Path | None, settings: PpoSection) -> Normalization:
+def _normalization(reward: PublishedReward | None, settings: PpoSection) -> Normalization:
     """Of the run's reward model, as its stage measured it on SFT responses; any other source is used as it is."""
     if reward is None or settings.reward_normalization == "none":
         return AS_IT_IS
-    scale = read_scale(reward, settings.reward.output)
+    scale = reward.scale(settings.reward.output)
     return Normalization(scale.mean, scale.std)

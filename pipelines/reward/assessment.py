@@ -15,8 +15,8 @@ import torch
 
 from pipelines.config import Config
 from pipelines.errors import TrainingError
-from pipelines.models.base_model import BaseRef
-from pipelines.models.reward_model import Reads, RewardModel, open_reward_model
+from pipelines.models.published_reward import PublishedReward
+from pipelines.models.reward_model import RewardModel, open_reward_model
 from pipelines.models.text_classifier import EncodedText
 from pipelines.report.statistics import auc, wilson
 from pipelines.run.disk import write_atomic
@@ -202,21 +202,13 @@ def write_golden(stage_dir: Path, model: RewardModel, rows: Sequence[EncodedText
     write_atomic(stage_dir / "golden.json", json.dumps({"rows": golden, "tolerance": GOLDEN_TOLERANCE}) + "\n")
 
 
-def check_golden(
-    stage_dir: Path,
-    config: Config,
-    device: torch.device,
-    base: BaseRef | None = None,
-    reads: Reads | None = None,
-) -> float:
+def check_golden(published: PublishedReward, config: Config, device: torch.device) -> float:
     """Load the published reward model afresh and compare its scores with `golden.json`.
 
     Args:
-        stage_dir: of the reward stage, or its working directory.
+        published: the facts about the model.
         config: the whole configuration.
         device: where to load it.
-        base: what an adapter stands on; None: as the manifest says.
-        reads: what the model reads; None: as the manifest says.
 
     Returns:
         The largest difference, relative above 1.
@@ -224,9 +216,10 @@ def check_golden(
     Raises:
         TrainingError: a score differs by more than the tolerance.
     """
+    stage_dir = published.stage_dir
     golden: dict[str, Any] = json.loads((stage_dir / "golden.json").read_text(encoding="utf-8"))
     size = config.reward.per_device_eval_batch_size
-    model = open_reward_model(stage_dir, config.model, device, batch_size=size, reads=reads, base=base)
+    model = open_reward_model(published, config.model, device, batch_size=size)
     rows = [EncodedText(row["input_ids"], row.get("segments", []), len(row["input_ids"])) for row in golden["rows"]]
     scores = model.scores(rows, exact=True)
     difference: float = max(

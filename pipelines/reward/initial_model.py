@@ -5,18 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import torch
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
 
 from pipelines.config import Config
-from pipelines.data.encode import ChatEncoder, EncodedComparison, LengthReport, encode_comparisons, encode_judgements
+from pipelines.data.encode import (
+    ChatEncoder,
+    EncodedComparison,
+    LengthReport,
+    Overlong,
+    encode_comparisons,
+    encode_judgements,
+    within_length,
+)
 from pipelines.data.rows import Comparison, Judgement
-from pipelines.errors import DataError
 from pipelines.models.adapters import add_reward_adapter
-from pipelines.models.base_model import BaseRef, disable_dropout, length_limit, load_sequence_classifier
+from pipelines.models.base_model import disable_dropout, length_limit, load_sequence_classifier
+from pipelines.models.base_ref import BaseRef
 from pipelines.models.policies import model_directory
 from pipelines.models.published_reward import Output
 from pipelines.models.reward_model import RewardModel, TextRewardModel, TokenRewardModel
@@ -45,8 +53,12 @@ class Objective(Protocol):
     outputs: Sequence[Output]
 
     @property
-    def notes(self) -> Mapping[str, Any]:
-        """What the manifest should say of the rows and of the model as it is now."""
+    def polarity(self) -> str | None:
+        """Which labels are good, in words; None of pairs, which say it themselves."""
+
+    @property
+    def notes(self) -> dict[str, Any]:
+        """Further notes for the manifest: of the rows, and of the model as it is now."""
 
     def judge(self) -> dict[str, float | None]:
         """Figures of the model as it is now, on the held-out rows; their names begin with ``heldout_``."""
@@ -56,9 +68,6 @@ class Objective(Protocol):
 
     def tell(self, figures: Mapping[str, float | None]) -> None:
         """Say in words what `judge` found after the training, where it is worth a word."""
-
-
-_Row = TypeVar("_Row", Comparison, Judgement)
 
 
 @dataclass(frozen=True)
@@ -151,7 +160,7 @@ def on_its_own_base(ctx: StageContext, device: torch.device) -> Start:
 
 
 def encode_texts(
-    rows: Iterable[Comparison], classifier: TextClassifier, overlong: str, name: str
+    rows: Iterable[Comparison], classifier: TextClassifier, overlong: Overlong, name: str
 ) -> tuple[list[Pair], LengthReport]:
     """Both texts of each comparison; the length of a pair is that of its longer text. `cut` cuts the beginning.
 
@@ -159,63 +168,23 @@ def encode_texts(
         DataError: a row cannot be encoded, one is too long with `fail`, or none is left.
     """
 
-    def texts(row: Comparison) -> list[EncodedText]:
-        return [classifier.encode(row.prompt, answer) for answer in (row.chosen, row.rejected)]
+    def fit(row: Comparison) -> tuple[int, Pair]:
+        chosen, rejected = (classifier.encode(row.prompt, answer) for answer in (row.chosen, row.rejected))
+        return max(chosen.length, rejected.length), Pair(chosen, rejected, row.margin)
 
-    kept, report = _within(rows, texts, classifier.limit, overlong, name, "pair")
-    return [Pair(chosen, rejected, row.margin) for row, (chosen, rejected) in kept], report
+    return within_length(rows, fit, classifier.limit, overlong, name)
 
 
 def encode_judged_texts(
-    rows: Iterable[Judgement], classifier: TextClassifier, overlong: str, name: str
+    rows: Iterable[Judgement], classifier: TextClassifier, overlong: Overlong, name: str
 ) -> tuple[list[Judged], LengthReport]:
     """The text of each judgement with its label as the target; otherwise as `encode_texts`."""
 
-    def texts(row: Judgement) -> list[EncodedText]:
-        return [classifier.encode(row.prompt, row.completion)]
+    def fit(row: Judgement) -> tuple[int, Judged]:
+        text = classifier.encode(row.prompt, row.completion)
+        return text.length, Judged(text, float(row.label))
 
-    kept, report = _within(rows, texts, classifier.limit, overlong, name, "row")
-    return [Judged(text, float(row.label)) for row, (text,) in kept], report
-
-
-def _within(
-    rows: Iterable[_Row],
-    texts_of: Callable[[_Row], list[EncodedText]],
-    limit: int | None,
-    overlong: str,
-    name: str,
-    word: str,
-) -> tuple[list[tuple[_Row, list[EncodedText]]], LengthReport]:
-    """The rows whose texts fit, or all of them with `cut` (the texts are cut already), each with its texts."""
-    kept: list[tuple[_Row, list[EncodedText]]] = []
-    total = over = longest = 0
-    for total, row in enumerate(rows, 1):
-        try:
-            texts = texts_of(row)
-        except DataError as error:
-            error.where = f"{name}:{total}"
-            raise
-        length = max(text.length for text in texts)
-        longest = max(longest, length)
-        if limit is not None and length > limit:
-            over += 1
-            if overlong == "fail":
-                raise DataError(
-                    f"a {word} of {length} tokens is longer than {limit}",
-                    where=f"{name}:{total}",
-                    hint="raise reward.max_length where the base allows it, or set reward.overlong to drop or cut",
-                )
-            if overlong == "drop":
-                continue
-        kept.append((row, texts))
-    if total and not kept:
-        raise DataError(
-            f"none of the {total} {word}s fits {limit} tokens; the longest has {longest}",
-            where=name,
-            hint="raise reward.max_length where the base allows it, or set reward.overlong to cut",
-        )
-    dropped = total - len(kept)
-    return kept, LengthReport(used=len(kept), dropped=dropped, cut=over - dropped, longest=longest)
+    return within_length(rows, fit, classifier.limit, overlong, name)
 
 
 def _pair_of_tokens(comparison: EncodedComparison) -> Pair:

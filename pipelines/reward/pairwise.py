@@ -27,6 +27,7 @@ class Pairwise:
     """See Objective."""
 
     outputs: Sequence[Output] = ("logit",)
+    polarity: str | None = None
 
     def __init__(self, ctx: StageContext, start: Start, device: torch.device) -> None:
         """Read and encode the comparisons.
@@ -46,9 +47,9 @@ class Pairwise:
         say(f"reward: {report.used} pairs used, {report.dropped} dropped, {report.cut} cut; longest {report.longest}")
 
     @property
-    def notes(self) -> Mapping[str, Any]:
+    def notes(self) -> dict[str, Any]:
         """See Objective."""
-        return {"objective": "pairwise"}
+        return {}
 
     def judge(self) -> dict[str, float | None]:
         """See Objective."""

@@ -77,14 +77,12 @@ class Pointwise:
         self._tell_rows()
 
     @property
-    def notes(self) -> Mapping[str, Any]:
+    def notes(self) -> dict[str, Any]:
         """See Objective; the held-out reliability table among them."""
         targets = [row.target for row in self._heldout]
         bins = reliability([probability(logit) for logit in self._scores()], targets)
         return {
-            "objective": "pointwise",
             "output": self._ctx.config.reward.output,
-            "polarity": self._polarity(),
             "labels": {stage: scale.as_dict() for stage, scale in self._scales.items()},
             "share_good": self._good,
             "calibration": [asdict(found) for found in bins],
@@ -186,7 +184,8 @@ class Pointwise:
             raise DataError("there are judgements to hold out and none to train on", where=file.name)
         return list(with_targets(rows, scale, file.name)) if scale is not None else []
 
-    def _polarity(self) -> str:
+    @property
+    def polarity(self) -> str:
         """What is good, in words, for people who read the manifest or a table."""
         words = [f"{stage}: {scale.words()}" for stage, scale in self._scales.items()]
         words += ["comparisons: chosen is good, rejected is bad"] if comparison_files(self._ctx.inputs, "train") else []
@@ -196,7 +195,7 @@ class Pointwise:
         reporter, report = self._ctx.reporter, self.report
         say = reporter.warn if report.dropped else reporter.info
         say(f"reward: {report.used} answers used, {report.dropped} dropped, {report.cut} cut; longest {report.longest}")
-        reporter.info(f"reward: the model learns the probability that an answer is good; {self._polarity()}")
+        reporter.info(f"reward: the model learns the probability that an answer is good; {self.polarity}")
         reporter.info(f"reward: {self._good:.1%} of the answers to train on are good")
         targets = {row.target for row in self._rows}
         if len(targets) == 1:

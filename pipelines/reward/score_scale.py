@@ -17,7 +17,7 @@ from pipelines.models.base_model import length_limit
 from pipelines.models.generate import closed, sample, stop_token_ids
 from pipelines.models.machine import autocast, choose_threads, free_memory
 from pipelines.models.policies import open_frozen_policy
-from pipelines.models.published_reward import NO_SPREAD, Output, Scale, write_scales
+from pipelines.models.published_reward import NO_SPREAD, Output, PublishedReward, Scale
 from pipelines.models.reward_model import RewardModel
 from pipelines.models.sequence_scores import read_logit
 from pipelines.run.stage import StageContext
@@ -84,7 +84,11 @@ def sft_responses(
 
 
 def normalize(
-    ctx: StageContext, scorer: RewardModel, responses: Sequence[Response], outputs: Sequence[Output]
+    ctx: StageContext,
+    scorer: RewardModel,
+    responses: Sequence[Response],
+    outputs: Sequence[Output],
+    published: PublishedReward,
 ) -> dict[Output, Scale]:
     """Mean and deviation of every output on SFT responses, stored beside the model: PPO shifts and scales by them."""
     rows = [scorer.row(answer.prompt, answer.text, answer.ids) for answer in responses]
@@ -92,5 +96,5 @@ def normalize(
     if float(logits.std(correction=0)) < NO_SPREAD:
         ctx.reporter.warn("the reward model gives every SFT response the same score; it will not be scaled")
     scales = {output: Scale.of(read_logit(logits, output).tolist()) for output in outputs}
-    write_scales(ctx.out, scales, len(rows))
+    published.write_scales(scales, len(rows))
     return scales

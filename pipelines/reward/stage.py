@@ -11,6 +11,7 @@ from pipelines.models.base_model import check_4bit
 from pipelines.models.machine import free_memory, resolve_device
 from pipelines.models.policies import open_tokenizer
 from pipelines.models.publish import publish_model
+from pipelines.models.published_reward import PublishedReward
 from pipelines.reward.assessment import check_golden, probe, write_golden
 from pipelines.reward.initial_model import Objective, on_its_own_base, on_the_sft_model
 from pipelines.reward.pairwise import Pairwise
@@ -59,18 +60,16 @@ def run(ctx: StageContext) -> dict[str, Any]:
     objective.tell(after)
     probes = probe(scorer, config)
 
-    base, reads, outputs, texts = start.base, scorer.reads, objective.outputs, objective.heldout_texts
-    publish_model(start.model, start.tokenizer, ctx.out / "model", base=base, run_dir=ctx.run_dir)
-    normalization = normalize(ctx, scorer, responses, outputs)["logit"]
-    write_golden(ctx.out, scorer, texts)
-    ctx.notes.update(objective.notes)
-    ctx.notes["base"] = base.as_dict()
-    ctx.notes["reads"] = reads
+    published = PublishedReward(ctx.out, start.base, scorer.reads, section.objective, objective.polarity)
+    publish_model(start.model, start.tokenizer, ctx.out / "model", base=start.base, run_dir=ctx.run_dir)
+    normalization = normalize(ctx, scorer, responses, objective.outputs, published)["logit"]
+    write_golden(ctx.out, scorer, objective.heldout_texts)
+    ctx.notes.update(objective.notes | published.as_notes())
     ctx.notes["rows"] = {"used": report.used, "dropped": report.dropped, "cut": report.cut}
     num_heldout, num_tokens = objective.num_heldout, objective.num_tokens
     del start, scorer, trainer, objective
     free_memory()
-    check_golden(ctx.out, config, device, base, reads)
+    check_golden(published, config, device)
 
     return {
         **{f"{key}_before": value for key, value in before.items()},

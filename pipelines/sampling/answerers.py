@@ -16,7 +16,7 @@ from pipelines.config import Config
 from pipelines.config.feedback_section import RUN_NAMES, SampledModel
 from pipelines.config.model_section import ModelSection
 from pipelines.errors import ArtifactError, UsageError
-from pipelines.models.base_model import BaseRef
+from pipelines.models.base_ref import BaseRef
 from pipelines.models.generate import stop_token_ids
 from pipelines.models.policies import open_config, open_frozen_policy, open_tokenizer
 from pipelines.run.directory import run_of

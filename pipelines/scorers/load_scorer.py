@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from pipelines.config import Config
 from pipelines.config.scorer_section import ScorerPart, ScorerSection
 from pipelines.errors import ArtifactError, UsageError
-from pipelines.models.published_reward import read_scale
+from pipelines.models.published_reward import PublishedReward
 from pipelines.run.directory import run_of
 from pipelines.scorers.protocol import Progress, Scorer
 
@@ -53,19 +53,11 @@ def load_scorer(
     name, config, inputs = scorer_name(section), context.config, context.inputs
     match section.kind:
         case "run":
-            from pipelines.scorers.reward_model_scorer import RunRewardScorer
+            from pipelines.scorers.reward_model_scorer import RewardModelScorer
 
             if "reward" not in inputs:
                 raise ArtifactError("the run has no reward model", hint="run `rlhf reward` first, or `rlhf all`")
-            return RunRewardScorer.load(
-                name,
-                inputs["reward"],
-                config.model,
-                device,
-                output=section.output,
-                batch_size=section.batch_size,
-                progress=progress,
-            )
+            return RewardModelScorer.of_run(name, section, inputs["reward"], config.model, device, progress=progress)
         case "function":
             from pipelines.scorers.function import FunctionScorer
 
@@ -73,9 +65,9 @@ def load_scorer(
             return FunctionScorer.load(name, section.function, progress=progress)
         case "classifier":
             if is_published_reward(Path(str(section.path))):
-                from pipelines.scorers.reward_model_scorer import PublishedRewardScorer
+                from pipelines.scorers.reward_model_scorer import RewardModelScorer
 
-                return PublishedRewardScorer.load(name, section, device, progress=progress)
+                return RewardModelScorer.of_other_run(name, section, device, progress=progress)
             from pipelines.scorers.classifier import ClassifierScorer
 
             return ClassifierScorer.load(name, section, device, progress=progress)
@@ -114,7 +106,7 @@ def _load_part(section: ScorerPart, context: ScorerContext, device: torch.device
     scorer = load_scorer(section, context, device, progress=progress)
     if section.kind != "run" or not section.normalize:
         return Part(scorer)
-    scale = read_scale(context.inputs["reward"], section.output)
+    scale = PublishedReward.read(context.inputs["reward"]).scale(section.output)
     return Part(scorer, scale.mean, scale.std)
 
 

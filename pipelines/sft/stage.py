@@ -21,7 +21,8 @@ from pipelines.data.encode import ChatEncoder, EncodedDemonstration, LengthRepor
 from pipelines.data.rows import Demonstration
 from pipelines.errors import UsageError
 from pipelines.models.adapters import DEFAULT, add_adapter, cast_trainable_to_fp32, lora_config, trainable_parameters
-from pipelines.models.base_model import BaseRef, check_4bit, length_limit, load_causal
+from pipelines.models.base_model import check_4bit, length_limit, load_causal
+from pipelines.models.base_ref import BaseRef
 from pipelines.models.machine import autocast, choose_threads, resolve_device
 from pipelines.models.publish import publish_model
 from pipelines.models.scratch import build_scratch, train_scratch_tokenizer

@@ -22,7 +22,8 @@ from pipelines.models.adapters import (
     read_reward_adapter,
     set_trainable,
 )
-from pipelines.models.base_model import BaseRef, disable_dropout, load_causal, load_sequence_classifier
+from pipelines.models.base_model import disable_dropout, load_causal, load_sequence_classifier
+from pipelines.models.base_ref import BaseRef
 from pipelines.models.publish import publish_model
 from pipelines.models.sequence_scores import apply_head, pad_right, pool_last, position_ids, score_ids
 from tests.models.helpers import outside_base

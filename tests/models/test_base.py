@@ -11,7 +11,8 @@ from pipelines.config.model_section import ModelSection
 from pipelines.config.run_section import RunSection
 from pipelines.errors import ArtifactError, EnvironmentProblem, HubError, UsageError
 from pipelines.models.adapters import add_adapter, lora_config
-from pipelines.models.base_model import BaseRef, disable_dropout, explain, load_causal, load_sequence_classifier
+from pipelines.models.base_model import disable_dropout, explain, load_causal, load_sequence_classifier
+from pipelines.models.base_ref import BaseRef
 from pipelines.models.machine import choose_threads, resolve_device
 from pipelines.run.reporting import SilentReporter
 from tests.models.helpers import config_for, outside_base

@@ -18,7 +18,8 @@ from pipelines.config.model_section import ModelSection
 from pipelines.config.scorer_section import ScorerSection
 from pipelines.data.rows import Message
 from pipelines.errors import UsageError
-from pipelines.models.base_model import BaseRef, load_causal
+from pipelines.models.base_model import load_causal
+from pipelines.models.base_ref import BaseRef
 from pipelines.models.forward import TokenBatch, hidden_states, response_logprobs
 from pipelines.models.generate import sample
 from pipelines.models.publish import publish_model

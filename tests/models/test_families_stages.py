@@ -22,6 +22,7 @@ from pipelines.data.encode import EncodedPrompt
 from pipelines.data.rows import Message
 from pipelines.models.base_model import disable_dropout
 from pipelines.models.policies import open_reward
+from pipelines.models.published_reward import PublishedReward
 from pipelines.models.sequence_scores import score_ids
 from pipelines.models.tokenizer import load_tokenizer, reward_tokenizer
 from pipelines.ppo.engines.transformers_engine import TransformersEngine
@@ -120,7 +121,7 @@ def test_reward_model_trains_a_step_and_reloads_with_equal_scores(tmp_path: Path
     assert metrics["steps"] == 1
     assert metrics["heldout_margin_after"] != metrics["heldout_margin_before"]
     golden = json.loads((run / "reward" / "golden.json").read_text())["rows"]
-    model, _ = open_reward(run / "reward", config.model, CPU)
+    model, _ = open_reward(PublishedReward.read(run / "reward"), config.model, CPU)
     one_by_one = [score_ids(model, [row["input_ids"]], 1)[0] for row in golden]
     assert one_by_one == pytest.approx([row["score"] for row in golden], abs=1e-5)
     if kind == "full":  # as any user of transformers reads it: one row, no padding

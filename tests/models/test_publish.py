@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM, GenerationConfig
 
 from pipelines.errors import ArtifactError, TrainingError
-from pipelines.models.base_model import BaseRef
+from pipelines.models.base_ref import BaseRef
 from pipelines.models.policies import base_of, open_policy, open_tokenizer
 from pipelines.models.publish import publish_model, sane_generation_config
 from tests.models.helpers import config_for, outside_base

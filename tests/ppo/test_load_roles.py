@@ -10,7 +10,7 @@ import torch
 
 from pipelines import reward
 from pipelines.config import Config
-from pipelines.models.base_model import BaseRef
+from pipelines.models.base_ref import BaseRef
 from pipelines.models.forward import TokenBatch, hidden_states
 from pipelines.models.policies import open_policy, open_tokenizer
 from pipelines.models.publish import publish_model

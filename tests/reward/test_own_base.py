@@ -18,13 +18,14 @@ from pipelines.config.reward_section import RewardSection
 from pipelines.config.scorer_section import ScorerSection
 from pipelines.data.rows import Comparison, Message
 from pipelines.errors import ArtifactError, DataError, TrainingError, UsageError
+from pipelines.models.published_reward import PublishedReward
 from pipelines.models.text_classifier import TextClassifier, load_text_classifier
 from pipelines.reward.assessment import check_golden
 from pipelines.reward.initial_model import encode_texts
 from pipelines.reward.pairwise import columns
 from pipelines.scorers import Completion
 from pipelines.scorers.classifier import ClassifierScorer
-from pipelines.scorers.reward_model_scorer import RunRewardScorer
+from pipelines.scorers.reward_model_scorer import RewardModelScorer
 from tests.models.helpers import comparisons, config_for, outside_base, run_stage, write_data
 from tests.tiny import save_pair, tiny_bert, tiny_llama, tiny_tokenizer
 
@@ -64,14 +65,14 @@ def test_it_learns_and_scores_the_same_by_every_door(tmp_path: Path, kind: str) 
     assert metrics["trainable_parameters"] == sum(
         parameter.numel() for parameter in load_text_classifier(str(stage / "model"), CPU)[0].parameters()
     )
-    assert check_golden(stage, config, CPU) <= 1e-5
+    assert check_golden(PublishedReward.read(stage), config, CPU) <= 1e-5
     stored = json.loads((stage / "model" / "normalization.json").read_text())
     assert stored["n"] == 8
     assert stored["mean"] == metrics["normalization_mean"]
 
     prompts = [(Message(role="user", content=text),) for text in ("say red ball", "say dog", "hello")]
     answers = [Completion(text, (1,), True) for text in ("thank you , red ball", "1 2 3 dog", "kind")]
-    of_the_run = RunRewardScorer.load("run", stage, config.model, CPU)(prompts, answers)
+    of_the_run = RewardModelScorer.of_run("run", ScorerSection(), stage, config.model, CPU)(prompts, answers)
     outside = ScorerSection(kind="classifier", path=str(stage / "model"))
     assert of_the_run == pytest.approx(ClassifierScorer.load("out", outside, CPU)(prompts, answers), abs=1e-6)
     assert of_the_run[0] > of_the_run[1]
@@ -127,7 +128,7 @@ def test_overlong_pairs_are_dropped_or_lose_their_beginning(overlong: str, used:
     with pytest.raises(DataError, match="longer than 40") as error:
         encode_texts(rows, classifier, "fail", "rows")
     assert error.value.where == "rows:2"
-    with pytest.raises(DataError, match="none of the 1 pairs"):
+    with pytest.raises(DataError, match="none of the 1 rows"):
         encode_texts(rows[1:2], classifier, "drop", "rows")
 
 
@@ -147,11 +148,11 @@ def test_a_lost_head_is_found(tmp_path: Path) -> None:
         {**tensors, "classifier.weight": torch.randn_like(tensors["classifier.weight"])}, weights, {"format": "pt"}
     )
     with pytest.raises(TrainingError, match="head"):
-        check_golden(stage, config, CPU)
+        check_golden(PublishedReward.read(stage), config, CPU)
     del tensors["classifier.weight"]
     save_file(tensors, weights, {"format": "pt"})
     with pytest.raises(ArtifactError, match=r"classifier\.weight"):
-        check_golden(stage, config, CPU)
+        check_golden(PublishedReward.read(stage), config, CPU)
 
 
 def test_a_base_without_its_trunk_is_refused_and_one_without_head_and_pooler_is_not(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from pipelines.data.chat import ChatEncoder
 from pipelines.data.rows import Message
 from pipelines.errors import DataError, UsageError
 from pipelines.models.policies import open_tokenizer
-from pipelines.models.published_reward import Scale, read_scale
+from pipelines.models.published_reward import PublishedReward, Scale
 from pipelines.models.text_classifier import load_text_classifier
 from pipelines.reward.assessment import check_golden
 from pipelines.run.directory import RunDir
@@ -25,7 +25,7 @@ from pipelines.run.reporting import SilentReporter
 from pipelines.run.stage import StageContext
 from pipelines.scorers import Completion
 from pipelines.scorers.classifier import ClassifierScorer
-from pipelines.scorers.reward_model_scorer import PublishedRewardScorer, RunRewardScorer
+from pipelines.scorers.reward_model_scorer import RewardModelScorer
 from tests.models.helpers import comparisons, config_for, outside_base, run_stage, write_data
 from tests.reward.test_own_base import base_of_its_own
 
@@ -69,6 +69,10 @@ def answers(config: Any) -> list[Completion]:
     return [Completion(text, tuple(row), True) for text, row in zip(TEXTS, ids, strict=True)]
 
 
+def of_run(stage: Path, config: Any, output: Any) -> RewardModelScorer:
+    return RewardModelScorer.of_run("run", ScorerSection(kind="run", output=output), stage, config.model, CPU)
+
+
 @pytest.mark.parametrize("kind", ["full", "lora", "own sigmoid", "own softmax"])
 def test_it_learns_and_gives_the_same_probability_by_every_door(tmp_path: Path, kind: str) -> None:
     config, metrics = trained(tmp_path, kind)
@@ -78,13 +82,13 @@ def test_it_learns_and_gives_the_same_probability_by_every_door(tmp_path: Path, 
     assert metrics["heldout_majority_after"] == 0.5
     for name in ("loss", "brier"):
         assert metrics[f"heldout_{name}_after"] < metrics[f"heldout_{name}_before"]
-    assert check_golden(stage, config, CPU) <= 1e-5
+    assert check_golden(PublishedReward.read(stage), config, CPU) <= 1e-5
 
     given = answers(config)
-    probability = RunRewardScorer.load("run", stage, config.model, CPU, output="probability")(PROMPTS, given)
+    probability = of_run(stage, config, "probability")(PROMPTS, given)
     assert probability[0] > 0.7 > 0.3 > probability[1]
-    logit = RunRewardScorer.load("run", stage, config.model, CPU)(PROMPTS, given)
-    logprob = RunRewardScorer.load("run", stage, config.model, CPU, output="logprob")(PROMPTS, given)
+    logit = of_run(stage, config, "logit")(PROMPTS, given)
+    logprob = of_run(stage, config, "logprob")(PROMPTS, given)
     assert probability == pytest.approx(torch.tensor(logit, dtype=torch.float64).sigmoid().tolist())
     assert probability == pytest.approx(torch.tensor(logprob, dtype=torch.float64).exp().tolist())
     if kind in OWN:
@@ -94,7 +98,7 @@ def test_it_learns_and_gives_the_same_probability_by_every_door(tmp_path: Path, 
 
     (tmp_path / "run" / "config.yaml").write_text(f"model:\n  use_peft: {str(kind != 'full').lower()}\n")
     outside = ScorerSection(kind="classifier", path=str(stage / "model"), output="probability")
-    published = PublishedRewardScorer.load("out", outside, CPU)(PROMPTS, given)
+    published = RewardModelScorer.of_other_run("out", outside, CPU)(PROMPTS, given)
     assert published == pytest.approx(probability, abs=1e-6)
 
 
@@ -148,19 +152,19 @@ def test_every_output_has_a_scale_and_a_pairwise_model_has_one(tmp_path: Path) -
     config, metrics = trained(tmp_path, "lora", max_steps=2)
     stage = tmp_path / "run" / "reward"
     stored = json.loads((stage / "model" / "normalization.json").read_text())
-    assert read_scale(stage) == Scale(stored["mean"], stored["std"])
+    assert PublishedReward.read(stage).scale() == Scale(stored["mean"], stored["std"])
     assert stored["mean"] == metrics["normalization_mean"]
     assert 0 < stored["probability"]["mean"] < 1
-    assert read_scale(stage, "logprob").mean < 0
+    assert PublishedReward.read(stage).scale("logprob").mean < 0
     write_data(tmp_path / "run", "comparisons", comparisons(8), comparisons(4, start=60))
     pairwise = config.model_copy(update={"reward": config_for(reward={"max_steps": 1}).reward})
     run_stage(tmp_path / "run", "reward", reward.run, pairwise, "data/comparisons")
     assert set(json.loads((stage / "model" / "normalization.json").read_text())) == {"mean", "std", "n"}
     for ask in (
-        lambda: read_scale(stage, "probability"),
-        lambda: RunRewardScorer.load("run", stage, config.model, CPU, output="logprob"),
+        lambda: PublishedReward.read(stage).scale("probability"),
+        lambda: of_run(stage, config, "logprob"),
     ):
-        with pytest.raises(UsageError, match="it was trained pairwise") as error:
+        with pytest.raises(UsageError) as error:
             ask()
         assert error.value.hint is not None
         assert "objective: pointwise" in error.value.hint

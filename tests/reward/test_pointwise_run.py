@@ -16,7 +16,7 @@ from pipelines.config import Config, dump_config, load_config
 from pipelines.config.data_section import Source
 from pipelines.config.scorer_section import ScorerSection
 from pipelines.models.forward import TokenBatch
-from pipelines.models.published_reward import read_scale
+from pipelines.models.published_reward import PublishedReward
 from pipelines.ppo.load_roles import RoleSources, build_roles
 from pipelines.ppo.rollout import RoleReward
 from pipelines.ppo.types import Normalization
@@ -84,7 +84,7 @@ def test_ppo_trains_on_the_chosen_output_and_tables_name_it(run: tuple[RunDir, C
     line = json.loads((run_dir.stage("ppo") / "metrics.jsonl").read_text().splitlines()[0])
     low, high = (0, 1) if output == "probability" else (-20, 0)
     assert low < line["objective/scores"] < high
-    scale = read_scale(run_dir.stage("reward"), output)
+    scale = PublishedReward.read(run_dir.stage("reward")).scale(output)
     assert low < scale.mean < high
     found = json.loads((run_dir.stage("eval") / "results.json").read_text())
     note = found["scorers"][0]["note"]
@@ -123,7 +123,7 @@ def test_a_scored_file_and_a_sum_hold_the_output(run: tuple[RunDir, Config, Path
     found = score_rows(section, read_answers(Source(path=str(rows))), context, SilentReporter(), as_policy=True)
     assert found["summary"]["output"] == section.output
     assert found["summary"]["auc"] < 0.5  # labels of 1 mean bad, the score is that of good
-    scale = read_scale(run_dir.stage("reward"), section.output)
+    scale = PublishedReward.read(run_dir.stage("reward")).scale(section.output)
     total = ScorerSection.model_validate({"kind": "sum", "parts": [{"kind": "run", "output": section.output}]})
     row = read_answers(Source(path=str(rows)))[0]
     one = [Completion(row.answers["completion"], (5, 6, 1), True)]

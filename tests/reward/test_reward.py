@@ -17,8 +17,9 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from pipelines import reward
 from pipelines.config import dump_config
 from pipelines.errors import ArtifactError, TrainingError
-from pipelines.models.base_model import BaseRef
+from pipelines.models.base_ref import BaseRef
 from pipelines.models.policies import open_policy, open_reward
+from pipelines.models.published_reward import PublishedReward
 from pipelines.models.sequence_scores import score_ids
 from pipelines.report.statistics import wilson
 from pipelines.reward import initial_model as start
@@ -41,10 +42,10 @@ IN_A_NEW_PROCESS = """
 import sys, torch
 from pathlib import Path
 from pipelines.config import load_config
+from pipelines.models.published_reward import PublishedReward
 from pipelines.reward.assessment import check_golden
-from pipelines.report.statistics import wilson
 for run in map(Path, sys.argv[1:]):
-    print(check_golden(run / "reward", load_config(run / "config.yaml"), torch.device("cpu")))
+    print(check_golden(PublishedReward.read(run / "reward"), load_config(run / "config.yaml"), torch.device("cpu")))
 """
 
 
@@ -119,7 +120,7 @@ def test_scratch_under_lora_uses_the_sft_model_as_its_base(tmp_path: Path) -> No
     assert str(tmp_path) not in json.dumps(shape)
     assert metrics["heldout_accuracy_after"] >= 0.9
     shutil.move(run, tmp_path / "moved")
-    assert check_golden(tmp_path / "moved" / "reward", config, CPU) <= 1e-5
+    assert check_golden(PublishedReward.read(tmp_path / "moved" / "reward"), config, CPU) <= 1e-5
 
 
 def test_sft_switched_off_starts_from_the_outside_base(tmp_path: Path) -> None:
@@ -143,7 +144,7 @@ def test_normalization_is_that_of_the_stored_scores(tmp_path: Path, monkeypatch:
     config, metrics = train_both(run, outside_base(tmp_path / "base"))
     stored = json.loads((run / "reward" / "model" / "normalization.json").read_text())
     assert stored["n"] == 8
-    model, _ = open_reward(run / "reward", config.model, CPU)
+    model, _ = open_reward(PublishedReward.read(run / "reward"), config.model, CPU)
     scores = torch.tensor(score_ids(model, seen[0], 3), dtype=torch.float64)
     assert stored["mean"] == pytest.approx(float(scores.mean()), abs=1e-5)
     assert stored["std"] == pytest.approx(float(scores.std(correction=0)), abs=1e-5)
@@ -178,11 +179,11 @@ def test_lost_head_is_found(tmp_path: Path) -> None:
     head = next(name for name in tensors if "score" in name)
     save_file({**tensors, head: torch.randn_like(tensors[head])}, weights, metadata={"format": "pt"})
     with pytest.raises(TrainingError, match="head"):
-        check_golden(run / "reward", config, CPU)
+        check_golden(PublishedReward.read(run / "reward"), config, CPU)
     del tensors[head]
     save_file(tensors, weights, metadata={"format": "pt"})
     with pytest.raises(ArtifactError, match="head was lost"):
-        open_reward(run / "reward", config.model, CPU)
+        open_reward(PublishedReward.read(run / "reward"), config.model, CPU)
 
 
 def test_full_model_without_its_head_is_refused(tmp_path: Path) -> None:
@@ -193,7 +194,7 @@ def test_full_model_without_its_head_is_refused(tmp_path: Path) -> None:
     del tensors["score.weight"]
     save_file(tensors, weights, metadata={"format": "pt"})
     with pytest.raises(ArtifactError, match=r"score\.weight"):
-        open_reward(run / "reward", config.model, CPU)
+        open_reward(PublishedReward.read(run / "reward"), config.model, CPU)
 
 
 def test_reward_starts_as_the_sft_model(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from pipelines.errors import ArtifactError, ConflictError, DataError, UsageError
 from pipelines.labels.label_types import Task
 from pipelines.labels.tasks_file import read_tasks
 from pipelines.models.adapters import DEFAULT, add_adapter, lora_config
-from pipelines.models.base_model import BaseRef
+from pipelines.models.base_ref import BaseRef
 from pipelines.models.policies import open_policy
 from pipelines.models.publish import publish_model
 from pipelines.run.directory import RunDir

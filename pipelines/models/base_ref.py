@@ -1,0 +1,78 @@
+"""A base model by reference: an outside model, or what a stage of the run published. No torch here."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pipelines.config import Config
+from pipelines.config.model_section import ModelSection
+from pipelines.errors import UsageError
+
+
+@dataclass(frozen=True)
+class BaseRef:
+    """Where a base's weights come from: exactly one of an outside model and a stage of the run.
+
+    Attributes:
+        name_or_path: hub id or directory, as the user gave it.
+        revision: commit of the hub repository.
+        stage: name of the stage whose `model/` it is, e.g. "sft".
+    """
+
+    name_or_path: str | None = None
+    revision: str | None = None
+    stage: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.name_or_path is None) == (self.stage is None):
+            raise ValueError("a base is either an outside model or a stage of the run")
+
+    @classmethod
+    def of(cls, config: Config) -> BaseRef:
+        """The frozen base under every adapter of a run; for full fine-tuning what SFT starts from."""
+        if config.model.init == "scratch":
+            return cls(stage="sft")
+        return cls.outside(config.model)
+
+    @classmethod
+    def outside(cls, model: ModelSection) -> BaseRef:
+        """The model that `model.name_or_path` names.
+
+        Raises:
+            UsageError: it names none.
+        """
+        if model.name_or_path is None:
+            raise UsageError("no base model is named", where="model.name_or_path", hint="set it, or give --model")
+        return cls(name_or_path=model.name_or_path, revision=model.revision)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> BaseRef:
+        """Read what `as_dict` wrote into a manifest's notes."""
+        return cls(**data)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for a manifest's notes; of a hub model the commit that was loaded."""
+        return asdict(self) | {"revision": self._commit()}
+
+    def _commit(self) -> str | None:
+        """What the hub's cache says of the last load; `revision` as it is where there is none."""
+        if self.name_or_path is None or Path(self.name_or_path).exists():
+            return self.revision
+        from huggingface_hub import resolve_revision
+        from huggingface_hub.errors import HFValidationError, RevisionResolutionError
+
+        try:
+            return resolve_revision(self.name_or_path, revision=self.revision, local_files_only=True).resolved
+        except (RevisionResolutionError, HFValidationError):
+            return self.revision
+
+    def path(self, run_dir: Path) -> str:
+        """What to load, given the run directory, wherever it stands now."""
+        return str(run_dir / self.stage / "model") if self.stage is not None else str(self.name_or_path)
+
+    def seen_from(self, directory: Path, run_dir: Path) -> str:
+        """How an adapter in `directory` names its base: an outside name as given, a stage by a relative path."""
+        return os.path.relpath(self.path(run_dir), directory) if self.stage is not None else str(self.name_or_path)
