@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pipelines.config import Config
 from pipelines.config.feedback_section import RUN_NAMES, LabelSection
-from pipelines.config.model_section import PACKAGE, is_gguf
+from pipelines.config.model_section import PACKAGE, is_gguf, looks_like_path
 from pipelines.errors import ArtifactError, DataError, EnvironmentProblem, UsageError
 from pipelines.run.manifest import MANIFEST
 from pipelines.scorers.function import check_function
@@ -120,7 +120,7 @@ def _check_model_path(name: str, where: str) -> None:
             inside = path / "model"
             hint = f"the model of this stage is {inside}" if inside.is_dir() else "name a saved model's directory"
             raise ArtifactError(f"{name} holds no config.json", where=where, hint=hint)
-    elif name.startswith((".", "/", "~")) or name.count("/") > (2 if is_gguf(path) else 1) or path.exists():
+    elif looks_like_path(name) or path.exists():
         raise ArtifactError(f"there is no model directory {name}", where=where)
 
 

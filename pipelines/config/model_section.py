@@ -105,6 +105,11 @@ def is_gguf(name: str | Path | None) -> bool:
     return str(name).endswith(".gguf")
 
 
+def looks_like_path(name: str) -> bool:
+    """Whether a model's name is a path rather than a hub id, ``owner/name`` or ``owner/name/file.gguf``."""
+    return name.startswith((".", "/", "~")) or name.count("/") > (2 if is_gguf(name) else 1)
+
+
 def _in_package(name: str) -> Path | None:
     """Where the file lies that ``package:<module>/<path>`` names; None: another kind of name, or no such package."""
     module, _, inside = name.removeprefix(PACKAGE).partition("/")

@@ -38,15 +38,15 @@ class Row:
     title: str | None = None
 
 
-def plain(results: Mapping[str, Any], samples: Sequence[Mapping[str, Any]], width: int = WIDTH) -> str:
-    """The table as plain text of at most `width` columns, safe to print."""
-    lines = _plain_table(_rows(results), _columns(results), width)
+def plain(results: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) -> str:
+    """The table as plain text of at most `WIDTH` columns, safe to print."""
+    lines = _plain_table(_rows(results), _columns(results))
     for note in _notes(results):
-        lines += wrap(visible(note), width)
+        lines += wrap(visible(note), WIDTH)
     if samples:
         lines += ["", _heading(samples)]
     for number, sample in enumerate(samples, 1):
-        lines += ["", *_sample(number, sample, results, width)]
+        lines += ["", *_sample(number, sample, results)]
     return "\n".join(lines) + "\n"
 
 
@@ -63,7 +63,7 @@ def markdown(results: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) -
     if samples:
         lines += ["", _heading(samples)]
     for number, sample in enumerate(samples, 1):
-        lines += ["", fenced("\n".join(_sample(number, sample, results, WIDTH)))]
+        lines += ["", fenced("\n".join(_sample(number, sample, results)))]
     return "\n".join(lines) + "\n"
 
 
@@ -107,7 +107,7 @@ def _columns(results: Mapping[str, Any]) -> dict[str, str]:
     return columns
 
 
-def _plain_table(rows: Iterator[Row], columns: Mapping[str, str], width: int) -> list[str]:
+def _plain_table(rows: Iterator[Row], columns: Mapping[str, str]) -> list[str]:
     """Intervals are left out column by column, from the left, until the table fits."""
     found = list(rows)
     bare: set[str] = set()
@@ -115,7 +115,7 @@ def _plain_table(rows: Iterator[Row], columns: Mapping[str, str], width: int) ->
         if column is not None:
             bare.add(column)
         lines = _lay_out(found, columns, bare)
-        if max(map(cell_len, lines)) <= width:
+        if max(map(cell_len, lines)) <= WIDTH:
             break
     if bare:
         left_out = ", ".join(columns[column] for column in columns if column in bare)
@@ -202,7 +202,7 @@ def _heading(samples: Sequence[Any]) -> str:
     return f"The first {count} in the order of their hashes (nobody chose them):"
 
 
-def _sample(number: int, row: Mapping[str, Any], results: Mapping[str, Any], width: int) -> list[str]:
+def _sample(number: int, row: Mapping[str, Any], results: Mapping[str, Any]) -> list[str]:
     """A prompt and the answers of baseline and PPO, wrapped."""
     scorers = results["scorers"]
     shown = next((scorer["name"] for scorer in scorers if scorer["simulated"]), scorers[0]["name"])
@@ -210,14 +210,14 @@ def _sample(number: int, row: Mapping[str, Any], results: Mapping[str, Any], wid
     for turn in row["prompt"]:
         label = f"{number}. " if not lines else "   "
         lines += wrap(
-            visible(turn["content"]), width, first=f"{label}{turn['role']}: ", indent="     ", most_lines=MOST_LINES
+            visible(turn["content"]), WIDTH, first=f"{label}{turn['role']}: ", indent="     ", most_lines=MOST_LINES
         )
     pair = [name for name in (results["baseline"], results["trained"]) if name in row["answers"]]
     for name in pair if len(pair) > 1 else row["answers"]:
         answer = row["answers"][name]
         cut = "" if answer["finished"] else ", cut at the limit"
         label = f"   {name_of(name)} ({one_line(shown, LABEL_WIDTH)} {answer['scores'][shown]:.2f}{cut}): "
-        lines += wrap(visible(answer["text"].strip()), width, first=label, indent="     ", most_lines=MOST_LINES)
+        lines += wrap(visible(answer["text"].strip()), WIDTH, first=label, indent="     ", most_lines=MOST_LINES)
     return lines
 
 

@@ -29,7 +29,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from pipelines.config.model_section import ModelSection, is_gguf
+from pipelines.config.model_section import ModelSection, is_gguf, looks_like_path
 from pipelines.config.ppo_section import PpoSection
 from pipelines.config.training_section import TrainerSection
 from pipelines.errors import ArtifactError, EnvironmentProblem, HubError, RlhfError, UsageError
@@ -248,7 +248,7 @@ def explain(error: Exception, path: str | Path, revision: str | None = None) -> 
         return ArtifactError("the directory holds no model", where=where, hint=hint)
     if Path(path).exists():
         return ArtifactError(f"the model cannot be loaded: {first_line}", where=where)
-    if str(path).startswith((".", "/", "~")) or str(path).count("/") > 1:
+    if looks_like_path(str(path)):
         return ArtifactError("there is no such model directory", where=where)
     if any(isinstance(link, GatedRepoError) for link in chain):
         return HubError(

@@ -10,7 +10,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
-from pipelines.errors import UsageError
+from pipelines.errors import RlhfError, UsageError
 
 
 def stop_token_ids(tokenizer: PreTrainedTokenizerBase, stop_tokens: Sequence[str]) -> tuple[int, ...]:
@@ -153,6 +153,21 @@ def pad_left(rows: Sequence[Sequence[int]], device: torch.device | str) -> tuple
         ids[index, width - len(row) :] = torch.tensor(row, dtype=torch.long)
         mask[index, width - len(row) :] = 1
     return ids.to(device), mask.to(device)
+
+
+@contextmanager
+def refuse_not_finite_draws(error: RlhfError) -> Iterator[None]:
+    """Raise `error` where sampling fails because the model's probabilities are not finite.
+
+    Args:
+        error: names the model and what to do about it; torch knows only that it cannot draw.
+    """
+    try:
+        yield
+    except RuntimeError as cause:
+        if "probability tensor contains either" not in str(cause):
+            raise
+        raise error from cause
 
 
 @contextmanager

@@ -26,7 +26,6 @@ def publish_model(
     base: BaseRef,
     run_dir: Path,
     adapter: str = DEFAULT,
-    head: torch.Tensor | None = None,
 ) -> None:
     """Write a model, or one adapter of a PeftModel, and the tokenizer.
 
@@ -37,7 +36,6 @@ def publish_model(
         base: what an adapter stands on; named in its config so that a moved run directory still works.
         run_dir: the run directory.
         adapter: which adapter of a PeftModel.
-        head: a score head [1, hidden] to write into the adapter where the PeftModel has none of its own.
 
     Raises:
         TrainingError: a weight is not finite; nothing is written.
@@ -48,7 +46,7 @@ def publish_model(
     if state is None:
         _publish_full(model, tokenizer, directory)  # type: ignore[arg-type]
     else:
-        _publish_adapter(state, head, directory, base.seen_from(directory, run_dir), base.revision)
+        _publish_adapter(state, directory, base.seen_from(directory, run_dir), base.revision)
     tokenizer.save_pretrained(str(directory))
 
 
@@ -77,14 +75,11 @@ def _publish_full(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, di
         model.save_pretrained(str(directory))
 
 
-def _publish_adapter(
-    state: AdapterState, head: torch.Tensor | None, directory: Path, base_name: str, revision: str | None
-) -> None:
+def _publish_adapter(state: AdapterState, directory: Path, base_name: str, revision: str | None) -> None:
     tensors = {name: tensor.cpu().contiguous() for name, tensor in state.tensors.items()}
-    head = state.head if head is None else head
     config = copy.deepcopy(state.config)
-    if head is not None:
-        tensors[f"base_model.model.{HEAD}"] = head.detach().cpu().float().contiguous()
+    if state.head is not None:
+        tensors[f"base_model.model.{HEAD}"] = state.head.detach().cpu().float().contiguous()
         config.task_type, config.modules_to_save = "SEQ_CLS", ["score"]
     config.base_model_name_or_path, config.revision = base_name, revision
     config.inference_mode = True

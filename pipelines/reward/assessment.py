@@ -83,15 +83,15 @@ def figures(logits: Sequence[float], targets: Sequence[float]) -> dict[str, floa
     }
 
 
-def reliability(probabilities: Sequence[float], targets: Sequence[float], bins: int = BINS) -> list[Bin]:
-    """The rows in the order of their probability, in `bins` groups of equal size as far as that goes.
+def reliability(probabilities: Sequence[float], targets: Sequence[float]) -> list[Bin]:
+    """The rows in the order of their probability, in `BINS` groups of equal size as far as that goes.
 
     Equal probabilities stay together, so that a constant is one group and not one for every order of the rows.
     """
     rows = sorted(zip(probabilities, targets, strict=True), key=lambda row: row[0])
     found, start = [], 0
-    for number in range(1, bins + 1):
-        stop = round(len(rows) * number / bins)
+    for number in range(1, BINS + 1):
+        stop = round(len(rows) * number / BINS)
         while 0 < stop < len(rows) and rows[stop][0] == rows[stop - 1][0]:
             stop += 1
         if stop > start:

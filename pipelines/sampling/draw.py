@@ -9,8 +9,7 @@ import hashlib
 import time
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from pipelines.config.run_section import RunSection
 from pipelines.data.encode import ChatEncoder
 from pipelines.data.rows import Message
 from pipelines.errors import ArtifactError
-from pipelines.models.generate import sample
+from pipelines.models.generate import refuse_not_finite_draws, sample
 from pipelines.models.machine import autocast, choose_threads, free_memory
 from pipelines.run.checkpoints import Checkpoints
 from pipelines.run.disk import disk_errors
@@ -276,7 +275,13 @@ class _Voice:
         """One completion for each index; a prompt may stand there several times."""
         drawing, settings = self.drawing, self.drawing.settings
         answerer, started = drawing.answerers[self.index], time.monotonic()
-        with autocast(answerer.section, next(self.model.parameters()).device), _finite(answerer.name):
+        broken = ArtifactError(
+            "the model gives probabilities that are not finite",
+            where=answerer.name,
+            hint="its weights are broken, or model.dtype does not suit it",
+        )
+        device = next(self.model.parameters()).device
+        with autocast(answerer.section, device), refuse_not_finite_draws(broken):
             responses = sample(
                 self.model,
                 [drawing.prompts[place].ids[self.index] for place in asked],
@@ -315,18 +320,3 @@ def _take(found: Given, distinct: Distinct, drawn: Drawn) -> None:
 def _seed(*parts: int) -> int:
     """63 bits that have nothing in common for neighboring parts."""
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "big") >> 1
-
-
-@contextmanager
-def _finite(name: str) -> Iterator[None]:
-    """torch knows only that it cannot draw from what the model gave."""
-    try:
-        yield
-    except RuntimeError as error:
-        if "probability tensor contains either" not in str(error):
-            raise
-        raise ArtifactError(
-            "the model gives probabilities that are not finite",
-            where=name,
-            hint="its weights are broken, or model.dtype does not suit it",
-        ) from error

@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.peft_utils import find_adapter_config_file
 
+from pipelines.config.model_section import looks_like_path
 from pipelines.config.scorer_section import ScorerSection
 from pipelines.errors import UsageError
 from pipelines.models.base_model import LOADING_ERRORS, explain, quiet
@@ -29,7 +30,7 @@ def open_classifier(section: ScorerSection, device: torch.device) -> tuple[PreTr
         UsageError: no such directory, or an adapter of another kind.
     """
     path = str(section.path)
-    if not Path(path).is_dir() and (path.startswith((".", "/", "~")) or path.count("/") > 1):
+    if not Path(path).is_dir() and looks_like_path(path):
         raise UsageError(f"there is no directory {path}", hint="a hub id has the form owner/name")
     try:
         with quiet():
@@ -76,7 +77,7 @@ def _base_of(path: str, named: str | None) -> str:
     beside = Path(path) / (named or ".")
     if named and beside.is_dir():
         return str(beside.resolve())
-    if not named or (not Path(named).is_dir() and (named.startswith((".", "/", "~")) or named.count("/") > 1)):
+    if not named or (not Path(named).is_dir() and looks_like_path(named)):
         raise UsageError(
             f"the base of this adapter cannot be found: {named or 'it names none'}",
             where=f"{path}/adapter_config.json",

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from typing_extensions import override
 
 from pipelines.errors import TrainingError
-from pipelines.models.generate import sample
+from pipelines.models.generate import refuse_not_finite_draws, sample
 from pipelines.ppo.engines import RolloutEngine
 from pipelines.ppo.roles import Roles
 
@@ -32,7 +31,11 @@ class TransformersEngine(RolloutEngine):
 
     @override
     def generate(self, prompts: Sequence[Sequence[int]], *, seed: int) -> list[list[int]]:
-        with self.roles.policy.active() as model, self.roles.precision(), _as_training_error():
+        diverged = TrainingError(
+            "the policy gives probabilities that are not finite: training diverged",
+            hint="lower ppo.learning_rate or ppo.max_grad_norm; the last checkpoint is from before",
+        )
+        with self.roles.policy.active() as model, self.roles.precision(), refuse_not_finite_draws(diverged):
             return sample(
                 model,
                 [list(prompt) for prompt in prompts],
@@ -44,17 +47,3 @@ class TransformersEngine(RolloutEngine):
                 top_k=self.top_k,
                 top_p=self.top_p,
             )
-
-
-@contextmanager
-def _as_training_error() -> Iterator[None]:
-    """Raise torch's complaint about probabilities that are not finite as a TrainingError."""
-    try:
-        yield
-    except RuntimeError as error:
-        if "probability tensor contains either" not in str(error):
-            raise
-        raise TrainingError(
-            "the policy gives probabilities that are not finite: training diverged",
-            hint="lower ppo.learning_rate or ppo.max_grad_norm; the last checkpoint is from before",
-        ) from error
