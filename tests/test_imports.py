@@ -51,8 +51,8 @@ HOLES = {
     ("data/prepare", "tasks"),  # a self-made task is a source of rows, and tasks are written with the rows of data
     ("sampling/sample_file", "chain"),  # plans as the stage engine does
 }
-STAGE_HOLES = {"face/commands/status", "reward", "sampling/sample_file"}
-SHARED_NAMES = {"__init__.py", "stage.py", "answers.py", "table.py", "schema.py", "app.py"}
+STAGE_HOLES = {"face/commands/status", "sampling/sample_file"}
+SHARED_NAMES = {"__init__.py", "stage.py", "schema.py", "app.py"}
 
 
 def short(name: str) -> str:

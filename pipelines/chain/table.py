@@ -198,7 +198,7 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         name="reward",
-        runner="pipelines.reward:run",
+        runner="pipelines.reward.stage:run",
         needs=_reward_needs,
         section=lambda config: (
             _common(config)

@@ -19,7 +19,7 @@ from pipelines.scorers import Completion, ScorerWithParts, load_scorer, scorer_n
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ScorerResult:
     """What one scorer thinks of all answers. Scores are one a prompt, in the order of the prompts.
 
     Attributes:
@@ -45,7 +45,7 @@ def judge(
     device: torch.device,
     prompts: Sequence[EncodedPrompt],
     answers: Mapping[str, Sequence[Completion]],
-) -> Verdict:
+) -> ScorerResult:
     """Load a scorer and let it judge.
 
     Equal answers to one prompt are scored once: in two batches they could differ in the last digit, and a tie would
@@ -79,7 +79,7 @@ def judge(
             for policy, given in answers.items()
         }
 
-    return Verdict(
+    return ScorerResult(
         scorer=scorer.name,
         kind=section.kind,
         scores=by_policy(scores),
@@ -105,7 +105,7 @@ class Evaluation:
         answers: by policy.
         kl: by policy, the baseline left out: log-probability of the whole answer under the policy minus that under the
             baseline, in nats. Its mean estimates the KL divergence per answer; a single one may be negative.
-        verdicts: one a scorer.
+        scorer_results: one a scorer.
         simulated: the stages behind the policies whose labels no human gave.
     """
 
@@ -114,7 +114,7 @@ class Evaluation:
     prompts: Sequence[EncodedPrompt]
     answers: Mapping[str, Sequence[Completion]]
     kl: Mapping[str, Sequence[float]]
-    verdicts: Sequence[Verdict]
+    scorer_results: Sequence[ScorerResult]
     simulated: Sequence[str] = ()
 
     @property
@@ -144,14 +144,14 @@ def results_of(evaluation: Evaluation, config: Config) -> dict[str, Any]:
         },
         "scorers": [
             {
-                "name": verdict.scorer,
-                "kind": verdict.kind,
-                "simulated": verdict.kind == "gold",
-                "parts": list(verdict.parts),
-                "truncated_texts": verdict.truncated,
-                **({"note": verdict.note} if verdict.note else {}),
+                "name": result.scorer,
+                "kind": result.kind,
+                "simulated": result.kind == "gold",
+                "parts": list(result.parts),
+                "truncated_texts": result.truncated,
+                **({"note": result.note} if result.note else {}),
             }
-            for verdict in evaluation.verdicts
+            for result in evaluation.scorer_results
         ],
         "measures": {policy: _measures(policy, evaluation, config) for policy in evaluation.answers},
     }
@@ -185,7 +185,7 @@ def metrics_of(results: Mapping[str, Any]) -> dict[str, float]:
 
 def answer_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
     """The rows of answers.jsonl: a prompt, and what each policy answered and got for it."""
-    attributes = attributes_of(evaluation.verdicts)
+    attributes = attributes_of(evaluation.scorer_results)
     rows = []
     for place, prompt in enumerate(evaluation.prompts):
         answers: dict[str, Any] = {}
@@ -195,7 +195,7 @@ def answer_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
                 "text": completion.text,
                 "finished": completion.finished,
                 "length": len(completion.ids),
-                "scores": {verdict.scorer: verdict.scores[policy][place] for verdict in evaluation.verdicts},
+                "scores": {result.scorer: result.scores[policy][place] for result in evaluation.scorer_results},
                 "attributes": {name: values[policy][place] for name, values in attributes.items()},
             }
             if policy in evaluation.kl:
@@ -204,13 +204,13 @@ def answer_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
     return rows
 
 
-def attributes_of(verdicts: Sequence[Verdict]) -> dict[str, dict[str, list[float]]]:
+def attributes_of(scorer_results: Sequence[ScorerResult]) -> dict[str, dict[str, list[float]]]:
     """Parts of scores by name, then policy; named ``scorer/part`` where several scorers have parts."""
-    with_parts = [verdict for verdict in verdicts if verdict.parts]
+    with_parts = [result for result in scorer_results if result.parts]
     return {
-        name if len(with_parts) == 1 else f"{verdict.scorer}/{name}": values
-        for verdict in with_parts
-        for name, values in verdict.parts.items()
+        name if len(with_parts) == 1 else f"{result.scorer}/{name}": values
+        for result in with_parts
+        for name, values in result.parts.items()
     }
 
 
@@ -218,8 +218,8 @@ def _measures(policy: str, evaluation: Evaluation, config: Config) -> dict[str, 
     def mean(values: Sequence[float]) -> dict[str, float | int]:
         return estimate(values, config.eval.bootstrap_samples).as_dict()
 
-    scores = {verdict.scorer: verdict.scores for verdict in evaluation.verdicts}
-    attributes = attributes_of(evaluation.verdicts)
+    scores = {result.scorer: result.scores for result in evaluation.scorer_results}
+    attributes = attributes_of(evaluation.scorer_results)
     answers = evaluation.answers[policy]
     measures: dict[str, Any] = {
         "mean": {name: mean(values[policy]) for name, values in scores.items()},

@@ -12,9 +12,9 @@ from transformers import PreTrainedTokenizerBase
 
 from pipelines.data.encode import ChatEncoder, EncodedPrompt
 from pipelines.data.prompts import evaluation_prompts
-from pipelines.evaluate.answers import Policies, answer, sequence_logprobs
-from pipelines.evaluate.results import Evaluation, Verdict, answer_rows, judge, metrics_of, results_of
-from pipelines.evaluate.table import markdown, plain
+from pipelines.evaluate.policy_answers import Policies, answer, sequence_logprobs
+from pipelines.evaluate.results import Evaluation, ScorerResult, answer_rows, judge, metrics_of, results_of
+from pipelines.evaluate.results_table import markdown, plain
 from pipelines.models.base_model import prompt_limit
 from pipelines.models.generate import stop_token_ids
 from pipelines.models.machine import choose_threads, free_memory, resolve_device
@@ -52,9 +52,9 @@ def run(ctx: StageContext) -> dict[str, float]:
         ctx.reporter.warn(f"{counts.too_long} held-out prompts are too long and were left out")
 
     answers, kl = _all_answers(_Questions(ctx, policies, tokenizer, prompts), device)
-    verdicts = _verdicts(ctx, prompts, answers, device)
+    scorer_results = _judge_all(ctx, prompts, answers, device)
     simulated = ctx.notes.get("simulated_inputs", [])
-    evaluation = Evaluation(policies.baseline, counts, prompts, answers, kl, verdicts, simulated)
+    evaluation = Evaluation(policies.baseline, counts, prompts, answers, kl, scorer_results, simulated)
     results, rows = results_of(evaluation, config), answer_rows(evaluation)
     _write(ctx, results, rows)
     ctx.notes.update(baseline=policies.baseline, prompts=results["prompts"])
@@ -116,20 +116,20 @@ def _all_answers(
     return {name: answers[name] for name in policies.names}, kl
 
 
-def _verdicts(
+def _judge_all(
     ctx: StageContext,
     prompts: Sequence[EncodedPrompt],
     answers: Mapping[str, Sequence[Completion]],
     device: torch.device,
-) -> list[Verdict]:
-    verdicts = []
+) -> list[ScorerResult]:
+    scorer_results = []
     for section in named_apart(ctx.config.eval_scorers):
-        verdict = judge(section, ctx, device, prompts, answers)
+        result = judge(section, ctx, device, prompts, answers)
         free_memory()
-        if verdict.truncated:
-            ctx.reporter.warn(f"{verdict.truncated} texts were too long for {verdict.scorer} and were cut")
-        verdicts.append(verdict)
-    return verdicts
+        if result.truncated:
+            ctx.reporter.warn(f"{result.truncated} texts were too long for {result.scorer} and were cut")
+        scorer_results.append(result)
+    return scorer_results
 
 
 def _write(ctx: StageContext, results: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:

@@ -26,7 +26,7 @@ MIDDLE = 0.5
 
 
 @dataclass(frozen=True)
-class Judged:
+class JudgedText:
     """An answer as a reward model reads it, and how good it is: 0 bad, 1 good; between them on a scale."""
 
     text: EncodedText

@@ -31,7 +31,7 @@ from pipelines.models.reward_model import RewardModel, TextRewardModel, TokenRew
 from pipelines.models.sequence_scores import pad_right
 from pipelines.models.text_classifier import EncodedText, TextClassifier, load_text_classifier
 from pipelines.models.tokenizer import reward_tokenizer
-from pipelines.reward.assessment import Judged, Pair
+from pipelines.reward.assessment import JudgedText, Pair
 from pipelines.run.stage import StageContext
 
 
@@ -71,7 +71,7 @@ class Objective(Protocol):
 
 
 @dataclass(frozen=True)
-class Start:
+class InitialModel:
     """A reward model before its training, and all that is special about its kind.
 
     Attributes:
@@ -89,13 +89,13 @@ class Start:
     tokenizer: PreTrainedTokenizerBase
     base: BaseRef
     encode: Callable[[Iterable[Comparison], str], tuple[list[Pair], LengthReport]]
-    encode_answers: Callable[[Iterable[Judgement], str], tuple[list[Judged], LengthReport]]
+    encode_answers: Callable[[Iterable[Judgement], str], tuple[list[JudgedText], LengthReport]]
     inputs: Callable[[Sequence[EncodedText]], dict[str, torch.Tensor]]
 
 
-def on_the_sft_model(
+def start_from_sft(
     ctx: StageContext, sft: Path | None, tokenizer: PreTrainedTokenizerBase, device: torch.device
-) -> Start:
+) -> InitialModel:
     """The SFT model (or the outside base) with a new head, under a copy of the SFT adapter or whole; reads its tokens.
 
     Args:
@@ -114,9 +114,9 @@ def on_the_sft_model(
         encoded, report = encode_comparisons(rows, encoder, limit, section.overlong, name=name)
         return [_pair_of_tokens(comparison) for comparison in encoded], report
 
-    def encode_answers(rows: Iterable[Judgement], name: str) -> tuple[list[Judged], LengthReport]:
+    def encode_answers(rows: Iterable[Judgement], name: str) -> tuple[list[JudgedText], LengthReport]:
         encoded, report = encode_judgements(rows, encoder, limit, section.overlong, name=name)
-        return [Judged(_whole(row["prompt_ids"], row["completion_ids"]), row["label"]) for row in encoded], report
+        return [JudgedText(_whole(row["prompt_ids"], row["completion_ids"]), row["label"]) for row in encoded], report
 
     padded = reward_tokenizer(tokenizer)
     pad = padded.pad_token_id
@@ -127,10 +127,10 @@ def on_the_sft_model(
         return {"input_ids": ids.masked_fill(mask == 0, pad), "attention_mask": mask}
 
     scorer = TokenRewardModel(model, encoder, config.model, section.per_device_eval_batch_size)
-    return Start(model, scorer, padded, base, encode, encode_answers, inputs)
+    return InitialModel(model, scorer, padded, base, encode, encode_answers, inputs)
 
 
-def on_its_own_base(ctx: StageContext, device: torch.device) -> Start:
+def start_from_own_base(ctx: StageContext, device: torch.device) -> InitialModel:
     """The model of `reward.base` with a new head, trained whole in fp32; reads text with its own tokenizer."""
     section = ctx.config.reward
     base = BaseRef(name_or_path=section.base, revision=section.base_revision)
@@ -149,14 +149,14 @@ def on_its_own_base(ctx: StageContext, device: torch.device) -> Start:
     def encode(rows: Iterable[Comparison], name: str) -> tuple[list[Pair], LengthReport]:
         return encode_texts(rows, classifier, section.overlong, name)
 
-    def encode_answers(rows: Iterable[Judgement], name: str) -> tuple[list[Judged], LengthReport]:
+    def encode_answers(rows: Iterable[Judgement], name: str) -> tuple[list[JudgedText], LengthReport]:
         return encode_judged_texts(rows, classifier, section.overlong, name)
 
     def inputs(rows: Sequence[EncodedText]) -> dict[str, torch.Tensor]:
         return classifier.inputs(rows, "cpu")
 
     scorer = TextRewardModel(classifier, section.per_device_eval_batch_size)
-    return Start(model, scorer, tokenizer, base, encode, encode_answers, inputs)
+    return InitialModel(model, scorer, tokenizer, base, encode, encode_answers, inputs)
 
 
 def encode_texts(
@@ -177,12 +177,12 @@ def encode_texts(
 
 def encode_judged_texts(
     rows: Iterable[Judgement], classifier: TextClassifier, overlong: Overlong, name: str
-) -> tuple[list[Judged], LengthReport]:
+) -> tuple[list[JudgedText], LengthReport]:
     """The text of each judgement with its label as the target; otherwise as `encode_texts`."""
 
-    def fit(row: Judgement) -> tuple[int, Judged]:
+    def fit(row: Judgement) -> tuple[int, JudgedText]:
         text = classifier.encode(row.prompt, row.completion)
-        return text.length, Judged(text, float(row.label))
+        return text.length, JudgedText(text, float(row.label))
 
     return within_length(rows, fit, classifier.limit, overlong, name)
 

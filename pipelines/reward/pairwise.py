@@ -17,10 +17,10 @@ from pipelines.models.adapters import cast_trainable_to_fp32
 from pipelines.models.published_reward import Output
 from pipelines.models.text_classifier import EncodedText
 from pipelines.reward.assessment import GOLDEN_ROWS, Pair, judge
-from pipelines.reward.initial_model import Start
-from pipelines.reward.training_rows import Side, comparison_files, together
+from pipelines.reward.initial_model import InitialModel
+from pipelines.reward.training_rows import Side, comparison_files, sum_of_reports
 from pipelines.run.stage import StageContext
-from pipelines.trainers.arguments import no_telemetry, trainer_arguments
+from pipelines.trainers.training import no_telemetry, trainer_arguments
 
 
 class Pairwise:
@@ -29,7 +29,7 @@ class Pairwise:
     outputs: Sequence[Output] = ("logit",)
     polarity: str | None = None
 
-    def __init__(self, ctx: StageContext, start: Start, device: torch.device) -> None:
+    def __init__(self, ctx: StageContext, start: InitialModel, device: torch.device) -> None:
         """Read and encode the comparisons.
 
         Raises:
@@ -122,7 +122,7 @@ def columns(pairs: Sequence[Pair], *, segments: bool, margin: bool) -> tuple[lis
     return rows, features
 
 
-def _encoded(ctx: StageContext, start: Start, side: Side) -> tuple[list[Pair], LengthReport]:
+def _encoded(ctx: StageContext, start: InitialModel, side: Side) -> tuple[list[Pair], LengthReport]:
     files = comparison_files(ctx.inputs, side)
     found = [start.encode(read_rows(file.path, Comparison), file.name) for file in files]
-    return [pair for part, _ in found for pair in part], together(report for _, report in found)
+    return [pair for part, _ in found for pair in part], sum_of_reports(report for _, report in found)

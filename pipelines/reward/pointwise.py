@@ -24,25 +24,25 @@ from pipelines.models.text_classifier import EncodedText
 from pipelines.reward.assessment import (
     GOLDEN_ROWS,
     MIDDLE,
-    Judged,
+    JudgedText,
     Pair,
     figures,
     pair_figures,
     probability,
     reliability,
 )
-from pipelines.reward.initial_model import Start
+from pipelines.reward.initial_model import InitialModel
 from pipelines.reward.training_rows import (
     RowFile,
     Side,
     comparison_files,
     judgement_files,
     scale_of,
-    together,
+    sum_of_reports,
     with_targets,
 )
 from pipelines.run.stage import StageContext
-from pipelines.trainers.arguments import trainer_arguments
+from pipelines.trainers.training import trainer_arguments
 
 CLASSES = {"sigmoid": {0: "good"}, "softmax": {0: "bad", 1: "good"}}
 """What the published model calls its classes."""
@@ -56,7 +56,7 @@ class Pointwise:
 
     outputs: Sequence[Output] = ("logit", "probability", "logprob")
 
-    def __init__(self, ctx: StageContext, start: Start, device: torch.device) -> None:
+    def __init__(self, ctx: StageContext, start: InitialModel, device: torch.device) -> None:
         """Read and encode judgements, and comparisons as two rows each.
 
         Raises:
@@ -162,20 +162,22 @@ class Pointwise:
     def _scores(self) -> list[float]:
         return self._start.scorer.scores([row.text for row in self._heldout])
 
-    def _encoded(self, side: Side) -> tuple[list[Judged], int, LengthReport]:
+    def _encoded(self, side: Side) -> tuple[list[JudgedText], int, LengthReport]:
         """All rows of a side, those of its comparisons first (chosen, rejected, chosen ...), and how many these are."""
         ctx, start = self._ctx, self._start
         reports, rows = [], []
         for file in comparison_files(ctx.inputs, side):
             pairs, report = start.encode(read_rows(file.path, Comparison), file.name)
-            rows += [judged for pair in pairs for judged in (Judged(pair.chosen, 1.0), Judged(pair.rejected, 0.0))]
+            rows += [
+                judged for pair in pairs for judged in (JudgedText(pair.chosen, 1.0), JudgedText(pair.rejected, 0.0))
+            ]
             reports.append(LengthReport(2 * report.used, 2 * report.dropped, 2 * report.cut, report.longest))
         count = len(rows) // 2
         for file in judgement_files(ctx.inputs, side):
             answers, report = start.encode_answers(self._targets(file), file.name)
             rows += answers
             reports.append(report)
-        return rows, count, together(reports)
+        return rows, count, sum_of_reports(reports)
 
     def _targets(self, file: RowFile) -> list[Judgement]:
         scale = self._scales.get(file.stage)
@@ -231,6 +233,6 @@ def _over(losses: Tensor, count: Tensor | int | None) -> Tensor:
     return losses.mean() if count is None else losses.sum() / count
 
 
-def _share_of_good(rows: Sequence[Judged]) -> float:
+def _share_of_good(rows: Sequence[JudgedText]) -> float:
     """A target in the middle counts half."""
     return sum((row.target > MIDDLE) + 0.5 * (row.target == MIDDLE) for row in rows) / len(rows)

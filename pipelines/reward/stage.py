@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from transformers import set_seed
+import torch
+from transformers import PreTrainedTokenizerBase, set_seed
 
+from pipelines.data.encode import ChatEncoder, fit_prompt
+from pipelines.data.prompts import take
+from pipelines.data.rows import Message
+from pipelines.errors import DataError
 from pipelines.models.adapters import trainable_parameters
-from pipelines.models.base_model import check_4bit
-from pipelines.models.machine import free_memory, resolve_device
-from pipelines.models.policies import open_tokenizer
+from pipelines.models.base_model import check_4bit, length_limit
+from pipelines.models.generate import closed, sample, stop_token_ids
+from pipelines.models.machine import autocast, choose_threads, free_memory, resolve_device
+from pipelines.models.policies import open_frozen_policy, open_tokenizer
 from pipelines.models.publish import publish_model
-from pipelines.models.published_reward import PublishedReward
+from pipelines.models.published_reward import NO_SPREAD, Output, PublishedReward, Scale
+from pipelines.models.reward_model import RewardModel
+from pipelines.models.sequence_scores import read_logit
 from pipelines.reward.assessment import check_golden, probe, write_golden
-from pipelines.reward.initial_model import Objective, on_its_own_base, on_the_sft_model
+from pipelines.reward.initial_model import Objective, start_from_own_base, start_from_sft
 from pipelines.reward.pairwise import Pairwise
 from pipelines.reward.pointwise import Pointwise
-from pipelines.reward.score_scale import normalize, sft_responses
 from pipelines.reward.training_rows import check_sides, heldout_prompts
 from pipelines.run.stage import StageContext
-from pipelines.trainers.arguments import train
+from pipelines.trainers.training import train
 
 
 def run(ctx: StageContext) -> dict[str, Any]:
@@ -46,9 +56,9 @@ def run(ctx: StageContext) -> dict[str, Any]:
     prompts = heldout_prompts(ctx.inputs, judgements=pointwise)
     responses = sft_responses(ctx, sft, policy_tokenizer, prompts, device)
     if section.base is None:
-        start = on_the_sft_model(ctx, sft, policy_tokenizer, device)
+        start = start_from_sft(ctx, sft, policy_tokenizer, device)
     else:
-        start = on_its_own_base(ctx, device)
+        start = start_from_own_base(ctx, device)
     objective: Objective = (Pointwise if pointwise else Pairwise)(ctx, start, device)
     report, scorer = objective.report, start.scorer
 
@@ -86,3 +96,80 @@ def run(ctx: StageContext) -> dict[str, Any]:
         "tokens_per_second": round(num_tokens * result.epochs / max(result.seconds, 1e-9), 1),
         "trainable_parameters": trained,
     }
+
+
+@dataclass(frozen=True)
+class Response:
+    """What the SFT model answered: messages and text, and the answer's ids as sampled."""
+
+    prompt: Sequence[Message]
+    text: str
+    ids: list[int]
+
+
+def sft_responses(
+    ctx: StageContext,
+    sft: Path | None,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[tuple[Message, ...]],
+    device: torch.device,
+) -> list[Response]:
+    """A sampled response of the SFT model to each of the first `reward.normalization_prompts` prompts that fit.
+
+    Args:
+        ctx: the stage's.
+        sft: directory of the SFT stage; None: SFT is off.
+        tokenizer: the policy's.
+        prompts: held-out ones, each once.
+        device: where to sample.
+
+    Raises:
+        DataError: none of them leaves room for a response.
+    """
+    config, encoder = ctx.config, ChatEncoder(tokenizer)
+    ends = stop_token_ids(tokenizer, config.ppo.stop_tokens)
+    policy = open_frozen_policy(sft, config.model, device, tokenizer, config.run.seed)
+    choose_threads(config.run, policy.num_parameters(), ctx.reporter)
+    room = length_limit(config.reward, policy.config, ctx.reporter) - config.ppo.response_length
+    most = config.reward.normalization_prompts
+    fitting, _ = take(prompts, most, lambda prompt: fit_prompt(prompt, encoder, room))
+    if not fitting:
+        raise DataError(
+            f"no held-out prompt leaves room for a response of {config.ppo.response_length} tokens",
+            where="reward",
+            hint="lower ppo.response_length or raise reward.max_length",
+        )
+    with ctx.reporter.task("SFT responses", len(fitting)) as task, autocast(config.model, device):
+        responses = sample(
+            policy,
+            [prompt["prompt_ids"] for prompt in fitting],
+            max_new_tokens=config.ppo.response_length,
+            temperature=config.ppo.temperature,
+            eos_token_id=ends,
+            batch_size=config.ppo.rollout_forward_batch_size,
+            seed=config.run.seed,
+            on_batch=task.advance,
+        )
+    del policy
+    free_memory()
+    return [
+        Response(prompt["messages"], encoder.decode(ids), closed(ids, ends))
+        for prompt, ids in zip(fitting, responses, strict=True)
+    ]
+
+
+def normalize(
+    ctx: StageContext,
+    scorer: RewardModel,
+    responses: Sequence[Response],
+    outputs: Sequence[Output],
+    published: PublishedReward,
+) -> dict[Output, Scale]:
+    """Mean and deviation of every output on SFT responses, stored beside the model: PPO shifts and scales by them."""
+    rows = [scorer.row(answer.prompt, answer.text, answer.ids) for answer in responses]
+    logits = torch.tensor(scorer.scores(rows), dtype=torch.float64)
+    if float(logits.std(correction=0)) < NO_SPREAD:
+        ctx.reporter.warn("the reward model gives every SFT response the same score; it will not be scaled")
+    scales = {output: Scale.of(read_logit(logits, output).tolist()) for output in outputs}
+    published.write_scales(scales, len(rows))
+    return scales

@@ -56,7 +56,7 @@ def heldout_prompts(inputs: Mapping[str, Path], *, judgements: bool) -> list[tup
     return list(dict.fromkeys(prompts))
 
 
-def together(reports: Iterable[LengthReport]) -> LengthReport:
+def sum_of_reports(reports: Iterable[LengthReport]) -> LengthReport:
     """The reports of several files as one."""
     found = [*reports, LengthReport(0, 0, 0, 0)]
     used, dropped, cut = (sum(getattr(report, name) for report in found) for name in ("used", "dropped", "cut"))
@@ -100,13 +100,13 @@ class LabelScale:
         low: smallest label of the scale.
         high: largest one.
         lower_is_better: a high label means bad.
-        asked_for: the range was given and not found in the rows: a label outside of it is a mistake.
+        configured: the range was given and not found in the rows: a label outside of it is a mistake.
     """
 
     low: float
     high: float
     lower_is_better: bool
-    asked_for: bool
+    configured: bool
 
     def target(self, label: bool | float) -> float:
         """How good a label is, from 0 to 1; true and false are the ends whatever the range.
@@ -116,7 +116,7 @@ class LabelScale:
         """
         if isinstance(label, bool):
             share = float(label)
-        elif self.asked_for and not self.low <= label <= self.high:
+        elif self.configured and not self.low <= label <= self.high:
             raise ValueError(f"the label {label:g} is outside of the range {self.low:g} to {self.high:g}")
         else:  # a held-out label may go beyond those to train on
             share = min(max((label - self.low) / (self.high - self.low), 0.0), 1.0)
@@ -150,7 +150,7 @@ def scale_of(file: RowFile, config: Config) -> LabelScale | None:
             numbers.add(row.label)
     if not rows:
         return None
-    given = section.label_range or (_asked_range(config) if file.stage == "pairs" else None)
+    given = section.label_range or (_range_of_question(config) if file.stage == "pairs" else None)
     if given is None and len(numbers) == 1:
         raise DataError(
             f"every label is {numbers.pop():g}, which says nothing about what it means",
@@ -158,7 +158,7 @@ def scale_of(file: RowFile, config: Config) -> LabelScale | None:
             hint="name the whole scale: reward.label_range: [1, 5]",
         )
     low, high = given or ((min(numbers), max(numbers)) if numbers else (0.0, 1.0))
-    return LabelScale(low, high, section.lower_is_better, asked_for=section.label_range is not None)
+    return LabelScale(low, high, section.lower_is_better, configured=section.label_range is not None)
 
 
 def with_targets(rows: Iterable[Judgement], scale: LabelScale, name: str) -> Iterator[Judgement]:
@@ -177,7 +177,7 @@ def with_targets(rows: Iterable[Judgement], scale: LabelScale, name: str) -> Ite
         yield row.model_copy(update={"label": target})
 
 
-def _asked_range(config: Config) -> tuple[float, float] | None:
+def _range_of_question(config: Config) -> tuple[float, float] | None:
     """The range of the question whose labels the run trains on; None for one without numbers of its own."""
     questions = {question.name: question for question in config.feedback.label.questions}
     asked = questions[config.feedback.pairs.question or next(iter(questions))]

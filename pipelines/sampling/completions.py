@@ -1,4 +1,4 @@
-"""What models gave to prompts, as lines of the working file and as figures. No torch."""
+"""Sampled completions as lines of the working file, and their figures. No torch."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipelines.sampling.answerers import Answerer
+    from pipelines.sampling.sampling_models import SamplingModel
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """One completion that was kept.
+class SampledCompletion:
+    """A completion as it was sampled.
 
     Attributes:
         text: without the token that ended it.
-        tokens: it has, the ending one among them.
+        tokens: number of its tokens, the one that ended it included.
         finished: whether it ended by itself; False: it hit the length limit.
     """
 
@@ -27,88 +27,90 @@ class Drawn:
 
 
 @dataclass
-class Given:
-    """What one model gave to one prompt: a line of the working file.
+class PromptCompletions:
+    """The completions of one prompt by one model: a line of the working file.
 
     Attributes:
-        model: index of the answerer.
+        model: index of the model.
         prompt: index of the prompt.
-        answers: that were kept.
-        drawn: completions that were drawn for them.
-        blank: of these, how many showed nothing.
-        repeated: of these, how many repeated another answer to the prompt.
+        answers: the completions that were kept.
+        drawn: number of completions that were drawn.
+        blank: number of these that showed nothing.
+        repeated: number of these that repeated another answer to the prompt.
     """
 
     model: int
     prompt: int
-    answers: list[Drawn] = field(default_factory=list)
+    answers: list[SampledCompletion] = field(default_factory=list)
     drawn: int = 0
     blank: int = 0
     repeated: int = 0
 
     def as_line(self) -> str:
-        """As JSON, with the line's end."""
+        """The completions as a line of JSON, with its line feed."""
         return (
             json.dumps(vars(self) | {"answers": [vars(answer) for answer in self.answers]}, ensure_ascii=False) + "\n"
         )
 
     @classmethod
-    def of_line(cls, line: str) -> Given:
-        """Read what `as_line` wrote.
+    def of_line(cls, line: str) -> PromptCompletions:
+        """Parse what `as_line` wrote.
 
         Raises:
-            ValueError, TypeError: it is something else.
+            ValueError, TypeError: the line holds something else.
         """
         plain = json.loads(line)
-        return cls(**plain | {"answers": [Drawn(**answer) for answer in plain["answers"]]})
+        return cls(**plain | {"answers": [SampledCompletion(**answer) for answer in plain["answers"]]})
 
 
 @dataclass
-class Speed:
-    """What this process has drawn, not what it found."""
+class Throughput:
+    """Tokens and seconds of the draws of this process, without those of an earlier one."""
 
     tokens: int = 0
     seconds: float = 0.0
 
     @property
     def tokens_per_second(self) -> float:
-        """Of all draws, those left out among them; 0 where there were none."""
+        """Tokens per second of all draws, those left out included; 0 where there were none."""
         return self.tokens / self.seconds if self.seconds else 0.0
 
 
-def figures(given: Sequence[Given], answerers: Sequence[Answerer], speed: Speed) -> dict[str, Any]:
-    """Counts and means over all answers.
+def figures(
+    completions: Sequence[PromptCompletions], models: Sequence[SamplingModel], throughput: Throughput
+) -> dict[str, Any]:
+    """Compute counts and means over all completions.
 
     Returns:
         ``completions`` kept; ``drawn`` in all, of these ``redrawn`` in place of others; ``blank`` and ``repeated``
-        draws; ``left_out``, those that no redraw could replace; ``distinct_share`` of the draws that showed anything;
-        ``finished_share`` and ``mean_tokens`` of the kept ones; ``tokens_per_second`` of this process.
+        draws; ``left_out``, those that no further draw could replace; ``distinct_share`` of the draws that were not
+        blank; ``finished_share`` and ``mean_tokens`` of the kept ones; ``tokens_per_second`` of this process.
     """
-    answers = [answer for entry in given for answer in entry.answers]
-    drawn, blank = sum(entry.drawn for entry in given), sum(entry.blank for entry in given)
-    asked = sum(answerers[entry.model].num_completions for entry in given)
+    answers = [answer for entry in completions for answer in entry.answers]
+    drawn, blank = sum(entry.drawn for entry in completions), sum(entry.blank for entry in completions)
+    requested = sum(models[entry.model].num_completions for entry in completions)
     return {
         "completions": len(answers),
         "drawn": drawn,
-        "redrawn": drawn - asked,
+        "redrawn": drawn - requested,
         "blank": blank,
-        "repeated": sum(entry.repeated for entry in given),
-        "left_out": asked - len(answers),
+        "repeated": sum(entry.repeated for entry in completions),
+        "left_out": requested - len(answers),
         "distinct_share": _share(len(answers), drawn - blank),
         "finished_share": _share(sum(answer.finished for answer in answers), len(answers)),
         "mean_tokens": _share(sum(answer.tokens for answer in answers), len(answers)),
-        "tokens_per_second": round(speed.tokens_per_second, 1),
+        "tokens_per_second": round(throughput.tokens_per_second, 1),
     }
 
 
-def by_model(given: Sequence[Given], answerers: Sequence[Answerer]) -> list[dict[str, Any]]:
-    """The figures of each model by itself."""
-    found = []
-    for index, answerer in enumerate(answerers):
-        own = figures([entry for entry in given if entry.model == index], answerers, Speed())
+def by_model(completions: Sequence[PromptCompletions], models: Sequence[SamplingModel]) -> list[dict[str, Any]]:
+    """Figures of each model by itself."""
+    rows = []
+    for index, model in enumerate(models):
+        own = figures([entry for entry in completions if entry.model == index], models, Throughput())
         del own["tokens_per_second"]
-        found.append({"model": answerer.identity, **own})
-    return found
+        rows.append({"model": model.identity, **own})
+    return rows
 
 
 def _share(part: float, whole: float) -> float:

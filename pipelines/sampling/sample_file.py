@@ -25,10 +25,10 @@ from pipelines.run.disk import disk_errors, write_atomic
 from pipelines.run.manifest import fingerprint_of
 from pipelines.run.reporting import Reporter
 from pipelines.run.signals import StopRequest
-from pipelines.sampling.answerers import Answerer, from_outside, stamp
 from pipelines.sampling.completions import by_model
-from pipelines.sampling.draw import Surroundings
-from pipelines.sampling.stage import Fitting, Sampled, draw, tell
+from pipelines.sampling.sampler import SamplingContext
+from pipelines.sampling.sampling_models import SamplingModel, from_outside, model_stamp
+from pipelines.sampling.stage import PromptLimits, SamplingResult, draw, log_figures
 
 Form = Literal["tasks", "demonstrations"]
 
@@ -67,7 +67,7 @@ class Prepared:
     Attributes:
         asked: the prompts in their order.
         counts: what became of the rows of each source.
-        answerers: the models.
+        models: the models to sample from.
         started: the settings, as the working directory records them.
         resumes: the chunk after which it goes on; None: it begins.
         conflict: why it may not begin without force; None: it may.
@@ -75,7 +75,7 @@ class Prepared:
 
     asked: list[SourcedPrompt]
     counts: list[SourceCount]
-    answerers: list[Answerer]
+    models: list[SamplingModel]
     started: Started
     resumes: int | None
     conflict: ConflictError | None
@@ -89,7 +89,7 @@ def prepare(request: Request, reporter: Reporter) -> Prepared:
         UsageError: see `from_outside`.
     """
     config = request.config
-    answerers = [from_outside(entry, config, config.ppo.stop_tokens) for entry in config.feedback.sample.models]
+    models = [from_outside(entry, config, config.ppo.stop_tokens) for entry in config.feedback.sample.models]
     asked, counts = prompts_of_sources(request.sources, reporter, most=request.max_per_source)
     sample = config.feedback.sample.results_view()
     section: dict[str, Any] = {
@@ -98,7 +98,7 @@ def prepare(request: Request, reporter: Reporter) -> Prepared:
         "sample": {key: value for key, value in sample.items() if key not in ("models", "num_completions")},
         "ppo": {key: getattr(config.ppo, key) for key in ("max_prompt_length", "response_length", "overlong")},
         "prompts": digest_of_prompts(asked),
-        "models": {str(index): stamp(answerer) for index, answerer in enumerate(answerers, 1)},
+        "models": {str(index): model_stamp(model) for index, model in enumerate(models, 1)},
     }
     section = json.loads(json.dumps(section))
     started = Started(fingerprint_of(section, {}), section, {})
@@ -121,7 +121,7 @@ def prepare(request: Request, reporter: Reporter) -> Prepared:
                 where=str(request.work),
                 hint="undo the change, use another --out, or begin anew with --force",
             )
-    return Prepared(asked, counts, answerers, started, resumes, conflict)
+    return Prepared(asked, counts, models, started, resumes, conflict)
 
 
 def sample_file(request: Request, prepared: Prepared, reporter: Reporter) -> dict[str, Any]:
@@ -143,28 +143,26 @@ def sample_file(request: Request, prepared: Prepared, reporter: Reporter) -> dic
     """
     if prepared.conflict is not None:
         raise prepared.conflict
-    fitting = Fitting.of(prepared.answerers, request.config, reporter)
-    prompts, too_long = take(prepared.asked, request.config.feedback.sample.num_prompts, fitting.fit)
+    limits = PromptLimits.of(prepared.models, request.config, reporter)
+    prompts, too_long = take(prepared.asked, request.config.feedback.sample.num_prompts, limits.fit)
     place = RunDir(request.work)
     place.create()
     with place.lock():
         around = _begin(request, prepared, reporter)
-        sampled = draw(
-            prepared.answerers, prompts, request.config, fitting.max_new_tokens, request.config.run.seed, around
-        )
+        sampled = draw(prepared.models, prompts, request.config, limits.max_new_tokens, request.config.run.seed, around)
         metrics = {"too_long": too_long} | _write(request, sampled)
         shutil.rmtree(request.work, ignore_errors=True)
-    tell(metrics, fitting, reporter)
+    log_figures(metrics, limits, reporter)
     sources = [asdict(count) for count in prepared.counts]
     return {
         "out": str(request.out),
         **metrics,
-        "models": by_model(sampled.given, sampled.answerers),
+        "models": by_model(sampled.completions, sampled.models),
         "sources": sources,
     }
 
 
-def _begin(request: Request, prepared: Prepared, reporter: Reporter) -> Surroundings:
+def _begin(request: Request, prepared: Prepared, reporter: Reporter) -> SamplingContext:
     """The working directory: emptied, or as the interrupted call left it."""
     work = request.work
     with disk_errors(work):
@@ -174,10 +172,10 @@ def _begin(request: Request, prepared: Prepared, reporter: Reporter) -> Surround
         prepared.started.write(work)
     checkpoints = Checkpoints(work / CHECKPOINTS, keep=2, logs=work, warn=reporter.warn)
     device = resolve_device(request.config.run)
-    return Surroundings(work, checkpoints, device, request.config.run, reporter, StopRequest(reporter.warn))
+    return SamplingContext(work, checkpoints, device, request.config.run, reporter, StopRequest(reporter.warn))
 
 
-def _write(request: Request, sampled: Sampled) -> dict[str, Any]:
+def _write(request: Request, sampled: SamplingResult) -> dict[str, Any]:
     """The file, whole or not at all; returns the figures of it.
 
     Raises:

@@ -17,16 +17,16 @@ from pipelines.models.base_model import position_bound
 from pipelines.models.machine import resolve_device
 from pipelines.run.reporting import Reporter
 from pipelines.run.stage import StageContext
-from pipelines.sampling.answerers import Answerer, of_run
-from pipelines.sampling.completions import Given, Speed, by_model, figures
-from pipelines.sampling.draw import Drawing, SamplePrompt, Surroundings
-from pipelines.sampling.task_maker import Layout, TaskMaker
+from pipelines.sampling.completions import PromptCompletions, Throughput, by_model, figures
+from pipelines.sampling.sampler import SamplePrompt, Sampler, SamplingContext
+from pipelines.sampling.sampling_models import SamplingModel, models_of_run
+from pipelines.sampling.task_maker import TaskLayout, TaskMaker
 
 TASKS = "tasks.jsonl"
 MANY_LEFT_OUT = 0.2
-"""Share of the completions from which their loss is worth a warning."""
+"""Share of lost completions above which a warning is logged."""
 FEW_FINISHED = 0.5
-"""Share of the completions that end by themselves below which a warning is due."""
+"""Share of completions that end by themselves below which a warning is logged."""
 
 
 def run(ctx: StageContext) -> dict[str, Any]:
@@ -36,48 +36,48 @@ def run(ctx: StageContext) -> dict[str, Any]:
         ``prompts``, ``tasks``, ``too_long`` prompts, the counts of `TaskCounts` and the `figures` of the completions.
 
     Raises:
-        UsageError: a model that is named is not there, or leaves no room for a prompt.
-        DataError: no prompt fits, or no task came of them.
-        RlhfError: a model could not be had.
+        UsageError: a named model does not exist, or leaves no room for a prompt.
+        DataError: no prompt fits, or no task can be made.
+        RlhfError: a model cannot be opened.
     """
     config = ctx.config
     sides = prompts_of_run(ctx.inputs["data/prompts"], f"round-{ctx.round}")
-    answerers = of_run(config, ctx.inputs)
-    fitting = Fitting.of(answerers, config, ctx.reporter)
+    models = models_of_run(config, ctx.inputs)
+    limits = PromptLimits.of(models, config, ctx.reporter)
     most = shares(len(sides[0]), len(sides[1]), config.feedback.sample.num_prompts)
-    taken = [take(side, limit, fitting.fit, ctx.round) for side, limit in zip(sides, most, strict=True)]
-    prompts = sorted((prompt for found, _ in taken for prompt in found), key=lambda prompt: prompt.key)
+    taken = [take(side, limit, limits.fit, ctx.round) for side, limit in zip(sides, most, strict=True)]
+    prompts = sorted((prompt for fitting, _ in taken for prompt in fitting), key=lambda prompt: prompt.key)
     seed = seed_of_round(config, ctx.round)
-    sampled = draw(answerers, prompts, config, fitting.max_new_tokens, seed, _around(ctx))
+    sampled = draw(models, prompts, config, limits.max_new_tokens, seed, _context(ctx))
     questions = questions_of(config.feedback.label)
     tasks, metrics = sampled.tasks(questions)
     metrics = {"too_long": sum(count for _, count in taken)} | metrics
     write_tasks(ctx.out / TASKS, LabelSet(questions, {task.id: task for task in tasks}, []))
     write_sides(ctx.out, tasks, [prompt.messages for prompt in taken[1][0]])
-    ctx.notes.update(models=by_model(sampled.given, answerers), heldout_prompts=len(taken[1][0]))
-    tell(metrics, fitting, ctx.reporter)
+    ctx.notes.update(models=by_model(sampled.completions, models), heldout_prompts=len(taken[1][0]))
+    log_figures(metrics, limits, ctx.reporter)
     return metrics
 
 
 def seed_of_round(config: Config, number: int) -> int:
-    """Of the draws of a round: every round draws anew, also for prompts that come again."""
+    """Seed of the draws of a round: each round draws anew, also for prompts that come again."""
     return config.run.seed + 1_000_003 * (number - 1)
 
 
-def _around(ctx: StageContext) -> Surroundings:
+def _context(ctx: StageContext) -> SamplingContext:
     device = resolve_device(ctx.config.run)
-    return Surroundings(ctx.out, ctx.checkpoints, device, ctx.config.run, ctx.reporter, ctx.stop)
+    return SamplingContext(ctx.out, ctx.checkpoints, device, ctx.config.run, ctx.reporter, ctx.stop)
 
 
 @dataclass(frozen=True)
-class Fitting:
-    """What prompts must fit.
+class PromptLimits:
+    """Length limits of prompts and completions for all models.
 
     Attributes:
-        encoders: one for each answerer.
-        limits: most tokens of a prompt for each.
-        max_new_tokens: of a completion.
-        cut: a longer prompt is cut, as PPO does with it; else it is left out.
+        encoders: one for each model.
+        limits: maximum tokens of a prompt for each.
+        max_new_tokens: maximum tokens of a completion.
+        cut: whether a longer prompt is cut, as in PPO; else it is left out.
     """
 
     encoders: tuple[ChatEncoder, ...]
@@ -86,8 +86,8 @@ class Fitting:
     cut: bool
 
     @classmethod
-    def of(cls, answerers: Sequence[Answerer], config: Config, reporter: Reporter) -> Fitting:
-        """By `feedback.sample`, or `ppo` where that says nothing, and by what each model can hold.
+    def of(cls, models: Sequence[SamplingModel], config: Config, reporter: Reporter) -> PromptLimits:
+        """Limits by `feedback.sample`, or `ppo` where that sets none, and by the positions of each model.
 
         Raises:
             UsageError: a completion alone fills a model, or prompts are to be cut where there is a chat template.
@@ -96,18 +96,18 @@ class Fitting:
         new = sample.max_new_tokens or ppo.response_length
         longest = sample.max_prompt_length or ppo.max_prompt_length
         encoders, limits = [], []
-        for answerer in answerers:
-            encoders.append(ChatEncoder(answerer.tokenizer()))
-            bound = position_bound(answerer.config())
+        for model in models:
+            encoders.append(ChatEncoder(model.tokenizer()))
+            bound = position_bound(model.config())
             room = longest if bound is None else min(longest, bound - new)
             if room < 1:
                 raise UsageError(
-                    f"{answerer.name} holds {bound} tokens, so {new} new ones leave no room for a prompt",
+                    f"{model.name} holds {bound} tokens, so {new} new ones leave no room for a prompt",
                     where="feedback.sample.max_new_tokens",
                     hint="lower it (`--max-new-tokens`); where it is not set it is ppo.response_length",
                 )
             if room < longest:
-                reporter.warn(f"{answerer.name} holds {bound} tokens: prompts above {room} are left out")
+                reporter.warn(f"{model.name} holds {bound} tokens: prompts above {room} are left out")
             limits.append(room)
         # a cut question is another question: PPO refuses this as well
         cut = ppo.overlong == "cut" and not any(encoder.has_template for encoder in encoders)
@@ -133,39 +133,39 @@ class Fitting:
 
 
 @dataclass(frozen=True)
-class Sampled:
-    """What the models said.
+class SamplingResult:
+    """The completions of a sampling.
 
     Attributes:
-        prompts: that were put to them.
-        answerers: the models.
-        given: what each gave to each prompt.
-        speed: of this process.
-        seed: of the order in which answers stand.
+        prompts: the prompts that were answered.
+        models: the models that were sampled.
+        completions: those of each model and prompt.
+        throughput: of this process.
+        seed: of the order of the answers in a task.
     """
 
     prompts: Sequence[SamplePrompt]
-    answerers: Sequence[Answerer]
-    given: Sequence[Given]
-    speed: Speed
+    models: Sequence[SamplingModel]
+    completions: Sequence[PromptCompletions]
+    throughput: Throughput
     seed: int
 
     def answers(self) -> list[list[Answer]]:
-        """Of each prompt."""
-        names = [answerer.identity for answerer in self.answerers]
-        found: list[list[Answer]] = [[] for _ in self.prompts]
-        for entry in self.given:
-            found[entry.prompt] += [Answer(drawn.text, names[entry.model]) for drawn in entry.answers]
-        return found
+        """The answers to each prompt."""
+        names = [model.identity for model in self.models]
+        answers: list[list[Answer]] = [[] for _ in self.prompts]
+        for entry in self.completions:
+            answers[entry.prompt] += [Answer(drawn.text, names[entry.model]) for drawn in entry.answers]
+        return answers
 
     def tasks(self, questions: Sequence[Question]) -> tuple[list[Task], dict[str, Any]]:
-        """Tasks for these questions, and the figures of all of it.
+        """Tasks for these questions, and the figures of the sampling.
 
         Raises:
-            DataError: no prompt has answers enough for a task.
+            DataError: no prompt has enough answers for a task.
         """
-        wanted = sum(answerer.num_completions for answerer in self.answerers)
-        maker = TaskMaker(Layout.of(questions, wanted), self.seed)
+        expected = sum(model.num_completions for model in self.models)
+        maker = TaskMaker(TaskLayout.of(questions, expected), self.seed)
         tasks = [
             task
             for prompt, answers in zip(self.prompts, self.answers(), strict=True)
@@ -175,52 +175,52 @@ class Sampled:
             raise DataError(
                 f"none of the {len(self.prompts)} prompts has {maker.layout.least} distinct answers",
                 hint="raise the temperature or the number of completions, or set near_duplicate to 1; a model that "
-                "says the same whatever it is asked cannot be judged",
+                "answers every prompt alike cannot be judged",
             )
         return tasks, self.metrics() | {"tasks": len(tasks)} | asdict(maker.counts)
 
     def metrics(self) -> dict[str, Any]:
-        """Of the completions alone."""
-        return {"prompts": len(self.prompts)} | figures(self.given, self.answerers, self.speed)
+        """Figures of the completions alone."""
+        return {"prompts": len(self.prompts)} | figures(self.completions, self.models, self.throughput)
 
 
 def draw(
-    answerers: Sequence[Answerer],
+    models: Sequence[SamplingModel],
     prompts: Sequence[SamplePrompt],
     config: Config,
     max_new_tokens: int,
     seed: int,
-    around: Surroundings,
-) -> Sampled:
-    """Let every model answer every prompt.
+    context: SamplingContext,
+) -> SamplingResult:
+    """Sample every prompt from every model.
 
     Raises:
         DataError: there is no prompt.
-        RlhfError: see `Drawing.run`.
+        RlhfError: see `Sampler.run`.
     """
     if not prompts:
         raise DataError(
-            "no prompt is left to be answered: all are too long",
+            "no prompt is left to answer: all are too long",
             hint="raise feedback.sample.max_prompt_length (`--max-prompt-length`), or lower the new tokens",
         )
-    given, speed = Drawing(answerers, prompts, config.feedback.sample, max_new_tokens, seed).run(around)
-    return Sampled(prompts, answerers, given, speed, seed)
+    completions, throughput = Sampler(models, prompts, config.feedback.sample, max_new_tokens, seed).run(context)
+    return SamplingResult(prompts, models, completions, throughput, seed)
 
 
-def tell(metrics: dict[str, Any], fitting: Fitting, reporter: Reporter) -> None:
-    """Say what is worth knowing of the figures, and warn where much was lost."""
-    asked = metrics["completions"] + metrics["left_out"]
-    words = (
+def log_figures(metrics: dict[str, Any], limits: PromptLimits, reporter: Reporter) -> None:
+    """Log the figures, and warn where many completions were lost or cut."""
+    requested = metrics["completions"] + metrics["left_out"]
+    message = (
         f"sample: {metrics['completions']} completions of {metrics['prompts']} prompts, "
         f"{metrics['redrawn']} drawn again, {metrics['left_out']} left out as repetitions or blank"
     )
-    say = reporter.warn if metrics["left_out"] > MANY_LEFT_OUT * asked else reporter.info
-    say(words + ("" if say == reporter.info else ": raise the temperature for more variety"))
+    say = reporter.warn if metrics["left_out"] > MANY_LEFT_OUT * requested else reporter.info
+    say(message + ("" if say == reporter.info else ": raise the temperature for more variety"))
     if metrics["finished_share"] < FEW_FINISHED:
         reporter.warn(
-            f"sample: {1 - metrics['finished_share']:.0%} of the completions are cut at {fitting.max_new_tokens} "
-            "tokens, and will be judged so: raise max_new_tokens, or train the model to end its answers"
+            f"sample: {1 - metrics['finished_share']:.0%} of the completions are cut at {limits.max_new_tokens} "
+            "tokens, and people will judge them so: raise max_new_tokens, or train the model to end its answers"
         )
     if metrics["too_long"]:
-        limit = min(fitting.limits)
+        limit = min(limits.limits)
         reporter.warn(f"sample: {metrics['too_long']} prompts are longer than {limit} tokens and were left out")

@@ -1,4 +1,4 @@
-"""Completions as tasks for annotators. No torch."""
+"""Tasks for annotators, made of completions. No torch."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from pipelines.labels.label_types import Answer, Question, Task
 
 @dataclass
 class TaskCounts:
-    """What became of the answers.
+    """Counts of tasks and answers that fell short.
 
     Attributes:
-        short: tasks with fewer answers than were asked for.
-        without_task: prompts that have too few answers for what is asked.
-        unpaired: answers that found no second one to be compared with.
+        short: tasks with fewer answers than were expected.
+        without_task: prompts with too few answers for a task.
+        unpaired: answers left without a second one to compare them with.
     """
 
     short: int = 0
@@ -26,52 +26,52 @@ class TaskCounts:
 
 
 @dataclass(frozen=True)
-class Layout:
-    """How the answers to a prompt become tasks.
+class TaskLayout:
+    """Number of answers in a task.
 
     Attributes:
-        size: answers of a task; None: all of them.
-        least: answers without which there is no task.
-        wanted: answers that were asked for.
+        size: answers of a task; None: all of the prompt.
+        least: minimum number of answers for a task.
+        expected: answers to each prompt that were requested.
     """
 
     size: int | None
     least: int
-    wanted: int
+    expected: int
 
     @classmethod
-    def of(cls, questions: Sequence[Question], wanted: int) -> Layout:
-        """Two answers for a pairwise question, one to be edited; a ranking needs two at least.
+    def of(cls, questions: Sequence[Question], expected: int) -> TaskLayout:
+        """Two answers for a pairwise question, one for a demonstration to edit, at least two for a ranking.
 
         Args:
-            questions: that will be asked; where none is known yet, answers are meant to be compared if there can be.
-            wanted: answers to each prompt.
+            questions: of the tasks; without any, answers are meant to be compared where there are several.
+            expected: answers to each prompt.
         """
         kinds = {question.kind for question in questions}
         if "pairwise" in kinds:
-            return cls(2, 2, wanted)
+            return cls(2, 2, expected)
         if "demonstration" in kinds:
-            return cls(1, 1, wanted)
-        compared = "ranking" in kinds or (not kinds and wanted > 1)
-        return cls(None, 2 if compared else 1, wanted)
+            return cls(1, 1, expected)
+        compared = "ranking" in kinds or (not kinds and expected > 1)
+        return cls(None, 2 if compared else 1, expected)
 
 
 @dataclass
 class TaskMaker:
-    """Makes tasks and counts what is left over.
+    """Makes tasks, and counts answers and prompts that are left over.
 
     Args:
         layout: of the answers.
-        seed: of the order of the answers, so that their place never tells who wrote them.
+        seed: of the order of the answers, so that their place does not tell which model wrote them.
     """
 
-    layout: Layout
+    layout: TaskLayout
     seed: int
     counts: TaskCounts = field(default_factory=TaskCounts)
 
     def tasks(self, prompt: tuple[Message, ...], key: int, source: str | None, answers: list[Answer]) -> Iterator[Task]:
         """The tasks of one prompt; none where it has too few answers."""
-        # by the prompt itself, so that the order of one task does not hang on the ones before it
+        # seeded by the prompt itself, so that the order in one task does not depend on the tasks before it
         shuffled = sorted(answers, key=lambda answer: answer.text)
         random.Random(f"{self.seed} {key}").shuffle(shuffled)
         if len(shuffled) < self.layout.least:
@@ -83,5 +83,5 @@ class TaskMaker:
             if len(part) < self.layout.least:
                 self.counts.unpaired += len(part)
                 continue
-            self.counts.short += self.layout.size is None and len(part) < self.layout.wanted
+            self.counts.short += self.layout.size is None and len(part) < self.layout.expected
             yield Task(prompt, tuple(part), source=source)

@@ -45,18 +45,18 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class RunContext:
     """A `ScorerContext` outside of any stage."""
 
     config: Config
     inputs: Mapping[str, Path]
 
 
-def surroundings(config: Config, run_dir: RunDir | None) -> Surroundings:
+def context_of_run(config: Config, run_dir: RunDir | None) -> RunContext:
     """The configuration with what the run has finished of SFT and reward model."""
     names = () if run_dir is None else ("sft", "reward")
     found = {name: run_dir.newest(name) for name in names if run_dir is not None}
-    return Surroundings(config, {name: path for name, path in found.items() if Manifest.read(path) is not None})
+    return RunContext(config, {name: path for name, path in found.items() if Manifest.read(path) is not None})
 
 
 def read_answers(source: Source) -> list[Row]:
@@ -75,7 +75,7 @@ def read_answers(source: Source) -> list[Row]:
 
 
 def score_rows(
-    section: ScorerSection, rows: Sequence[Row], context: Surroundings, reporter: Reporter, *, as_policy: bool
+    section: ScorerSection, rows: Sequence[Row], context: RunContext, reporter: Reporter, *, as_policy: bool
 ) -> dict[str, Any]:
     """Score all answers of all rows.
 
@@ -184,7 +184,7 @@ def _with_answers(row: CanonicalRow, place: str) -> Row:
     raise DataError("the row holds no prompt with an answer, so there is nothing to score", where=place)
 
 
-def _policy_encoder(context: Surroundings) -> ChatEncoder:
+def _policy_encoder(context: RunContext) -> ChatEncoder:
     from pipelines.data.chat import ChatEncoder
     from pipelines.models.policies import open_tokenizer
 

@@ -29,7 +29,7 @@ from pipelines.models.scratch import build_scratch, train_scratch_tokenizer
 from pipelines.models.sequence_scores import pad_right, position_ids
 from pipelines.models.tokenizer import load_tokenizer
 from pipelines.run.stage import StageContext
-from pipelines.trainers.arguments import no_telemetry, train, trainer_arguments
+from pipelines.trainers.training import no_telemetry, train, trainer_arguments
 
 LOGIT_BUDGET = 2**27
 """Most logits in one forward of the held-out loss: 512 MB in fp32."""

@@ -1,7 +1,7 @@
-"""Checkpoints of a Hugging Face trainer: made complete, gone on from, and never of a state that has diverged.
+"""A callback that completes and resumes the checkpoints of a Hugging Face trainer, and saves no diverged state.
 
-A callback and nothing else. It also keeps what the trainer's own state leaves out, so that the figures of a training
-that was interrupted are those of one that was not: the sums of figures that are not logged yet, and the time.
+It also saves what the trainer's own state leaves out: the sums of figures that are not logged yet, and the time. So a
+training that was interrupted reports the same figures as one that was not.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from pipelines.run.stage import StageContext
 _SUMS = "sums.json"
 
 
-class NothingLeft(Exception):
-    """The training was over when its last checkpoint was written; the trainer has loaded it."""
+class NoStepLeft(Exception):
+    """The checkpoint that the trainer has loaded was written after the last step."""
 
 
-class Keeper(TrainerCallback):
+class CheckpointCallback(TrainerCallback):
     """Saves, stops and resumes a training.
 
     Args:
-        ctx: where the checkpoints are, and whether somebody wants to stop.
+        ctx: has the checkpoints and the request to stop.
         trainer: the trainer that calls it.
-        checkpoint: what the trainer goes on from; None: it starts at its beginning.
+        checkpoint: the trainer resumes from it; None: it starts at the beginning.
     """
 
     def __init__(self, ctx: StageContext, trainer: Trainer, checkpoint: Checkpoint | None) -> None:
@@ -54,15 +54,15 @@ class Keeper(TrainerCallback):
         return self._loss_total / max(steps, 1)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Take up the sums of the checkpoint.
+        """Restore the sums of the checkpoint.
 
         Raises:
-            NothingLeft: there is no step to do; the trainer would do one more.
+            NoStepLeft: no step is left to do; the trainer would do one more.
         """
         self._started = time.monotonic()
         if self._checkpoint is None:
             return
-        state.compute_steps(args, state.max_steps)  # How often to log and to save may be another now.
+        state.compute_steps(args, state.max_steps)  # the intervals of logging and saving may have changed
         sums = json.loads((self._checkpoint.path / _SUMS).read_text(encoding="utf-8"))
         trainer = self._trainer
         trainer._tr_loss += sums["loss_not_logged"]
@@ -74,17 +74,17 @@ class Keeper(TrainerCallback):
         self._seconds_before = sums["seconds"]
         if state.global_step >= state.max_steps:
             self._loss_total = sums["loss_logged"] + sums["loss_not_logged"]
-            raise NothingLeft
+            raise NoStepLeft
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Let no step be taken along a gradient that is not finite."""
+        """Refuse a step along a gradient that is not finite."""
         gradients = [value.grad for value in self._trainer.model.parameters() if value.grad is not None]
         loss, norm = self._trainer._tr_loss, get_total_norm(gradients)
-        if not bool(torch.isfinite(loss + norm)):  # One transfer from the device, not two.
+        if not bool(torch.isfinite(loss + norm)):  # one transfer from the device instead of two
             refuse_not_finite(state.global_step + 1, loss=float(loss), grad_norm=float(norm))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Save and stop where that is wanted, and make room for what is saved."""
+        """Save and stop where that was asked for, and make room for what is saved."""
         if self._ctx.stop.requested:
             control.should_save = control.should_training_stop = True
         if control.should_save:
@@ -92,7 +92,7 @@ class Keeper(TrainerCallback):
             self._ctx.checkpoints.begin(state.global_step)
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Make what the trainer has saved a complete checkpoint."""
+        """Complete the checkpoint that the trainer has saved."""
         trainer = self._trainer
         of_trl = hasattr(trainer, "_metrics")
         sums = {
@@ -109,7 +109,7 @@ class Keeper(TrainerCallback):
         self._ctx.checkpoints.complete(state.global_step)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Note the sum of all losses: the trainer has added those that were not logged."""
+        """Read the sum of all losses: by now the trainer has added those that were not logged."""
         self._loss_total = self._trainer._total_loss_scalar
 
 

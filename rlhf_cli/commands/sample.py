@@ -222,14 +222,14 @@ def _show_plan(prepared: Prepared, request: Request, *, as_json: bool) -> None:
         "out": str(request.out),
         "prompts": len(prepared.asked),
         "sources": [vars(count) for count in prepared.counts],
-        "models": [{"model": one.name, "num_completions": one.num_completions} for one in prepared.answerers],
+        "models": [{"model": one.name, "num_completions": one.num_completions} for one in prepared.models],
     }
     if as_json:
         print_json({"plan": plan, "problem": problem.as_dict() if problem else None})
     else:
         for count in prepared.counts:
             print(harmless(_source_line(vars(count))))
-        for one in prepared.answerers:
+        for one in prepared.models:
             print(harmless(f"{one.name}: {one.num_completions} completions of each of {len(prepared.asked)} prompts"))
         print(harmless(f"would {action}, and write {request.out}"))
         if problem is not None:

@@ -100,7 +100,7 @@ def score(
     # stdout is for data: what a library or a reward function prints goes to stderr
     with contextlib.redirect_stdout(sys.stderr):
         rows = score_file.read_answers(source)
-        context = score_file.surroundings(resolved, run)
+        context = score_file.context_of_run(resolved, run)
         found = score_file.score_rows(section, rows, context, reporter, as_policy=run is not None)
     lines = "".join(jsonlib.dumps(entry, ensure_ascii=False) + "\n" for entry in found["rows"])
     if out is not None:

@@ -19,7 +19,7 @@ from pipelines.data.encode import ChatEncoder
 from pipelines.data.prompts import evaluation_prompts
 from pipelines.errors import DataError
 from pipelines.evaluate import stage
-from pipelines.evaluate.answers import Policies, sequence_logprobs
+from pipelines.evaluate.policy_answers import Policies, sequence_logprobs
 from pipelines.evaluate.results import judge
 from pipelines.run.reporting import SilentReporter
 from pipelines.run.stage import StageContext
@@ -325,7 +325,7 @@ def test_equal_answers_are_scored_once_and_names_are_made_unique(evaluate: Calla
     sections = named_apart([*config.eval.scorers[2:3], *config.eval.scorers[2:3]])
     assert [section.name for section in sections] == ["length", "length-2"]
     ctx = StageContext(config, run_dir, {}, Recorder())
-    verdict = judge(sections[1], ctx, torch.device("cpu"), prompts, answers)
-    assert verdict.scorer == "length-2"
-    assert verdict.scores == {"sft": [3.0] * 8, "ppo": [3.0] * 7 + [2.0]}
+    result = judge(sections[1], ctx, torch.device("cpu"), prompts, answers)
+    assert result.scorer == "length-2"
+    assert result.scores == {"sft": [3.0] * 8, "ppo": [3.0] * 7 + [2.0]}
     assert sys.modules["user_scores"].calls == [9]

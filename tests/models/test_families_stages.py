@@ -14,7 +14,6 @@ from transformers import (
     AutoTokenizer,
 )
 
-from pipelines import reward
 from pipelines.config.model_section import ModelSection
 from pipelines.config.ppo_section import PpoSection
 from pipelines.data.chat import ChatEncoder
@@ -29,6 +28,7 @@ from pipelines.ppo.engines.transformers_engine import TransformersEngine
 from pipelines.ppo.normalization import Normalizer
 from pipelines.ppo.rollout import PpoContext, TextReward, collect
 from pipelines.ppo.types import AS_IT_IS
+from pipelines.reward import stage as reward
 from tests.models.helpers import comparisons, config_for, run_stage, write_data
 from tests.ppo.cast import Kind, cast, learner, random_adapter
 from tests.tiny import (

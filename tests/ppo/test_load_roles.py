@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipelines import reward
 from pipelines.config import Config
 from pipelines.models.base_ref import BaseRef
 from pipelines.models.forward import TokenBatch, hidden_states
@@ -17,6 +16,7 @@ from pipelines.models.publish import publish_model
 from pipelines.models.sequence_scores import apply_head, pool_last
 from pipelines.ppo.load_roles import RoleSources, build_roles
 from pipelines.ppo.types import Normalization
+from pipelines.reward import stage as reward
 from pipelines.sft import stage as sft
 from tests.models.helpers import comparisons, config_for, demonstrations, outside_base, run_stage, write_data
 

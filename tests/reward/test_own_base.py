@@ -12,7 +12,6 @@ from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
-from pipelines import reward
 from pipelines.chain.preflight import check_environment
 from pipelines.config.reward_section import RewardSection
 from pipelines.config.scorer_section import ScorerSection
@@ -20,6 +19,7 @@ from pipelines.data.rows import Comparison, Message
 from pipelines.errors import ArtifactError, DataError, TrainingError, UsageError
 from pipelines.models.published_reward import PublishedReward
 from pipelines.models.text_classifier import TextClassifier, load_text_classifier
+from pipelines.reward import stage as reward
 from pipelines.reward.assessment import check_golden
 from pipelines.reward.initial_model import encode_texts
 from pipelines.reward.pairwise import columns

@@ -10,7 +10,6 @@ import pytest
 import torch
 from transformers import AutoTokenizer, pipeline
 
-from pipelines import reward
 from pipelines.config.scorer_section import ScorerSection
 from pipelines.data.chat import ChatEncoder
 from pipelines.data.rows import Message
@@ -18,6 +17,7 @@ from pipelines.errors import DataError, UsageError
 from pipelines.models.policies import open_tokenizer
 from pipelines.models.published_reward import PublishedReward, Scale
 from pipelines.models.text_classifier import load_text_classifier
+from pipelines.reward import stage as reward
 from pipelines.reward.assessment import check_golden
 from pipelines.run.directory import RunDir
 from pipelines.run.manifest import Manifest

@@ -23,7 +23,7 @@ from pipelines.ppo.types import Normalization
 from pipelines.run.directory import RunDir
 from pipelines.run.reporting import SilentReporter
 from pipelines.scorers import Completion, load_scorer
-from pipelines.scorers.score_file import read_answers, score_rows, surroundings
+from pipelines.scorers.score_file import context_of_run, read_answers, score_rows
 from tests.models.helpers import outside_base
 from tests.reward.test_own_base import base_of_its_own
 from tests.reward.test_pointwise import judgements
@@ -118,7 +118,7 @@ def test_a_role_scores_as_the_scorer_does_and_its_value_starts_at_zero(run: tupl
 
 def test_a_scored_file_and_a_sum_hold_the_output(run: tuple[RunDir, Config, Path]) -> None:
     run_dir, config, rows = run
-    context = surroundings(config, run_dir)
+    context = context_of_run(config, run_dir)
     section = config.ppo.reward
     found = score_rows(section, read_answers(Source(path=str(rows))), context, SilentReporter(), as_policy=True)
     assert found["summary"]["output"] == section.output

@@ -14,7 +14,6 @@ from peft import AutoPeftModelForSequenceClassification
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from pipelines import reward
 from pipelines.config import dump_config
 from pipelines.errors import ArtifactError, TrainingError
 from pipelines.models.base_ref import BaseRef
@@ -22,8 +21,8 @@ from pipelines.models.policies import open_policy, open_reward
 from pipelines.models.published_reward import PublishedReward
 from pipelines.models.sequence_scores import score_ids
 from pipelines.report.statistics import wilson
-from pipelines.reward import initial_model as start
-from pipelines.reward import stage
+from pipelines.reward import initial_model
+from pipelines.reward import stage as reward
 from pipelines.reward.assessment import check_golden
 from pipelines.sft import stage as sft
 from tests.models.helpers import comparisons, config_for, demonstrations, outside_base, run_stage, write_data
@@ -133,13 +132,13 @@ def test_sft_switched_off_starts_from_the_outside_base(tmp_path: Path) -> None:
 
 def test_normalization_is_that_of_the_stored_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[list[list[int]]] = []
-    original = stage.normalize
+    original = reward.normalize
 
-    def spy(ctx: Any, scorer: Any, responses: Any, outputs: Any) -> Any:
+    def spy(ctx: Any, scorer: Any, responses: Any, *rest: Any) -> Any:
         seen.append([scorer.row(answer.prompt, answer.text, answer.ids).ids for answer in responses])
-        return original(ctx, scorer, responses, outputs)
+        return original(ctx, scorer, responses, *rest)
 
-    monkeypatch.setattr(stage, "normalize", spy)
+    monkeypatch.setattr(reward, "normalize", spy)
     run = tmp_path / "run"
     config, metrics = train_both(run, outside_base(tmp_path / "base"))
     stored = json.loads((run / "reward" / "model" / "normalization.json").read_text())
@@ -204,7 +203,7 @@ def test_reward_starts_as_the_sft_model(tmp_path: Path) -> None:
         write_data(run, "demonstrations", demonstrations(16), demonstrations(4, start=60))
         run_stage(run, "sft", sft.run, config, "data/demonstrations")
         policy = open_policy(run / "sft", config.model, CPU)
-        begun = start._starting_point(config, run / "sft", BaseRef.of(config), run, CPU).eval()
+        begun = initial_model._starting_point(config, run / "sft", BaseRef.of(config), run, CPU).eval()
         ids = torch.tensor([[3, 9, 8, 4, 7, 1]])
         trunks = [
             (model.get_base_model() if hasattr(model, "peft_config") else model).base_model for model in (policy, begun)

@@ -17,8 +17,8 @@ from pipelines.labels.task_sources import good_rows
 from pipelines.labels.tasks_file import read_tasks
 from pipelines.run.directory import RunDir
 from pipelines.run.reporting import SilentReporter
-from pipelines.sampling.answerers import from_outside, of_run
 from pipelines.sampling.sample_file import Form, Request, prepare, sample_file
+from pipelines.sampling.sampling_models import from_outside, models_of_run
 from tests.models.helpers import outside_base
 from tests.sampling.test_sample_stage import Killed, Recorder, adapter_stage, kill
 from tests.tiny import save_pair, tiny_llama, tiny_tokenizer
@@ -152,7 +152,7 @@ def test_a_stage_of_a_run_is_named_by_its_directory(base: Path, prompts: Source,
         for found in (first, second, bare)
     ]
     assert said[0] == said[1] != said[2]
-    [within_a_run] = of_run(request(prompts, tmp_path / "d.jsonl", (stage, 1)).config, {})
+    [within_a_run] = models_of_run(request(prompts, tmp_path / "d.jsonl", (stage, 1)).config, {})
     assert (within_a_run.stage_dir, within_a_run.section.name_or_path) == (stage, str(base))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipelines.sampling.draw import Distinct, is_blank, pieces, plain_words, similarity
+from pipelines.sampling.sampler import RepetitionFilter, is_blank, pieces, plain_words, similarity
 
 LONG = "the red ball rolls over the mat and the dog looks at it while the cat sleeps in the sun near the open door "
 
@@ -36,7 +36,7 @@ def test_what_nobody_can_see_is_blank(text: str, blank: bool):
     ],
 )
 def test_case_blanks_and_punctuation_around_words_do_not_count(first: str, second: str):
-    distinct = Distinct(1.0)
+    distinct = RepetitionFilter(1.0)
     assert distinct.add(first)
     assert not distinct.add(second)
 
@@ -46,23 +46,23 @@ def test_case_blanks_and_punctuation_around_words_do_not_count(first: str, secon
     [("x+1", "x-1"), ("-5", "5"), ("1.5", "15"), ("5%", "5"), ("yes", "no"), ("...", "!!!"), ("a = b", "a != b")],
 )
 def test_signs_and_short_answers_do_count(first: str, second: str):
-    distinct = Distinct(0.95)
+    distinct = RepetitionFilter(0.95)
     assert distinct.add(first)
     assert distinct.add(second)
 
 
 def test_one_word_of_many_is_a_repetition_and_one_of_few_is_not():
-    long = Distinct(0.95)
+    long = RepetitionFilter(0.95)
     assert long.add(LONG * 3)
     assert not long.add((LONG * 3).replace("ball", "box", 1))
     assert long.add(LONG * 2 + "something else altogether is said at the end, and it changes what the answer means")
-    short = Distinct(0.95)
+    short = RepetitionFilter(0.95)
     assert short.add("the red ball rolls")
     assert short.add("the red box rolls")
 
 
 def test_at_1_only_the_same_words_repeat():
-    distinct = Distinct(1.0)
+    distinct = RepetitionFilter(1.0)
     assert distinct.add(LONG * 3)
     assert distinct.add((LONG * 3).replace("ball", "box", 1))
     assert not distinct.add((LONG * 3).upper())
@@ -78,7 +78,7 @@ def test_similarity_by_hand():
 
 
 def test_what_was_refused_is_no_measure_for_others():
-    distinct = Distinct(0.5)
+    distinct = RepetitionFilter(0.5)
     assert distinct.add("abcdefgh")
     assert not distinct.add("bcdefghi")  # three of four pieces
     assert distinct.add("efghijkl")  # near to the refused one, not to the first

@@ -28,7 +28,7 @@ from pipelines.run.reporting import SilentReporter
 from pipelines.run.stage import StageContext
 from pipelines.sampling import draw as sample_draw
 from pipelines.sampling import stage as sample
-from pipelines.sampling.draw import Distinct
+from pipelines.sampling.sampler import RepetitionFilter
 from tests.models.helpers import outside_base, run_stage, write_data
 from tests.tiny import save_pair, tiny_llama, tiny_tokenizer
 
@@ -117,7 +117,7 @@ def test_every_prompt_becomes_a_task_of_distinct_answers_and_no_label(base: Path
     for task in found.tasks.values():
         assert {answer.model for answer in task.answers} == {"base"}
         assert task.source == "round-1"
-        distinct = Distinct(0.95)
+        distinct = RepetitionFilter(0.95)
         assert all(distinct.add(text) for text in texts(task))
     assert metrics["prompts"] == metrics["tasks"] == 20
     assert metrics["completions"] == 60 - metrics["left_out"] == sum(len(t.answers) for t in found.tasks.values())

@@ -20,7 +20,7 @@ from pipelines.models.policies import open_tokenizer
 from pipelines.run.directory import RunDir
 from pipelines.run.reporting import SilentReporter
 from pipelines.scorers import Completion, load_scorer
-from pipelines.scorers.score_file import read_answers, score_rows, surroundings
+from pipelines.scorers.score_file import context_of_run, read_answers, score_rows
 from tests.tiny import save_pair, tiny_llama, tiny_tokenizer
 
 CPU = torch.device("cpu")
@@ -100,10 +100,10 @@ def test_the_published_model_scores_for_others_as_the_run_does(run: tuple[RunDir
             prompts.append(row.prompt)
             own.append(Completion(row.answers["chosen"], tuple(ids if finished else ids[:-1]), finished))
             foreign.append(Completion(row.answers["chosen"], (1, 2, 3), finished))
-    context = surroundings(config, run_dir)
+    context = context_of_run(config, run_dir)
     expected = load_scorer(ScorerSection(), context, CPU)(prompts, own)
     path = str(run_dir.stage("reward") / "model")
-    published = load_scorer(ScorerSection(kind="classifier", path=path), surroundings(Config(), None), CPU)
+    published = load_scorer(ScorerSection(kind="classifier", path=path), context_of_run(Config(), None), CPU)
     assert published(prompts, foreign) == pytest.approx(expected, abs=1e-5)
     assert abs(expected[0] - expected[1]) > 1e-3  # the EOS counts
     with pytest.raises(UsageError, match="no class 'bad'"):
@@ -115,7 +115,7 @@ def test_a_scored_file_holds_what_ppo_would_see(run: tuple[RunDir, Config, Path]
     found = score_rows(
         config.ppo.reward,
         read_answers(Source(path=str(rows))),
-        surroundings(config, run_dir),
+        context_of_run(config, run_dir),
         SilentReporter(),
         as_policy=True,
     )

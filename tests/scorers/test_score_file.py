@@ -17,7 +17,7 @@ from pipelines.config.scorer_section import ScorerSection
 from pipelines.errors import DataError
 from pipelines.run.reporting import SilentReporter
 from pipelines.scorers.combined import CombinedScorer, Part, weighted_sum
-from pipelines.scorers.score_file import agreement, read_answers, score_rows, summarize, surroundings
+from pipelines.scorers.score_file import agreement, context_of_run, read_answers, score_rows, summarize
 
 
 def test_accuracy_counts_a_tie_as_half_and_has_an_interval():
@@ -68,7 +68,7 @@ def test_a_bad_score_is_placed_at_its_row(tmp_path: Path, monkeypatch: pytest.Mo
     section = ScorerSection(kind="function", function="rewards_of_test:score")
     rows = read_answers(Source(path=str(file)))
     with pytest.raises(DataError, match="rewards_of_test:score gave the score nan") as caught:
-        score_rows(section, rows, surroundings(config, None), SilentReporter(), as_policy=False)
+        score_rows(section, rows, context_of_run(config, None), SilentReporter(), as_policy=False)
     assert caught.value.where == f"{file}:2 (rejected)"
 
 
@@ -88,5 +88,5 @@ def test_threads_are_chosen_by_the_size_of_the_models(tmp_path: Path, monkeypatc
     config = Config.model_validate({"run": {"device": "cpu"}})
     rows = read_answers(Source(path=str(file)))
     section = ScorerSection(kind="length", target=3)
-    score_rows(section, rows, surroundings(config, None), SilentReporter(), as_policy=False)
+    score_rows(section, rows, context_of_run(config, None), SilentReporter(), as_policy=False)
     assert given == [14]

@@ -17,7 +17,7 @@ from pipelines.errors import EnvironmentProblem, TrainingError, UsageError
 from pipelines.models.policies import open_policy
 from pipelines.run.manifest import Manifest
 from pipelines.sft import stage as sft
-from pipelines.trainers.arguments import trainer_arguments
+from pipelines.trainers.training import trainer_arguments
 from tests.models.helpers import config_for, demonstrations, outside_base, run_stage, write_data
 from tests.tiny import tiny_gpt2, tiny_llama, tiny_tokenizer
 

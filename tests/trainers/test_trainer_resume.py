@@ -306,7 +306,7 @@ def test_a_state_that_is_not_finite_is_never_saved(tmp_path: Path, monkeypatch: 
 
 def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The gradients were finite, the step was not: noticed where the result would be saved."""
-    from pipelines.trainers.checkpoint_callback import Keeper
+    from pipelines.trainers.checkpoint_callback import CheckpointCallback
 
     config = settings(tmp_path, outside_base(tmp_path / "base"), "sft", LORA, save_steps=3)
 
@@ -315,7 +315,7 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path, monkeypatch: 
             with torch.no_grad():
                 next(value for value in model.parameters() if value.requires_grad)[0, 0] = torch.inf
 
-    monkeypatch.setattr(Keeper, "on_optimizer_step", breaks)
+    monkeypatch.setattr(CheckpointCallback, "on_optimizer_step", breaks)
     with pytest.raises(TrainingError, match="weights is inf at step 6"):
         go(tmp_path / "run", config, "sft")
     saved = tmp_path / "run" / "sft.partial" / "checkpoints"

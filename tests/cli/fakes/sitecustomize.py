@@ -14,7 +14,7 @@ from typing import Any
 
 MODULES = {
     "sft": "pipelines.sft.stage",
-    "reward": "pipelines.reward",
+    "reward": "pipelines.reward.stage",
     "ppo": "pipelines.ppo.stage",
     "eval": "pipelines.evaluate.stage",
     "sample": "pipelines.sampling.stage",

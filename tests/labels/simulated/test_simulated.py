@@ -29,7 +29,7 @@ from pipelines.labels.simulated.simulated_annotators import (
 from pipelines.labels.store import LabelStore, Settings
 from pipelines.run.reporting import SilentReporter
 from pipelines.scorers.protocol import Completion, Dialogue
-from pipelines.scorers.score_file import Surroundings
+from pipelines.scorers.score_file import RunContext
 from pipelines.tasks import load_task
 
 OVERALL = Question("overall", "ranking", "?")
@@ -235,7 +235,7 @@ def test_what_they_cannot_do_is_said_before_anything_runs(feedback: dict[str, An
 
 def test_the_truth_is_any_scorer_of_the_configuration(tmp_path: Path) -> None:
     tasks = [task(0, "the same the same the same the same", "all words differ here")]
-    context = Surroundings(Config(), {})
+    context = RunContext(Config(), {})
     truth = find_truth(ScorerSection(kind="repetition", ngram=2), tasks, context, SilentReporter())
     assert [truth.worth(answer) for answer in truth.answers[tasks[0].id]] == [-1.0, 1.0]
     with pytest.raises(UsageError, match="only a self-made task"):

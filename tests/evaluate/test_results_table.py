@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from rich.cells import cell_len
 
-from pipelines.evaluate.table import markdown, plain
+from pipelines.evaluate.results_table import markdown, plain
 from pipelines.report.safe_text import fenced, literal, visible, wrap
 
 

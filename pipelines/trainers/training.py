@@ -1,4 +1,4 @@
-"""What the two composed trainers of TRL share: their arguments, and a callback that speaks for them."""
+"""Arguments of the composed trainers, and their training with checkpoints and progress."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pipelines.config import Config
 from pipelines.config.training_section import TrainerSection
 from pipelines.errors import EnvironmentProblem, UsageError
 from pipelines.run.stage import StageContext
-from pipelines.trainers.checkpoint_callback import Keeper, NothingLeft, refuse_not_finite
+from pipelines.trainers.checkpoint_callback import CheckpointCallback, NoStepLeft, refuse_not_finite
 
 _OURS = {
     "output_dir": "it follows from the run directory",
@@ -95,7 +95,7 @@ def trainer_arguments(
         "disable_tqdm": True,
         "save_strategy": "steps",
         "save_steps": section.save_steps,
-        "save_total_limit": None,  # Which ones are kept is ours to say: the trainer does not know which are complete.
+        "save_total_limit": None,  # `Checkpoints` decides which are kept: the trainer does not know which are complete
         "save_only_model": False,
         "eval_strategy": "no",
         "use_cpu": device.type == "cpu",
@@ -114,8 +114,8 @@ def trainer_arguments(
 
 
 @dataclass(frozen=True)
-class Trained:
-    """A finished training, all its parts together where it was interrupted.
+class TrainingResult:
+    """Figures of a finished training; where it was interrupted, of all its parts together.
 
     Attributes:
         steps: optimizer steps.
@@ -130,7 +130,7 @@ class Trained:
     seconds: float
 
 
-def train(trainer: Trainer, ctx: StageContext, label: str) -> Trained:
+def train(trainer: Trainer, ctx: StageContext, label: str) -> TrainingResult:
     """Run a trainer under our reporter, from the newest complete checkpoint where there is one.
 
     SIGINT and SIGTERM let the step end and save it; then they do what they would have done.
@@ -144,35 +144,35 @@ def train(trainer: Trainer, ctx: StageContext, label: str) -> Trained:
     if checkpoint is not None:
         ctx.checkpoints.restore_logs(checkpoint)
         ctx.reporter.info(f"{label}: goes on from step {checkpoint.step}")
-    keeper = Keeper(ctx, trainer, checkpoint)
-    with ctx.stop.deferred(), ExitStack() as stack, contextlib.suppress(NothingLeft):
-        for callback in (keeper, _Speaker(ctx, label, stack, keeper)):
+    saver = CheckpointCallback(ctx, trainer, checkpoint)
+    with ctx.stop.deferred(), ExitStack() as stack, contextlib.suppress(NoStepLeft):
+        for callback in (saver, _ProgressCallback(ctx, label, stack, saver)):
             trainer.add_callback(callback)
         trainer.train(resume_from_checkpoint=str(checkpoint.path) if checkpoint else None)
-    refuse_not_finite(trainer.state.global_step, train_loss=keeper.mean_loss)
-    return Trained(trainer.state.global_step, keeper.mean_loss, float(trainer.state.epoch or 0), keeper.seconds)
+    refuse_not_finite(trainer.state.global_step, train_loss=saver.mean_loss)
+    return TrainingResult(trainer.state.global_step, saver.mean_loss, float(trainer.state.epoch or 0), saver.seconds)
 
 
-class _Speaker(TrainerCallback):
-    """Feeds the progress line and metrics.jsonl."""
+class _ProgressCallback(TrainerCallback):
+    """Updates the progress line and metrics.jsonl."""
 
-    def __init__(self, ctx: StageContext, label: str, stack: ExitStack, keeper: Keeper) -> None:
-        self._ctx, self._label, self._stack, self._keeper = ctx, label, stack, keeper
-        self._shown: dict[str, float] = {}
+    def __init__(self, ctx: StageContext, label: str, stack: ExitStack, checkpoints: CheckpointCallback) -> None:
+        self._ctx, self._label, self._stack, self._checkpoints = ctx, label, stack, checkpoints
+        self._fields: dict[str, float] = {}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        left = state.max_steps - state.global_step  # Of the time left only the steps of this part can tell.
+        left = state.max_steps - state.global_step  # the time left is estimated from the steps of this part alone
         self._task = self._stack.enter_context(self._ctx.reporter.task(self._label, left))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._task.advance(1, **self._shown)
+        self._task.advance(1, **self._fields)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         values = {key: _number(value) for key, value in (logs or {}).items() if _number(value) is not None}
         if "loss" not in values:  # the summary at the end, which becomes the stage's metrics
             return
-        self._shown = {key: values[key] for key in ("loss", "accuracy") if key in values}  # type: ignore[misc]
-        self._ctx.log("metrics", {"step": state.global_step, "seconds": round(self._keeper.seconds, 3), **values})
+        self._fields = {key: values[key] for key in ("loss", "accuracy") if key in values}  # type: ignore[misc]
+        self._ctx.log("metrics", {"step": state.global_step, "seconds": round(self._checkpoints.seconds, 3), **values})
 
 
 def _number(value: Any) -> float | None:
@@ -206,5 +206,5 @@ def _refuse_several_gpus(device: torch.device) -> None:
 
 
 def no_telemetry() -> None:
-    """Keep TRL's trainers from reporting their use: nothing leaves the machine that the user did not ask for."""
+    """Switch off the usage reports of TRL's trainers: nothing leaves the machine that the user did not ask for."""
     huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY = True

@@ -1,4 +1,4 @@
-"""Who answers: the models of a run by their names, and models from outside."""
+"""The models that are sampled from: those of a run by their names, and models from outside."""
 
 from __future__ import annotations
 
@@ -24,19 +24,20 @@ from pipelines.run.manifest import Manifest
 
 
 @dataclass(frozen=True)
-class Answerer:
-    """A model that is asked.
+class SamplingModel:
+    """A model to sample from.
 
     Attributes:
-        name: what tasks call it.
-        section: how it is loaded.
+        name: its name in tasks.
+        section: the model section that it is loaded by.
         stage_dir: the stage that published it; None: an outside model, or the run's base.
-        tokenizer_dir: the stage whose tokenizer it takes; None: its own.
-        num_completions: of each prompt.
-        temperature: that it is sampled at.
-        stop_tokens: that end an answer beside EOS.
-        outside: its own generation config says what else ends an answer: it may be any chat model.
-        seed: of the weights of a base made from scratch.
+        tokenizer_dir: the stage with its tokenizer; None: its own.
+        num_completions: completions of each prompt.
+        temperature: sampling temperature.
+        stop_tokens: tokens that end an answer beside EOS.
+        outside: whether it is no model of a run; the tokens that end its answers are then also read from its own
+            generation config.
+        seed: draws the weights of a base from scratch.
     """
 
     name: str
@@ -51,23 +52,23 @@ class Answerer:
 
     @property
     def from_scratch(self) -> bool:
-        """Whether it is the untrained model that the run began with."""
+        """Whether it is the untrained model that the run started from."""
         return self.stage_dir is None and self.section.init == "scratch"
 
     @property
     def identity(self) -> str:
-        """The name, and of a hub model the commit that was loaded."""
+        """The name, with the commit that was loaded for a hub model."""
         if not self.outside:
             return self.name
         commit = BaseRef.outside(self.section).as_dict()["revision"]
         return f"{self.name}@{commit}" if commit else self.name
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """Its tokenizer with its chat template."""
+        """Open its tokenizer, with its chat template."""
         return open_tokenizer(self.tokenizer_dir, self.section)
 
     def config(self) -> PretrainedConfig:
-        """Its configuration, without weights."""
+        """Open its configuration, without weights."""
         return open_config(self.tokenizer_dir if self.from_scratch else self.stage_dir, self.section)
 
     def open(self, device: torch.device) -> nn.Module:
@@ -75,7 +76,7 @@ class Answerer:
         return open_frozen_policy(self.stage_dir, self.section, device, self.tokenizer(), self.seed)
 
     def ends(self, model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-        """The token ids that end an answer of the opened model, EOS first.
+        """Token ids that end an answer of the opened model, EOS first.
 
         Raises:
             UsageError: a stop token is not one token of the tokenizer.
@@ -83,13 +84,13 @@ class Answerer:
         ends = stop_token_ids(tokenizer, self.stop_tokens)
         if not self.outside:
             return ends
-        found = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-        more = [found] if isinstance(found, int) else list(found or ())
-        # some files list BOS as well: a model that drew it would end what it has not begun
+        listed = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+        more = [listed] if isinstance(listed, int) else list(listed or ())
+        # some files list BOS as well, which would end an answer at its first token
         return tuple(dict.fromkeys([*ends, *(token for token in more if token != tokenizer.bos_token_id)]))
 
 
-def of_run(config: Config, inputs: Mapping[str, Path]) -> list[Answerer]:
+def models_of_run(config: Config, inputs: Mapping[str, Path]) -> list[SamplingModel]:
     """The models of `feedback.sample`: the newest policy alone where none is named.
 
     Args:
@@ -100,11 +101,11 @@ def of_run(config: Config, inputs: Mapping[str, Path]) -> list[Answerer]:
         UsageError: a named model of the run is not there.
     """
     sample = config.feedback.sample
-    wanted = sample.models or [SampledModel(model="policy", num_completions=sample.num_completions)]
-    return [_of_run(entry, config, inputs) for entry in wanted]
+    entries = sample.models or [SampledModel(model="policy", num_completions=sample.num_completions)]
+    return [_model_of_run(entry, config, inputs) for entry in entries]
 
 
-def _of_run(entry: SampledModel, config: Config, inputs: Mapping[str, Path]) -> Answerer:
+def _model_of_run(entry: SampledModel, config: Config, inputs: Mapping[str, Path]) -> SamplingModel:
     name = entry.model
     if name not in RUN_NAMES:
         return from_outside(entry, config, stop=())  # the run's stop tokens are words of the run's tokenizer
@@ -121,31 +122,31 @@ def _of_run(entry: SampledModel, config: Config, inputs: Mapping[str, Path]) -> 
             else "switch sft on, or name another model",
         )
     called = f"ppo round {run_of(directory)[1]}" if name == "ppo" and directory is not None else name
-    return _answerer(called, config.model, directory, config, entry, tokenizer_dir=directory or sft)
+    return _sampling_model(called, config.model, directory, config, entry, tokenizer_dir=directory or sft)
 
 
-def outside_section(name: str, revision: str | None, around: ModelSection) -> ModelSection:
-    """How a model that the run knows nothing of is loaded: in the precision of `around`, with its own template."""
+def outside_section(name: str, revision: str | None, run_section: ModelSection) -> ModelSection:
+    """Section of a model from outside the run: in the precision of `run_section`, with its own chat template."""
     return ModelSection(
         name_or_path=name,
         revision=revision or None,
-        trust_remote_code=around.trust_remote_code and revision is not None,
-        dtype=around.dtype,
-        attn_implementation=around.attn_implementation,
-        chat_template=around.chat_template if around.chat_template == "none" else "auto",
-        load_in_4bit=around.load_in_4bit,
-        allow_cpu_4bit=around.allow_cpu_4bit,
+        trust_remote_code=run_section.trust_remote_code and revision is not None,
+        dtype=run_section.dtype,
+        attn_implementation=run_section.attn_implementation,
+        chat_template=run_section.chat_template if run_section.chat_template == "none" else "auto",
+        load_in_4bit=run_section.load_in_4bit,
+        allow_cpu_4bit=run_section.allow_cpu_4bit,
         use_peft=True,  # nothing is trained: the weights are those of a frozen base, in `dtype`
     )
 
 
-def from_outside(entry: SampledModel, config: Config, stop: Sequence[str]) -> Answerer:
-    """A model that is none of the run: a hub id, a directory, or the directory of a stage of any run.
+def from_outside(entry: SampledModel, config: Config, stop: Sequence[str]) -> SamplingModel:
+    """A model from outside the run: a hub id, a directory, or the directory of a stage of any run.
 
     Args:
-        entry: the name, and how it is asked.
-        config: how it is loaded and sampled.
-        stop: the tokens that end its answers beside EOS; none: those that the stage was trained with.
+        entry: its name, number of completions and temperature.
+        config: has the precision and the sampling settings.
+        stop: tokens that end its answers beside EOS; none: those that the stage was trained with.
 
     Raises:
         UsageError: it is the directory of a run.
@@ -155,17 +156,17 @@ def from_outside(entry: SampledModel, config: Config, stop: Sequence[str]) -> An
     directory = stage_directory(name)
     if directory is None:
         section = outside_section(name, entry.revision, config.model)
-        return _answerer(name, section, None, config, entry, stop=stop, outside=True)
+        return _sampling_model(name, section, None, config, entry, stop=stop, outside=True)
     manifest = Manifest.read(directory)
     assert manifest is not None, "stage_directory found it"
     recorded = ModelSection.model_validate(manifest.section["model"])
     section = recorded.model_copy(update={"allow_cpu_4bit": config.model.allow_cpu_4bit or recorded.allow_cpu_4bit})
     stop = stop or manifest.section.get("ppo", {}).get("stop_tokens", [])
-    return _answerer(name, section, directory, config, entry, tokenizer_dir=directory, stop=stop)
+    return _sampling_model(name, section, directory, config, entry, tokenizer_dir=directory, stop=stop)
 
 
 def stage_directory(name: str) -> Path | None:
-    """The directory of a finished stage that `name` means, it itself or its ``model/``; None: it is something else.
+    """Directory of the finished stage that `name` is, or whose ``model/`` it is; None: it is neither.
 
     Raises:
         UsageError: it is the directory of a run, or of a stage without a policy.
@@ -189,7 +190,7 @@ def stage_directory(name: str) -> Path | None:
     return None
 
 
-def _answerer(
+def _sampling_model(
     name: str,
     section: ModelSection,
     directory: Path | None,
@@ -199,10 +200,10 @@ def _answerer(
     tokenizer_dir: Path | None = None,
     stop: Sequence[str] | None = None,
     outside: bool = False,
-) -> Answerer:
+) -> SamplingModel:
     temperature = entry.temperature or config.feedback.sample.temperature
     stop_tokens = tuple(config.ppo.stop_tokens if stop is None else stop)
-    return Answerer(
+    return SamplingModel(
         name=name,
         section=section,
         stage_dir=directory,
@@ -215,23 +216,23 @@ def _answerer(
     )
 
 
-def stamp(answerer: Answerer) -> dict[str, Any]:
-    """What makes two answerers the same model with the same settings, as plain JSON data, from files alone."""
-    path = answerer.stage_dir
+def model_stamp(model: SamplingModel) -> dict[str, Any]:
+    """Plain JSON data, read from files alone, that is equal for the same model with the same settings."""
+    path = model.stage_dir
     plain: dict[str, Any] = {
-        "model": answerer.name,
-        "section": answerer.section.results_view(),
-        "num_completions": answerer.num_completions,
-        "temperature": answerer.temperature,
-        "stop_tokens": list(answerer.stop_tokens),
+        "model": model.name,
+        "section": model.section.results_view(),
+        "num_completions": model.num_completions,
+        "temperature": model.temperature,
+        "stop_tokens": list(model.stop_tokens),
     }
     if path is not None:
         manifest = Manifest.read(path)
         if manifest is None:
-            raise ArtifactError("the manifest is gone", where=str(path))
+            raise ArtifactError("the stage has lost its manifest", where=str(path), hint="run the stage again")
         plain["digest"] = manifest.digest
-    elif Path(str(answerer.section.name_or_path)).is_dir():
-        files = sorted(Path(str(answerer.section.name_or_path)).iterdir())
+    elif Path(str(model.section.name_or_path)).is_dir():
+        files = sorted(Path(str(model.section.name_or_path)).iterdir())
         plain["files"] = {file.name: [file.stat().st_size, file.stat().st_mtime_ns] for file in files if file.is_file()}
     result: dict[str, Any] = json.loads(json.dumps(plain))
     return result

@@ -1,0 +1,326 @@
+"""Sampling of many prompts by one model after another, in chunks that are saved as soon as they are drawn.
+
+The draws depend on the seed, the chunk and the answers before it, never on when the work was interrupted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from pipelines.config.feedback_section import SampleSection
+from pipelines.config.run_section import RunSection
+from pipelines.data.encode import ChatEncoder
+from pipelines.data.rows import Message
+from pipelines.errors import ArtifactError
+from pipelines.models.generate import refuse_not_finite_draws, sample
+from pipelines.models.machine import autocast, choose_threads, free_memory
+from pipelines.run.checkpoints import Checkpoints
+from pipelines.run.disk import disk_errors
+from pipelines.run.reporting import Reporter
+from pipelines.run.signals import StopRequest
+from pipelines.sampling.completions import PromptCompletions, SampledCompletion, Throughput
+from pipelines.sampling.sampling_models import SamplingModel
+
+PIECE = 5
+"""Length in letters of the pieces that are compared, the same as in `data check`."""
+_AT_ENDS = ".,;:!?…\"'“”‘’«»()[]*_。，！？"
+"""Punctuation around a word that does not change its meaning; signs such as - + % = do."""
+
+
+def is_blank(text: str) -> bool:
+    """Whether the text cannot be judged: it has only blanks, line breaks and characters without width, or a NUL.
+
+    No data file may hold a NUL: rows made of such a text would be refused.
+    """
+    return "\0" in text or not any(character.isprintable() and not character.isspace() for character in text)
+
+
+def plain_words(text: str) -> str:
+    """The text without case, punctuation around words and differences between blanks."""
+    words = unicodedata.normalize("NFKC", text).casefold().split()
+    # a word of signs alone, such as !=, has a meaning
+    return " ".join(word.strip(_AT_ENDS) if any(map(str.isalnum, word)) else word for word in words)
+
+
+def similarity(first: Counter[str], second: Counter[str]) -> float:
+    """Share of the pieces of two texts that they have in common, from 0 to 1, each piece as often as it occurs.
+
+    Twice the common pieces by all pieces (Dice 1945). One word changed in a text of 400 letters leaves about 0.98, in
+    one of 40 letters about 0.8.
+    """
+    return 2 * (first & second).total() / (first.total() + second.total())
+
+
+def pieces(words: str) -> Counter[str]:
+    """How often each run of five letters occurs; a shorter text is one piece."""
+    letters = words.replace(" ", "")
+    return Counter(letters[start : start + PIECE] for start in range(max(1, len(letters) - PIECE + 1)))
+
+
+class RepetitionFilter:
+    """Keeps the answers to one prompt, none of which repeats another.
+
+    Args:
+        threshold: similarity from which one counts as a repetition; 1: only what has the same words.
+    """
+
+    def __init__(self, threshold: float) -> None:
+        self._threshold = threshold
+        self._words: dict[str, Counter[str]] = {}
+
+    def add(self, text: str) -> bool:
+        """Add the text and return True, or return False where it repeats one that is there."""
+        words = plain_words(text)
+        if words in self._words:
+            return False
+        counts = pieces(words)
+        if self._threshold < 1 and any(self._near(counts, other) for other in self._words.values()):
+            return False
+        self._words[words] = counts
+        return True
+
+    def _near(self, first: Counter[str], second: Counter[str]) -> bool:
+        # two lengths alone bound what the texts can have in common, and most pairs need no closer look
+        sizes = first.total(), second.total()
+        return 2 * min(sizes) >= self._threshold * sum(sizes) and similarity(first, second) >= self._threshold
+
+
+WORK = "completions.jsonl"
+"""The working file: one line for each model and prompt."""
+BATCHES = 4
+"""Full generations in a chunk: an interruption loses no more, and prompts of similar length can go together."""
+
+
+@dataclass(frozen=True)
+class SamplePrompt:
+    """A prompt as the models take it.
+
+    Attributes:
+        messages: the dialogue to be answered.
+        ids: its tokens for each model, in their order.
+        key: stands for the prompt where its answers are shuffled.
+        source: its source in tasks.
+    """
+
+    messages: tuple[Message, ...]
+    ids: tuple[tuple[int, ...], ...]
+    key: int
+    source: str | None = None
+
+
+@dataclass(frozen=True)
+class SamplingContext:
+    """Working directory, device and services of one sampling.
+
+    Attributes:
+        work: directory of the working file.
+        checkpoints: record how far the working file is complete.
+        device: of the models.
+        run: has the number of CPU threads.
+        reporter: shows progress, information and warnings.
+        stop: tells whether a stop was requested.
+    """
+
+    work: Path
+    checkpoints: Checkpoints
+    device: torch.device
+    run: RunSection
+    reporter: Reporter
+    stop: StopRequest
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """Samples completions of all prompts from all models.
+
+    Attributes:
+        models: in their order; one is in memory at a time.
+        prompts: to be answered.
+        settings: of the draws; `models`, `num_completions` and `temperature` are those of the models.
+        max_new_tokens: of a completion.
+        seed: of all draws.
+    """
+
+    models: Sequence[SamplingModel]
+    prompts: Sequence[SamplePrompt]
+    settings: SampleSection
+    max_new_tokens: int
+    seed: int
+
+    def run(self, context: SamplingContext) -> tuple[list[PromptCompletions], Throughput]:
+        """Draw the completions that the working file lacks.
+
+        Returns:
+            The completions of every prompt by every model, sorted by model and prompt, and the throughput.
+
+        Raises:
+            KeyboardInterrupt, SystemExit: a signal requested the stop; the last chunk is saved.
+            ArtifactError: a model gives probabilities that are not finite.
+            RlhfError: a model cannot be opened; or see `disk_errors`.
+        """
+        chunks = [(index, chunk) for index in range(len(self.models)) for chunk in self._chunks(index)]
+        completed, completions = self._resume(context, chunks)
+        speed = Throughput()
+        total = sum(self.models[index].num_completions * len(chunk) for index, chunk in chunks[completed:])
+        label = "completions, on from the last chunk" if completed else "completions"
+        with context.stop.deferred(), context.reporter.task(label, total) as progress:
+            for index in range(len(self.models)):
+                steps = [step for step in range(completed, len(chunks)) if chunks[step][0] == index]
+                if not steps or context.stop.requested:
+                    continue
+                earlier = _texts(entry for entry in completions if entry.model < index)
+                opened = _OpenModel.open(self, index, earlier, context, speed, progress.advance)
+                for step in steps:
+                    completions += self._append(context, opened.answer(chunks[step][1], step), step)
+                    if context.stop.requested:
+                        break
+                del opened
+                free_memory()
+        return sorted(completions, key=lambda entry: (entry.model, entry.prompt)), speed
+
+    def _chunks(self, index: int) -> list[list[int]]:
+        """Indices of the prompts of each chunk, the longest first, so that running out of memory shows at once."""
+        order = sorted(range(len(self.prompts)), key=lambda place: (-len(self.prompts[place].ids[index]), place))
+        size = max(1, BATCHES * self.settings.batch_size // self.models[index].num_completions)
+        return [order[start : start + size] for start in range(0, len(order), size)]
+
+    def _resume(
+        self, context: SamplingContext, chunks: Sequence[tuple[int, list[int]]]
+    ) -> tuple[int, list[PromptCompletions]]:
+        """Number of complete chunks, and their completions; the working file holds exactly these afterwards."""
+        path = context.work / WORK
+        checkpoint = context.checkpoints.newest()
+        if checkpoint is not None:
+            context.checkpoints.restore_logs(checkpoint)
+            expected = [(index, place) for index, chunk in chunks[: checkpoint.step] for place in chunk]
+            try:
+                completions = [
+                    PromptCompletions.of_line(line) for line in path.read_text(encoding="utf-8").split("\n") if line
+                ]
+            except (OSError, ValueError, TypeError, KeyError):
+                completions = []
+            if [(entry.model, entry.prompt) for entry in completions] == expected:
+                return checkpoint.step, completions
+            context.reporter.warn(f"{WORK} does not match the last checkpoint: sampling starts again")
+        with disk_errors(context.work):
+            path.write_text("", encoding="utf-8")
+        return 0, []
+
+    @staticmethod
+    def _append(context: SamplingContext, completions: list[PromptCompletions], step: int) -> list[PromptCompletions]:
+        """Save the completions of a chunk: once this returns they are on the disk."""
+        with disk_errors(context.work), (context.work / WORK).open("a", encoding="utf-8", newline="\n") as file:
+            file.writelines(entry.as_line() for entry in completions)
+        context.checkpoints.begin(step + 1)
+        context.checkpoints.complete(step + 1)
+        return completions
+
+
+@dataclass(frozen=True)
+class _OpenModel:
+    """One opened model, and by prompt the texts of earlier models."""
+
+    sampler: Sampler
+    index: int
+    earlier: Mapping[int, Sequence[str]]
+    model: nn.Module
+    encoder: ChatEncoder
+    ends: tuple[int, ...]
+    speed: Throughput
+    on_batch: Callable[[int], None]
+
+    @classmethod
+    def open(
+        cls,
+        sampler: Sampler,
+        index: int,
+        earlier: Mapping[int, Sequence[str]],
+        context: SamplingContext,
+        speed: Throughput,
+        on_batch: Callable[[int], None],
+    ) -> _OpenModel:
+        sampling_model = sampler.models[index]
+        model, tokenizer = sampling_model.open(context.device), sampling_model.tokenizer()
+        choose_threads(context.run, sum(parameter.numel() for parameter in model.parameters()), context.reporter)
+        ends = sampling_model.ends(model, tokenizer)
+        return cls(sampler, index, earlier, model, ChatEncoder(tokenizer), ends, speed, on_batch)
+
+    def answer(self, chunk: Sequence[int], step: int) -> list[PromptCompletions]:
+        """Sample the prompts of a chunk; blank and repeated completions are drawn again.
+
+        Args:
+            chunk: indices of prompts.
+            step: of the chunk, for its seeds.
+        """
+        settings, expected = self.sampler.settings, self.sampler.models[self.index].num_completions
+        by_place = {place: PromptCompletions(self.index, place) for place in chunk}
+        filters = {place: RepetitionFilter(settings.near_duplicate) for place in chunk}
+        for place in chunk:
+            for text in self.earlier.get(place, ()):
+                filters[place].add(text)
+        for attempt in range(1 + settings.redraws):
+            asked = [place for place in chunk for _ in range(expected - len(by_place[place].answers))]
+            if not asked:
+                break
+            for place, drawn in zip(asked, self._draw(asked, step, attempt), strict=True):
+                _add(by_place[place], filters[place], drawn)
+        return list(by_place.values())
+
+    def _draw(self, asked: Sequence[int], step: int, attempt: int) -> list[SampledCompletion]:
+        """One completion for each index; a prompt may occur several times."""
+        sampler, settings = self.sampler, self.sampler.settings
+        sampling_model, started = sampler.models[self.index], time.monotonic()
+        broken = ArtifactError(
+            "the model gives probabilities that are not finite",
+            where=sampling_model.name,
+            hint="its weights are broken, or model.dtype does not suit it",
+        )
+        device = next(self.model.parameters()).device
+        with autocast(sampling_model.section, device), refuse_not_finite_draws(broken):
+            responses = sample(
+                self.model,
+                [sampler.prompts[place].ids[self.index] for place in asked],
+                max_new_tokens=sampler.max_new_tokens,
+                temperature=sampling_model.temperature,
+                eos_token_id=self.ends,
+                batch_size=settings.batch_size,
+                seed=_seed(sampler.seed, step, attempt),
+                on_batch=self.on_batch if attempt == 0 else None,
+                top_k=settings.top_k,
+                top_p=settings.top_p,
+            )
+        self.speed.seconds += time.monotonic() - started
+        self.speed.tokens += sum(map(len, responses))
+        return [SampledCompletion(self.encoder.decode(ids), len(ids), ids[-1] in self.ends) for ids in responses]
+
+
+def _texts(completions: Iterable[PromptCompletions]) -> dict[int, list[str]]:
+    """Texts of the completions by prompt."""
+    texts: dict[int, list[str]] = {}
+    for entry in completions:
+        texts.setdefault(entry.prompt, []).extend(answer.text for answer in entry.answers)
+    return texts
+
+
+def _add(completions: PromptCompletions, repetitions: RepetitionFilter, drawn: SampledCompletion) -> None:
+    completions.drawn += 1
+    if is_blank(drawn.text):
+        completions.blank += 1
+    elif repetitions.add(drawn.text):
+        completions.answers.append(drawn)
+    else:
+        completions.repeated += 1
+
+
+def _seed(*parts: int) -> int:
+    """A seed of 63 bits, unrelated for neighboring parts."""
+    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "big") >> 1
