@@ -1,4 +1,4 @@
-"""Judging a reward model: held-out pairs, probes, and golden scores that a reload must give again."""
+"""Assessment of a reward model: held-out rows, probes, and golden scores that a reloaded model must reproduce."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MIDDLE = 0.5
 
 @dataclass(frozen=True)
 class JudgedText:
-    """An answer as a reward model reads it, and how good it is: 0 bad, 1 good; between them on a scale."""
+    """An answer as a reward model reads it, and its target: 0 is bad, 1 is good, and a scale lies between."""
 
     text: EncodedText
     target: float
@@ -38,9 +38,9 @@ class Bin:
     """Rows of similar probability.
 
     Attributes:
-        n: how many.
-        probability: mean of what the model said.
-        good: mean of what was true; the same for a calibrated model.
+        n: number of rows.
+        probability: mean probability by the model.
+        good: mean target; the same for a calibrated model.
     """
 
     n: int
@@ -49,7 +49,7 @@ class Bin:
 
 
 def figures(logits: Sequence[float], targets: Sequence[float]) -> dict[str, float | None]:
-    """How well logits go with targets.
+    """Measure how well logits agree with targets.
 
     A target on neither side of the middle of its scale takes no part in accuracy, majority and AUC.
 
@@ -66,17 +66,17 @@ def figures(logits: Sequence[float], targets: Sequence[float]) -> dict[str, floa
     """
     probabilities = [probability(logit) for logit in logits]
     decided = [(logit, target > MIDDLE) for logit, target in zip(logits, targets, strict=True) if target != MIDDLE]
-    found: dict[str, float | None] = dict.fromkeys(("accuracy", "accuracy_low", "accuracy_high", "majority", "auc"))
+    result: dict[str, float | None] = dict.fromkeys(("accuracy", "accuracy_low", "accuracy_high", "majority", "auc"))
     if decided:
         right = sum(0.5 if logit == 0 else float((logit > 0) is good) for logit, good in decided)
         low, high = wilson(right, len(decided))
         share = sum(good for _, good in decided) / len(decided)
-        found |= {"accuracy": right / len(decided), "accuracy_low": low, "accuracy_high": high}
-        found |= {"majority": max(share, 1 - share)}
-        found |= {"auc": auc([good for _, good in decided], [logit for logit, _ in decided])}
+        result |= {"accuracy": right / len(decided), "accuracy_low": low, "accuracy_high": high}
+        result |= {"majority": max(share, 1 - share)}
+        result |= {"auc": auc([good for _, good in decided], [logit for logit, _ in decided])}
     pairs = list(zip(probabilities, targets, strict=True))
     bins = reliability(probabilities, targets)
-    return found | {
+    return result | {
         "brier": fmean((p - target) ** 2 for p, target in pairs),
         "loss": fmean(_softplus(logit) - target * logit for logit, target in zip(logits, targets, strict=True)),
         "calibration_error": sum(b.n * abs(b.probability - b.good) for b in bins) / len(pairs),
@@ -84,25 +84,25 @@ def figures(logits: Sequence[float], targets: Sequence[float]) -> dict[str, floa
 
 
 def reliability(probabilities: Sequence[float], targets: Sequence[float]) -> list[Bin]:
-    """The rows in the order of their probability, in `BINS` groups of equal size as far as that goes.
+    """Group the rows by probability, in up to `BINS` groups of nearly equal size.
 
     Equal probabilities stay together, so that a constant is one group and not one for every order of the rows.
     """
     rows = sorted(zip(probabilities, targets, strict=True), key=lambda row: row[0])
-    found, start = [], 0
+    bins, start = [], 0
     for number in range(1, BINS + 1):
         stop = round(len(rows) * number / BINS)
         while 0 < stop < len(rows) and rows[stop][0] == rows[stop - 1][0]:
             stop += 1
         if stop > start:
             part = rows[start:stop]
-            found.append(Bin(len(part), fmean(p for p, _ in part), fmean(target for _, target in part)))
+            bins.append(Bin(len(part), fmean(p for p, _ in part), fmean(target for _, target in part)))
             start = stop
-    return found
+    return bins
 
 
 def probability(logit: float) -> float:
-    """The sigmoid."""
+    """Sigmoid of a logit."""
     return math.exp(-_softplus(-logit))
 
 
@@ -118,7 +118,7 @@ PROBES_PER_ATTRIBUTE = 64
 
 @dataclass(frozen=True)
 class Pair:
-    """Two answers to one prompt as a reward model reads them; `margin`: by how much the first is better."""
+    """Two answers to one prompt as a reward model reads them; `margin` is how much better the chosen one is."""
 
     chosen: EncodedText
     rejected: EncodedText
@@ -132,32 +132,32 @@ def judge(model: RewardModel, pairs: Sequence[Pair]) -> dict[str, float | None]:
 
 
 def pair_figures(pairs: Sequence[Pair], chosen: Sequence[float], rejected: Sequence[float]) -> dict[str, float | None]:
-    """How often and by how much a model prefers the chosen answer.
+    """Measure how often and by how much a model prefers the chosen answer.
 
-    A pair that stands there in both orders (a tie that is kept as half) has no better answer: whatever the model says,
-    it would be right once and wrong once. Such rows are left out and counted.
+    A pair that occurs in both orders (a tie that is kept as two halves) has no better answer: whatever the model
+    scores, it would be right once and wrong once. Such rows are left out and counted.
 
     Args:
-        pairs: what was scored.
-        chosen: score of the chosen answer of each pair.
-        rejected: score of the other one.
+        pairs: the pairs that were scored.
+        chosen: scores of the chosen answers.
+        rejected: scores of the rejected answers.
 
     Returns:
         ``accuracy``, the share of pairs that the model orders as they are (equal scores are half right), with its 95 %
         interval ``accuracy_low``, ``accuracy_high``; ``margin``, the mean of chosen - rejected; all None where no
-        pair is left; ``both_orders``, how many rows were left out.
+        pair is left; ``both_orders``, the number of rows left out.
     """
     texts = [(_key(pair.chosen), _key(pair.rejected)) for pair in pairs]
-    given = set(texts)
-    kept = [row for row, (one, two) in enumerate(texts) if (two, one) not in given]
-    left_out = {"both_orders": len(pairs) - len(kept)}
-    if not kept:
+    present = set(texts)
+    ordered = [row for row, (one, two) in enumerate(texts) if (two, one) not in present]
+    left_out = {"both_orders": len(pairs) - len(ordered)}
+    if not ordered:
         return dict.fromkeys(("accuracy", "accuracy_low", "accuracy_high", "margin"), None) | left_out
-    better, worse = [chosen[row] for row in kept], [rejected[row] for row in kept]
+    better, worse = [chosen[row] for row in ordered], [rejected[row] for row in ordered]
     right = _right(better, worse)
-    low, high = wilson(right, len(kept))
+    low, high = wilson(right, len(ordered))
     return {
-        "accuracy": right / len(kept),
+        "accuracy": right / len(ordered),
         "accuracy_low": low,
         "accuracy_high": high,
         "margin": statistics.fmean(a - b for a, b in zip(better, worse, strict=True)),
@@ -170,7 +170,7 @@ def _key(text: EncodedText) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 
 def probe(model: RewardModel, config: Config) -> dict[str, float]:
-    """Of a self-made task: the share of answers ranked above the same answer with one attribute spoiled."""
+    """Share of a self-made task's answers that score above the same answer with one attribute spoiled; by attribute."""
     if config.data.task is None:
         return {}
     from pipelines.tasks import load_task
@@ -192,7 +192,7 @@ def probe(model: RewardModel, config: Config) -> dict[str, float]:
 
 
 def write_golden(stage_dir: Path, model: RewardModel, rows: Sequence[EncodedText]) -> None:
-    """Keep `GOLDEN_ROWS` rows of ids, with segments where the model reads text, and their scores in `golden.json`."""
+    """Write `GOLDEN_ROWS` rows of ids, with segments where the model reads text, and their scores to `golden.json`."""
     rows = rows[:GOLDEN_ROWS]
     scores = model.scores(rows, exact=True)
     golden = [
@@ -206,7 +206,7 @@ def check_golden(published: PublishedReward, config: Config, device: torch.devic
     """Load the published reward model afresh and compare its scores with `golden.json`.
 
     Args:
-        published: the facts about the model.
+        published: facts about the model.
         config: the whole configuration.
         device: where to load it.
 
@@ -231,7 +231,7 @@ def check_golden(published: PublishedReward, config: Config, device: torch.devic
             f"the published reward model gives other scores than the trained one (difference {difference:.2g}): "
             "its score head or its adapter was lost on the way to the disk",
             where=str(stage_dir / "model"),
-            hint="do not use it; please report this with the versions that `rlhf env` prints",
+            hint="do not use this model; please report the error with the versions that `rlhf env` prints",
         )
     return difference
 

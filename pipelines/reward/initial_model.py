@@ -1,4 +1,4 @@
-"""What a reward model starts from: the SFT model and its tokenizer, or a base of its own. One shape for both."""
+"""The start of a reward model: the SFT model and its tokenizer, or a base of its own. One shape for both."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ from pipelines.run.stage import StageContext
 
 
 class Objective(Protocol):
-    """A reward model's rows, its training and its judging.
+    """The rows, training and judging of a reward model.
 
     Attributes:
-        report: what the length limit did to the rows to train on.
-        num_heldout: rows to judge by.
-        num_tokens: of all rows to train on.
-        heldout_texts: of the first rows to judge by, at least two.
-        outputs: what PPO may ask the model for.
+        report: effect of the length limit on the rows to train on.
+        num_heldout: number of rows to judge by.
+        num_tokens: number of tokens in all rows to train on.
+        heldout_texts: texts of the first rows to judge by, at least two.
+        outputs: the outputs that PPO may use.
     """
 
     report: LengthReport
@@ -58,30 +58,31 @@ class Objective(Protocol):
 
     @property
     def notes(self) -> dict[str, Any]:
-        """Further notes for the manifest: of the rows, and of the model as it is now."""
+        """Further notes for the manifest, on the rows and on the model in its present state."""
 
     def judge(self) -> dict[str, float | None]:
-        """Figures of the model as it is now, on the held-out rows; their names begin with ``heldout_``."""
+        """Figures of the model in its present state on the held-out rows; their names begin with ``heldout_``."""
 
     def trainer(self) -> Trainer:
-        """What trains the model."""
+        """The trainer of the model."""
 
-    def tell(self, figures: Mapping[str, float | None]) -> None:
-        """Say in words what `judge` found after the training, where it is worth a word."""
+    def log_figures(self, figures: Mapping[str, float | None]) -> None:
+        """Log what `judge` found after the training, with warnings."""
 
 
 @dataclass(frozen=True)
 class InitialModel:
-    """A reward model before its training, and all that is special about its kind.
+    """A reward model before its training, with everything that depends on its kind.
 
     Attributes:
-        model: what trains: a sequence classifier with dropout off, of one label, or of two with `output: softmax`.
-        scorer: scores with that very model, before and after.
-        tokenizer: what is published with it; its pad is not its EOS.
-        base: where the weights come from.
-        encode: comparisons and what to call them -> pairs within the length limit, and what that limit did.
-        encode_answers: judgements, whose label is a target from 0 to 1, -> judged answers, and the same.
-        inputs: rows -> what the model's forward takes, each [B, longest] on the CPU, as `scorer` reads them.
+        model: the model to train: a sequence classifier without dropout, of one label, or of two with
+            `output: softmax`.
+        scorer: scores with that very model, before and after the training.
+        tokenizer: the tokenizer that is published; its pad is not its EOS.
+        base: reference to the base of the weights.
+        encode: comparisons and their name in errors -> pairs within the length limit, and the length report.
+        encode_answers: judgements, whose label is a target from 0 to 1 -> judged answers, and the same.
+        inputs: rows -> the inputs of the model's forward, each [B, longest] on the CPU, as `scorer` reads them.
     """
 
     model: PreTrainedModel | PeftModel
@@ -96,12 +97,12 @@ class InitialModel:
 def start_from_sft(
     ctx: StageContext, sft: Path | None, tokenizer: PreTrainedTokenizerBase, device: torch.device
 ) -> InitialModel:
-    """The SFT model (or the outside base) with a new head, under a copy of the SFT adapter or whole; reads its tokens.
+    """Put a new head on the SFT model (or the outside base), under a copy of the SFT adapter or whole; it reads tokens.
 
     Args:
-        ctx: the stage's.
+        ctx: context of the stage.
         sft: directory of the SFT stage; None: SFT is off.
-        tokenizer: the policy's.
+        tokenizer: the tokenizer of the policy.
         device: where to train.
     """
     config, section, base = ctx.config, ctx.config.reward, BaseRef.of(ctx.config)
@@ -131,7 +132,7 @@ def start_from_sft(
 
 
 def start_from_own_base(ctx: StageContext, device: torch.device) -> InitialModel:
-    """The model of `reward.base` with a new head, trained whole in fp32; reads text with its own tokenizer."""
+    """Put a new head on the model of `reward.base`; it is trained whole in fp32, and has its own tokenizer."""
     section = ctx.config.reward
     base = BaseRef(name_or_path=section.base, revision=section.base_revision)
     labels = 2 if section.output == "softmax" else 1
@@ -143,7 +144,7 @@ def start_from_own_base(ctx: StageContext, device: torch.device) -> InitialModel
     model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
     classifier = TextClassifier("reward", model, tokenizer, limit=section.max_length)
     if classifier.limit is not None and classifier.limit < section.max_length:
-        ctx.reporter.warn(f"reward.max_length is above what {section.base} can hold; {classifier.limit} is used")
+        ctx.reporter.warn(f"reward.max_length is more than {section.base} can hold; {classifier.limit} is used")
     _publish_as_read(tokenizer, classifier)
 
     def encode(rows: Iterable[Comparison], name: str) -> tuple[list[Pair], LengthReport]:
@@ -212,7 +213,7 @@ def _starting_point(
 
 
 def _publish_as_read(tokenizer: PreTrainedTokenizerBase, classifier: TextClassifier) -> None:
-    """Let the tokenizer say its limit and whether the model takes segments: all who open it read as it was trained."""
+    """Record the limit, and whether the model takes segments, in the tokenizer, so that all read as in training."""
     if classifier.limit is not None:
         tokenizer.model_max_length = classifier.limit
     names = [name for name in tokenizer.model_input_names if name != "token_type_ids"]

@@ -1,4 +1,4 @@
-"""The pairwise objective (Bradley-Terry): the better one of two answers gets the higher score. TRL's RewardTrainer."""
+"""The pairwise objective (Bradley-Terry): the better of two answers gets the higher score. Trained by TRL."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from datasets import Dataset, Features, List, Value
 from trl import RewardConfig, RewardTrainer  # type: ignore[attr-defined]
+from typing_extensions import override
 
 from pipelines.data.canonical import read_rows
 from pipelines.data.encode import LengthReport
@@ -17,14 +18,14 @@ from pipelines.models.adapters import cast_trainable_to_fp32
 from pipelines.models.published_reward import Output
 from pipelines.models.text_classifier import EncodedText
 from pipelines.reward.assessment import GOLDEN_ROWS, Pair, judge
-from pipelines.reward.initial_model import InitialModel
+from pipelines.reward.initial_model import InitialModel, Objective
 from pipelines.reward.training_rows import Side, comparison_files, sum_of_reports
 from pipelines.run.stage import StageContext
 from pipelines.trainers.training import no_telemetry, trainer_arguments
 
 
-class Pairwise:
-    """See Objective."""
+class Pairwise(Objective):
+    """Pairs of answers, the better one first."""
 
     outputs: Sequence[Output] = ("logit",)
     polarity: str | None = None
@@ -40,26 +41,28 @@ class Pairwise:
         self._heldout, _ = _encoded(ctx, start, "heldout")
         self.num_heldout = len(self._heldout)
         self.num_tokens = sum(len(pair.chosen.ids) + len(pair.rejected.ids) for pair in self._pairs)
-        shown = self._heldout[: GOLDEN_ROWS // 2]
-        self.heldout_texts: Sequence[EncodedText] = [text for pair in shown for text in (pair.chosen, pair.rejected)]
+        golden = self._heldout[: GOLDEN_ROWS // 2]
+        self.heldout_texts: Sequence[EncodedText] = [text for pair in golden for text in (pair.chosen, pair.rejected)]
         say = ctx.reporter.warn if self.report.dropped else ctx.reporter.info
         report = self.report
         say(f"reward: {report.used} pairs used, {report.dropped} dropped, {report.cut} cut; longest {report.longest}")
 
     @property
+    @override
     def notes(self) -> dict[str, Any]:
-        """See Objective."""
         return {}
 
+    @override
     def judge(self) -> dict[str, float | None]:
-        """See Objective."""
         return {f"heldout_{name}": value for name, value in judge(self._start.scorer, self._heldout).items()}
 
-    def tell(self, figures: Mapping[str, float | None]) -> None:
-        """See Objective."""
+    @override
+    def log_figures(self, figures: Mapping[str, float | None]) -> None:
+        """Log nothing: the metrics hold all of it."""
 
+    @override
     def trainer(self) -> RewardTrainer:
-        """See Objective.
+        """Make the trainer.
 
         Raises:
             UsageError: TRL refuses the model or its settings.
@@ -68,7 +71,7 @@ class Pairwise:
         of_text = start.scorer.reads == "text"
         rows, features = columns(self._pairs, segments=of_text, margin=section.use_margin)
         own = {
-            "max_length": None,  # TRL would drop longer rows without a word
+            "max_length": None,  # TRL would drop longer rows silently
             "disable_dropout": True,
             "center_rewards_coefficient": section.center_rewards_coefficient,
             "remove_unused_columns": not of_text,
@@ -89,7 +92,7 @@ class Pairwise:
         return trainer
 
     def _collate(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        """All chosen texts before all rejected ones, as they are scored: same padding, positions and segments."""
+        """Batch all chosen texts before all rejected ones, with the padding, positions and segments of scoring."""
         texts = [
             EncodedText(row[f"{side}_ids"], row[f"{side}_segments"], len(row[f"{side}_ids"]))
             for side in ("chosen", "rejected")
@@ -102,11 +105,11 @@ class Pairwise:
 
 
 def columns(pairs: Sequence[Pair], *, segments: bool, margin: bool) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """The pairs as rows for a data set, and the features of its columns.
+    """Turn pairs into rows of a data set, and give the features of its columns.
 
     Args:
         pairs: of one kind of reward model.
-        segments: whether the model's collator wants them.
+        segments: whether the model's collator takes segments.
         margin: whether margins count; a pair without one then has 0.
     """
     with_margin = margin and any(pair.margin is not None for pair in pairs)
@@ -124,5 +127,5 @@ def columns(pairs: Sequence[Pair], *, segments: bool, margin: bool) -> tuple[lis
 
 def _encoded(ctx: StageContext, start: InitialModel, side: Side) -> tuple[list[Pair], LengthReport]:
     files = comparison_files(ctx.inputs, side)
-    found = [start.encode(read_rows(file.path, Comparison), file.name) for file in files]
-    return [pair for part, _ in found for pair in part], sum_of_reports(report for _, report in found)
+    encoded = [start.encode(read_rows(file.path, Comparison), file.name) for file in files]
+    return [pair for pairs, _ in encoded for pair in pairs], sum_of_reports(report for _, report in encoded)

@@ -1,4 +1,4 @@
-"""The pointwise objective: a classifier whose probability says how likely an answer is good. A plain Trainer."""
+"""The pointwise objective, by a plain Trainer: a classifier that gives the probability of a good answer."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from peft import PeftModel
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from transformers import Trainer, TrainingArguments
+from typing_extensions import override
 
 from pipelines.data.canonical import read_rows
 from pipelines.data.encode import LengthReport
@@ -31,7 +32,7 @@ from pipelines.reward.assessment import (
     probability,
     reliability,
 )
-from pipelines.reward.initial_model import InitialModel
+from pipelines.reward.initial_model import InitialModel, Objective
 from pipelines.reward.training_rows import (
     RowFile,
     Side,
@@ -45,14 +46,14 @@ from pipelines.run.stage import StageContext
 from pipelines.trainers.training import trainer_arguments
 
 CLASSES = {"sigmoid": {0: "good"}, "softmax": {0: "bad", 1: "good"}}
-"""What the published model calls its classes."""
+"""Names of the classes in the published model."""
 PROBLEMS = {"sigmoid": "multi_label_classification", "softmax": "single_label_classification"}
-"""What transformers calls them: its text-classification pipeline then gives the same probability."""
+"""Names of the two outputs in transformers, whose text-classification pipeline then gives the same probability."""
 _FEATURES = Features({"input_ids": List(Value("int32")), "segments": List(Value("int32")), "target": Value("float32")})
 
 
-class Pointwise:
-    """See Objective."""
+class Pointwise(Objective):
+    """Single answers, each with a target from 0 (bad) to 1 (good)."""
 
     outputs: Sequence[Output] = ("logit", "probability", "logprob")
 
@@ -74,58 +75,63 @@ class Pointwise:
         self.num_tokens = sum(len(row.text.ids) for row in self._rows)
         self.heldout_texts: Sequence[EncodedText] = [row.text for row in self._heldout[:GOLDEN_ROWS]]
         self._good = _share_of_good(self._rows)
-        self._tell_rows()
+        self._log_rows()
 
     @property
+    @override
     def notes(self) -> dict[str, Any]:
-        """See Objective; the held-out reliability table among them."""
+        """Notes on the labels and the model, with the held-out reliability table."""
         targets = [row.target for row in self._heldout]
         bins = reliability([probability(logit) for logit in self._scores()], targets)
         return {
             "output": self._ctx.config.reward.output,
             "labels": {stage: scale.as_dict() for stage, scale in self._scales.items()},
             "share_good": self._good,
-            "calibration": [asdict(found) for found in bins],
+            "calibration": [asdict(row) for row in bins],
         }
 
+    @override
     def judge(self) -> dict[str, float | None]:
-        """See Objective; with held-out comparisons also ``heldout_pair_accuracy``."""
+        """Judge the held-out rows; with held-out comparisons also ``heldout_pair_accuracy``."""
         logits = self._scores()
-        found = figures(logits, [row.target for row in self._heldout])
+        result = figures(logits, [row.target for row in self._heldout])
         if pairs := self._heldout_pairs:
             texts = [row.text for row in self._heldout[: 2 * pairs]]
             both = [Pair(chosen, rejected) for chosen, rejected in zip(texts[::2], texts[1::2], strict=True)]
             by_pair = pair_figures(both, logits[: 2 * pairs : 2], logits[1 : 2 * pairs : 2])
-            found |= {f"pair_{name}": value for name, value in by_pair.items()}
-        return {f"heldout_{name}": value for name, value in found.items()}
+            result |= {f"pair_{name}": value for name, value in by_pair.items()}
+        return {f"heldout_{name}": value for name, value in result.items()}
 
-    def tell(self, figures: Mapping[str, float | None]) -> None:
-        """See Objective."""
+    @override
+    def log_figures(self, figures: Mapping[str, float | None]) -> None:
         reporter = self._ctx.reporter
         accuracy, majority, area = (figures[f"heldout_{name}"] for name in ("accuracy", "majority", "auc"))
         if accuracy is None or majority is None:
-            reporter.warn("reward: every held-out label is the middle of its scale: accuracy is not defined")
+            reporter.warn("reward: every held-out label is the middle of its scale, so accuracy is not defined")
             return
         low, high = figures["heldout_accuracy_low"], figures["heldout_accuracy_high"]
-        said = "not defined" if area is None else f"{area:.3f}"
+        area_text = "not defined" if area is None else f"{area:.3f}"
         reporter.info(
-            f"reward: held-out accuracy {accuracy:.3f} [{low:.3f}, {high:.3f}], always the same answer {majority:.3f}; "
-            f"AUC {said}; Brier {figures['heldout_brier']:.3f}; "
+            f"reward: held-out accuracy {accuracy:.3f} [{low:.3f}, {high:.3f}], always the "
+            f"more frequent class {majority:.3f}; AUC {area_text}; Brier {figures['heldout_brier']:.3f}; "
             f"calibration error {figures['heldout_calibration_error']:.3f}"
         )
         if area is None:
-            reporter.warn("reward: all held-out rows have the same class, so nothing shows whether it tells them apart")
+            reporter.warn(
+                "reward: all held-out rows have the same class, so nothing shows whether it can tell good from bad"
+            )
         elif accuracy <= majority:
             reporter.warn(
-                f"reward: the classifier is right on {accuracy:.1%} of the held-out rows: no better than always saying "
-                f"the same ({majority:.1%})"
+                f"reward: the classifier is right on {accuracy:.1%} of the held-out rows: no better than always "
+                f"choosing the more frequent class ({majority:.1%})"
             )
 
+    @override
     def trainer(self) -> Trainer:
-        """See Objective.
+        """Make the trainer.
 
         Raises:
-            UsageError: a further field of `reward.trainer` does not exist or is ours.
+            UsageError: a field of `reward.trainer` does not exist, or the program sets it.
         """
         model, section = self._start.model, self._ctx.config.reward
         model.config.id2label = dict(CLASSES[section.output])
@@ -147,7 +153,7 @@ class Pointwise:
         return trainer
 
     def _collator(self) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
-        """As the rows are scored; without a cache of keys and values, which training has no use for."""
+        """Collate rows as they are scored; without a cache of keys and values, which training does not use."""
         inputs, model = self._start.inputs, self._start.model
         forward = (model.get_base_model() if isinstance(model, PeftModel) else model).forward
         further = {"use_cache": False} if "use_cache" in inspect.signature(forward).parameters else {}
@@ -163,7 +169,7 @@ class Pointwise:
         return self._start.scorer.scores([row.text for row in self._heldout])
 
     def _encoded(self, side: Side) -> tuple[list[JudgedText], int, LengthReport]:
-        """All rows of a side, those of its comparisons first (chosen, rejected, chosen ...), and how many these are."""
+        """All rows of a side, those of pairs first (chosen, rejected, chosen ...), and the number of pairs."""
         ctx, start = self._ctx, self._start
         reports, rows = [], []
         for file in comparison_files(ctx.inputs, side):
@@ -183,17 +189,17 @@ class Pointwise:
         scale = self._scales.get(file.stage)
         rows = list(read_rows(file.path, Judgement))
         if scale is None and rows:
-            raise DataError("there are judgements to hold out and none to train on", where=file.name)
+            raise DataError("there are held-out judgements but none to train on", where=file.name)
         return list(with_targets(rows, scale, file.name)) if scale is not None else []
 
     @property
     def polarity(self) -> str:
-        """What is good, in words, for people who read the manifest or a table."""
+        """Which labels are good, in words, for people who read the manifest or a table."""
         words = [f"{stage}: {scale.words()}" for stage, scale in self._scales.items()]
         words += ["comparisons: chosen is good, rejected is bad"] if comparison_files(self._ctx.inputs, "train") else []
         return "; ".join(words)
 
-    def _tell_rows(self) -> None:
+    def _log_rows(self) -> None:
         reporter, report = self._ctx.reporter, self.report
         say = reporter.warn if report.dropped else reporter.info
         say(f"reward: {report.used} answers used, {report.dropped} dropped, {report.cut} cut; longest {report.longest}")
@@ -202,9 +208,9 @@ class Pointwise:
         targets = {row.target for row in self._rows}
         if len(targets) == 1:
             raise DataError(
-                f"all {len(self._rows)} answers to train on have the same label: a classifier learns nothing from them",
+                f"all {len(self._rows)} answers to train on have the same label: they teach a classifier nothing",
                 where="reward",
-                hint="it takes good and bad answers",
+                hint="give answers of both classes, good and bad",
             )
 
 
@@ -225,8 +231,8 @@ def one_logit_loss(outputs: Any, labels: Tensor, num_items_in_batch: Tensor | in
 
 def two_class_loss(outputs: Any, labels: Tensor, num_items_in_batch: Tensor | int | None = None) -> Tensor:
     """Cross entropy of two classes, bad and good, with targets from 0 to 1: logits are [B, 2]; see `one_logit_loss`."""
-    wanted = torch.stack([1 - labels, labels], dim=-1).float()
-    return _over(cross_entropy(outputs.logits.float(), wanted, reduction="none"), num_items_in_batch)
+    targets = torch.stack([1 - labels, labels], dim=-1).float()
+    return _over(cross_entropy(outputs.logits.float(), targets, reduction="none"), num_items_in_batch)
 
 
 def _over(losses: Tensor, count: Tensor | int | None) -> Tensor:
@@ -234,5 +240,5 @@ def _over(losses: Tensor, count: Tensor | int | None) -> Tensor:
 
 
 def _share_of_good(rows: Sequence[JudgedText]) -> float:
-    """A target in the middle counts half."""
+    """Share of good targets; one in the middle counts half."""
     return sum((row.target > MIDDLE) + 0.5 * (row.target == MIDDLE) for row in rows) / len(rows)

@@ -1,4 +1,4 @@
-"""The `reward` stage: a score of answers, trained on comparisons or judgements, judged, published and proven."""
+"""The `reward` stage: train a score of answers on comparisons or judgements, judge, publish and verify it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from pipelines.trainers.training import train
 def run(ctx: StageContext) -> dict[str, Any]:
     """Train on comparisons, judgements or both; publish `model/`, its normalization and golden scores.
 
-    What there is among the inputs ``data/comparisons``, ``data/judgements`` and ``pairs`` is used together.
+    All that exist of the inputs ``data/comparisons``, ``data/judgements`` and ``pairs`` are used together.
 
     Returns:
         The stage's final metrics.
@@ -67,7 +67,7 @@ def run(ctx: StageContext) -> dict[str, Any]:
     trained = trainable_parameters(start.model)
     result = train(trainer, ctx, "reward model")
     after = objective.judge()
-    objective.tell(after)
+    objective.log_figures(after)
     probes = probe(scorer, config)
 
     published = PublishedReward(ctx.out, start.base, scorer.reads, section.objective, objective.polarity)
@@ -100,7 +100,7 @@ def run(ctx: StageContext) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Response:
-    """What the SFT model answered: messages and text, and the answer's ids as sampled."""
+    """A response of the SFT model: the prompt, the text, and the ids as sampled."""
 
     prompt: Sequence[Message]
     text: str
@@ -114,13 +114,13 @@ def sft_responses(
     prompts: Sequence[tuple[Message, ...]],
     device: torch.device,
 ) -> list[Response]:
-    """A sampled response of the SFT model to each of the first `reward.normalization_prompts` prompts that fit.
+    """Sample a response of the SFT model to each of the first `reward.normalization_prompts` prompts that fit.
 
     Args:
-        ctx: the stage's.
+        ctx: context of the stage.
         sft: directory of the SFT stage; None: SFT is off.
-        tokenizer: the policy's.
-        prompts: held-out ones, each once.
+        tokenizer: the tokenizer of the policy.
+        prompts: held-out prompts, each once.
         device: where to sample.
 
     Raises:
@@ -165,7 +165,7 @@ def normalize(
     outputs: Sequence[Output],
     published: PublishedReward,
 ) -> dict[Output, Scale]:
-    """Mean and deviation of every output on SFT responses, stored beside the model: PPO shifts and scales by them."""
+    """Measure mean and deviation of every output on SFT responses, and store them: PPO shifts and scales by them."""
     rows = [scorer.row(answer.prompt, answer.text, answer.ids) for answer in responses]
     logits = torch.tensor(scorer.scores(rows), dtype=torch.float64)
     if float(logits.std(correction=0)) < NO_SPREAD:

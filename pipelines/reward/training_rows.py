@@ -1,4 +1,4 @@
-"""From labels to targets: 0 is bad and 1 is good, whatever the labels were. The one place that knows their polarity."""
+"""Targets made of labels: 0 is bad and 1 is good, whatever the labels were. Their polarity is known only here."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class RowFile:
 
     Attributes:
         stage: the input that it belongs to.
-        name: what errors call it, ``data/comparisons/train.jsonl``.
-        path: where it is.
+        name: its name in errors, ``data/comparisons/train.jsonl``.
+        path: its path.
     """
 
     stage: str
@@ -32,22 +32,22 @@ class RowFile:
 
 
 def comparison_files(inputs: Mapping[str, Path], side: Side) -> list[RowFile]:
-    """Comparisons that were there, and those that people's labels became."""
+    """Comparisons of the data, and those made of people's labels."""
     return _existing(inputs, (("data/comparisons", f"{side}.jsonl"), ("pairs", f"{side}.jsonl")))
 
 
 def judgement_files(inputs: Mapping[str, Path], side: Side) -> list[RowFile]:
-    """Judgements that were there, and those that people's labels became."""
+    """Judgements of the data, and those made of people's labels."""
     return _existing(inputs, (("data/judgements", f"{side}.jsonl"), ("pairs", f"judgements-{side}.jsonl")))
 
 
 def _existing(inputs: Mapping[str, Path], places: Iterable[tuple[str, str]]) -> list[RowFile]:
-    found = [RowFile(stage, f"{stage}/{name}", inputs[stage] / name) for stage, name in places if stage in inputs]
-    return [file for file in found if file.path.exists() or file.stage != "pairs"]  # a question has rows of one kind
+    files = [RowFile(stage, f"{stage}/{name}", inputs[stage] / name) for stage, name in places if stage in inputs]
+    return [file for file in files if file.path.exists() or file.stage != "pairs"]  # a question has rows of one kind
 
 
 def heldout_prompts(inputs: Mapping[str, Path], *, judgements: bool) -> list[tuple[Message, ...]]:
-    """The prompts of all held-out rows, each once; those of judgements too where they are used."""
+    """Prompts of all held-out rows, each once; those of judgements too where they are used."""
     files = comparison_files(inputs, "heldout")
     prompts = [row.prompt for file in files for row in read_rows(file.path, Comparison)]
     if judgements:
@@ -57,10 +57,10 @@ def heldout_prompts(inputs: Mapping[str, Path], *, judgements: bool) -> list[tup
 
 
 def sum_of_reports(reports: Iterable[LengthReport]) -> LengthReport:
-    """The reports of several files as one."""
-    found = [*reports, LengthReport(0, 0, 0, 0)]
-    used, dropped, cut = (sum(getattr(report, name) for report in found) for name in ("used", "dropped", "cut"))
-    return LengthReport(used, dropped, cut, max(report.longest for report in found))
+    """One length report of several files."""
+    parts = [*reports, LengthReport(0, 0, 0, 0)]
+    used, dropped, cut = (sum(getattr(report, name) for report in parts) for name in ("used", "dropped", "cut"))
+    return LengthReport(used, dropped, cut, max(report.longest for report in parts))
 
 
 def _has_rows(file: RowFile) -> bool:
@@ -68,14 +68,14 @@ def _has_rows(file: RowFile) -> bool:
 
 
 def check_sides(inputs: Mapping[str, Path], *, judgements: bool) -> None:
-    """Refuse a side without a row, before any model is loaded.
+    """Refuse a side of the split without rows, before any model is loaded.
 
     Args:
-        inputs: of the stage.
-        judgements: whether they are used; comparisons always are.
+        inputs: inputs of the stage.
+        judgements: whether judgements are used; comparisons always are.
 
     Raises:
-        DataError: there is nothing to train on, or nothing to judge by.
+        DataError: there is no row to train on, or none to judge by.
     """
     sides: tuple[tuple[Side, str], ...] = (("train", "to train the"), ("heldout", "held out to judge the"))
     for side, purpose in sides:
@@ -94,13 +94,13 @@ def check_sides(inputs: Mapping[str, Path], *, judgements: bool) -> None:
 
 @dataclass(frozen=True)
 class LabelScale:
-    """What the labels of a file mean.
+    """The meaning of the labels of a file.
 
     Attributes:
         low: smallest label of the scale.
-        high: largest one.
+        high: largest label of the scale.
         lower_is_better: a high label means bad.
-        configured: the range was given and not found in the rows: a label outside of it is a mistake.
+        configured: whether the range is that of the configuration, not of the rows: a label outside it is an error.
     """
 
     low: float
@@ -109,38 +109,38 @@ class LabelScale:
     configured: bool
 
     def target(self, label: bool | float) -> float:
-        """How good a label is, from 0 to 1; true and false are the ends whatever the range.
+        """Target of a label from 0 (bad) to 1 (good); true and false are the ends, whatever the range.
 
         Raises:
-            ValueError: it lies outside of the range that was given.
+            ValueError: the label lies outside the configured range.
         """
         if isinstance(label, bool):
             share = float(label)
         elif self.configured and not self.low <= label <= self.high:
-            raise ValueError(f"the label {label:g} is outside of the range {self.low:g} to {self.high:g}")
+            raise ValueError(f"the label {label:g} is outside the range {self.low:g} to {self.high:g}")
         else:  # a held-out label may go beyond those to train on
             share = min(max((label - self.low) / (self.high - self.low), 0.0), 1.0)
         return 1.0 - share if self.lower_is_better else share
 
     def as_dict(self) -> dict[str, object]:
-        """For a manifest."""
+        """Plain data for a manifest."""
         return {"label_range": [self.low, self.high], "lower_is_better": self.lower_is_better}
 
     def words(self) -> str:
-        """Which labels are good, as a sentence for people."""
+        """The good and the bad label as text for people."""
         good, bad = (self.low, self.high) if self.lower_is_better else (self.high, self.low)
-        turned = " (reward.lower_is_better: the labels are turned)" if self.lower_is_better else ""
+        turned = " (reward.lower_is_better: the labels are reversed)" if self.lower_is_better else ""
         return f"label {good:g} is good and {bad:g} is bad{turned}"
 
 
 def scale_of(file: RowFile, config: Config) -> LabelScale | None:
-    """The scale of a file of judgements to train on; None where it holds none.
+    """Scale of a file of judgements to train on; None where it holds none.
 
     It is `reward.label_range`; else that of the question, where the labels are the run's own; else it goes from the
     smallest label to the largest, and from 0 to 1 where all are true or false.
 
     Raises:
-        DataError: all labels are the same number, so that nothing says what it means.
+        DataError: all labels are the same number, so its meaning is unknown.
     """
     section = config.reward
     rows, numbers = 0, set()
@@ -150,22 +150,22 @@ def scale_of(file: RowFile, config: Config) -> LabelScale | None:
             numbers.add(row.label)
     if not rows:
         return None
-    given = section.label_range or (_range_of_question(config) if file.stage == "pairs" else None)
-    if given is None and len(numbers) == 1:
+    bounds = section.label_range or (_range_of_question(config) if file.stage == "pairs" else None)
+    if bounds is None and len(numbers) == 1:
         raise DataError(
-            f"every label is {numbers.pop():g}, which says nothing about what it means",
+            f"every label is {numbers.pop():g}, so its meaning on the scale is unknown",
             where=file.name,
-            hint="name the whole scale: reward.label_range: [1, 5]",
+            hint="set the whole scale, for example reward.label_range: [1, 5]",
         )
-    low, high = given or ((min(numbers), max(numbers)) if numbers else (0.0, 1.0))
+    low, high = bounds or ((min(numbers), max(numbers)) if numbers else (0.0, 1.0))
     return LabelScale(low, high, section.lower_is_better, configured=section.label_range is not None)
 
 
 def with_targets(rows: Iterable[Judgement], scale: LabelScale, name: str) -> Iterator[Judgement]:
-    """The rows with their targets in the place of their labels.
+    """The rows with targets in place of their labels.
 
     Raises:
-        DataError: a label lies outside of the range that was given.
+        DataError: a label lies outside the configured range.
     """
     for number, row in enumerate(rows, 1):
         try:
@@ -178,8 +178,8 @@ def with_targets(rows: Iterable[Judgement], scale: LabelScale, name: str) -> Ite
 
 
 def _range_of_question(config: Config) -> tuple[float, float] | None:
-    """The range of the question whose labels the run trains on; None for one without numbers of its own."""
+    """Range of the question whose labels the run trains on; None for a kind without numbers."""
     questions = {question.name: question for question in config.feedback.label.questions}
-    asked = questions[config.feedback.pairs.question or next(iter(questions))]
-    ranges = {"scale": (1.0, float(asked.points)), "binary": (0.0, 1.0)}
-    return ranges.get(asked.kind)
+    question = questions[config.feedback.pairs.question or next(iter(questions))]
+    ranges = {"scale": (1.0, float(question.points)), "binary": (0.0, 1.0)}
+    return ranges.get(question.kind)

@@ -242,12 +242,12 @@ def test_what_cannot_be_learned_or_judged_is_said(tmp_path: Path) -> None:
     write_data(run, "judgements", judgements(4), judgements(4, start=60, good=False, bad=True))
     learned = setting(tmp_path, "full", num_train_epochs=12.0)
     _, heard, _ = stage_of(run, learned, "data/judgements")
-    assert any("no better than always saying the same" in line for line in heard.warned)
+    assert any("no better than always" in line for line in heard.warned)
 
 
 def test_a_label_outside_of_the_given_range_has_its_place(tmp_path: Path) -> None:
     config, run = setting(tmp_path, "full", max_steps=1, label_range=[1, 5]), tmp_path / "run"
     write_data(run, "judgements", judgements(4, good=5, bad=1), judgements(2, start=60, good=7, bad=1))
-    with pytest.raises(DataError, match="label 7 is outside of the range 1 to 5") as error:
+    with pytest.raises(DataError, match="label 7 is outside the range 1 to 5") as error:
         stage_of(run, config, "data/judgements")
     assert error.value.where == "data/judgements/heldout.jsonl:1"

@@ -26,7 +26,7 @@ from pipelines.run.directory import RunDir
 from pipelines.run.manifest import Manifest
 from pipelines.run.reporting import SilentReporter
 from pipelines.run.stage import StageContext
-from pipelines.sampling import draw as sample_draw
+from pipelines.sampling import sampler
 from pipelines.sampling import stage as sample
 from pipelines.sampling.sampler import RepetitionFilter
 from tests.models.helpers import outside_base, run_stage, write_data
@@ -236,7 +236,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch, draws: Sequence[str]) -> list[list
         said = [parts[index % len(parts)] for index in range(len(prompts))]
         return [[*tokenizer(text)["input_ids"], tokenizer.eos_token_id] for text in said]
 
-    monkeypatch.setattr(sample_draw, "sample", fake)
+    monkeypatch.setattr(sampler, "sample", fake)
     return calls
 
 
