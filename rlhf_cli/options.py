@@ -1,23 +1,33 @@
-"""The options that several commands share, and the help that they show."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from pipelines.config.data_section import Source
+from rlhf_cli import settings
+
 Config = Annotated[
     Path | None,
-    typer.Option("--config", "-c", metavar="FILE", help="YAML file; may be left out on an existing run directory."),
+    typer.Option("--config", "-c", metavar="FILE", help="YAML configuration. Default: that of the run directory."),
 ]
 Dir = Annotated[
     Path | None,
-    typer.Option("--run-dir", "--output-dir", metavar="DIR", help="Run directory. Default: runs/<name of the file>."),
+    typer.Option(
+        "--run-dir", "--output-dir", metavar="DIR", help="Run directory. Default: runs/<name of the configuration>."
+    ),
 ]
 Sets = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Override one value, e.g. ppo.kl_coef=0.1. Repeatable."),
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Value that overrides the configuration, e.g. ppo.kl_coef=0.1. Repeatable."
+    ),
 ]
 Model = Annotated[
     str | None,
@@ -28,56 +38,117 @@ RewardModel = Annotated[
     typer.Option(
         "--reward-model",
         metavar="NAME",
-        help="Outside reward: a model's hub id or directory, module:function, or an http(s) address; the reward stage "
-        "is left out.",
+        help="Outside reward: hub id or directory of a model, module:function, or http(s) address. The run then trains "
+        "no reward model.",
     ),
 ]
 Dataset = Annotated[
     Path | None,
-    typer.Option("--dataset", metavar="FILE", help="Data file, directory or hub data set that the stage reads."),
+    typer.Option("--dataset", metavar="FILE", help="Data file, directory or hub data set for the stage."),
 ]
-Name = Annotated[str | None, typer.Option("--name", metavar="N", help="As `name` of a source.")]
-Format = Annotated[str | None, typer.Option("--format", metavar="F", help="Name of the format. Default: detected.")]
+Name = Annotated[
+    str | None,
+    typer.Option("--name", metavar="N", help="Configuration of a hub data set, or entry of a dataset_info.json."),
+]
+Format = Annotated[str | None, typer.Option("--format", metavar="F", help="Row format. Default: detected.")]
 Columns = Annotated[
     list[str] | None,
-    typer.Option("--columns", metavar="KEY=COL", help="The file calls KEY `COL`, e.g. prompt=question. Repeatable."),
+    typer.Option(
+        "--columns", metavar="KEY=COL", help="Column COL of the file that holds KEY, e.g. prompt=question. Repeatable."
+    ),
 ]
 Tags = Annotated[
     list[str] | None,
-    typer.Option("--tags", metavar="TAG=TEXT", help="As `tags` of a source, e.g. role_tag=speaker. Repeatable."),
+    typer.Option(
+        "--tags", metavar="TAG=TEXT", help="Name of a key or speaker of dialogues, e.g. role_tag=speaker. Repeatable."
+    ),
 ]
 Split = Annotated[str, typer.Option("--split", metavar="S", help="Split of a hub data set or directory.")]
-Revision = Annotated[str | None, typer.Option("--revision", metavar="R", help="Commit, branch or tag of the hub.")]
-Limit = Annotated[int | None, typer.Option("--limit", min=1, metavar="N", help="Only the first N rows.")]
-Force = Annotated[bool, typer.Option("--force", help="Run again what is complete, or was made with other settings.")]
+Revision = Annotated[
+    str | None, typer.Option("--revision", metavar="R", help="Commit, branch or tag of a hub data set.")
+]
+Limit = Annotated[
+    int | None, typer.Option("--limit", min=1, metavar="N", help="Maximum number of rows, from the start.")
+]
+Force = Annotated[
+    bool, typer.Option("--force", help="Run the stage again even if it is complete or has other settings.")
+]
 ForceStages = Annotated[
     list[str] | None,
-    typer.Option("--force", metavar="STAGE", help="Run this stage again, and what follows from it. Repeatable."),
+    typer.Option("--force", metavar="STAGE", help="Stage to run again, with all that follow from it. Repeatable."),
 ]
 From = Annotated[
     str | None,
     typer.Option("--from", metavar="STAGE", help="First stage: data, sft, sample, labels, pairs, reward, ppo or eval."),
 ]
 Until = Annotated[str | None, typer.Option("--until", metavar="STAGE", help="Last stage.")]
-Round = Annotated[
-    int, typer.Option("--round", min=1, metavar="N", help="Which round of feedback; the first one has no other name.")
-]
+Round = Annotated[int, typer.Option("--round", min=1, metavar="N", help="Number of the round of feedback.")]
 Rounds = Annotated[
     int | None,
     typer.Option(
         "--rounds",
         min=1,
         metavar="N",
-        help="Sample, collect labels, retrain the reward model, go on with PPO: N times.",
+        help="Number of rounds; each samples answers, collects labels, retrains the reward model and continues PPO.",
     ),
 ]
-Replace = Annotated[bool, typer.Option("--force", help="Replace the file if it is there already.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would run and why; write nothing, open no data.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, also for errors.")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show log lines, and the traceback of an error.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings, errors and results.")]
+Replace = Annotated[bool, typer.Option("--force", help="Replace an existing file.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would run and why; read no data and write nothing.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, also for an error.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show log messages, and the traceback of an error.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show only warnings, errors and results.")]
 
 
 def examples(*lines: str) -> str:
-    """An epilog that keeps its lines as they are."""
+    """Return an epilog with one example a line."""
     return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+@dataclass(frozen=True)
+class SourceOptions:
+    """Options of the commands that read rows from a file, a directory or a hub data set."""
+
+    name: Name = None
+    format: Format = None
+    columns: Columns = None
+    tags: Tags = None
+    split: Split = "train"
+    revision: Revision = None
+    limit: Limit = None
+
+    def source(self, path: str) -> Source:
+        """Return the source at `path`, read by these options.
+
+        Raises:
+            UsageError: an entry of --columns or --tags has another form, or there is no such column or tag.
+        """
+        return settings.source_of(path, **vars(self))
+
+    def changed(self) -> list[str]:
+        """Return the names of the options that differ from their defaults."""
+        return [f"--{field.name}" for field in fields(self) if getattr(self, field.name) != field.default]
+
+
+DEFAULT_ROWS = SourceOptions()
+
+
+def reads_rows(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command with a parameter `rows: SourceOptions` the options of that group."""
+    hints = get_type_hints(SourceOptions, include_extras=True)
+    group = [
+        inspect.Parameter(
+            field.name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=field.default, annotation=hints[field.name]
+        )
+        for field in fields(SourceOptions)
+    ]
+    parameters: list[inspect.Parameter] = []
+    for parameter in inspect.signature(command, eval_str=True).parameters.values():
+        parameters += group if parameter.annotation is SourceOptions else [parameter]
+
+    def with_group(**values: Any) -> None:
+        command(rows=SourceOptions(**{field.name: values.pop(field.name) for field in fields(SourceOptions)}), **values)
+
+    with_group.__name__, with_group.__doc__ = command.__name__, command.__doc__
+    with_group.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    with_group.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return with_group

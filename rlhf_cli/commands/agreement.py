@@ -30,18 +30,21 @@ Source = Annotated[
     ),
 ]
 RunWithLabels = Annotated[
-    Path | None, typer.Option("--run-dir", metavar="DIR", help="Run whose labels are meant. Default: the only one.")
+    Path | None,
+    typer.Option("--run-dir", metavar="DIR", help="Run with the labels. Default: the only run below runs/."),
 ]
-Question = Annotated[str | None, typer.Option("--question", metavar="NAME", help="Only this question. Default: all.")]
+Question = Annotated[
+    str | None, typer.Option("--question", metavar="NAME", help="Question to report on. Default: all questions.")
+]
 LeaveOut = Annotated[
     list[str] | None,
-    typer.Option("--leave-out", metavar="NAME", help="An annotator whose labels count for nothing; may be repeated."),
+    typer.Option("--leave-out", metavar="NAME", help="Annotator whose labels are ignored. Repeatable."),
 ]
-Out = Annotated[Path | None, typer.Option("--out", metavar="FILE.md", help="Write the report here, as Markdown.")]
+Out = Annotated[Path | None, typer.Option("--out", metavar="FILE.md", help="Markdown file to write the report to.")]
 Bootstrap = Annotated[
-    int, typer.Option("--bootstrap", min=0, metavar="N", help="Resamples for the intervals; 0: no intervals.")
+    int, typer.Option("--bootstrap", min=0, metavar="N", help="Number of bootstrap resamples; 0: no intervals.")
 ]
-Seed = Annotated[int, typer.Option("--seed", min=0, metavar="N", help="Seed of the resamples.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, metavar="N", help="Seed of the bootstrap.")]
 
 
 def agreement(
@@ -55,10 +58,11 @@ def agreement(
     force: options.Replace = False,
     json: options.Json = False,
 ) -> None:
-    """How far annotators agree, and what their labels say of each of them.
+    """Report how well annotators agree, and how each of them works.
 
-    Krippendorff's alpha and pairwise agreement with intervals; of each annotator the agreement with the rest, control
-    tasks, place and length, speed and patterns that look careless; the tasks with most disagreement, and flagged ones.
+    Prints Krippendorff's alpha and pairwise agreement with intervals; for each annotator, agreement with the others,
+    accuracy on control tasks, bias for place and length, speed and careless patterns; the tasks with the most
+    disagreement, and flagged tasks.
     """
     path, _ = source_of(source, run_dir)
     if out is not None:

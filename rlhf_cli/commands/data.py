@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -18,29 +18,30 @@ Files = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="[FILE...]",
-        help="Data files: whatever `path` of a source may be. Left out: all sources of --config, each read as the run "
-        "would.",
+        help="Data files, directories or hub data sets. Default: all sources of --config, each read as the run would.",
     ),
 ]
 ConfigFile = Annotated[
     Path | None,
-    typer.Option("--config", "-c", metavar="FILE", help="YAML file with the limits, and with the sources to check."),
+    typer.Option(
+        "--config", "-c", metavar="FILE", help="YAML configuration with the length limits and the sources to check."
+    ),
 ]
 As = Annotated[
     Literal["sft", "reward", "pointwise", "ppo"] | None,
     typer.Option(
         "--as",
-        help="Read them as this stage would; pointwise: as a reward model that is a classifier. Default: as the "
-        "richest rows that they hold.",
+        help="Stage whose reading is checked; pointwise: a reward model that is a classifier. Default: the richest "
+        "kind of row that the file holds.",
     ),
 ]
 Model = Annotated[
-    str | None, typer.Option("--model", metavar="ID", help="Count tokens with this model's tokenizer and template.")
+    str | None, typer.Option("--model", metavar="ID", help="Model whose tokenizer and chat template count the tokens.")
 ]
 MaxLength = Annotated[
-    int | None, typer.Option("--max-length", min=8, metavar="N", help="Limit of every stage, in tokens.")
+    int | None, typer.Option("--max-length", min=8, metavar="N", help="Length limit of every stage, in tokens.")
 ]
-Examples = Annotated[int, typer.Option("--examples", min=0, metavar="N", help="Rows of each file to show.")]
+Examples = Annotated[int, typer.Option("--examples", min=0, metavar="N", help="Number of rows of each file to show.")]
 
 
 def check(
@@ -48,36 +49,27 @@ def check(
     as_: As = None,
     model: Model = None,
     config: ConfigFile = None,
-    name: options.Name = None,
-    format_: options.Format = None,
-    columns: options.Columns = None,
-    tags: options.Tags = None,
-    split: options.Split = "train",
-    revision: options.Revision = None,
-    limit: options.Limit = None,
+    rows: options.SourceOptions = options.DEFAULT_ROWS,
     max_length: MaxLength = None,
     examples: Examples = 3,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Look at data files before training: what they hold, what is wrong, what repeats, what is too long.
+    """Check data files before training: formats, bad rows, duplicates, lengths.
 
-    Nothing is written. --name, --format, --columns, --tags, --split, --revision and --limit count for every FILE. Exit
-    code 3 where there are bad rows or a file cannot be read; all else is still printed.
+    Nothing is written. --name, --format, --columns, --tags, --split, --revision and --limit apply to every FILE. Exit
+    code 3 means that there are bad rows or a file cannot be read; the rest of the report is still printed.
     """
     flags = settings.named_flags("all", model=model)
     if max_length is not None:
         flags |= dict.fromkeys(("sft.max_length", "reward.max_length", "ppo.max_prompt_length"), max_length)
     resolved = settings.checked(load_config(config, flags=flags))
-    given: dict[str, Any] = {"name": name, "format": format_, "columns": columns, "tags": tags, "limit": limit}
-    given |= {"split": split, "revision": revision}
     if files:
-        sources = [settings.source_of(path, **given) for path in files]
+        sources = [rows.source(path) for path in files]
         stages: list[str] | None = None
     else:
-        set_ = [key for key, value in given.items() if value and (key, value) != ("split", "train")]
-        if set_:
-            raise UsageError(f"--{set_[0]} goes with FILE only", hint="a source of a configuration says it itself")
+        for option in rows.changed():
+            raise UsageError(f"{option} goes with FILE only", hint="set it in the source of the configuration")
         sources, stages = _configured(resolved, config)
     from pipelines.check.check import check as check_files  # Numpy takes a while: not before it is needed.
 
@@ -133,7 +125,7 @@ def register(app: typer.Typer) -> None:
             "rlhf data check faq.csv --columns prompt=question --as ppo",
             "rlhf data check --config my.yaml",
         )
-    )(check)
+    )(options.reads_rows(check))
     app.add_typer(
         group,
         name="data",

@@ -25,7 +25,7 @@ _VARIABLES = (
     "PYTORCH_CUDA_ALLOC_CONF",
     "TRANSFORMERS_OFFLINE",
 )
-Full = Annotated[bool, typer.Option("--full", help="Also ask torch about its devices (takes seconds).")]
+Full = Annotated[bool, typer.Option("--full", help="Query torch for its devices as well (takes seconds).")]
 
 
 def env(full: Full = False, json: options.Json = False) -> None:

@@ -25,62 +25,76 @@ Source = Annotated[
     str | None,
     typer.Argument(
         metavar="[SOURCE]",
-        help="What to judge: tasks that `rlhf sample` wrote, or comparisons, judgements, prompts or demonstrations in "
-        "any accepted format. Left out: the samples of --run-dir, or what --store holds.",
+        help="Tasks written by `rlhf sample`, or comparisons, judgements, prompts or demonstrations in any accepted "
+        "format. Default: the sampled tasks of --run-dir, or the tasks in --store.",
     ),
 ]
 Store = Annotated[
     Path | None,
-    typer.Option("--store", metavar="FILE", help="Where labels are kept. Default: SOURCE.labels.sqlite beside it."),
+    typer.Option(
+        "--store", metavar="FILE", help="SQLite file for the labels. Default: SOURCE.labels.sqlite beside the source."
+    ),
 ]
 Annotator = Annotated[
     list[str] | None,
     typer.Option(
         "--annotator",
         metavar="NAME",
-        help="Who judges; each gets an own link. Repeatable. Default, if nobody is known: me.",
+        help="Name of an annotator, who gets a link. Repeatable. Default for a new store: me.",
     ),
 ]
 Without = Annotated[
     list[str] | None,
-    typer.Option("--without", metavar="NAME", help="Take off somebody who has not answered anything. Repeatable."),
+    typer.Option(
+        "--without", metavar="NAME", help="Name of an annotator to remove, who has not answered anything. Repeatable."
+    ),
 ]
 Guidelines = Annotated[
-    Path | None, typer.Option("--guidelines", metavar="FILE", help="Markdown that the page shows to annotators.")
+    Path | None, typer.Option("--guidelines", metavar="FILE", help="Markdown file with guidelines for the annotators.")
 ]
 Question = Annotated[
     list[str] | None,
     typer.Option(
         "--question",
         metavar="NAME:KIND[:TEXT]",
-        help="What is asked: ranking, pairwise, binary, scale (scale7: from 1 to 7) or demonstration. Repeatable.",
+        help="Question to the annotators; KIND is ranking, pairwise, binary, scale (scale7: 1 to 7) or demonstration. "
+        "Repeatable.",
     ),
 ]
 Overlap = Annotated[
-    int | None, typer.Option("--overlap", min=1, metavar="N", help="How many annotators judge the same task.")
+    int | None, typer.Option("--overlap", min=1, metavar="N", help="Number of annotators who judge the same task.")
 ]
 Controls = Annotated[
     Path | None,
     typer.Option(
-        "--controls", metavar="FILE", help="Tasks, comparisons or judgements whose answer is known, to be mixed in."
+        "--controls",
+        metavar="FILE",
+        help="File of tasks, comparisons or judgements with known answers, mixed in as controls.",
     ),
 ]
 ControlShare = Annotated[
-    float | None, typer.Option("--control-share", min=0, max=0.5, metavar="X", help="Share of them in a queue.")
+    float | None,
+    typer.Option(
+        "--control-share", min=0, max=0.5, metavar="X", help="Share of control tasks in an annotator's queue."
+    ),
 ]
-Title = Annotated[str | None, typer.Option("--title", metavar="T", help="Name of the project, on every page.")]
-Seed = Annotated[int | None, typer.Option("--seed", metavar="N", help="Of every shuffle.")]
-Port = Annotated[int, typer.Option("--port", min=0, max=65535, metavar="N", help="0: any free one.")]
+Title = Annotated[str | None, typer.Option("--title", metavar="T", help="Title of the project, shown on every page.")]
+Seed = Annotated[int | None, typer.Option("--seed", metavar="N", help="Seed of every shuffle.")]
+Port = Annotated[int, typer.Option("--port", min=0, max=65535, metavar="N", help="Port of the page; 0: any free one.")]
 Host = Annotated[
-    str, typer.Option("--host", metavar="H", help="Address to listen at. Other than this machine: --i-know.")
+    str,
+    typer.Option("--host", metavar="H", help="Address to listen at; one that other machines can reach needs --i-know."),
 ]
 IKnow = Annotated[
-    bool, typer.Option("--i-know", help="Others on the network may reach the page, and it is not encrypted by itself.")
+    bool,
+    typer.Option(
+        "--i-know", help="Confirm that others on the network may reach the page, which has no encryption of its own."
+    ),
 ]
 Url = Annotated[
     str | None,
     typer.Option(
-        "--url", metavar="URL", help="The address that people open, where it is another: of a proxy with TLS, say."
+        "--url", metavar="URL", help="Address that people open if it differs, such as that of a proxy with TLS."
     ),
 ]
 
@@ -98,13 +112,7 @@ def label(
     control_share: ControlShare = None,
     title: Title = None,
     seed: Seed = None,
-    name: options.Name = None,
-    format_: options.Format = None,
-    columns: options.Columns = None,
-    tags: options.Tags = None,
-    split: options.Split = "train",
-    revision: options.Revision = None,
-    limit: options.Limit = None,
+    rows: options.SourceOptions = options.DEFAULT_ROWS,
     port: Port = 8765,
     host: Host = "127.0.0.1",
     i_know: IKnow = False,
@@ -112,14 +120,16 @@ def label(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Open the label page: people rank, compare, rate or write answers in a browser, on this machine and offline.
+    """Serve the label page, where people rank, compare, rate or write answers in a browser. It works offline.
 
-    One link for each annotator and one for the admin go to stdout; each works once, in one browser. Every answer that
-    the page acknowledges is on the disk. Ctrl-C ends the page; the same command opens it again with all that is there.
-    With --run-dir the configuration of the run says what is asked and how tasks are shared out.
+    Prints one link for each annotator and one for the admin; each link works once, in one browser. Every answer that
+    the page acknowledges is on disk. Ctrl-C stops the page; the same command opens it again with all earlier answers.
+    With --run-dir, questions and overlap come from the configuration of the run.
     """
     if source is not None and run_dir is not None:
-        raise UsageError("SOURCE and --run-dir do not go together", hint="the samples of the run are what is judged")
+        raise UsageError(
+            "SOURCE and --run-dir do not go together", hint="with --run-dir, the sampled tasks of the run are judged"
+        )
     if run_dir is not None:
         _refuse_what_the_run_says(
             run_dir,
@@ -162,10 +172,7 @@ def label(
         changes = changes_of_run(config, run.root).joined_with(changes)
         store = store or run.label_store
     elif source is not None:
-        read = settings.source_of(
-            source, columns=columns, tags=tags, name=name, format=format_, split=split, revision=revision, limit=limit
-        )
-        tasks, store = _tasks(read, seed or 0, reporter), store or _beside(source)
+        tasks, store = _tasks(rows.source(source), seed or 0, reporter), store or _beside(source)
     elif store is not None:
         tasks = None
     else:
@@ -278,4 +285,4 @@ def register(app: typer.Typer) -> None:
             "rlhf label pairs.jsonl --question helpful:pairwise --question polite:scale7",
             "rlhf label --run-dir runs/my --annotator ann",
         )
-    )(label)
+    )(options.reads_rows(label))

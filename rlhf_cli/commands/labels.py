@@ -21,7 +21,7 @@ File = Annotated[
     Path,
     typer.Argument(
         metavar="FILE",
-        help="A label store, a tasks file, an export of Label Studio (JSON, JSON_MIN), or records of Argilla.",
+        help="Label store, tasks file, export of Label Studio (JSON, JSON_MIN), or records of Argilla.",
     ),
 ]
 Columns = Annotated[
@@ -29,37 +29,48 @@ Columns = Annotated[
     typer.Option(
         "--columns",
         metavar="KEY=FIELD",
-        help="Where the file has prompt, system, answers (a list), or answer_1, answer_2 ... Repeatable.",
+        help="Field of the file that holds KEY: prompt, system, answers (a list), or answer_1, answer_2 ... "
+        "Repeatable.",
     ),
 ]
 ValueOf = Annotated[
     list[str] | None,
-    typer.Option("--value", metavar="TEXT=N", help="The number that a choice stands for, e.g. toxic=1. Repeatable."),
+    typer.Option("--value", metavar="TEXT=N", help="Number N for the choice TEXT, e.g. toxic=1. Repeatable."),
 ]
 TiesFromEmpty = Annotated[
-    bool, typer.Option("--ties-from-empty", help="A pairwise annotation without a result is a tie, not a skip.")
+    bool,
+    typer.Option("--ties-from-empty", help="Count a pairwise annotation without a result as a tie, not as a skip."),
 ]
 Tasks = Annotated[
     Path | None,
-    typer.Option("--tasks", metavar="FILE", help="The file that was sent out: its models, controls and questions."),
+    typer.Option(
+        "--tasks", metavar="FILE", help="Tasks file that was sent out, with its models, controls and questions."
+    ),
 ]
-Out = Annotated[Path, typer.Option("--out", metavar="FILE", help="The file to write.")]
-To = Annotated[Literal["tasks", "label-studio", "argilla"], typer.Option("--to", help="The format to write.")]
-ConfigTo = Annotated[Literal["label-studio", "argilla"], typer.Option("--to", help="The program that is to ask.")]
-Pseudonyms = Annotated[bool, typer.Option("--pseudonyms", help="Name the annotators annotator-01, annotator-02 ...")]
+Out = Annotated[Path, typer.Option("--out", metavar="FILE", help="File to write.")]
+To = Annotated[Literal["tasks", "label-studio", "argilla"], typer.Option("--to", help="Format to write.")]
+ConfigTo = Annotated[Literal["label-studio", "argilla"], typer.Option("--to", help="Program to configure.")]
+Pseudonyms = Annotated[
+    bool, typer.Option("--pseudonyms", help="Replace the annotators' names by annotator-01, annotator-02 ...")
+]
 WithLabels = Annotated[
-    bool, typer.Option("--with-labels", help="To Label Studio: write labels as annotations of its members, by email.")
+    bool, typer.Option("--with-labels", help="Write labels as annotations of Label Studio's members, by email.")
 ]
-Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Of the order in which other programs show answers.")]
+Seed = Annotated[
+    int, typer.Option("--seed", metavar="N", help="Seed of the order in which the other program shows answers.")
+]
 Questions = Annotated[
     list[str] | None,
     typer.Option(
         "--question",
         metavar="NAME:KIND[:TEXT]",
-        help="What is asked: ranking, pairwise, binary, scale (scale7: from 1 to 7) or demonstration. Repeatable.",
+        help="Question to the annotators; KIND is ranking, pairwise, binary, scale (scale7: 1 to 7) or demonstration. "
+        "Repeatable.",
     ),
 ]
-Answers = Annotated[int | None, typer.Option("--answers", min=1, max=26, metavar="N", help="Answers of a task.")]
+Answers = Annotated[
+    int | None, typer.Option("--answers", min=1, max=26, metavar="N", help="Number of answers of a task.")
+]
 
 
 def show(
@@ -70,7 +81,7 @@ def show(
     tasks: Tasks = None,
     json: options.Json = False,
 ) -> None:
-    """Say what a file of labels holds: questions, tasks, labels, annotators, and what was left out."""
+    """Show the questions, tasks, labels and annotators in a file, and what was left out."""
     from pipelines.labels.exchange import label_files as summary
 
     told = summary.summary(_read(file, columns, value, ties_from_empty, tasks))
@@ -97,10 +108,10 @@ def convert(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Bring labels home from another program (--to tasks), or send tasks out to one.
+    """Convert labels of another program to a tasks file (--to tasks), or tasks for another program.
 
-    What is sent out comes home to the same tasks and the same order of answers. What the format cannot hold, or what
-    annotators must not see, is counted.
+    Tasks that were sent out are recognized when their labels come back, with their order of answers. Whatever the
+    format cannot hold, or annotators must not see, is counted.
     """
     if with_labels and to != "label-studio":
         raise UsageError("--with-labels goes with --to label-studio only")
@@ -127,7 +138,7 @@ def convert(
 
 
 def config(to: ConfigTo, question: Questions = None, answers: Answers = None, json: options.Json = False) -> None:
-    """Print what another program needs to ask our questions: Label Studio's XML, or Python code for Argilla."""
+    """Print the labelling configuration for another program: Label Studio's XML, or Python code for Argilla."""
     from pipelines.labels.exchange import argilla
     from pipelines.labels.exchange import label_studio as label_studio_out
     from pipelines.labels.questions import parse_questions

@@ -23,34 +23,43 @@ from rlhf_cli.output_file import make_room
 if TYPE_CHECKING:
     from pipelines.labels.pairs.label_rows import PairsResult
 
-Out = Annotated[Path, typer.Option("--out", metavar="FILE", help="Where the rows go: .jsonl, or .json for one array.")]
-Question = Annotated[str | None, typer.Option("--question", metavar="NAME", help="Default: the first one.")]
+Out = Annotated[Path, typer.Option("--out", metavar="FILE", help="File for the rows: .jsonl, or .json for one array.")]
+Question = Annotated[
+    str | None,
+    typer.Option("--question", metavar="NAME", help="Question whose labels are used. Default: the first one."),
+]
 Method = Annotated[
     Literal["mean_rank", "majority", "bradley_terry", "plackett_luce"] | None,
-    typer.Option("--method", help="How opinions become one. Default: mean_rank."),
+    typer.Option("--method", help="Aggregation of several annotators. Default: mean_rank."),
 ]
 Ties = Annotated[
-    Literal["drop", "half"] | None, typer.Option("--ties", help="half: a tied pair is kept in both orders.")
+    Literal["drop", "half"] | None,
+    typer.Option("--ties", help="Treatment of tied pairs: leave them out, or keep them in both orders (half)."),
 ]
 MinAnnotators = Annotated[
-    int | None, typer.Option("--min-annotators", metavar="N", help="Fewer labels of a pair: it is left out.")
+    int | None, typer.Option("--min-annotators", metavar="N", help="Minimum number of labels of a pair.")
 ]
 MinAgreement = Annotated[
-    float | None, typer.Option("--min-agreement", metavar="X", help="Least share of annotators for the winner.")
+    float | None,
+    typer.Option("--min-agreement", metavar="X", help="Minimum share of annotators who prefer the winner."),
 ]
 MinMargin = Annotated[
-    float | None, typer.Option("--min-margin", metavar="X", help="Least margin, in units of the method.")
+    float | None, typer.Option("--min-margin", metavar="X", help="Minimum margin of a pair, in units of the method.")
 ]
 Weights = Annotated[
     Literal["none", "reliability"] | None,
-    typer.Option("--weights", help="reliability: annotators count by how well they agree with others and controls."),
+    typer.Option(
+        "--weights",
+        help="Weights of the annotators; reliability: by their agreement with others and with the controls.",
+    ),
 ]
 Format = Annotated[
     str,
     typer.Option(
         "--format",
         metavar="F",
-        help="rlhf, trl, trl-implicit, llama-factory-alpaca, llama-factory-sharegpt, hh, or kto for 0/1.",
+        help="Format of the rows: rlhf, trl, trl-implicit, llama-factory-alpaca, llama-factory-sharegpt, hh, or kto "
+        "for 0/1 labels.",
     ),
 ]
 
@@ -72,10 +81,10 @@ def pairs(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Labels to training rows: rankings to all comparisons, 0/1 and 1-5 to judgements, written answers to dialogues.
+    """Turn labels into training rows.
 
-    Options that are not given are those of `feedback.pairs` of the run in --run-dir, or its defaults. What was left
-    out is counted by its reason.
+    Rankings become comparisons, 0/1 labels and scales become judgements, written answers become demonstrations.
+    Defaults come from `feedback.pairs` of the run in --run-dir. Every pair that is left out is counted by its reason.
     """
     from pipelines.labels.exchange.label_files import counted
     from pipelines.labels.exchange.rows_out import OUT_FORMATS

@@ -41,7 +41,7 @@ Prompts = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="[PROMPTS...]",
-        help="Files of prompts, or of comparisons or demonstrations, which give theirs. Left out: those of the run.",
+        help="Files of prompts, or of comparisons or demonstrations with prompts. Default: the prompts of the run.",
     ),
 ]
 Models = Annotated[
@@ -49,40 +49,81 @@ Models = Annotated[
     typer.Option(
         "--model",
         metavar="X",
-        help="Who answers: hub id (owner/name@commit), directory, or a stage of a run (runs/my/sft); with a run also "
-        "policy, base, sft, ppo. Several: repeat it, and the completions are shared out among them.",
+        help="Model that answers: hub id (owner/name@commit), directory, or stage of a run (runs/my/sft); in a run "
+        "also policy, base, sft or ppo. Repeatable; several models share the completions.",
     ),
 ]
 Count = Annotated[
     int | None,
     typer.Option(
-        "--num-completions", "-k", min=1, metavar="K", help="Completions of each prompt. Default: 4; 1 to be edited."
+        "--num-completions",
+        "-k",
+        min=1,
+        metavar="K",
+        help="Number of completions of each prompt. Default: 4; 1 with --as demonstrations.",
     ),
 ]
-Out = Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write here, as JSON lines; without a run.")]
+Out = Annotated[Path | None, typer.Option("--out", metavar="FILE", help="JSON lines file to write; without a run.")]
 Form = Annotated[
     Literal["tasks", "demonstrations"] | None,
-    typer.Option("--as", help="tasks: to be judged; demonstrations: rows for SFT, to be edited. Without a run."),
+    typer.Option(
+        "--as", help="Kind of rows: tasks to be judged, or demonstrations to be edited for SFT; without a run."
+    ),
 ]
-Temperature = Annotated[float | None, typer.Option("--temperature", metavar="T", help="Above 0. Default: 1.")]
-TopP = Annotated[float | None, typer.Option("--top-p", metavar="P", help="As feedback.sample.top_p.")]
-TopK = Annotated[int | None, typer.Option("--top-k", metavar="N", help="As feedback.sample.top_k.")]
-NewTokens = Annotated[int | None, typer.Option("--max-new-tokens", metavar="N", help="Of a completion. Default: 128.")]
+Temperature = Annotated[
+    float | None, typer.Option("--temperature", metavar="T", help="Sampling temperature. Default: 1.")
+]
+TopP = Annotated[
+    float | None,
+    typer.Option("--top-p", metavar="P", help="Probability mass of the most likely tokens to sample from. Default: 1."),
+]
+TopK = Annotated[
+    int | None,
+    typer.Option("--top-k", metavar="N", help="Number of most likely tokens to sample from. Default: 0, all of them."),
+]
+NewTokens = Annotated[
+    int | None,
+    typer.Option("--max-new-tokens", metavar="N", help="Maximum length of a completion in tokens. Default: 128."),
+]
 PromptLength = Annotated[
-    int | None, typer.Option("--max-prompt-length", metavar="N", help="Tokens; longer prompts are left out.")
+    int | None,
+    typer.Option(
+        "--max-prompt-length",
+        metavar="N",
+        help="Maximum length of a prompt in tokens; longer ones are left out. Default: 512.",
+    ),
 ]
 Near = Annotated[
     float | None,
-    typer.Option("--near-duplicate", metavar="S", help="Similarity of a repetition; 1: the same words. Default: 0.95."),
+    typer.Option(
+        "--near-duplicate",
+        metavar="S",
+        help="Similarity from which a completion counts as a repetition; 1: the same words. Default: 0.95.",
+    ),
 ]
-Redraws = Annotated[int | None, typer.Option("--redraws", metavar="N", help="Of repetitions and blank ones: 2.")]
-BatchSize = Annotated[int | None, typer.Option("--batch-size", metavar="N", help="Completions at a time: 32.")]
-NumPrompts = Annotated[int | None, typer.Option("--num-prompts", min=1, metavar="N", help="Most prompts in all.")]
+Redraws = Annotated[
+    int | None,
+    typer.Option(
+        "--redraws",
+        metavar="N",
+        help="Number of times that repeated and blank completions are drawn again. Default: 2.",
+    ),
+]
+BatchSize = Annotated[
+    int | None,
+    typer.Option("--batch-size", metavar="N", help="Number of completions in one generation batch. Default: 32."),
+]
+NumPrompts = Annotated[int | None, typer.Option("--num-prompts", min=1, metavar="N", help="Maximum number of prompts.")]
 PerSource = Annotated[
-    int | None, typer.Option("--max-per-source", min=1, metavar="N", help="Most prompts of one file; without a run.")
+    int | None,
+    typer.Option(
+        "--max-per-source", min=1, metavar="N", help="Maximum number of prompts from one file; without a run."
+    ),
 ]
-Seed = Annotated[int | None, typer.Option("--seed", metavar="N", help="Of the draws; without a run. Default: 0.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done; write nothing, open no model.")]
+Seed = Annotated[
+    int | None, typer.Option("--seed", metavar="N", help="Seed of the sampling; without a run. Default: 0.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done; load no model and write nothing.")]
 
 
 def sample(
@@ -102,13 +143,7 @@ def sample(
     num_prompts: NumPrompts = None,
     max_per_source: PerSource = None,
     seed: Seed = None,
-    name: options.Name = None,
-    format_: options.Format = None,
-    columns: options.Columns = None,
-    tags: options.Tags = None,
-    split: options.Split = "train",
-    revision: options.Revision = None,
-    limit: options.Limit = None,
+    rows: options.SourceOptions = options.DEFAULT_ROWS,
     config: options.Config = None,
     run_dir: options.Dir = None,
     sets: options.Sets = None,
@@ -119,10 +154,10 @@ def sample(
     verbose: options.Verbose = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Let models answer prompts, several times each, for people to judge.
+    """Sample several answers to every prompt, for people to judge.
 
-    With --run-dir or --config the models and prompts of that run, as its stage `sample`; else the PROMPTS of files,
-    into --out. Repetitions and blank answers are drawn again. Interrupted, the same command goes on.
+    With --run-dir or --config, this is the `sample` stage of that run. Otherwise the PROMPTS of files are answered, and
+    --out is written. Repetitions and blank answers are drawn again. After an interruption the same command continues.
     """
     drawn = {
         "temperature": temperature,
@@ -138,15 +173,13 @@ def sample(
     flags: dict[str, Any] = {f"feedback.sample.{key}": value for key, value in drawn.items() if value is not None}
     flags |= _answering(models or (), num_completions, 4 if form != "demonstrations" else 1)
     manner = Manner(dry_run, json, verbose, quiet)
-    rows: dict[str, Any] = {"name": name, "format": format_, "columns": columns, "tags": tags, "limit": limit}
-    rows |= {"revision": revision, "split": split}
     if prompts:
         _refuse({"--run-dir": run_dir, "--config": config, "--round": number > 1}, "goes without PROMPTS only")
         if out is None or not models:
             raise UsageError(f"{'--out' if out is None else '--model'} is missing", hint="see rlhf sample --help")
         # the configuration carries the settings of the draws: there is no run, and nothing is trained
         resolved = load_config(None, sets or (), flags | ({} if seed is None else {"run.seed": seed}))
-        sources = [settings.source_of(path, **rows) for path in prompts]
+        sources = [rows.source(path) for path in prompts]
         _alone(Aim(sources, out, form or "tasks", max_per_source, force), resolved, manner)
         return
     if run_dir is None and config is None:
@@ -155,8 +188,7 @@ def sample(
             hint="`rlhf sample prompts.jsonl --model X --out tasks.jsonl`, or --run-dir DIR of a run",
         )
     alone = {"--out": out, "--as": form, "--max-per-source": max_per_source, "--seed": seed}
-    given = {f"--{key}": value for key, value in rows.items() if (key, value) != ("split", "train")}
-    _refuse(alone | given, "goes with PROMPTS only")
+    _refuse(alone | dict.fromkeys(rows.changed(), True), "goes with PROMPTS only")
     resolved, run = settings.resolve(config, run_dir, sets or (), flags)
     if num_completions is not None and not models and resolved.feedback.sample.models:
         raise UsageError(
@@ -266,4 +298,4 @@ def register(app: typer.Typer) -> None:
             "rlhf sample faq.csv --columns prompt=question --model runs/my/sft --model runs/my/ppo --out tasks.jsonl",
             "rlhf sample --run-dir runs/my --temperature 0.8",
         )
-    )(sample)
+    )(options.reads_rows(sample))

@@ -20,21 +20,30 @@ from rlhf_cli.commands.stages import LIBRARY_DEFAULTS
 from rlhf_cli.console import ConsoleReporter, harmless, print_json
 from rlhf_cli.output_file import make_room
 
-File = Annotated[str, typer.Argument(metavar="FILE", help="Comparisons, judgements or demonstrations.")]
+File = Annotated[str, typer.Argument(metavar="FILE", help="File of comparisons, judgements or demonstrations.")]
 RewardModel = Annotated[
     str | None,
     typer.Option(
-        "--reward-model", metavar="X", help="Directory or hub id of a model, module:function, or http(s) address."
+        "--reward-model",
+        metavar="X",
+        help="Reward source: directory or hub id of a model, module:function, or http(s) address.",
     ),
 ]
-Label = Annotated[str | None, typer.Option("--label", metavar="CLASS", help="Class of a classifier with several.")]
+Label = Annotated[
+    str | None,
+    typer.Option("--label", metavar="CLASS", help="Class whose logit is the score, for a classifier with several."),
+]
 Output = Annotated[
     Literal["logit", "probability", "logprob"] | None,
-    typer.Option("--output", help="What of the class, or of a run's pointwise model, is the score."),
+    typer.Option("--output", help="Function of the class, or of a run's pointwise model, that is the score."),
 ]
-Lower = Annotated[bool, typer.Option("--lower-is-better", help="The classifier rates something bad: negate it.")]
-BatchSize = Annotated[int | None, typer.Option("--batch-size", min=1, metavar="N", help="Answers at a time.")]
-Out = Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write the scored rows here, as JSON lines.")]
+Lower = Annotated[
+    bool, typer.Option("--lower-is-better", help="Negate the score, because the classifier rates something bad.")
+]
+BatchSize = Annotated[
+    int | None, typer.Option("--batch-size", min=1, metavar="N", help="Number of answers in one batch.")
+]
+Out = Annotated[Path | None, typer.Option("--out", metavar="FILE", help="JSON lines file to write the scored rows to.")]
 
 
 def score(
@@ -47,13 +56,7 @@ def score(
     output: Output = None,
     lower_is_better: Lower = False,
     batch_size: BatchSize = None,
-    name: options.Name = None,
-    format_: options.Format = None,
-    columns: options.Columns = None,
-    tags: options.Tags = None,
-    split: options.Split = "train",
-    revision: options.Revision = None,
-    limit: options.Limit = None,
+    rows: options.SourceOptions = options.DEFAULT_ROWS,
     out: Out = None,
     force: options.Replace = False,
     json: options.Json = False,
@@ -61,13 +64,11 @@ def score(
 ) -> None:
     """Score the answers of a file with a reward model, as PPO would.
 
-    The scorer is --reward-model, or `ppo.reward` of --config, or the reward model of the run in --run-dir. One JSON
-    line a row goes to stdout, or to --out; the summary says how the scores spread, and how often the chosen answer of
-    a comparison scores higher.
+    The scorer is --reward-model, `ppo.reward` of --config, or the reward model of the run in --run-dir. One JSON line
+    for each row goes to stdout or to --out. The summary gives the distribution of the scores, and how often the chosen
+    answer of a comparison scores higher.
     """
-    source = settings.source_of(
-        file, columns=columns, tags=tags, name=name, format=format_, split=split, revision=revision, limit=limit
-    )
+    source = rows.source(file)
     if out is not None:
         make_room(out, [file], replace=force)
     details: dict[str, Any] = {
@@ -99,19 +100,19 @@ def score(
     reporter = ConsoleReporter(quiet=quiet)
     # stdout is for data: what a library or a reward function prints goes to stderr
     with contextlib.redirect_stdout(sys.stderr):
-        rows = score_file.read_answers(source)
+        answers = score_file.read_answers(source)
         context = score_file.context_of_run(resolved, run)
-        found = score_file.score_rows(section, rows, context, reporter, as_policy=run is not None)
-    lines = "".join(jsonlib.dumps(entry, ensure_ascii=False) + "\n" for entry in found["rows"])
+        scored = score_file.score_rows(section, answers, context, reporter, as_policy=run is not None)
+    lines = "".join(jsonlib.dumps(entry, ensure_ascii=False) + "\n" for entry in scored["rows"])
     if out is not None:
         with disk_errors(out.absolute().parent):
             write_atomic(out, lines)
     if json:
-        print_json(found["summary"] if out is not None else found)
+        print_json(scored["summary"] if out is not None else scored)
         return
     if out is None:
         sys.stdout.write(lines)
-    for line in _summary_lines(found["summary"]):
+    for line in _summary_lines(scored["summary"]):
         print(harmless(line), file=sys.stderr if out is None else sys.stdout)
 
 
@@ -122,8 +123,8 @@ def _summary_lines(summary: dict[str, Any]) -> list[str]:
         lines.append(f"  {role:10} " + "  ".join(f"{name} {value:.4g}" for name, value in spread.items()))
     if "accuracy" in summary:
         found = summary["accuracy"]
-        share = f"{found['value']:.1%} (95 % interval {found['low']:.1%} to {found['high']:.1%})"
-        lines.append(f"  the chosen answer scores higher in {share} of {found['n']} comparisons")
+        share = f"{scored['value']:.1%} (95 % interval {scored['low']:.1%} to {scored['high']:.1%})"
+        lines.append(f"  the chosen answer scores higher in {share} of {scored['n']} comparisons")
     for name, words in (("auc", "area under the curve of the labels"), ("rank_correlation", "rank correlation")):
         if name in summary:
             value = summary[name]
@@ -141,4 +142,4 @@ def register(app: typer.Typer) -> None:
             "rlhf score a.jsonl --reward-model org/toxic --label toxic --lower-is-better",
             "rlhf score chats.jsonl --reward-model my_reward:score --json",
         )
-    )(score)
+    )(options.reads_rows(score))

@@ -81,9 +81,10 @@ def all_command(
     verbose: options.Verbose = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Run the whole chain: data, SFT, answers and their labels, reward model, PPO, evaluation.
+    """Run the whole pipeline: data, SFT, sampling and labels, reward model, PPO, evaluation.
 
-    What is complete is skipped. Exit code 11: the run waits for people to judge answers; the same command goes on.
+    Complete stages are skipped. Exit code 11 means that the run waits for people to judge answers; once they have, the
+    same command continues.
     """
     flags = settings.named_flags("all", model=model, reward_model=reward_model, dataset=dataset)
     if rounds is not None:

@@ -25,7 +25,7 @@ _STYLES = {
     "waiting": "35",
     "off": "2",
 }
-Verify = Annotated[bool, typer.Option("--verify", help="Read and hash every file, not only its size and time.")]
+Verify = Annotated[bool, typer.Option("--verify", help="Hash every file instead of comparing sizes and times.")]
 
 
 def status(
@@ -35,10 +35,10 @@ def status(
     verify: Verify = False,
     json: options.Json = False,
 ) -> None:
-    """Say what of a run is complete, stale or missing, and why.
+    """Show which stages of a run are complete, stale or missing, and why.
 
-    With --config or --set the run is compared with other settings than its own. Exit code 6 where something is
-    damaged.
+    With --config or --set, the run is compared with those settings instead of its own. Exit code 6 means that an
+    artifact is damaged.
     """
     if config is None:
         run_dir = settings.find_run(run_dir)
