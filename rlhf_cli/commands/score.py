@@ -122,9 +122,9 @@ def _summary_lines(summary: dict[str, Any]) -> list[str]:
     for role, spread in summary["answers"].items():
         lines.append(f"  {role:10} " + "  ".join(f"{name} {value:.4g}" for name, value in spread.items()))
     if "accuracy" in summary:
-        found = summary["accuracy"]
-        share = f"{scored['value']:.1%} (95 % interval {scored['low']:.1%} to {scored['high']:.1%})"
-        lines.append(f"  the chosen answer scores higher in {share} of {scored['n']} comparisons")
+        accuracy = summary["accuracy"]
+        share = f"{accuracy['value']:.1%} (95 % interval {accuracy['low']:.1%} to {accuracy['high']:.1%})"
+        lines.append(f"  the chosen answer scores higher in {share} of {accuracy['n']} comparisons")
     for name, words in (("auc", "area under the curve of the labels"), ("rank_correlation", "rank correlation")):
         if name in summary:
             value = summary[name]
