@@ -17,16 +17,17 @@ REPOSITORY = Path(__file__).parents[1]
 WARM = Path(__file__).parent / "warm"
 
 
-def environment(*, cold: bool = False, **changes: str) -> dict[str, str]:
+def environment(*folders: Path, cold: bool = False, **changes: str) -> dict[str, str]:
     """What a child of a test gets: this process's, less what is the program's own.
 
     Args:
+        folders: more that it finds modules in.
         cold: whether it imports everything itself, as a user's does; all do with COLD=1.
         changes: further variables.
     """
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("RLHF_", "COV_"))}
     warm = {} if cold or os.environ.get("COLD") else {"WARM_SOCKET": str(server())}
-    path = os.pathsep.join(map(str, (WARM, REPOSITORY)))
+    path = os.pathsep.join(map(str, (WARM, *folders, REPOSITORY)))
     return inherited | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"} | warm | changes
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-REPOSITORY = Path(__file__).parents[2]
+from tests import programs
+
 FAKES = Path(__file__).parent / "fakes"
 
 
@@ -22,11 +23,11 @@ class Program:
 
     folder: Path
     environment: dict[str, str] = field(default_factory=dict)
+    cold: bool = False
+    """Whether a process imports everything itself, and is no fork behind another: for its number, memory and times."""
 
     def start(self, *args: str, fake: str = "", **kwargs: Any) -> subprocess.Popen[str]:
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("RLHF_", "COV_"))}
-        path = f"{FAKES}{os.pathsep}{REPOSITORY}"
-        environment = inherited | {"PYTHONPATH": path, "RLHF_FAKE": fake} | self.environment
+        environment = programs.environment(FAKES, cold=self.cold, RLHF_FAKE=fake) | self.environment
         pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         command = [sys.executable, "-m", "rlhf_cli", *args]
         return subprocess.Popen(command, cwd=self.folder, env=environment, **(pipes | kwargs))
@@ -75,7 +76,5 @@ def _finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def finished(_finished: Path, tmp_path: Path) -> Program:
     """A copy of a folder with a finished run."""
-    import shutil
-
     shutil.copytree(_finished, tmp_path / "copy")
     return Program(tmp_path / "copy")

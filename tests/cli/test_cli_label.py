@@ -93,6 +93,7 @@ def test_from_a_file_to_labels_and_on_again(
 
 
 def test_no_secret_is_logged_and_100_mb_take_no_memory(folder: Program):
+    folder.cold = True
     with page(folder, "pairs.jsonl") as (told, process):
         me = client(told, "me")
         me.get("/enter/" + "s" * 43)

@@ -48,8 +48,16 @@ EOS = int(TOKENIZER.eos_token_id)
 TEMPERATURE = 0.7
 PROMPTS = [[20, 21], [30, 31, 32, 33, 34, 35, 36, 37, 38], [40, 41, 42, 43, 44], [9]]
 
-families = pytest.mark.parametrize("family", FAMILIES)
-full_and_lora = pytest.mark.parametrize("kind", ["full", "lora"])
+BOTH = ("llama", "gpt2")
+families_and_kinds = pytest.mark.parametrize(
+    ("family", "kind"),
+    [
+        pytest.param(family, kind, marks=() if family in BOTH or place % 2 == turn else pytest.mark.slow)
+        for place, family in enumerate(FAMILIES)
+        for turn, kind in enumerate(("full", "lora"))
+    ],
+)
+"""Every family, every second one under LoRA, two of them both ways; the rest of the product is slow."""
 
 
 class CountsTokens:
@@ -61,8 +69,7 @@ class CountsTokens:
         return [float(len(answer.ids)) for answer in completions]
 
 
-@families
-@full_and_lora
+@families_and_kinds
 def test_kl_starts_at_zero_and_ratios_at_one(family: str, kind: Kind) -> None:
     settings = PpoSection(
         rollout_batch_size=4,
@@ -109,8 +116,7 @@ def test_kl_starts_at_zero_and_ratios_at_one(family: str, kind: Kind) -> None:
     assert torch.equal(roles.reference_logprobs(rollout, TEMPERATURE, 4), rollout.ref_logprobs)
 
 
-@families
-@full_and_lora
+@families_and_kinds
 def test_reward_model_trains_a_step_and_reloads_with_equal_scores(tmp_path: Path, family: str, kind: Kind) -> None:
     base = save_pair(tiny_causal(family, TOKENIZER), TOKENIZER, tmp_path / "base")
     fields = {"use_peft": True, "lora_r": 4} if kind == "lora" else {}

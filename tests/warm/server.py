@@ -27,17 +27,18 @@ _HIGH = 900
 """Files of a fork are put above this number before they get their own."""
 
 
+TRAINING = ("accelerate", "bitsandbytes", "datasets", "pandas", "peft", "torch.distributed.run")
+OTHERS = ("typer", "rich.progress", "rich.table", "pydantic", "yaml", "filelock", "krippendorff")
+OTHERS += ("jinja2", "httpx2", "starlette.applications", "starlette.routing", "uvicorn", "markdown_it")
+
+
 def load() -> None:
     """Import the libraries, and nothing of the project: a fork does that, as a new process would."""
-    import accelerate  # noqa: F401
-    import bitsandbytes  # noqa: F401
-    import datasets  # noqa: F401
-    import pandas  # noqa: F401
-    import peft  # noqa: F401
-    import torch.distributed.run  # noqa: F401
     import transformers
     import trl
 
+    for name in (*TRAINING, *OTHERS):
+        importlib.import_module(name)
     for name in ("AutoModelForCausalLM", "GPT2LMHeadModel", "LlamaForCausalLM", "BertForSequenceClassification"):
         getattr(transformers, name)
     for name in ("Trainer", "TrainingArguments", "PreTrainedTokenizerFast", "GenerationConfig"):
