@@ -51,11 +51,13 @@ def rollout_of_eight() -> Rollout:
     return Rollout(**{field.name: getattr(batch, field.name) for field in fields(TokenBatch)}, **made)
 
 
-@pytest.mark.parametrize("kind", ["full", "lora"])
-def test_two_ranks_make_the_update_of_one(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "cold"), [("full", False), ("lora", False), pytest.param("lora", True, marks=pytest.mark.slow)]
+)
+def test_two_ranks_make_the_update_of_one(tmp_path: Path, kind: str, cold: bool) -> None:
     rollout = rollout_of_eight()
     torch.save({field.name: getattr(rollout, field.name) for field in fields(Rollout)}, tmp_path / "rollout.pt")
-    code, out = torchrun(tmp_path, "-m", "tests.ppo.two_ranks", str(tmp_path), kind, cold=kind == "lora")
+    code, out = torchrun(tmp_path, "-m", "tests.ppo.two_ranks", str(tmp_path), kind, cold=cold)
     assert code == 0, out
     expected, metrics = one_update(rollout, kind)
     ranks: list[Any] = [torch.load(tmp_path / f"{kind}-{rank}.pt") for rank in range(2)]
@@ -92,6 +94,6 @@ def test_what_runs_in_one_process_says_so(tmp_path: Path) -> None:
     (tmp_path / "my.yaml").write_text(dump_config(settings(tmp_path, LORA)))
     for stage in ("sft", "all"):
         line = ("-m", "rlhf_cli", stage, "--config", "my.yaml", "--run-dir", "run", "--set", "sft.enabled=true")
-        code, out = torchrun(tmp_path, *line)
+        code, out = torchrun(tmp_path, *line, cold=stage == "all")
         assert code != 0
         assert "without torchrun" in out
