@@ -21,22 +21,11 @@ from pipelines.errors import ArtifactError, ConflictError, DataError, Environmen
 from pipelines.run.directory import RunDir
 from pipelines.run.reporting import SilentReporter
 from pipelines.run.stage import Stage, StageContext
+from tests.recorders import Recorder
 
 DATA = ["data/demonstrations", "data/comparisons", "data/prompts"]
 HEAVY = ["sft", "reward", "ppo", "eval"]
 PEOPLE = ["sample", "labels", "pairs"]
-
-
-class Listening(SilentReporter):
-    """Keeps what was said."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def info(self, text: str) -> None:
-        self.said.append(text)
-
-    warn = info
 
 
 class Bench:
@@ -65,7 +54,7 @@ class Bench:
     def go(self, *sets: str, stages: Sequence[Stage] | None = None, **kwargs: Any) -> list[str]:
         """Names of the stages that ran."""
         self.ran = []
-        self.reporter = Listening()
+        self.reporter = Recorder()
         chosen = table.STAGES if stages is None else stages
         chain.run_chain(chosen, self.config(*sets), self.run, self.reporter, **kwargs)
         return self.ran

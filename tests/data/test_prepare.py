@@ -19,14 +19,7 @@ from pipelines.data.split import is_held_out, share_of, split_key
 from pipelines.errors import ArtifactError, DataError, UsageError
 from pipelines.run.reporting import SilentReporter
 from pipelines.run.stage import StageContext
-
-
-class Recorder(SilentReporter):
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-
-    def warn(self, text: str) -> None:
-        self.warnings.append(text)
+from tests.recorders import Recorder
 
 
 def context(out: Path, **data: Any) -> StageContext:
@@ -140,7 +133,7 @@ def test_bad_rows_are_dropped_and_listed(tmp_path: Path) -> None:
         "text": '{"prompt": "a", "chosen": null, "rejected": "b"}',
     }
     assert isinstance(ctx.reporter, Recorder)
-    assert "34 of 74" in ctx.reporter.warnings[0]
+    assert "34 of 74" in ctx.reporter.warned[0]
 
 
 def test_limit_and_several_sources(tmp_path: Path) -> None:

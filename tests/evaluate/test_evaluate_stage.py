@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from pipelines.run.reporting import SilentReporter
 from pipelines.run.stage import StageContext
 from pipelines.scorers import Completion, load_scorer, named_apart
 from pipelines.tasks import load_task
+from tests.recorders import Recorder
 from tests.tiny import save_pair, tiny_llama, tiny_tokenizer
 
 FUNCTIONS = """
@@ -35,29 +35,6 @@ def length(prompts, completions):
 def constant(prompts, completions):
     return [1.0] * len(completions)
 """
-
-
-class Recorder(SilentReporter):
-    """Keeps what it was told."""
-
-    def __init__(self) -> None:
-        self.tasks: dict[str, list[int]] = {}
-        self.words: list[str] = []
-
-    @contextmanager
-    def task(self, label: str, total: int) -> Iterator[Any]:
-        steps = self.tasks.setdefault(label, [total, 0])
-
-        class Task:
-            def advance(self, done: int = 1, **fields: float) -> None:
-                steps[1] += done
-
-        yield Task()
-
-    def info(self, text: str) -> None:
-        self.words.append(text)
-
-    warn = info
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +140,7 @@ def test_the_whole_stage(evaluate: Callable[..., Any], run_dir: Path):
     assert all(total == done for total, done in reporter.tasks.values())
     assert set(reporter.tasks) >= {"base answers", "sft answers", "ppo answers", "scoring by gold"}
     assert len(sys.modules["user_scores"].calls) == 1
-    assert any("too long" in words for words in reporter.words)
+    assert any("too long" in words for words in reporter.said)
     assert notes["baseline"] == "sft"
     assert "simulated" in notes
 

@@ -24,9 +24,9 @@ from pipelines.labels.stage import waits_for
 from pipelines.labels.store import LabelStore, Submission
 from pipelines.labels.tasks_file import read_tasks, write_tasks
 from pipelines.run.directory import RunDir
-from pipelines.run.reporting import SilentReporter
 from pipelines.run.stage import StageContext
 from pipelines.tasks import load_task
+from tests.recorders import Recorder
 
 REPLIES = (
     "Thanks for writing. Your radio is late. Have a nice day!",
@@ -34,18 +34,6 @@ REPLIES = (
     "We had cake at noon. It rains a lot here.",
     "Your drill is broken. We will call you on Friday.",
 )
-
-
-class Recorder(SilentReporter):
-    def __init__(self) -> None:
-        self.said: list[str] = []
-        self.warned: list[str] = []
-
-    def info(self, text: str) -> None:
-        self.said.append(text)
-
-    def warn(self, text: str) -> None:
-        self.warned.append(text)
 
 
 def made_tasks(count: int = 30, *, start: int = 0) -> list[Task]:

@@ -20,19 +20,11 @@ from pipelines.ppo.metrics import update_metrics
 from pipelines.ppo.rollout import PpoContext, TextReward, Timing
 from pipelines.ppo.train import Training
 from pipelines.ppo.types import Normalization, Rollout, Update
-from pipelines.run.reporting import SilentReporter
 from pipelines.scorers.function import FunctionScorer
 from tests.ppo.cast import cast, learner
 from tests.ppo.test_update import EOS, SETTINGS, TOKENIZER, FixedEngine, gradients, make, prompts, rollout_of
+from tests.recorders import Recorder
 from tests.tiny import tiny_llama
-
-
-class Heard(SilentReporter):
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-
-    def warn(self, text: str) -> None:
-        self.warnings.append(text)
 
 
 @dataclass
@@ -42,7 +34,7 @@ class Bench:
     lines: list[dict[str, Any]] = field(default_factory=list)
     rollouts: list[Rollout] = field(default_factory=list)
     results: list[Update] = field(default_factory=list)
-    reporter: Heard = field(default_factory=Heard)
+    reporter: Recorder = field(default_factory=Recorder)
     prompts: list[list[tuple[int, ...]]] = field(default_factory=list)
 
     def run(self, *, scale: float = 1.0, engine: RolloutEngine | None = None, **settings: Any) -> Bench:
@@ -231,9 +223,9 @@ def test_a_minibatch_without_a_finished_response_is_left_out() -> None:
 
 @pytest.mark.parametrize("settings", [{"top_k": 5}, {"top_p": 0.9}])
 def test_a_cut_sampling_is_told(settings: dict[str, Any]) -> None:
-    (warning,) = Bench().run(total_episodes=8, **settings).reporter.warnings
+    (warning,) = Bench().run(total_episodes=8, **settings).reporter.warned
     assert "top_k" in warning
-    assert Bench().run(total_episodes=8).reporter.warnings == []
+    assert Bench().run(total_episodes=8).reporter.warned == []
 
 
 @pytest.mark.parametrize("settings", [{"top_k": 1}, {"top_p": 1e-6}])

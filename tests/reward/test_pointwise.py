@@ -21,12 +21,12 @@ from pipelines.reward import stage as reward
 from pipelines.reward.assessment import check_golden
 from pipelines.run.directory import RunDir
 from pipelines.run.manifest import Manifest
-from pipelines.run.reporting import SilentReporter
 from pipelines.run.stage import StageContext
 from pipelines.scorers import Completion
 from pipelines.scorers.classifier import ClassifierScorer
 from pipelines.scorers.reward_model_scorer import RewardModelScorer
 from tests.models.helpers import comparisons, config_for, outside_base, run_stage, write_data
+from tests.recorders import Recorder
 from tests.reward.test_own_base import base_of_its_own
 
 CPU = torch.device("cpu")
@@ -170,23 +170,9 @@ def test_every_output_has_a_scale_and_a_pairwise_model_has_one(tmp_path: Path) -
         assert "objective: pointwise" in error.value.hint
 
 
-class Heard(SilentReporter):
-    """Keeps what it was told."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-        self.warned: list[str] = []
-
-    def info(self, text: str) -> None:
-        self.said.append(text)
-
-    def warn(self, text: str) -> None:
-        self.warned.append(text)
-
-
-def stage_of(run: Path, config: Any, *needs: str) -> tuple[dict[str, Any], Heard, dict[str, Any]]:
+def stage_of(run: Path, config: Any, *needs: str) -> tuple[dict[str, Any], Recorder, dict[str, Any]]:
     """The stage function with a reporter that listens; nothing is published."""
-    run_dir, heard = RunDir(run), Heard()
+    run_dir, heard = RunDir(run), Recorder()
     inputs = {name: run_dir.stage(name) for name in needs}
     ctx = StageContext(config, run_dir.begin("reward"), inputs, heard)
     return reward.run(ctx), heard, ctx.notes
