@@ -6,6 +6,7 @@ micro-batches a minibatch has: left alone, TRL steps once an epoch and ignores `
 
     python -m benchmarks.versus_trl ours --shape a --updates 3
     python -m benchmarks.versus_trl compare --trl-python other-venv/bin/python
+    python -m benchmarks.versus_trl ours --shape c --device cuda    # and `trl`, with TRL 1.12.0 on PYTHONPATH
 """
 
 from __future__ import annotations
@@ -61,11 +62,13 @@ class Shape:
 SHAPES = {
     "a": Shape(hidden=128, layers=2, heads=8, vocab=768, episodes=64, prompt=24, response=48, updates=11),
     "b": Shape(hidden=384, layers=6, heads=6, vocab=4096, episodes=32, prompt=64, response=64, updates=4),
+    # for a GPU
+    "c": Shape(hidden=1024, layers=12, heads=16, vocab=32000, episodes=64, prompt=128, response=128, updates=4),
 }
 LEARNING_RATE = 1e-6
 
 
-def random_models(shape: Shape) -> tuple[Any, Any, Any, Any]:
+def random_models(shape: Shape, device: str) -> tuple[Any, Any, Any, Any]:
     """Policy, its equal the reference, value, its equal the reward model."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
@@ -86,7 +89,7 @@ def random_models(shape: Shape) -> tuple[Any, Any, Any, Any]:
 
     def make(kind: Any) -> Any:
         torch.manual_seed(0)
-        return kind(config).eval()
+        return kind(config).eval().to(device)
 
     return (
         make(LlamaForCausalLM),
@@ -150,7 +153,7 @@ def differences(marks: list[float]) -> list[float]:
     return [end - start for start, end in pairwise(marks)]
 
 
-def measure_ours(shape: Shape, updates: int) -> Measured:
+def measure_ours(shape: Shape, updates: int, device: str) -> Measured:
     """`pipelines.ppo.train.Training` on roles built as the program builds them for full fine-tuning."""
     from accelerate import Accelerator
 
@@ -164,10 +167,13 @@ def measure_ours(shape: Shape, updates: int) -> Measured:
     from pipelines.ppo.types import Normalization
     from pipelines.run.reporting import SilentReporter
 
-    policy, reference, trunk, judge = random_models(shape)
+    policy, reference, trunk, judge = random_models(shape, device)
     weight = judge.score.weight
     value = Role(trunk, None, value_head(shape.hidden, weight, Normalization()))
-    roles = Roles(PolicyAndValue(Role(policy), value), Role(reference), Role(judge, None, score_head(weight)))
+    value.head.to(device)
+    roles = Roles(
+        PolicyAndValue(Role(policy), value), Role(reference), Role(judge, None, score_head(weight).to(device))
+    )
     settings = PpoSection(
         total_episodes=shape.episodes * updates,
         rollout_batch_size=shape.episodes,
@@ -197,7 +203,7 @@ def measure_ours(shape: Shape, updates: int) -> Measured:
             encoder=ChatEncoder(tokenizer(shape)),
             eos_token_id=shape.stop,
             settings=settings,
-            accelerator=Accelerator(cpu=True),
+            accelerator=Accelerator(cpu=device == "cpu"),
             seed=0,
         ),
         prompts=[{"prompt_ids": ids, "messages": words} for ids in prompts(shape, updates)],
@@ -219,7 +225,7 @@ def measure_ours(shape: Shape, updates: int) -> Measured:
     )
 
 
-def measure_trl(shape: Shape, updates: int) -> Measured:
+def measure_trl(shape: Shape, updates: int, device: str) -> Measured:
     """TRL's PPOTrainer, timed at two of its functions and at the end of each update."""
     os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
     from datasets import Dataset
@@ -229,7 +235,7 @@ def measure_trl(shape: Shape, updates: int) -> Measured:
     peer = importlib.import_module("trl.experimental.ppo")
     ppo_trainer, PPOConfig, PPOTrainer = peer.ppo_trainer, peer.PPOConfig, peer.PPOTrainer
 
-    policy, reference, value, judge = random_models(shape)
+    policy, reference, value, judge = random_models(shape, device)
     marks: dict[str, list[float]] = {"end": [], "cpu": [], "generation": [], "scored": []}
     generate, whiten = ppo_trainer.batch_generation, ppo_trainer.masked_whiten
     steps = 0
@@ -274,7 +280,7 @@ def measure_trl(shape: Shape, updates: int) -> Measured:
                 num_sample_generations=0,
                 gradient_checkpointing=False,
                 bf16=False,
-                use_cpu=True,
+                use_cpu=device == "cpu",
                 save_strategy="no",
                 report_to="none",
                 disable_tqdm=True,
@@ -313,20 +319,24 @@ def measure_trl(shape: Shape, updates: int) -> Measured:
     )
 
 
-def measure(program: str, name: str, updates: int) -> dict[str, Any]:
+def measure(program: str, name: str, updates: int, device: str) -> dict[str, Any]:
     """Run the updates; the first one warms up and is not counted."""
     import torch
 
-    torch.set_num_threads(1)
+    if device == "cpu":
+        torch.set_num_threads(1)
     shape = SHAPES[name]
-    found = {"ours": measure_ours, "trl": measure_trl}[program](shape, updates)
+    found = {"ours": measure_ours, "trl": measure_trl}[program](shape, updates, device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 1024)
+    if device == "cuda":
+        peak = torch.cuda.max_memory_allocated() / 2**20
     assert found.steps == shape.epochs * shape.minibatches, f"{found.steps} optimizer steps an update"
     seconds, generation, scoring = found.seconds[1:], found.generation[1:], found.scoring[1:]
     training = [all_ - made - scored for all_, made, scored in zip(seconds, generation, scoring, strict=True)]
     return {
         "program": program,
         "shape": name,
+        "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
         "updates_counted": len(seconds),
         "parameters": found.parameters,
         "optimizer_steps": found.steps,
@@ -438,9 +448,10 @@ def parser() -> argparse.ArgumentParser:
         one = commands.add_parser(program)
         one.add_argument("--shape", choices=SHAPES, default="a")
         one.add_argument("--updates", type=int, default=3, help="the first is not counted")
+        one.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     both = commands.add_parser("compare")
     both.add_argument("--trl-python", required=True, help="python of an environment with TRL 1.12.0")
-    both.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
+    both.add_argument("--shapes", nargs="+", choices=SHAPES, default=["a", "b"])
     both.add_argument("--pairs", type=int, default=3)
     both.add_argument("--updates", type=int, default=None, help="of every run; else the shape's own number")
     return options
@@ -452,7 +463,7 @@ def main() -> None:
     if arguments.command == "compare":
         print(compare(arguments.trl_python, arguments.shapes, arguments.pairs, arguments.updates).name)
         return
-    print(json.dumps(measure(arguments.command, arguments.shape, arguments.updates)))
+    print(json.dumps(measure(arguments.command, arguments.shape, arguments.updates, arguments.device)))
 
 
 if __name__ == "__main__":
