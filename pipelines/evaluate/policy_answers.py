@@ -19,7 +19,7 @@ from pipelines.scorers import Completion
 
 
 class Policies:
-    """The policies of a run by name: ``base``, ``sft``, ``ppo``, and ``ppo-2`` ... of later rounds of feedback."""
+    """The policies of a run by name: ``base``, ``sft``, ``ppo``, and ``ppo-2`` ... for later rounds of feedback."""
 
     def __init__(self, config: Config, inputs: Mapping[str, Path], device: torch.device) -> None:
         self._config = config
@@ -28,23 +28,23 @@ class Policies:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Those that are asked for and there, and always the baseline; in the order of the road."""
+        """The requested policies that exist, and always the baseline, in the order of training."""
         trained = [name for name in self._inputs if name.partition("-")[0] == "ppo"]
-        road = ["base", *(["sft"] if "sft" in self._inputs else []), *trained]
-        wanted = {*self._config.eval.policies, self.baseline}
-        return tuple(name for name in road if name.partition("-")[0] in wanted)
+        existing = ["base", *(["sft"] if "sft" in self._inputs else []), *trained]
+        requested = {*self._config.eval.policies, self.baseline}
+        return tuple(name for name in existing if name.partition("-")[0] in requested)
 
     @property
     def baseline(self) -> str:
-        """Whom the others are compared with, and what KL is measured from: SFT, or base where SFT is off."""
+        """The policy that others are compared with, and the reference of the KL: SFT, or base where SFT is off."""
         return "sft" if "sft" in self._inputs else "base"
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The one tokenizer of the run, with its chat template."""
+        """Open the one tokenizer of the run, with its chat template."""
         return open_tokenizer(self._inputs.get("sft"), self._config.model)
 
     def open(self, name: str) -> nn.Module:
-        """The policy in evaluation mode."""
+        """Open a policy; see `open_frozen_policy`."""
         config, stage_dir = self._config, self._inputs[name] if name != "base" else None
         return open_frozen_policy(stage_dir, config.model, self._device, self.tokenizer(), config.run.seed)
 
@@ -57,7 +57,7 @@ def answer(
     config: Config,
     on_batch: Callable[[int], None],
 ) -> list[Completion]:
-    """One sampled answer to each prompt; every policy gets the same seed."""
+    """Sample one answer to each prompt; every policy gets the same seed."""
     with autocast(config.model, next(model.parameters()).device):
         responses = sample(
             model,
@@ -90,12 +90,12 @@ def sequence_logprobs(
         [prompt["prompt_ids"] for prompt in prompts], [answer.ids for answer in completions], eos_token_id
     )
 
-    def logprobs(part: TokenBatch) -> Tensor:
-        found = response_logprobs(model, part.to(device), config.eval.temperature)[0].cpu()
+    def batch_logprobs(part: TokenBatch) -> Tensor:
+        logprobs = response_logprobs(model, part.to(device), config.eval.temperature)[0].cpu()
         on_batch(len(part))
-        return found
+        return logprobs
 
     with autocast(config.model, device):
-        tokens = per_token(batch, config.eval.batch_size, logprobs)
+        tokens = per_token(batch, config.eval.batch_size, batch_logprobs)
     totals: list[float] = torch.where(batch.response_mask, tokens.double(), 0.0).sum(-1).tolist()
     return totals

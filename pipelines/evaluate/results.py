@@ -1,4 +1,4 @@
-"""From scores and lengths to the numbers of an evaluation: results.json and the flat metrics of the manifest."""
+"""Numbers of an evaluation, made of scores and lengths: results.json and the flat metrics of the manifest."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from pipelines.scorers import Completion, ScorerWithParts, load_scorer, scorer_n
 
 @dataclass(frozen=True)
 class ScorerResult:
-    """What one scorer thinks of all answers. Scores are one a prompt, in the order of the prompts.
+    """Scores of all answers by one scorer, one a prompt, in the order of the prompts.
 
     Attributes:
         scorer: its name, unique among the scorers.
-        kind: as in the configuration.
-        scores: by policy.
-        parts: by name of the part, then by policy; empty where the score has no parts.
-        truncated: texts that were too long for it.
-        note: what its score is, where a table should say so.
+        kind: its kind in the configuration.
+        scores: scores by policy.
+        parts: scores by name of the part, then by policy; empty where the score has no parts.
+        truncated: number of texts that were too long for it.
+        note: meaning of its score, for tables; None where the name says it.
     """
 
     scorer: str
@@ -46,7 +46,7 @@ def judge(
     prompts: Sequence[EncodedPrompt],
     answers: Mapping[str, Sequence[Completion]],
 ) -> ScorerResult:
-    """Load a scorer and let it judge.
+    """Load a scorer and score all answers.
 
     Equal answers to one prompt are scored once: in two batches they could differ in the last digit, and a tie would
     count as a win.
@@ -59,24 +59,24 @@ def judge(
     """
     places: dict[tuple[int, tuple[int, ...]], int] = {}
     pairs: list[tuple[EncodedPrompt, Completion]] = []
-    for given in answers.values():
-        for row, (prompt, completion) in enumerate(zip(prompts, given, strict=True)):
+    for completions in answers.values():
+        for row, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
             if places.setdefault((row, completion.ids), len(pairs)) == len(pairs):
                 pairs.append((prompt, completion))
 
-    dialogues, completions = [prompt["messages"] for prompt, _ in pairs], [completion for _, completion in pairs]
+    dialogues, distinct = [prompt["messages"] for prompt, _ in pairs], [completion for _, completion in pairs]
     with ctx.reporter.task(f"scoring by {scorer_name(section)}", len(pairs)) as task:
         scorer = load_scorer(section, ctx, device, progress=task.advance)
         parts: dict[str, list[float]] = {}
         if isinstance(scorer, ScorerWithParts):
-            scores, parts = scorer.with_parts(dialogues, completions)
+            scores, parts = scorer.with_parts(dialogues, distinct)
         else:
-            scores = scorer(dialogues, completions)
+            scores = scorer(dialogues, distinct)
 
     def by_policy(values: Sequence[float]) -> dict[str, list[float]]:
         return {
-            policy: [values[places[row, completion.ids]] for row, completion in enumerate(given)]
-            for policy, given in answers.items()
+            policy: [values[places[row, completion.ids]] for row, completion in enumerate(completions)]
+            for policy, completions in answers.items()
         }
 
     return ScorerResult(
@@ -96,17 +96,17 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Everything that was seen. Lists hold one entry a prompt.
+    """Everything that was measured. Lists hold one entry a prompt.
 
     Attributes:
         baseline: name of the policy that the others are compared with, and that KL is measured from.
-        counts: what became of the held-out prompts.
+        counts: counts of the held-out prompts.
         prompts: the prompts, in order.
         answers: by policy.
         kl: by policy, the baseline left out: log-probability of the whole answer under the policy minus that under the
             baseline, in nats. Its mean estimates the KL divergence per answer; a single one may be negative.
-        scorer_results: one a scorer.
-        simulated: the stages behind the policies whose labels no human gave.
+        scorer_results: one entry a scorer.
+        simulated: stages behind the policies whose labels came from no human.
     """
 
     baseline: str
@@ -124,7 +124,7 @@ class Evaluation:
 
 
 def results_of(evaluation: Evaluation, config: Config) -> dict[str, Any]:
-    """Everything worth reading by a machine, as plain JSON data; every mean with its interval."""
+    """The content of results.json as plain data; every mean with its interval."""
     return {
         "schema_version": SCHEMA_VERSION,
         "baseline": evaluation.baseline,
@@ -158,13 +158,13 @@ def results_of(evaluation: Evaluation, config: Config) -> dict[str, Any]:
 
 
 def metrics_of(results: Mapping[str, Any]) -> dict[str, float]:
-    """The flat figures of the manifest: levels of every policy, comparisons of the last PPO with the baseline."""
+    """Flat figures of the manifest: means of every policy, and comparisons of the last PPO with the baseline."""
     metrics: dict[str, float] = {"prompts": results["prompts"]["used"]}
     for policy, measures in results["measures"].items():
-        for scorer, found in measures["mean"].items():
-            metrics[f"mean/{policy}/{scorer}"] = found["value"]
-        for attribute, found in measures["attribute"].items():
-            metrics[f"attribute/{policy}/{attribute}"] = found["value"]
+        for scorer, estimated in measures["mean"].items():
+            metrics[f"mean/{policy}/{scorer}"] = estimated["value"]
+        for attribute, estimated in measures["attribute"].items():
+            metrics[f"attribute/{policy}/{attribute}"] = estimated["value"]
         for name in ("kl", "length", "finished"):
             if name in measures:
                 metrics[f"{name}/{policy}"] = measures[name]["value"]
@@ -174,23 +174,23 @@ def metrics_of(results: Mapping[str, Any]) -> dict[str, float]:
         "difference": trained.get("difference", {}).get("attribute", {}),
     }
     for what, group in compared.items():
-        for name, found in group.items():
+        for name, estimated in group.items():
             metrics |= {
-                f"{what}/{name}": found["value"],
-                f"{what}/{name}/low": found["low"],
-                f"{what}/{name}/high": found["high"],
+                f"{what}/{name}": estimated["value"],
+                f"{what}/{name}/low": estimated["low"],
+                f"{what}/{name}/high": estimated["high"],
             }
     return metrics
 
 
 def answer_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
-    """The rows of answers.jsonl: a prompt, and what each policy answered and got for it."""
+    """The rows of answers.jsonl: a prompt, and the answer of each policy with its scores."""
     attributes = attributes_of(evaluation.scorer_results)
     rows = []
     for place, prompt in enumerate(evaluation.prompts):
         answers: dict[str, Any] = {}
-        for policy, given in evaluation.answers.items():
-            completion = given[place]
+        for policy, completions in evaluation.answers.items():
+            completion = completions[place]
             answers[policy] = {
                 "text": completion.text,
                 "finished": completion.finished,

@@ -1,6 +1,6 @@
-"""The results as people read them: one row per measure, one column per policy, and some answers side by side.
+"""The table of results: one row per measure, one column per policy, and some answers side by side.
 
-Made from results.json and rows of answers.jsonl alone, so that a report can make it again.
+It is made from results.json and rows of answers.jsonl alone, so that a report can make it again.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ MOST_LINES = 12
 NAMES = {"base": "base", "sft": "SFT", "ppo": "PPO"}
 NOTHING = "-"
 
-Found = Mapping[str, float]
-"""An estimate as results.json holds it."""
+EstimateData = Mapping[str, float]
+"""An estimate as stored in results.json."""
 
 
 @dataclass(frozen=True)
@@ -28,13 +28,13 @@ class Row:
     """One measure.
 
     Attributes:
-        label: what it is.
-        cells: estimate by column; a missing one is a comparison of the baseline with itself.
-        title: of the group that starts here.
+        label: its name.
+        cells: estimate by column; a missing one would compare the baseline with itself.
+        title: title of the group that starts here.
     """
 
     label: str
-    cells: Mapping[str, Found]
+    cells: Mapping[str, EstimateData]
     title: str | None = None
 
 
@@ -51,7 +51,7 @@ def plain(results: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) -> s
 
 
 def markdown(results: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) -> str:
-    """The same as Markdown; answers stand in code blocks that they cannot end."""
+    """The table as Markdown; answers stand in code blocks that they cannot close."""
     columns = _columns(results)
     lines = ["| | " + " | ".join(columns.values()) + " |", "|---|" + "---:|" * len(columns)]
     for row in _rows(results):
@@ -68,7 +68,7 @@ def markdown(results: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) -
 
 
 def name_of(policy: str) -> str:
-    """What tables call a policy."""
+    """Name of a policy in tables."""
     own, _, number = policy.partition("-")
     return f"{NAMES.get(own, own)} {number}".strip()
 
@@ -77,10 +77,10 @@ def _rows(results: Mapping[str, Any]) -> Iterator[Row]:
     measures: Mapping[str, Any] = results["measures"]
     baseline = name_of(results["baseline"])
 
-    def cells(*path: str) -> dict[str, Found]:
-        found = {policy: _dig(values, path) for policy, values in measures.items()}
-        found["difference"] = _dig(measures.get(results["trained"], {}), ("difference", *path))
-        return {column: value for column, value in found.items() if value is not None}
+    def cells(*path: str) -> dict[str, EstimateData]:
+        by_column = {policy: _lookup(values, path) for policy, values in measures.items()}
+        by_column["difference"] = _lookup(measures.get(results["trained"], {}), ("difference", *path))
+        return {column: value for column, value in by_column.items() if value is not None}
 
     def group(title: str, what: str, names: Sequence[str]) -> Iterator[Row]:
         for number, name in enumerate(names):
@@ -108,18 +108,18 @@ def _columns(results: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _plain_table(rows: Iterator[Row], columns: Mapping[str, str]) -> list[str]:
-    """Intervals are left out column by column, from the left, until the table fits."""
-    found = list(rows)
+    """Lay out the table; intervals are left out column by column, from the left, until it fits."""
+    all_rows = list(rows)
     bare: set[str] = set()
     for column in (None, *columns):
         if column is not None:
             bare.add(column)
-        lines = _lay_out(found, columns, bare)
+        lines = _lay_out(all_rows, columns, bare)
         if max(map(cell_len, lines)) <= WIDTH:
             break
     if bare:
         left_out = ", ".join(columns[column] for column in columns if column in bare)
-        lines.append(f"Too wide for the intervals of {left_out}: see table.md.")
+        lines.append(f"The intervals of {left_out} are left out for lack of width: see table.md.")
     return lines
 
 
@@ -142,13 +142,13 @@ def _cell(row: Row, column: str, *, interval: bool) -> str:
     """``.733 [.684, .782]``, as many digits in the whole row; a difference carries its sign."""
     if column not in row.cells:
         return NOTHING
-    found = row.cells[column]
-    # all numbers of a row are written alike, so that they can be compared at a glance; how far an untrained base is off
-    # must not cost the others their digits
-    scale = [cell for name, cell in row.cells.items() if name != "base"] or [found]
-    largest = max(abs(cell[key]) for cell in scale for key in ("value", "low", "high"))
+    cell = row.cells[column]
+    # all numbers of a row have the same number of decimals, so that they compare at a glance; the large values of an
+    # untrained base do not count, or they would cost the others their digits
+    scale = [other for name, other in row.cells.items() if name != "base"] or [cell]
+    largest = max(abs(other[key]) for other in scale for key in ("value", "low", "high"))
     sign = column == "difference"
-    value, low, high = (_number(found[key], largest, sign=sign) for key in ("value", "low", "high"))
+    value, low, high = (_number(cell[key], largest, sign=sign) for key in ("value", "low", "high"))
     return f"{value} [{low}, {high}]" if interval else value
 
 
@@ -184,7 +184,7 @@ def _notes(results: Mapping[str, Any]) -> list[str]:
     ]
     if simulated := results["trained_on_simulated"]:
         notes.append(
-            f"Trained on labels of simulated annotators ({', '.join(simulated)}): no human said what is better."
+            f"Trained on labels of simulated annotators ({', '.join(simulated)}): no human compared the answers."
         )
     notes += [f"{scorer['name']}: {scorer['note']}" for scorer in results["scorers"] if "note" in scorer]
     if counts["too_long"]:
@@ -203,9 +203,9 @@ def _heading(samples: Sequence[Any]) -> str:
 
 
 def _sample(number: int, row: Mapping[str, Any], results: Mapping[str, Any]) -> list[str]:
-    """A prompt and the answers of baseline and PPO, wrapped."""
+    """Lines with a prompt and the answers of baseline and PPO."""
     scorers = results["scorers"]
-    shown = next((scorer["name"] for scorer in scorers if scorer["simulated"]), scorers[0]["name"])
+    scorer = next((entry["name"] for entry in scorers if entry["simulated"]), scorers[0]["name"])
     lines: list[str] = []
     for turn in row["prompt"]:
         label = f"{number}. " if not lines else "   "
@@ -216,13 +216,15 @@ def _sample(number: int, row: Mapping[str, Any], results: Mapping[str, Any]) -> 
     for name in pair if len(pair) > 1 else row["answers"]:
         answer = row["answers"][name]
         cut = "" if answer["finished"] else ", cut at the limit"
-        label = f"   {name_of(name)} ({one_line(shown, LABEL_WIDTH)} {answer['scores'][shown]:.2f}{cut}): "
+        label = (
+            f"   {name_of(name)} ({one_line(scorer_shown, LABEL_WIDTH)} {answer['scores'][scorer_shown]:.2f}{cut}): "
+        )
         lines += wrap(visible(answer["text"].strip()), WIDTH, first=label, indent="     ", most_lines=MOST_LINES)
     return lines
 
 
-def _dig(tree: Mapping[str, Any], path: Sequence[str]) -> Any:
-    found: Any = tree
+def _lookup(tree: Mapping[str, Any], path: Sequence[str]) -> Any:
+    node: Any = tree
     for key in path:
-        found = found.get(key) if isinstance(found, Mapping) else None
-    return found
+        node = node.get(key) if isinstance(node, Mapping) else None
+    return node

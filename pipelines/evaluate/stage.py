@@ -1,4 +1,4 @@
-"""The `eval` stage: base, SFT and PPO answer the same held-out prompts, and every scorer judges."""
+"""The `eval` stage: base, SFT and PPO answer the same held-out prompts, and every scorer judges the answers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from pipelines.run.stage import StageContext
 from pipelines.scorers import Completion, named_apart
 
 FEW_PROMPTS = 30
-"""Below this a bootstrap over prompts says little."""
+"""Number of prompts below which a bootstrap over them is unreliable."""
 
 
 def run(ctx: StageContext) -> dict[str, float]:
@@ -35,8 +35,8 @@ def run(ctx: StageContext) -> dict[str, float]:
         The flat metrics of `metrics_of`.
 
     Raises:
-        DataError: fewer than 2 prompts are left, or a scorer gave something else than finite numbers.
-        RlhfError: a model or a scorer could not be had.
+        DataError: fewer than 2 prompts are left, or a score is not a finite number.
+        RlhfError: a model or a scorer cannot be loaded.
     """
     config = ctx.config
     device = resolve_device(config.run)
@@ -47,11 +47,11 @@ def run(ctx: StageContext) -> dict[str, float]:
         ctx.inputs["data/prompts"] / "heldout.jsonl", ChatEncoder(tokenizer), config, limit
     )
     if counts.used < FEW_PROMPTS:
-        ctx.reporter.warn(f"only {counts.used} held-out prompts: the intervals below are wide, and too narrow at that")
+        ctx.reporter.warn(f"only {counts.used} held-out prompts: the intervals are wide, and still too narrow")
     if counts.too_long:
         ctx.reporter.warn(f"{counts.too_long} held-out prompts are too long and were left out")
 
-    answers, kl = _all_answers(_Questions(ctx, policies, tokenizer, prompts), device)
+    answers, kl = _all_answers(_PolicyRunner(ctx, policies, tokenizer, prompts), device)
     scorer_results = _judge_all(ctx, prompts, answers, device)
     simulated = ctx.notes.get("simulated_inputs", [])
     evaluation = Evaluation(policies.baseline, counts, prompts, answers, kl, scorer_results, simulated)
@@ -64,20 +64,20 @@ def run(ctx: StageContext) -> dict[str, float]:
 
 
 @dataclass(frozen=True)
-class _Questions:
-    """What every policy is asked, and by what means."""
+class _PolicyRunner:
+    """The prompts of an evaluation, with all that is needed to put them to a policy."""
 
     ctx: StageContext
     policies: Policies
     tokenizer: PreTrainedTokenizerBase
     prompts: Sequence[EncodedPrompt]
 
-    def put_to(
+    def run(
         self, name: str, others: Mapping[str, Sequence[Completion]], *, first: bool
     ) -> tuple[list[Completion], dict[str, list[float]]]:
-        """Answers of a policy, and how likely they and the answers of `others` are to it, by whose answers they are.
+        """Answers of a policy, and by policy its log-probabilities of these and of the answers of `others`.
 
-        The model lives no longer than this call.
+        The model stays in memory for this call only.
         """
         ctx = self.ctx
         eos = stop_token_ids(self.tokenizer, ctx.config.ppo.stop_tokens)
@@ -88,29 +88,29 @@ class _Questions:
             encoder = ChatEncoder(self.tokenizer)
             own = answer(model, self.prompts, encoder, eos, ctx.config, task.advance)
             logprobs = {
-                whose: sequence_logprobs(model, self.prompts, given, eos, ctx.config, task.advance)
-                for whose, given in {**others, name: own}.items()
+                policy: sequence_logprobs(model, self.prompts, completions, eos, ctx.config, task.advance)
+                for policy, completions in {**others, name: own}.items()
             }
         return own, logprobs
 
 
 def _all_answers(
-    questions: _Questions, device: torch.device
+    runner: _PolicyRunner, device: torch.device
 ) -> tuple[dict[str, list[Completion]], dict[str, list[float]]]:
     """Answers by policy, and by policy the log-ratio of its own answers to the baseline.
 
-    One model is in memory at a time. The baseline comes last: while it is loaded it also judges the others' answers.
+    One model is in memory at a time. The baseline comes last: while it is loaded it also scores the others' answers.
     """
-    policies = questions.policies
+    policies = runner.policies
     answers: dict[str, list[Completion]] = {}
     own: dict[str, list[float]] = {}
     for name in policies.names:
         if name != policies.baseline:
-            answers[name], logprobs = questions.put_to(name, {}, first=not answers)
+            answers[name], logprobs = runner.run(name, {}, first=not answers)
             own[name] = logprobs[name]
             free_memory()
     others = dict(answers)
-    answers[policies.baseline], reference = questions.put_to(policies.baseline, others, first=not others)
+    answers[policies.baseline], reference = runner.run(policies.baseline, others, first=not others)
     free_memory()
     kl = {name: differences(own[name], reference[name]) for name in others}
     return {name: answers[name] for name in policies.names}, kl
@@ -133,10 +133,10 @@ def _judge_all(
 
 
 def _write(ctx: StageContext, results: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
-    shown = rows[: ctx.config.eval.side_by_side]
+    samples = rows[: ctx.config.eval.side_by_side]
     write_atomic(ctx.out / "results.json", json.dumps(results, indent=2, ensure_ascii=False) + "\n")
     write_atomic(
         ctx.out / "answers.jsonl", "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
     )
-    write_atomic(ctx.out / "table.md", markdown(results, shown))
-    write_atomic(ctx.out / "table.txt", plain(results, shown))
+    write_atomic(ctx.out / "table.md", markdown(results, samples))
+    write_atomic(ctx.out / "table.txt", plain(results, samples))

@@ -1,6 +1,6 @@
 """Reward sources and judges behind one small protocol: prompts and completions in, scores out.
 
-`load_scorer` makes any of them from its configuration. Nothing here imports torch before it is needed.
+`load_scorer` loads any of them from its configuration; torch is imported only by those that need it.
 """
 
 from pipelines.scorers.load_scorer import load_scorer, named_apart, scorer_name

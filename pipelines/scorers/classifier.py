@@ -22,16 +22,16 @@ from pipelines.scorers.protocol import Completion, Dialogue, Progress, checked_s
 
 
 def open_classifier(section: ScorerSection, device: torch.device) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The sequence classifier that ``section.path`` names, and its tokenizer; code of a model is never run.
+    """Open the sequence classifier that ``section.path`` names, and its tokenizer; code of a model is never run.
 
     Raises:
-        ArtifactError: the directory is damaged, the head was never trained or got lost, or is one for another task.
+        ArtifactError: the directory is damaged, or the head is missing, untrained or for another task.
         HubError: the hub cannot be reached or refuses.
         UsageError: no such directory, or an adapter of another kind.
     """
     path = str(section.path)
     if not Path(path).is_dir() and looks_like_path(path):
-        raise UsageError(f"there is no directory {path}", hint="a hub id has the form owner/name")
+        raise UsageError(f"there is no directory {path}", where="path", hint="a hub id has the form owner/name")
     try:
         with quiet():
             if find_adapter_config_file(path, revision=section.revision) is not None:
@@ -42,14 +42,14 @@ def open_classifier(section: ScorerSection, device: torch.device) -> tuple[PreTr
 
 
 def _dtype(device: torch.device) -> torch.dtype | str:
-    """Halves are slow or missing on a CPU; a GPU takes what the files hold."""
+    """The stored precision on a GPU; fp32 on a CPU, where 16-bit floats are slow or missing."""
     return "auto" if device.type == "cuda" else torch.float32
 
 
 def _open_adapter(
     path: str, revision: str | None, device: torch.device
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A LoRA adapter with a score head of one label on its base; the LoRA layers stay unmerged in the model."""
+    """Open a LoRA adapter with a score head of one label on its base; the LoRA layers stay unmerged in the model."""
     config = PeftConfig.from_pretrained(path, revision=revision)
     if config.task_type != "SEQ_CLS":
         raise UsageError(
@@ -69,7 +69,7 @@ def _open_adapter(
 
 
 def _base_of(path: str, named: str | None) -> str:
-    """What an adapter stands on: a hub id, or a directory, a relative one as seen from the adapter.
+    """Base of an adapter: a hub id, or a directory, where a relative path counts from the adapter.
 
     Raises:
         UsageError: it cannot be found.
@@ -87,10 +87,10 @@ def _base_of(path: str, named: str | None) -> str:
 
 
 class ClassifierScorer:
-    """One class of a sequence classifier; `TextClassifier` says how it reads a dialogue.
+    """One class of a sequence classifier; `TextClassifier` documents how it reads a dialogue.
 
     Attributes:
-        name: what tables call it.
+        name: its name in tables.
     """
 
     def __init__(
@@ -110,12 +110,12 @@ class ClassifierScorer:
 
     @property
     def truncated(self) -> int:
-        """Texts cut so far."""
+        """Number of texts cut so far."""
         return self._classifier.truncated
 
     @property
     def num_parameters(self) -> int:
-        """Of the model."""
+        """Number of parameters of the model."""
         return self._classifier.model.num_parameters()
 
     @classmethod
@@ -125,7 +125,7 @@ class ClassifierScorer:
         """Load the classifier that ``section.path`` names; see `open_classifier` for the errors.
 
         Raises:
-            UsageError: also where a choice among several classes is missing.
+            UsageError: there are several classes, and `label` names none of them.
         """
         return cls(name, *open_classifier(section, device), section, progress=progress)
 
@@ -144,20 +144,20 @@ class ClassifierScorer:
 
 
 def scores_of(logits: Tensor, chosen: int, section: ScorerSection) -> list[float]:
-    """What `section.output` names, negated where lower is better.
+    """The output that `section.output` names, negated where lower is better.
 
     Args:
-        logits: [B, classes]; a single class is read as yes or no (sigmoid), several as one of them (softmax).
+        logits: [B, classes]; a single class is read by sigmoid, several by softmax.
         chosen: index of the class.
         section: of a classifier.
     """
-    found = logits[:, chosen]
+    scores = logits[:, chosen]
     if logits.shape[1] == 1:
-        found = read_logit(found, section.output)
+        scores = read_logit(scores, section.output)
     elif section.output != "logit":
-        found = logits.log_softmax(-1)[:, chosen]
-        found = found.exp() if section.output == "probability" else found
-    return (-found if section.lower_is_better else found).tolist()
+        scores = logits.log_softmax(-1)[:, chosen]
+        scores = scores.exp() if section.output == "probability" else scores
+    return (-scores if section.lower_is_better else scores).tolist()
 
 
 def choose_logit(model: PreTrainedModel, label: int | str | None, name: str) -> int:
@@ -171,9 +171,9 @@ def choose_logit(model: PreTrainedModel, label: int | str | None, name: str) -> 
         return 0
     if isinstance(label, int) and label in classes:
         return label
-    found = [index for index, text in classes.items() if text == label]
-    if len(found) == 1:
-        return found[0]
-    shown = ", ".join(f"{index}: {text}" for index, text in sorted(classes.items()))
-    said = f"has no class {label!r}" if label is not None else f"has {len(classes)} classes, and none was chosen"
-    raise UsageError(f"the classifier {name} {said}", hint=f"set `label` to one of these: {shown}")
+    matching = [index for index, text in classes.items() if text == label]
+    if len(matching) == 1:
+        return matching[0]
+    listed = ", ".join(f"{index}: {text}" for index, text in sorted(classes.items()))
+    problem = f"has no class {label!r}" if label is not None else f"has {len(classes)} classes, and none was chosen"
+    raise UsageError(f"the classifier {name} {problem}", where="label", hint=f"set `label` to one of these: {listed}")

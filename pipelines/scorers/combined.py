@@ -1,4 +1,4 @@
-"""Several scorers as one: a weighted sum, or the careful mean of an ensemble. Every part stays visible."""
+"""Several scorers as one: a weighted sum, or the careful mean of an ensemble. Every part is reported too."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import TypeVar
 from pipelines.scorers.protocol import Completion, Dialogue, Progress, Scorer, ScorerWithParts, counts_of
 
 Combine = Callable[[Sequence[float]], float]
-"""From the scores of one answer, one a part, to its score."""
+"""Combines the scores of one answer, one a part, to its score."""
 _Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True)
 class Part:
-    """A scorer in a combination, and what brings its scores to unit scale before they are combined."""
+    """A scorer in a combination, with the mean and deviation that bring its scores to unit scale."""
 
     scorer: Scorer
     mean: float = 0.0
@@ -24,10 +24,10 @@ class Part:
 
 
 class CombinedScorer:
-    """Asks every part about all rows and combines the answers row by row.
+    """Scores all rows by every part, and combines the scores row by row.
 
     Attributes:
-        name: what tables call it.
+        name: its name in tables.
     """
 
     def __init__(self, name: str, parts: Sequence[Part], combine: Combine) -> None:
@@ -37,17 +37,17 @@ class CombinedScorer:
 
     @property
     def truncated(self) -> int:
-        """Texts that were too long for a part and were cut so far."""
+        """Number of texts so far that were too long for a part and were cut."""
         return sum(getattr(part.scorer, "truncated", 0) for part in self._parts)
 
     @property
     def num_parameters(self) -> int:
-        """Of the models among the parts."""
+        """Number of parameters of the models among the parts."""
         return sum(getattr(part.scorer, "num_parameters", 0) for part in self._parts)
 
     @property
     def counts(self) -> dict[str, float]:
-        """What the parts counted so far."""
+        """Counts of the parts so far."""
         return _by_part({part.scorer.name: counts_of(part.scorer) for part in self._parts})
 
     def __call__(self, prompts: Sequence[Dialogue], completions: Sequence[Completion]) -> list[float]:
@@ -57,7 +57,7 @@ class CombinedScorer:
     def with_parts(
         self, prompts: Sequence[Dialogue], completions: Sequence[Completion]
     ) -> tuple[list[float], dict[str, list[float]]]:
-        """The combined scores, and those of the parts: at unit scale where they were brought to it, without weight."""
+        """The combined scores, and those of the parts: at unit scale where they have one, without weights."""
         own: list[list[float]] = []
         below: dict[str, dict[str, list[float]]] = {}
         for part in self._parts:
@@ -77,29 +77,29 @@ def weighted_sum(weights: Sequence[float]) -> Combine:
 
 
 def careful_mean(deviations: float) -> Combine:
-    """The mean less so many standard deviations (population) between the parts: where they disagree, the score drops.
+    """The mean minus `deviations` (population) standard deviations between the parts: disagreement lowers the score.
 
     Coste et al. 2023, "Reward Model Ensembles Help Mitigate Overoptimization", uncertainty-weighted optimization, with
-    the deviation in place of the variance.
+    the deviation instead of the variance.
     """
     return lambda scores: statistics.fmean(scores) - deviations * statistics.pstdev(scores)
 
 
 def shared(progress: Progress | None, parts: int) -> Progress | None:
-    """Progress for `parts` scorers that each go over all rows: a row is told once all of them together did as much."""
+    """Progress for `parts` scorers that each score all rows: a row counts once `parts` scores have been made."""
     if progress is None:
         return None
-    done = 0
+    completed = 0
 
-    def tell(rows: int) -> None:
-        nonlocal done
-        before, done = done // parts, done + rows
-        if done // parts > before:
-            progress(done // parts - before)
+    def advance(rows: int) -> None:
+        nonlocal completed
+        before, completed = completed // parts, completed + rows
+        if completed // parts > before:
+            progress(completed // parts - before)
 
-    return tell
+    return advance
 
 
-def _by_part(found: Mapping[str, Mapping[str, _Value]]) -> dict[str, _Value]:
-    """``part/name`` for what each part has by name."""
-    return {f"{part}/{name}": value for part, values in found.items() for name, value in values.items()}
+def _by_part(parts: Mapping[str, Mapping[str, _Value]]) -> dict[str, _Value]:
+    """Values of each part under ``part/name``."""
+    return {f"{part}/{name}": value for part, values in parts.items() for name, value in values.items()}

@@ -1,4 +1,4 @@
-"""A Python function as a scorer: the one place where a configuration may name code."""
+"""A Python function as a scorer. Only here may a configuration name code."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from pipelines.errors import DataError, RlhfError, UsageError
 from pipelines.scorers.protocol import Completion, Dialogue, Progress, checked_scores
 
 RewardFunction = Callable[[list[list[dict[str, Any]]], list[str]], Iterable[float]]
-"""Gets the prompts as lists of `as_dict` and the completions as text; gives one number for each."""
+"""Takes the prompts as lists of `as_dict` and the completions as text; returns one number for each."""
 CALLED = "it is called as function(prompts, completions) and returns one number for each completion"
 _UNORDERED = (Mapping, Set, str, bytes)
-"""What can be iterated, but holds no numbers in the order of the completions."""
+"""Types that can be iterated but hold no numbers in the order of the completions."""
 
 
 class FunctionScorer:
-    """Calls a function of the user with all rows at once, so that the way of batching never changes a score."""
+    """Calls a function of the user with all rows at once, so that batching never changes a score."""
 
     def __init__(self, name: str, function: RewardFunction, spec: str, *, progress: Progress | None = None) -> None:
         self.name = name
@@ -44,7 +44,7 @@ class FunctionScorer:
         """The function's scores.
 
         Raises:
-            DataError: it raised, or gave something else than one finite number a row.
+            DataError: the function raised, or did not return one finite number a row.
         """
         dialogues = [[as_dict(turn) for turn in prompt] for prompt in prompts]
         texts = [completion.text for completion in completions]
@@ -61,9 +61,9 @@ class FunctionScorer:
                 hint=CALLED,
             ) from error
         if values is None:
-            found = "nothing (None)" if result is None else f"a {type(result).__name__}"
+            returned = "nothing (None)" if result is None else f"a {type(result).__name__}"
             raise DataError(
-                f"{called} returned {found}; it must return a list of numbers",
+                f"{called} returned {returned}; it must return a list of numbers",
                 where=_first_line(self._function),
                 hint=CALLED,
             )
@@ -78,22 +78,22 @@ class FunctionScorer:
 
 
 def function_file(spec: str) -> Path | None:
-    """The file of the module that ``module:function`` names, found without running it; None where there is none.
+    """Find the file of the module that ``module:function`` names without running it; None where there is none.
 
     Raises:
-        UsageError: not of that form.
+        UsageError: `spec` has another form.
     """
-    found = _module_spec(spec)
-    path = Path(found.origin) if found is not None and found.origin is not None else None
+    module = _module_spec(spec)
+    path = Path(module.origin) if module is not None and module.origin is not None else None
     return path if path is not None and path.is_file() else None
 
 
 def check_function(spec: str) -> None:
-    """Refuse a function that is not there; its module is read, not run.
+    """Refuse a function that does not exist; its module is read, not run.
 
     Raises:
-        UsageError: not of the form ``module:function``, no such module, or its file cannot be parsed or never binds
-            that name.
+        UsageError: `spec` is not of the form ``module:function``, there is no such module, or its file cannot be parsed
+            or never binds that name.
     """
     module_name, _, attribute = spec.partition(":")
     if _module_spec(spec) is None:
@@ -123,7 +123,7 @@ def _functions(tree: ast.Module) -> list[str]:
 
 
 def _may_bind(tree: ast.Module, name: str) -> bool:
-    """Whether running the module may bind the name; functions and classes are not looked into, but for `global`."""
+    """Whether running the module may bind the name; bodies of functions and classes count only for `global`."""
     if any(isinstance(node, ast.Global) and name in node.names for node in ast.walk(tree)):
         return True
     nodes: list[ast.AST] = [*tree.body]
@@ -141,11 +141,11 @@ def _may_bind(tree: ast.Module, name: str) -> bool:
     return False
 
 
-def _no_function(spec: str, found: str, where: str, others: Sequence[str] = ()) -> UsageError:
+def _no_function(spec: str, problem: str, where: str, others: Sequence[str] = ()) -> UsageError:
     attribute = spec.partition(":")[2]
     near = difflib.get_close_matches(attribute, others, n=1) or list(others[:3])
     return UsageError(
-        f"the reward function {spec}: `{attribute}` {found}",
+        f"the reward function {spec}: `{attribute}` {problem}",
         where=where,
         hint=f"the module has {', '.join(near)}" if near else None,
     )
@@ -156,8 +156,8 @@ def _module_spec(spec: str) -> ModuleSpec | None:
     if not module_name or not attribute:
         raise UsageError(f"`{spec}` does not name a function", hint="write module:function, e.g. my_reward:score")
     if module_name.endswith(".py") or "/" in module_name:
-        return None  # to look for `a.py` as a module would run a.py
-    _see_current_directory()
+        return None  # the search for a module `a.py` would run the file a.py
+    _add_current_directory()
     try:
         return importlib.util.find_spec(module_name)
     except (ImportError, ValueError):
@@ -165,7 +165,7 @@ def _module_spec(spec: str) -> ModuleSpec | None:
 
 
 def find_function(spec: str) -> RewardFunction:
-    """Import what ``module:function`` names; modules of the current directory are found too.
+    """Import the function that ``module:function`` names, also from the current directory.
 
     Raises:
         UsageError: see `check_function`; or the module cannot be imported.
@@ -183,12 +183,12 @@ def find_function(spec: str) -> RewardFunction:
     for part in attribute.split("."):
         function = getattr(function, part, None)
     if not callable(function):
-        found = "is not callable" if function is not None else "does not exist"
-        raise _no_function(spec, found, getattr(module, "__file__", None) or module_name)
+        problem = "is not callable" if function is not None else "does not exist"
+        raise _no_function(spec, problem, getattr(module, "__file__", None) or module_name)
     return function  # type: ignore[no-any-return]
 
 
-def _see_current_directory() -> None:
+def _add_current_directory() -> None:
     if os.getcwd() not in sys.path:
         # last, so that a file of the user never hides an installed package from the rest of the program
         sys.path.append(os.getcwd())
@@ -196,12 +196,12 @@ def _see_current_directory() -> None:
 
 
 def _last_line(error: BaseException, function: object = None) -> str | None:
-    """``file:line`` at which the error arose; of a call that never got into `function`, where that begins."""
+    """``file:line`` of the error; where the call failed before it entered `function`, of the beginning of that."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
     return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else _first_line(function)
 
 
 def _first_line(function: object) -> str | None:
-    """``file:line`` where the function is written; None where Python does not say."""
+    """``file:line`` of the function's definition; None where Python does not know it."""
     code = getattr(inspect.unwrap(function) if callable(function) else function, "__code__", None)
     return f"{code.co_filename}:{code.co_firstlineno}" if code is not None else None

@@ -1,4 +1,4 @@
-"""The gold scorer of a self-made task: it knows the truth, so it judges and never trains."""
+"""The gold scorer of a self-made task: it knows the true utility, so it only judges and is never trained on."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class GoldScorer:
         self, prompts: Sequence[Dialogue], completions: Sequence[Completion]
     ) -> tuple[list[float], dict[str, list[float]]]:
         """The utility, and each attribute by its name."""
-        found = [
+        rows = [
             self._task.gold(prompt, completion.text) for prompt, completion in zip(prompts, completions, strict=True)
         ]
         if self._progress is not None:
-            self._progress(len(found))
-        parts = {name: [row[name] for row in found] for name in self._task.attributes}
-        return checked_scores(f"the gold scorer {self.name}", (row[GOLD] for row in found), len(prompts)), parts
+            self._progress(len(rows))
+        parts = {name: [row[name] for row in rows] for name in self._task.attributes}
+        return checked_scores(f"the gold scorer {self.name}", (row[GOLD] for row in rows), len(prompts)), parts

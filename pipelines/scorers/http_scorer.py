@@ -1,4 +1,4 @@
-"""A server as a scorer: prompts and completions go out as JSON, scores come back."""
+"""A server as a scorer: it gets prompts and completions as JSON and returns scores."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from pipelines.errors import DataError, HubError, UsageError
 from pipelines.scorers.protocol import Completion, Dialogue, Progress, ScoreError, checked_scores
 
 FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0
-"""Seconds before the first repetition of a request, doubled each time, and the most."""
+"""Seconds before the first retry of a request, doubled each time, and the maximum."""
 LARGEST_ANSWER = 2**24
-"""Bytes of an answer that are read at most."""
+"""Maximum bytes of an answer."""
 _PASSING = (httpx2.TimeoutException, httpx2.NetworkError, httpx2.RemoteProtocolError)
-"""What may be gone when the same request is sent again."""
-logging.getLogger("httpx2").setLevel(logging.WARNING)  # its line for each request holds the whole address
+"""Errors that may be gone when the same request is sent again."""
+logging.getLogger("httpx2").setLevel(logging.WARNING)  # it would log the whole address of each request
 
 
 class HttpScorer:
     """POSTs ``{"prompts": [[{role, content}]], "completions": [text]}`` and reads ``{"scores": [number]}``.
 
-    A server error (5xx), a timeout or a lost connection is tried again after a growing wait; other refusals are final.
-    Only scheme, host and path of the address are ever shown: the rest of it may be a secret.
+    A server error (5xx), a timeout or a lost connection is retried after a growing wait; any other status is final.
+    Only scheme, host and path of the address are ever shown: the rest may be a secret.
 
     Attributes:
-        name: what tables call it.
-        counts: requests sent, how many of them were repetitions, and the seconds spent on them, waits included.
+        name: its name in tables.
+        counts: number of requests, number of retries among them, and seconds spent on them, waits included.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class HttpScorer:
         """Make the scorer; nothing is sent yet.
 
         Raises:
-            UsageError: the environment does not hold the token that `section.token_env` names.
+            UsageError: the environment variable that `section.token_env` names is not set.
         """
         return cls(
             name,
@@ -79,10 +79,10 @@ class HttpScorer:
         )
 
     def __call__(self, prompts: Sequence[Dialogue], completions: Sequence[Completion]) -> list[float]:
-        """The server's scores, batch by batch.
+        """Scores of the server, batch by batch.
 
         Raises:
-            HubError: the server could not be reached or refused, after all tries.
+            HubError: the server cannot be reached or refuses, after all retries.
             DataError: its answer is not one finite number for each completion.
         """
         scores: list[float] = []
@@ -101,7 +101,7 @@ class HttpScorer:
         return scores
 
     def _post(self, body: dict[str, Any]) -> bytes:
-        """The answer with status 200 to the first request that gets one."""
+        """Send the body until an answer has status 200, and return that answer."""
         wait, fault = FIRST_WAIT, ""
         for attempt in range(1 + self._retries):
             if attempt:
@@ -116,7 +116,8 @@ class HttpScorer:
                 continue
             except (httpx2.HTTPError, httpx2.InvalidURL) as error:
                 raise HubError(
-                    f"the reward server {self.name} cannot be asked: {type(error).__name__}", where=shown(self._url)
+                    f"a request to the reward server {self.name} failed: {type(error).__name__}",
+                    where=public_address(self._url),
                 ) from error
             if status == HTTPStatus.OK:
                 return answer
@@ -124,20 +125,20 @@ class HttpScorer:
             if status < HTTPStatus.INTERNAL_SERVER_ERROR:
                 raise HubError(
                     f"the reward server {self.name} refuses: {fault}",
-                    where=shown(self._url),
-                    hint="check the address, and `token_env` where it wants a token",
+                    where=public_address(self._url),
+                    hint="check the address, and `token_env` where it needs a token",
                 )
         tries = 1 + self._retries
         raise HubError(
             f"the reward server {self.name} gave no scores in {tries} {'tries' if tries > 1 else 'try'}: {fault}",
-            where=shown(self._url),
-            hint="check that it runs; `timeout` and `retries` of the scorer give it more time",
+            where=public_address(self._url),
+            hint="check that it runs; raise `timeout` or `retries` of the scorer to give it more time",
         )
 
     def _ask(self, body: dict[str, Any]) -> tuple[int, bytes]:
-        """Status and body of one answer; the body of a refusal stays unread.
+        """Status and body of one answer; the body of a refusal is not read.
 
-        The client's own timeout is for each read: a server that sends a byte now and then would never meet it.
+        The client's own timeout applies to each read: a server that keeps sending single bytes would never reach it.
         """
         deadline = time.monotonic() + self._timeout
         with self._client.stream("POST", self._url, json=body) as response:
@@ -149,7 +150,7 @@ class HttpScorer:
                 if len(answer) > LARGEST_ANSWER:
                     raise DataError(
                         f"the reward server {self.name} answers with more than {LARGEST_ANSWER} bytes",
-                        where=shown(self._url),
+                        where=public_address(self._url),
                         hint='it must answer {"scores": [...]} and little else',
                     )
                 if time.monotonic() > deadline:
@@ -157,17 +158,19 @@ class HttpScorer:
             return response.status_code, bytes(answer)
 
     def _read(self, body: bytes, rows: int, start: int) -> list[float]:
-        """The scores that a body holds for `rows` completions from number `start` on."""
+        """Parse the scores of `rows` completions from number `start` on."""
         called = f"the reward server {self.name}"
         try:
             answer = json.loads(body)
         except ValueError as error:
-            raise DataError(f"{called} answers with something that is not JSON", where=shown(self._url)) from error
+            raise DataError(
+                f"{called} answers with something that is not JSON", where=public_address(self._url)
+            ) from error
         scores = answer.get("scores") if isinstance(answer, dict) else None
         if not isinstance(scores, list):
             raise DataError(
                 f"{called} answers without a list of `scores`",
-                where=shown(self._url),
+                where=public_address(self._url),
                 hint='it must answer {"scores": [...]} with one number for each completion',
             )
         try:
@@ -179,23 +182,25 @@ class HttpScorer:
                     )
             return checked_scores(called, scores, rows, start=start)
         except DataError as error:
-            error.where = shown(self._url)
+            error.where = public_address(self._url)
             raise
 
 
 def token_from(variable: str) -> str:
-    """The token that the environment variable holds.
+    """Read a token from an environment variable.
 
     Raises:
-        UsageError: it is not set.
+        UsageError: the variable is not set.
     """
     token = os.environ.get(variable)
     if not token:
-        raise UsageError(f"the environment variable {variable} is not set", where="token_env")
+        raise UsageError(
+            f"the environment variable {variable} is not set", where="token_env", hint=f"export {variable}=..."
+        )
     return token
 
 
-def shown(url: str) -> str:
+def public_address(url: str) -> str:
     """The address without user, password and query."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"

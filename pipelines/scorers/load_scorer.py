@@ -1,4 +1,4 @@
-"""From a configuration section to a scorer: the one door for PPO and for the evaluation."""
+"""Loading a scorer from its configuration section, for PPO as for the evaluation."""
 
 from __future__ import annotations
 
@@ -23,32 +23,32 @@ _Section = TypeVar("_Section", bound=ScorerSection)
 
 
 class ScorerContext(Protocol):
-    """What scorers need to know of their surroundings; every StageContext is one."""
+    """The run around a scorer; every StageContext is one."""
 
     @property
     def config(self) -> Config:
-        """The whole configuration: the run's reward model needs `model`, the gold scorer `data.task`."""
+        """The whole configuration; the run's reward model needs `model`, the gold scorer `data.task`."""
 
     @property
     def inputs(self) -> Mapping[str, Path]:
-        """Artifacts of stages by name; the run's reward model is that of ``reward``."""
+        """Directories of stages by name; ``reward`` holds the run's reward model."""
 
 
 def load_scorer(
     section: ScorerSection, context: ScorerContext, device: torch.device, *, progress: Progress | None = None
 ) -> Scorer:
-    """Make the scorer that `section` describes; a model is loaded onto `device`.
+    """Load the scorer that `section` describes.
 
     Args:
-        section: as `ppo.reward` and `eval.scorers` give it.
-        context: the stage's, or anything with its `config` and `inputs`.
-        device: where a model goes.
+        section: `ppo.reward`, or one of `eval.scorers`.
+        context: the stage's, or anything with `config` and `inputs`.
+        device: device of a model.
         progress: called with the number of rows that were just scored.
 
     Raises:
-        UsageError: the section names something that is not there, or a needed choice is missing.
+        UsageError: the section names something that does not exist, or lacks a necessary choice.
         ArtifactError: the reward model is missing or damaged.
-        HubError: a hub model could not be had.
+        HubError: a hub model cannot be loaded.
     """
     name, config, inputs = scorer_name(section), context.config, context.inputs
     match section.kind:
@@ -83,8 +83,8 @@ def load_scorer(
         case "sum" | "ensemble":
             from pipelines.scorers.combined import CombinedScorer, careful_mean, shared, weighted_sum
 
-            told = shared(progress, len(section.parts))
-            parts = [_load_part(part, context, device, told) for part in named_apart(section.parts)]
+            progress_of_part = shared(progress, len(section.parts))
+            parts = [_load_part(part, context, device, progress_of_part) for part in named_apart(section.parts)]
             summed = section.kind == "sum"
             combine = (
                 weighted_sum([part.weight for part in section.parts]) if summed else careful_mean(section.deviations)
@@ -95,12 +95,16 @@ def load_scorer(
             from pipelines.tasks import load_task
 
             if config.data.task is None:
-                raise UsageError("only a self-made task has a gold scorer", where="data.task")
+                raise UsageError(
+                    "only a self-made task has a gold scorer",
+                    where="data.task",
+                    hint="set data.task, or choose another kind of scorer",
+                )
             return GoldScorer(name, load_task(config.data.task.name), progress=progress)
 
 
 def _load_part(section: ScorerPart, context: ScorerContext, device: torch.device, progress: Progress | None) -> Part:
-    """A part with the mean and deviation of the run's reward model, as its stage measured them, where it is one."""
+    """Load a part, with its mean and deviation on SFT responses where it is the run's reward model."""
     from pipelines.scorers.combined import Part
 
     scorer = load_scorer(section, context, device, progress=progress)
@@ -111,7 +115,7 @@ def _load_part(section: ScorerPart, context: ScorerContext, device: torch.device
 
 
 def is_published_reward(path: Path) -> bool:
-    """Whether `path` is the `model/` of a run's reward stage, which is read as the run itself reads it."""
+    """Whether `path` is the `model/` of a reward stage, which is then read as its own run reads it."""
     stage_dir = path.absolute().parent
     return (
         (path / "normalization.json").is_file()
@@ -121,7 +125,7 @@ def is_published_reward(path: Path) -> bool:
 
 
 def named_apart(sections: Sequence[_Section]) -> list[_Section]:
-    """The sections with names that differ from each other: the second of two equal names gets the next free number."""
+    """Copies of the sections with distinct names: the second of two equal names gets the next free number."""
     names = [scorer_name(section) for section in sections]
     used: set[str] = set()
     for index, name in enumerate(names):
@@ -134,7 +138,7 @@ def named_apart(sections: Sequence[_Section]) -> list[_Section]:
 
 
 def scorer_name(section: ScorerSection) -> str:
-    """What tables call the scorer: its given name, or one made from what it is."""
+    """Name of the scorer in tables: the one that is set, or one made from its kind."""
     if section.name:
         return section.name
     match section.kind:

@@ -1,4 +1,4 @@
-"""The one protocol that every reward source and judge speaks: prompts and completions in, scores out."""
+"""The protocol of all reward sources and judges: prompts and completions in, scores out."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Completion:
     """An answer of a policy.
 
     Attributes:
-        text: without the end-of-sequence token.
-        ids: tokens of the policy's tokenizer, the EOS included where it came.
+        text: its text, without the EOS token.
+        ids: tokens of the policy's tokenizer, the EOS included where it was sampled.
         finished: whether it ended by itself; False: it hit the length limit.
     """
 
@@ -34,7 +34,7 @@ class Scorer(Protocol):
     """Judges answers.
 
     Attributes:
-        name: what tables call it.
+        name: its name in tables.
     """
 
     name: str
@@ -45,18 +45,18 @@ class Scorer(Protocol):
 
 @runtime_checkable
 class ScorerWithParts(Protocol):
-    """A scorer whose score is made of parts that are worth seeing by themselves."""
+    """A scorer whose score has parts that are reported separately."""
 
     name: str
 
     def with_parts(
         self, prompts: Sequence[Dialogue], completions: Sequence[Completion]
     ) -> tuple[list[float], dict[str, list[float]]]:
-        """The scores as `__call__` gives them, and each part by its name, one value a pair."""
+        """The scores that `__call__` gives, and each part by its name, one value a pair."""
 
 
 def counts_of(scorer: Scorer) -> dict[str, float]:
-    """What a scorer counted since it was made: texts it had to cut, requests it sent; empty for one that counts not."""
+    """Counts of a scorer since its creation, such as texts cut and requests sent; empty where it counts nothing."""
     counts: dict[str, float] = dict(getattr(scorer, "counts", {}))
     if hasattr(scorer, "truncated"):
         counts["truncated"] = scorer.truncated
@@ -67,7 +67,7 @@ class ScoreError(DataError):
     """A score that is not one finite number.
 
     Attributes:
-        row: index of its completion among those that were given.
+        row: index of its completion among those that were scored.
     """
 
     def __init__(self, message: str, row: int) -> None:
@@ -76,17 +76,17 @@ class ScoreError(DataError):
 
 
 def checked_scores(scorer: str, values: Iterable[float], rows: int, *, start: int = 0) -> list[float]:
-    """The scores as plain floats, proven to be one finite number for each completion.
+    """Check that there is one finite number for each completion, and return the scores as plain floats.
 
     Args:
-        scorer: what the error calls the source of the scores.
+        scorer: name of the scorer in errors.
         values: numbers, or zero-dimensional tensors or arrays.
-        rows: how many scores there must be.
-        start: index of the first completion, where these are a batch out of more.
+        rows: number of scores that there must be.
+        start: index of the first completion, where these are one batch of several.
 
     Raises:
-        DataError: another number of scores.
-        ScoreError: one is not a number, or not finite.
+        DataError: the number of scores is another.
+        ScoreError: a score is not a number, or not finite.
     """
     scores: list[float] = []
     for row, value in enumerate(values):

@@ -30,7 +30,7 @@ class RewardModelScorer:
     classifier would write the whole dialogue by the chat template, whose last token is often another one.
 
     Attributes:
-        name: what tables call it.
+        name: its name in tables.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Simple rules as scorers: what a reward model tends to overlook, to be put beside it in a sum."""
+"""Simple rules as scorers, for a sum with a reward model: length and repetition, which it tends to overlook."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pipelines.scorers.protocol import Completion, Dialogue, Progress
 
 Rule = Callable[[Completion], float]
 LONGEST_WORD = 40
-"""Characters; more without a blank are no word."""
+"""Maximum characters of a word; a longer run without blanks is no word."""
 _UNSPACED = (
     r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"  # Thai and Lao, Burmese, Khmer
     r"\u3001-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff01-\uff65"  # kana, ideographs, their punctuation
@@ -19,7 +19,7 @@ _PIECE = re.compile(rf"[{_UNSPACED}]|[^\s{_UNSPACED}]+")
 
 
 class RuleScorer:
-    """One number from the answer alone; the prompt has no say."""
+    """A number computed from the answer alone; the prompt is not used."""
 
     def __init__(self, name: str, rule: Rule, *, progress: Progress | None = None) -> None:
         self.name = name
@@ -35,7 +35,7 @@ class RuleScorer:
 
 
 def length(target: int) -> Rule:
-    """0 up to `target` tokens (EOS included), then minus the excess as a share of `target`: -1 at twice of it."""
+    """0 up to `target` tokens (EOS included), then minus the excess as a share of `target`: -1 at twice `target`."""
 
     def rule(completion: Completion) -> float:
         return -max(0, len(completion.ids) - target) / target
@@ -55,12 +55,12 @@ def repetition(ngram: int) -> Rule:
 
 
 def pieces(text: str) -> list[str]:
-    """The words of a text; single characters where it has no blanks between words.
+    """Split a text into words, or into single characters where words have no blanks between them.
 
-    These are the characters of scripts that write none (Chinese, Japanese, Thai, Lao, Khmer, Burmese), and those of
-    anything longer than `LONGEST_WORD`: a loop such as "hahaha..." has no blanks either.
+    That holds for scripts without blanks (Chinese, Japanese, Thai, Lao, Khmer, Burmese), and for anything longer than
+    `LONGEST_WORD`, such as a loop of "hahaha...".
     """
-    found: list[str] = []
+    words: list[str] = []
     for word in _PIECE.findall(text):
-        found += word if len(word) > LONGEST_WORD else [word]
-    return found
+        words += word if len(word) > LONGEST_WORD else [word]
+    return words

@@ -1,4 +1,4 @@
-"""Scores of the answers that a data file holds: what `ppo.reward` would say of them, and whether people agree."""
+"""Scores of the answers in a data file by `ppo.reward` or another scorer, and their agreement with labels."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ class Row:
     """A row of the file.
 
     Attributes:
-        place: ``file:line``.
+        place: its place, ``file:line``.
         prompt: the turns before the answers.
         answers: texts by their role: chosen and rejected, or completion alone.
-        label: what somebody thought of the completion; None where nobody was asked.
+        label: label of the completion; None where it has none.
     """
 
     place: str
@@ -46,21 +46,21 @@ class Row:
 
 @dataclass(frozen=True)
 class RunContext:
-    """A `ScorerContext` outside of any stage."""
+    """A `ScorerContext` outside any stage."""
 
     config: Config
     inputs: Mapping[str, Path]
 
 
 def context_of_run(config: Config, run_dir: RunDir | None) -> RunContext:
-    """The configuration with what the run has finished of SFT and reward model."""
+    """The configuration, with the run's SFT and reward stages where they are complete."""
     names = () if run_dir is None else ("sft", "reward")
-    found = {name: run_dir.newest(name) for name in names if run_dir is not None}
-    return RunContext(config, {name: path for name, path in found.items() if Manifest.read(path) is not None})
+    newest = {name: run_dir.newest(name) for name in names if run_dir is not None}
+    return RunContext(config, {name: path for name, path in newest.items() if Manifest.read(path) is not None})
 
 
 def read_answers(source: Source) -> list[Row]:
-    """Every row of the file with its answers.
+    """Read every row of the file with its answers.
 
     Raises:
         DataError: a row is bad or holds no answer; see also `SourceReader`.
@@ -69,8 +69,7 @@ def read_answers(source: Source) -> list[Row]:
     for outcome in SourceReader[CanonicalRow](source):
         if outcome.fault is not None:
             raise DataError(str(outcome.fault), where=outcome.record.place)
-        for found in outcome.rows:
-            rows.append(_with_answers(found, outcome.record.place))
+        rows += [_with_answers(row, outcome.record.place) for row in outcome.rows]
     return rows
 
 
@@ -80,11 +79,11 @@ def score_rows(
     """Score all answers of all rows.
 
     Args:
-        section: who scores.
-        rows: as `read_answers` gives them.
+        section: section of the scorer.
+        rows: rows from `read_answers`.
         context: the run around them.
-        reporter: progress.
-        as_policy: put the answers through the tokenizer of the run's policy first, as PPO does.
+        reporter: shows progress.
+        as_policy: whether the answers pass through the tokenizer of the run's policy first, as in PPO.
 
     Returns:
         ``rows``, one plain entry each with its scores and the parts of them, and ``summary``.
@@ -130,7 +129,7 @@ def score_rows(
 
 
 def summarize(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Figures of the scored rows.
+    """Compute figures of the scored rows.
 
     Returns:
         For each role of answers ``mean``, ``sd`` and quantiles; for comparisons ``accuracy``, the share whose chosen
@@ -154,7 +153,7 @@ def summarize(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def agreement(labels: Sequence[float], scores: Sequence[float]) -> dict[str, float | None]:
-    """How well scores go with labels: ``auc`` for 0 and 1, else ``rank_correlation``; None where one never varies."""
+    """Agreement of scores with labels: ``auc`` for 0 and 1, else ``rank_correlation``; None where one never varies."""
     if set(labels) <= {0.0, 1.0}:
         return {"auc": auc([label == 1 for label in labels], scores)}
     if len(set(labels)) < 2 or len(set(scores)) < 2:
@@ -192,7 +191,7 @@ def _policy_encoder(context: RunContext) -> ChatEncoder:
 
 
 def _completion(encoder: ChatEncoder | None, row: Row, text: str) -> Completion:
-    """The answer as PPO hands it over: finished, and as its tokens read; without a policy just the text."""
+    """The answer as PPO scores it: finished, with the text of its tokens; without a policy the plain text."""
     if encoder is None:
         return Completion(text, (), True)
     try:
