@@ -119,7 +119,7 @@ def _plain_table(rows: Iterator[Row], columns: Mapping[str, str]) -> list[str]:
             break
     if bare:
         left_out = ", ".join(columns[column] for column in columns if column in bare)
-        lines.append(f"The intervals of {left_out} are left out for lack of width: see table.md.")
+        lines.append(f"Too wide for the intervals of {left_out}: see table.md.")
     return lines
 
 
@@ -184,7 +184,7 @@ def _notes(results: Mapping[str, Any]) -> list[str]:
     ]
     if simulated := results["trained_on_simulated"]:
         notes.append(
-            f"Trained on labels of simulated annotators ({', '.join(simulated)}): no human compared the answers."
+            f"Trained on labels of simulated annotators ({', '.join(simulated)}): no human gave these labels."
         )
     notes += [f"{scorer['name']}: {scorer['note']}" for scorer in results["scorers"] if "note" in scorer]
     if counts["too_long"]:
@@ -216,9 +216,8 @@ def _sample(number: int, row: Mapping[str, Any], results: Mapping[str, Any]) -> 
     for name in pair if len(pair) > 1 else row["answers"]:
         answer = row["answers"][name]
         cut = "" if answer["finished"] else ", cut at the limit"
-        label = (
-            f"   {name_of(name)} ({one_line(scorer_shown, LABEL_WIDTH)} {answer['scores'][scorer_shown]:.2f}{cut}): "
-        )
+        score = f"{one_line(scorer, LABEL_WIDTH)} {answer['scores'][scorer]:.2f}"
+        label = f"   {name_of(name)} ({score}{cut}): "
         lines += wrap(visible(answer["text"].strip()), WIDTH, first=label, indent="     ", most_lines=MOST_LINES)
     return lines
 
