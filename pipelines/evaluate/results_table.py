@@ -183,9 +183,7 @@ def _notes(results: Mapping[str, Any]) -> list[str]:
         if scorer["simulated"]
     ]
     if simulated := results["trained_on_simulated"]:
-        notes.append(
-            f"Trained on labels of simulated annotators ({', '.join(simulated)}): no human gave these labels."
-        )
+        notes.append(f"Trained on labels of simulated annotators ({', '.join(simulated)}): no human gave these labels.")
     notes += [f"{scorer['name']}: {scorer['note']}" for scorer in results["scorers"] if "note" in scorer]
     if counts["too_long"]:
         notes.append(f"{counts['too_long']} prompts of more than {settings['max_prompt_length']} tokens were left out.")

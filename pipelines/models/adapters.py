@@ -1,7 +1,7 @@
 """LoRA adapters: shape, reading, copying, several on one base, and switching between them.
 
-One base carries any number of adapters by name. `adapter` chooses the one that a forward uses; it never touches
-`requires_grad`, which peft's own `set_adapter` does.
+One base carries any number of adapters by name. `adapter` chooses the one that a forward uses; unlike peft's own
+`set_adapter` it never changes `requires_grad`.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
 
 @dataclass(frozen=True)
 class AdapterState:
-    """An adapter apart from any model.
+    """An adapter outside any model.
 
     Attributes:
         config: its shape.
         tensors: LoRA weights by their names on disk, without an adapter name.
-        head: weight [1, hidden] of the score head, where it has one.
+        head: weight [1, hidden] of the score head; None: it has none.
     """
 
     config: LoraConfig
@@ -47,7 +47,7 @@ class AdapterState:
 
 
 def lora_config(model: ModelSection, task_type: str) -> LoraConfig:
-    """The run's LoRA shape; `task_type` is CAUSAL_LM or SEQ_CLS (whose score head is trained whole)."""
+    """LoRA shape of the run; `task_type` is CAUSAL_LM, or SEQ_CLS, whose score head is trained whole."""
     return LoraConfig(
         r=model.lora_r,
         lora_alpha=model.lora_alpha,
@@ -59,7 +59,7 @@ def lora_config(model: ModelSection, task_type: str) -> LoraConfig:
 
 
 def read_adapter(directory: Path) -> AdapterState:
-    """The adapter published in `directory`, on the CPU.
+    """Read the adapter published in `directory`, onto the CPU.
 
     Raises:
         ArtifactError: files are missing or damaged.
@@ -67,7 +67,7 @@ def read_adapter(directory: Path) -> AdapterState:
     try:
         config = LoraConfig.from_pretrained(str(directory))
         if not isinstance(config, LoraConfig):
-            raise ValueError(f"it is not a LoRA adapter but {config.peft_type}")
+            raise ValueError(f"it is of kind {config.peft_type}, not LoRA")
         tensors = load_file(directory / WEIGHTS_FILE)
     except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
         raise ArtifactError(f"the adapter cannot be read: {error}", where=str(directory)) from error
@@ -80,19 +80,23 @@ def read_adapter(directory: Path) -> AdapterState:
 
 
 def read_reward_adapter(directory: Path) -> AdapterState:
-    """The reward adapter published in `directory`, with its score head.
+    """Read the reward adapter published in `directory`, with its score head.
 
     Raises:
-        ArtifactError: files are missing or damaged, the head above all.
+        ArtifactError: files are missing or damaged, or the score head is missing.
     """
     state = read_adapter(directory)
     if state.head is None:
-        raise ArtifactError("the reward adapter has no score.weight: its head was lost", where=str(directory))
+        raise ArtifactError(
+            "the reward adapter has no score.weight: its head was lost",
+            where=str(directory),
+            hint="run `rlhf reward` again",
+        )
     return state
 
 
 def adapter_state(model: PeftModel, name: str) -> AdapterState:
-    """A copy of the adapter `name` of `model`."""
+    """Copy the adapter `name` of `model`."""
     pattern = re.compile(rf"(\.lora_\w+)\.{re.escape(name)}(\.|$)")
     saved = re.compile(rf"\.modules_to_save\.{re.escape(name)}\.")
     tensors, head = {}, None
@@ -109,21 +113,21 @@ def adapter_state(model: PeftModel, name: str) -> AdapterState:
 def add_adapter(
     model: PreTrainedModel | PeftModel, name: str, source: Path | AdapterState | LoraConfig, *, trainable: bool
 ) -> PeftModel:
-    """Put an adapter on a causal base, beside any others; it does not become the active one, except if it is the first.
+    """Add an adapter to a causal base; only the first adapter becomes active by this.
 
     Args:
-        model: a causal model, wrapped here by its first adapter, or what an earlier call returned.
-        name: a name of its own.
-        source: a published adapter (a reward adapter's head stays behind: see `AdapterState.head`), a copy of one, or a
-            fresh shape, whose adapter changes nothing yet.
-        trainable: its weights get gradients, and are fp32.
+        model: a causal model, which its first adapter wraps, or the PeftModel of an earlier call.
+        name: a new name.
+        source: a published adapter (without the head of a reward adapter, see `AdapterState.head`), a copy of one, or
+            a shape for a fresh adapter, which changes no output yet.
+        trainable: whether its weights get gradients; they are then fp32.
 
     Returns:
         The PeftModel that carries all adapters.
 
     Raises:
         ArtifactError: the published adapter cannot be read or does not fit this base.
-        UsageError: the base has no such modules.
+        UsageError: the base does not have the target modules.
     """
     state = read_adapter(source) if isinstance(source, Path) else source
     fresh = isinstance(state, LoraConfig)
@@ -151,7 +155,7 @@ def add_adapter(
 def add_reward_adapter(
     classifier: PreTrainedModel, model: ModelSection, source: Path | AdapterState | None, *, trainable: bool = True
 ) -> PeftModel:
-    """A SEQ_CLS adapter on a sequence classifier.
+    """Add a SEQ_CLS adapter to a sequence classifier.
 
     Args:
         classifier: the base, with a score head.
@@ -184,12 +188,12 @@ def add_reward_adapter(
 
 
 def is_of_adapter(parameter: str, name: str) -> bool:
-    """Whether the parameter of that full name is a LoRA weight of the adapter `name`."""
+    """Whether the parameter of this full name is a LoRA weight of the adapter `name`."""
     return re.search(rf"\.lora_\w+\.{re.escape(name)}(\.|$)", parameter) is not None
 
 
 def set_trainable(model: PeftModel, name: str, trainable: bool) -> None:
-    """Whether the LoRA weights of one adapter get gradients; all others stay as they are."""
+    """Switch gradients of one adapter's LoRA weights on (which makes them fp32) or off; all others stay as they are."""
     for key, parameter in model.named_parameters():
         if is_of_adapter(key, name):
             parameter.requires_grad_(trainable)
@@ -198,9 +202,9 @@ def set_trainable(model: PeftModel, name: str, trainable: bool) -> None:
 
 
 def cast_trainable_to_fp32(model: nn.Module) -> None:
-    """Every parameter with a gradient becomes fp32: in bf16 an update smaller than 1/256 of a weight is lost.
+    """Cast every trainable parameter to fp32: in bf16 an update smaller than 1/256 of a weight is lost.
 
-    TRL casts the trainable parameters of a quantized model to bf16; to be called right after its constructor, before an
+    TRL casts the trainable parameters of a quantized model to bf16. Call this right after its constructor, before an
     optimizer exists.
     """
     for parameter in model.parameters():
@@ -209,16 +213,16 @@ def cast_trainable_to_fp32(model: nn.Module) -> None:
 
 
 def trainable_parameters(model: nn.Module) -> int:
-    """How many numbers are trained."""
+    """Number of trainable parameters."""
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
 @contextmanager
 def adapter(model: PeftModel, name: str | None) -> Iterator[None]:
-    """Let the forwards inside use the adapter `name` alone, or the bare base for None; then what was active before.
+    """Use the adapter `name` alone in all forwards inside, or the bare base for None; then restore the previous state.
 
-    Gradient flags are never touched, so graphs of several adapters can live side by side and be walked back together.
-    With gradient checkpointing the backward runs the forward again: it must then happen inside as well.
+    Gradient flags are never changed, so one backward can run through the graphs of several adapters. With gradient
+    checkpointing the backward repeats the forward, so it must happen inside as well.
 
     Raises:
         KeyError: there is no adapter of that name.
@@ -243,7 +247,7 @@ def adapter(model: PeftModel, name: str | None) -> Iterator[None]:
 
 
 def _causal(config: LoraConfig) -> LoraConfig:
-    """The same shape as a causal adapter of its own, without a head."""
+    """The shape of a causal adapter of the same size, without a head."""
     return LoraConfig(
         r=config.r,
         lora_alpha=config.lora_alpha,

@@ -39,30 +39,30 @@ _MOVED_BY_PADS = {"recurrent_gemma", "rwkv", "xlnet"}
 """Measured with transformers 5.23: padding on the left changes their log-probabilities (0.07 to 0.3 nats in tiny
 models, where all others stay within 2e-6), or they refuse it."""
 _DECODERS_BY_NATURE = {"gpt_neox", "gpt_neox_japanese"}
-"""Their configuration has the switch `is_decoder`, and no use for it."""
+"""Kinds of models whose configuration has the switch `is_decoder` without using it."""
 
 _NO_SUCH_FORM = re.compile(
     r"Unrecognized configuration class <class '(?:\w+\.)*?(?P<kind>\w+)\.configuration_.* AutoModel: (?P<form>\w+)"
 )
 
 
-def of_another_kind(error: Exception, where: str) -> UsageError | None:
-    """What to say where transformers found a whole model that has no form of the wanted sort; None: another error."""
-    found = _NO_SUCH_FORM.search(str(error))
-    if found is None:
+def unsupported_kind(error: Exception, where: str) -> UsageError | None:
+    """The error where the files hold a model without the requested head; None: it is another error."""
+    match = _NO_SUCH_FORM.search(str(error))
+    if match is None:
         return None
     return UsageError(
-        f"a {found['kind']} model cannot be opened as {found['form']}",
+        f"a {match['kind']} model cannot be opened as {match['form']}",
         where=where,
         hint="a base must be a decoder, such as Llama, Qwen, Gemma, Mistral or GPT-2, not an encoder-decoder",
     )
 
 
 def refuse_unfit(model: PreTrainedModel, path: str | Path) -> None:
-    """Refuse models that would train on wrong numbers without a word.
+    """Refuse models that would silently train on wrong numbers.
 
-    A configuration with the switch `is_decoder` is an encoder's (BERT, RoBERTa: each token sees those that follow) or
-    that of one half of an encoder-decoder (BART: positions cannot be given, so padding moves them).
+    A configuration with the switch `is_decoder` is that of an encoder (BERT, RoBERTa: each token attends to those that
+    follow) or of one half of an encoder-decoder (BART: it takes no positions, so padding shifts them).
 
     Raises:
         UsageError: the model is of such a kind.
@@ -82,22 +82,22 @@ def refuse_unfit(model: PreTrainedModel, path: str | Path) -> None:
 
 
 def position_bound(model: PretrainedConfig) -> int | None:
-    """Most tokens that the model was built for; None where positions are not bounded."""
+    """Maximum number of tokens of the model; None where positions are not bounded."""
     bound = getattr(model.get_text_config(), "max_position_embeddings", None)
     return int(bound) if bound else None
 
 
 def length_limit(section: TrainerSection, model: PretrainedConfig, reporter: Reporter) -> int:
-    """`max_length`, or the model's own bound where that is lower."""
+    """Maximum tokens of a row: `max_length`, or the model's own bound where that is lower."""
     bound = position_bound(model)
     if bound is not None and section.max_length > bound:
-        reporter.warn(f"max_length {section.max_length} is above what the model can hold; {bound} is used")
+        reporter.warn(f"max_length {section.max_length} is more than the model can hold; {bound} is used")
         return bound
     return section.max_length
 
 
 def prompt_limit(settings: PpoSection, model: PretrainedConfig, reporter: Reporter) -> int:
-    """`ppo.max_prompt_length`, or what the model's bound leaves beside a response where that is lower.
+    """Maximum tokens of a prompt: `ppo.max_prompt_length`, or what the model's bound leaves beside a response.
 
     Raises:
         UsageError: a response alone fills the model.
@@ -120,13 +120,13 @@ LOADING_ERRORS = (
     *(OSError, ValueError, TypeError, KeyError, IndexError, RuntimeError, ImportError),
     *(SafetensorError, struct.error),  # damaged weights; a damaged GGUF file
 )
-"""What `from_pretrained` raises for files that are missing, damaged or of another kind; for `explain`."""
+"""Errors of `from_pretrained` for files that are missing, damaged or of another kind; for `explain`."""
 _MODEL_FILES = ("config.json", "adapter_config.json", "tokenizer_config.json")
 _LOADERS = ("modeling_utils", "utils.loading_report", "distributed.tensor_parallel")
 
 
 def location(path: str | Path) -> tuple[str, dict[str, str]]:
-    """What `from_pretrained` takes for a model, a tokenizer or a configuration: its name, and a GGUF file in it."""
+    """Arguments of `from_pretrained` for a model, tokenizer or configuration: its name, and a GGUF file in it."""
     if not is_gguf(path):
         return str(path), {}
     directory, _, file = str(path).rpartition("/")
@@ -136,14 +136,14 @@ def location(path: str | Path) -> tuple[str, dict[str, str]]:
 def load_causal(
     model: ModelSection, path: str | Path, device: torch.device, *, revision: str | None = None
 ) -> PreTrainedModel:
-    """A causal model in evaluation mode, without adapters.
+    """Load a causal model in evaluation mode, without adapters.
 
     Full fine-tuning gets fp32 weights; with `use_peft` the base is frozen and in `model.dtype`, or in NF4.
 
     Raises:
         ArtifactError: the directory lacks files or weights, or they are damaged.
         HubError: the hub cannot be reached or refuses.
-        UsageError: the model cannot be loaded as asked, or is of a kind that cannot be trained here.
+        UsageError: the model cannot be loaded with these settings, or is of a kind that cannot be trained here.
         EnvironmentProblem: 4-bit without a device for it, or out of memory.
     """
     loaded, missing = _load(AutoModelForCausalLM, model, path, device, revision)
@@ -156,7 +156,7 @@ def load_causal(
 def load_sequence_classifier(
     model: ModelSection, path: str | Path, device: torch.device, *, revision: str | None = None, new_head: bool = False
 ) -> PreTrainedModel:
-    """A sequence classifier with one label; `new_head`: its head may be missing and is then drawn at random.
+    """Load a sequence classifier with one label; with `new_head` a missing head is drawn at random.
 
     Raises: see `load_causal`.
     """
@@ -165,7 +165,7 @@ def load_sequence_classifier(
         raise _incomplete(path, missing)
     if not hasattr(loaded, "score"):
         raise UsageError(
-            f"{type(loaded).__name__} keeps its head in another place than `score`",
+            f"{type(loaded).__name__} has its head under another name than `score`",
             where=str(path),
             hint="use a decoder model, such as Llama, Qwen or GPT-2",
         )
@@ -187,12 +187,12 @@ def check_4bit(model: ModelSection, device: torch.device) -> None:
 
 
 def weights_dtype(model: ModelSection) -> torch.dtype:
-    """fp32 for weights that are trained, `model.dtype` for a frozen base."""
+    """Precision of the weights: fp32 where they are trained, `model.dtype` for a frozen base."""
     return torch.bfloat16 if model.use_peft and model.dtype == "bfloat16" else torch.float32
 
 
 def disable_dropout(model: nn.Module) -> None:
-    """Switch off dropout of both kinds: modules, and probabilities kept as plain numbers (`attention_dropout`)."""
+    """Switch off dropout of both kinds: modules, and probabilities stored as numbers (`attention_dropout`)."""
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
@@ -203,7 +203,7 @@ def disable_dropout(model: nn.Module) -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No progress bars and no load reports: what is missing is checked by us, not left to be read in a log."""
+    """Suppress progress bars and load reports; missing weights are checked here instead."""
     loggers = [logging.getLogger(f"transformers.{name}") for name in _LOADERS]
     levels = [logger.level for logger in loggers]
     bars = transformers_logging.is_progress_bar_enabled()
@@ -220,7 +220,7 @@ def quiet() -> Iterator[None]:
 
 
 def explain(error: Exception, path: str | Path, revision: str | None = None) -> RlhfError:
-    """What failed in a `from_pretrained`, as one of our errors."""
+    """Turn an error of `from_pretrained` into one of ours."""
     chain: list[BaseException] = []
     link: BaseException | None = error
     while link is not None and link not in chain:
@@ -232,7 +232,9 @@ def explain(error: Exception, path: str | Path, revision: str | None = None) -> 
     where = f"{path}@{revision}" if revision else str(path)
     if isinstance(error, torch.OutOfMemoryError):
         return EnvironmentProblem(
-            "the model does not fit into memory", where=where, hint="a smaller model, model.dtype: bfloat16 or 4-bit"
+            "the model does not fit into memory",
+            where=where,
+            hint="use a smaller model, model.dtype: bfloat16 or model.load_in_4bit: true",
         )
     if "trust_remote_code" in str(error):
         return UsageError(
@@ -240,7 +242,7 @@ def explain(error: Exception, path: str | Path, revision: str | None = None) -> 
             where=where,
             hint="read that code, then set model.trust_remote_code: true and model.revision to its commit",
         )
-    if unfit := of_another_kind(error, where):
+    if unfit := unsupported_kind(error, where):
         return unfit
     if Path(path).is_dir() and not any((Path(path) / name).is_file() for name in _MODEL_FILES):
         inside = Path(path) / "model"
@@ -262,7 +264,7 @@ def explain(error: Exception, path: str | Path, revision: str | None = None) -> 
         )
     if isinstance(error, OSError):
         return HubError(
-            f"the model could not be had: {first_line}",
+            f"the model cannot be downloaded: {first_line}",
             where=where,
             hint="check the name and the network; a local model is named by its directory",
         )
@@ -272,7 +274,7 @@ def explain(error: Exception, path: str | Path, revision: str | None = None) -> 
 def _load(
     auto: Any, model: ModelSection, path: str | Path, device: torch.device, revision: str | None, **kwargs: Any
 ) -> tuple[PreTrainedModel, set[str]]:
-    """The model in evaluation mode, and the names of weights that its files lack."""
+    """Load the model in evaluation mode, and give the names of weights that its files lack."""
     check_4bit(model, device)
     if model.load_in_4bit:
         kwargs["quantization_config"] = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
@@ -285,7 +287,7 @@ def _load(
     name, gguf = location(path)
     if gguf:
         _need_gguf(path)
-        kwargs |= gguf | {"quantization_config": GgufConfig(dequantize=True)}  # else it could not be saved again
+        kwargs |= gguf | {"quantization_config": GgufConfig(dequantize=True)}  # a quantized one could not be saved
     if model.attn_implementation is not None:
         kwargs["attn_implementation"] = model.attn_implementation
     try:
@@ -304,7 +306,7 @@ def _load(
         raise explain(error, path, revision) from error
     for module in loaded.modules():
         # bitsandbytes 0.50 repacks the weights in the first evaluation forward on these processors; afterwards the
-        # layer gives no gradient to what lies before it, without a word
+        # layer silently gives no gradient to earlier layers
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
     return loaded.eval(), set(info["missing_keys"])

@@ -14,10 +14,10 @@ from pipelines.errors import UsageError
 
 @dataclass(frozen=True)
 class BaseRef:
-    """Where a base's weights come from: exactly one of an outside model and a stage of the run.
+    """A reference to a base: exactly one of an outside model and a stage of the run.
 
     Attributes:
-        name_or_path: hub id or directory, as the user gave it.
+        name_or_path: hub id or directory from the configuration.
         revision: commit of the hub repository.
         stage: name of the stage whose `model/` it is, e.g. "sft".
     """
@@ -32,7 +32,7 @@ class BaseRef:
 
     @classmethod
     def of(cls, config: Config) -> BaseRef:
-        """The frozen base under every adapter of a run; for full fine-tuning what SFT starts from."""
+        """The frozen base under every adapter of a run; for full fine-tuning the start of SFT."""
         if config.model.init == "scratch":
             return cls(stage="sft")
         return cls.outside(config.model)
@@ -50,15 +50,15 @@ class BaseRef:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> BaseRef:
-        """Read what `as_dict` wrote into a manifest's notes."""
+        """Read what `as_dict` wrote."""
         return cls(**data)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data for a manifest's notes; of a hub model the commit that was loaded."""
+        """Plain data for a manifest's notes, with the commit that was loaded of a hub model."""
         return asdict(self) | {"revision": self._commit()}
 
     def _commit(self) -> str | None:
-        """What the hub's cache says of the last load; `revision` as it is where there is none."""
+        """Commit of the last load by the hub's cache; `revision` where the cache has none."""
         if self.name_or_path is None or Path(self.name_or_path).exists():
             return self.revision
         from huggingface_hub import resolve_revision
@@ -70,9 +70,9 @@ class BaseRef:
             return self.revision
 
     def path(self, run_dir: Path) -> str:
-        """What to load, given the run directory, wherever it stands now."""
+        """Path or hub id to load, given the present run directory."""
         return str(run_dir / self.stage / "model") if self.stage is not None else str(self.name_or_path)
 
     def seen_from(self, directory: Path, run_dir: Path) -> str:
-        """How an adapter in `directory` names its base: an outside name as given, a stage by a relative path."""
+        """Name of the base in an adapter in `directory`: an outside name unchanged, a stage by a relative path."""
         return os.path.relpath(self.path(run_dir), directory) if self.stage is not None else str(self.name_or_path)

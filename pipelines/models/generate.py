@@ -14,11 +14,11 @@ from pipelines.errors import RlhfError, UsageError
 
 
 def stop_token_ids(tokenizer: PreTrainedTokenizerBase, stop_tokens: Sequence[str]) -> tuple[int, ...]:
-    """The ids that end a response: EOS, then `stop_tokens`, each once.
+    """Ids that end a response: EOS, then `stop_tokens`, each once.
 
     Args:
         tokenizer: has an EOS token.
-        stop_tokens: as the vocabulary writes them (`<|im_end|>`), or text that is one token (a line break).
+        stop_tokens: spelled as in the vocabulary (`<|im_end|>`), or text that is one token (a line break).
 
     Raises:
         UsageError: one of them is not one token of this tokenizer.
@@ -26,19 +26,19 @@ def stop_token_ids(tokenizer: PreTrainedTokenizerBase, stop_tokens: Sequence[str
     vocabulary = tokenizer.get_vocab()
     ids = [tokenizer.eos_token_id]
     for token in stop_tokens:
-        found = [vocabulary[token]] if token in vocabulary else tokenizer(token, add_special_tokens=False)["input_ids"]
-        if len(found) != 1 or found[0] == tokenizer.unk_token_id:
+        own = [vocabulary[token]] if token in vocabulary else tokenizer(token, add_special_tokens=False)["input_ids"]
+        if len(own) != 1 or own[0] == tokenizer.unk_token_id:
             raise UsageError(
                 f"{token!r} is not one token of the tokenizer",
                 where="ppo.stop_tokens",
                 hint="name a token of its vocabulary, such as the one that ends a turn in the chat template",
             )
-        ids.append(found[0])
+        ids.append(own[0])
     return tuple(dict.fromkeys(ids))
 
 
 def closed(ids: Sequence[int], ends: Sequence[int]) -> list[int]:
-    """A response as a reward model has learned to read it: where it ended on another stop token, EOS comes after it.
+    """A response as reward models are trained to read it: EOS is appended where it ended on another stop token.
 
     Args:
         ids: of the response.
@@ -56,9 +56,9 @@ def neutral_config(
     top_k: int = 0,
     top_p: float = 1.0,
 ) -> GenerationConfig:
-    """Plain sampling from softmax(logits / temperature): every field that could bend it is set to its neutral value.
+    """Plain sampling from softmax(logits / temperature): every field that could change it is set to its neutral value.
 
-    `top_k` and `top_p` alone bend it, where they are asked for.
+    Only `top_k` and `top_p` change it, where they are set.
     """
     return GenerationConfig(  # type: ignore[no-untyped-call]
         max_new_tokens=max_new_tokens,
@@ -101,13 +101,13 @@ def sample(
     Args:
         model: a causal model, or a PeftModel whose active adapter answers.
         prompts: token ids, none empty; prompts of similar length go together.
-        max_new_tokens: most tokens of a response.
+        max_new_tokens: maximum tokens of a response.
         eos_token_id: the id or ids that end a response.
         batch_size: responses in one generation; the draws depend on it.
         seed: for draws that neither use nor change the global random state; None draws from the global state.
         on_batch: called with the number of prompts answered by each batch.
-        top_k: draw from so many of the likeliest tokens; 0: from all.
-        top_p: draw from the likeliest tokens that have this probability together.
+        top_k: number of the most likely tokens to draw from; 0: all.
+        top_p: draw from the most likely tokens with this total probability.
 
     Returns:
         The ids of each response, in the order of `prompts`; its last id is an ending one if and only if it finished.
@@ -116,7 +116,7 @@ def sample(
         ValueError: a prompt is empty.
     """
     if any(not len(prompt) for prompt in prompts):
-        raise ValueError("an empty prompt cannot be answered")
+        raise ValueError("a prompt has no tokens")
     base = model.get_base_model() if isinstance(model, PeftModel) else model
     device = next(base.parameters()).device
     ends = (eos_token_id,) if isinstance(eos_token_id, int) else tuple(eos_token_id)
@@ -172,7 +172,7 @@ def refuse_not_finite_draws(error: RlhfError) -> Iterator[None]:
 
 @contextmanager
 def _generating(model: nn.Module, config: GenerationConfig) -> Iterator[None]:
-    """Evaluation mode and a generation config of ours: a field left None would be filled from the model's own."""
+    """Set evaluation mode and our generation config: a field left None would be filled from the model's own."""
     modes = [(module, module.training) for module in model.modules()]
     own = model.generation_config
     model.eval()

@@ -14,14 +14,14 @@ from pipelines.errors import EnvironmentProblem
 from pipelines.run.reporting import Reporter
 
 SMALL_MODEL = 5_000_000
-"""Parameters below which a second OpenMP thread costs more than it brings (measured: up to 100x)."""
+"""Number of parameters below which a second OpenMP thread slows the model down (measured: up to 100x)."""
 
 
 def resolve_device(run: RunSection) -> torch.device:
-    """The device of `run.device`; `auto` takes CUDA where there is one.
+    """Device by `run.device`; `auto` takes CUDA where it exists.
 
     Raises:
-        EnvironmentProblem: CUDA is asked for and not there.
+        EnvironmentProblem: `run.device` is cuda, and there is none.
     """
     if run.device == "cuda" and not torch.cuda.is_available():
         raise EnvironmentProblem(
@@ -35,10 +35,10 @@ def resolve_device(run: RunSection) -> torch.device:
 
 
 def choose_threads(run: RunSection, num_parameters: int, reporter: Reporter) -> int:
-    """Set and tell the number of CPU threads.
+    """Set and log the number of CPU threads.
 
-    `run.threads` wins over `OMP_NUM_THREADS`, which wins over the size rule: one thread under 5 M parameters, else all
-    cores.
+    `run.threads` takes precedence over `OMP_NUM_THREADS`, and that over the model size: one thread under 5 M
+    parameters, else all cores.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     environment = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
@@ -56,7 +56,7 @@ def choose_threads(run: RunSection, num_parameters: int, reporter: Reporter) -> 
 
 
 def autocast(model: ModelSection, device: torch.device) -> AbstractContextManager[None]:
-    """bf16 autocast where `model.dtype` is bfloat16, else nothing."""
+    """Autocast to bf16 where `model.dtype` is bfloat16, else none."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=model.dtype == "bfloat16")
 
 

@@ -1,4 +1,4 @@
-"""Opening what a stage published, full or adapter, wherever the run directory stands now."""
+"""Opening the models of a run, full or adapter, wherever the run directory is now."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def open_policy(stage_dir: Path | None, model: ModelSection, device: torch.devic
     Args:
         stage_dir: directory of `sft` or `ppo` below the run directory.
         model: the run's model section.
-        device: where to put it.
+        device: device of the model.
 
     Raises:
         ArtifactError, HubError, UsageError, EnvironmentProblem: see `load_causal`.
@@ -62,7 +62,7 @@ def open_frozen_policy(
         stage_dir: directory of the stage that published it; None: the base. A base from scratch has no files: it is
             drawn again, and the same seed gives the weights that SFT started from.
         model: the run's model section.
-        device: where to put it.
+        device: device of the model.
         tokenizer: the run's; the size of a base from scratch depends on it.
         seed: `run.seed`.
 
@@ -84,7 +84,7 @@ def open_reward(
     """Open a reward model that reads tokens, a sequence classifier in evaluation mode, and its tokenizer.
 
     Raises:
-        ArtifactError: it is incomplete; its score head above all.
+        ArtifactError: it is incomplete, for example without its score head.
         HubError, UsageError, EnvironmentProblem: see `load_causal`.
     """
     stage_dir, base = published.stage_dir, published.base
@@ -106,9 +106,9 @@ def open_reward(
 
 
 def open_tokenizer(stage_dir: Path | None, model: ModelSection) -> PreTrainedTokenizerBase:
-    """The tokenizer that `stage_dir` published with its chat template, or the outside base's where it is None."""
+    """Open the tokenizer that `stage_dir` published with its chat template, or the outside base's where it is None."""
     if stage_dir is not None:
-        # a template file was built in when the tokenizer was published, and may be gone by now
+        # the published tokenizer holds the template; its file may no longer exist
         template = "none" if model.chat_template == "none" else "auto"
         return load_tokenizer(model_directory(stage_dir), model.model_copy(update={"chat_template": template}))
     outside = BaseRef.outside(model)
@@ -116,7 +116,7 @@ def open_tokenizer(stage_dir: Path | None, model: ModelSection) -> PreTrainedTok
 
 
 def open_config(stage_dir: Path | None, model: ModelSection) -> PretrainedConfig:
-    """The model configuration under what `stage_dir` published, or the outside base's where it is None; no weights."""
+    """Open the configuration of the model that `stage_dir` published, or of the outside base where it is None."""
     if stage_dir is None:
         base = BaseRef.outside(model)
         path, revision = base.path(Path()), base.revision
@@ -136,10 +136,10 @@ def open_config(stage_dir: Path | None, model: ModelSection) -> PretrainedConfig
 
 
 def base_of(stage_dir: Path) -> BaseRef:
-    """What the adapter of a published stage stands on.
+    """Base of the adapter of a published stage.
 
     Raises:
-        ArtifactError: the manifest does not say.
+        ArtifactError: the manifest does not name it.
     """
     manifest = Manifest.read(stage_dir)
     if manifest is None or "base" not in manifest.notes:
@@ -152,7 +152,7 @@ def _no_base(stage_dir: Path) -> ArtifactError:
 
 
 def model_directory(stage_dir: Path) -> Path:
-    """`model/` of a stage.
+    """Directory `model/` of a stage.
 
     Raises:
         ArtifactError: it holds no model.

@@ -32,10 +32,10 @@ def publish_model(
     Args:
         model: a full model is written whole, of a PeftModel only the adapter.
         tokenizer: saved as it is.
-        directory: made here.
-        base: what an adapter stands on; named in its config so that a moved run directory still works.
+        directory: created here.
+        base: base of an adapter, named in its config such that the run directory can be moved.
         run_dir: the run directory.
-        adapter: which adapter of a PeftModel.
+        adapter: name of the adapter of a PeftModel.
 
     Raises:
         TrainingError: a weight is not finite; nothing is written.
@@ -70,7 +70,7 @@ def _publish_full(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, di
     if model.can_generate():
         model.generation_config = sane_generation_config(model.generation_config, tokenizer)
         model.config.eos_token_id = tokenizer.eos_token_id
-    model.config._name_or_path = ""  # config.json would otherwise tell where on this machine the base was
+    model.config._name_or_path = ""  # config.json would otherwise hold the path of the base on this machine
     with quiet():
         model.save_pretrained(str(directory))
 
@@ -83,7 +83,7 @@ def _publish_adapter(state: AdapterState, directory: Path, base_name: str, revis
         config.task_type, config.modules_to_save = "SEQ_CLS", ["score"]
     config.base_model_name_or_path, config.revision = base_name, revision
     config.inference_mode = True
-    if isinstance(config.target_modules, set):  # whose order is another in every process, and so would be the digest
+    if isinstance(config.target_modules, set):  # its order differs between processes, and so would the digest
         config.target_modules = sorted(config.target_modules)
     save_file(tensors, directory / WEIGHTS_FILE, metadata={"format": "pt"})
     config.save_pretrained(str(directory))
@@ -99,5 +99,5 @@ def _refuse_not_finite(model: nn.Module | AdapterState) -> None:
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise TrainingError(
                 f"weight {name} is not finite: training diverged",
-                hint="lower the learning rate or max_grad_norm, or look for broken rows",
+                hint="lower learning_rate or max_grad_norm, or look for broken rows",
             )

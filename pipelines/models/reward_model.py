@@ -1,4 +1,4 @@
-"""The run's reward model as something that scores: on the policy's token ids, or on text with its own tokenizer."""
+"""Scoring with a reward model of a run: on the policy's token ids, or on text with a tokenizer of its own."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 from peft import PeftModel
 from transformers import PreTrainedModel
+from typing_extensions import override
 
 from pipelines.config.model_section import ModelSection
 from pipelines.data.encode import ChatEncoder
@@ -25,37 +26,37 @@ class RewardModel(Protocol):
     """A reward model of either kind.
 
     Attributes:
-        reads: what it reads.
+        reads: its input, tokens or text.
     """
 
     reads: Reads
 
     @property
     def truncated(self) -> int:
-        """Texts cut so far."""
+        """Number of texts cut so far."""
 
     @property
     def num_parameters(self) -> int:
-        """Of the model."""
+        """Number of parameters of the model."""
 
     def row(
         self, prompt: Sequence[Message], text: str, ids: Sequence[int] | None = None, *, ended: bool = False
     ) -> EncodedText:
-        """An answer as the model reads it.
+        """Encode an answer as the model reads it.
 
         Args:
-            prompt: what is answered.
+            prompt: the dialogue that is answered.
             text: the answer.
-            ids: the answer as the policy sampled it, the EOS included where it came; None: an answer that ended.
-            ended: `ids` ended by themselves: a model of tokens reads an EOS after another stop token.
+            ids: the answer as the policy sampled it, with its EOS where there is one; None: an answer that ended.
+            ended: whether `ids` ended by themselves: a model of tokens reads an EOS after another stop token.
         """
 
     def scores(self, rows: Sequence[EncodedText], *, exact: bool = False) -> list[float]:
-        """One logit a row; `exact`: without autocast, so that a reload can be compared."""
+        """One logit a row; `exact` switches autocast off, so that a reloaded model can be compared."""
 
 
-class TokenRewardModel:
-    """On the policy's tokens, read at the last one: an answer cut at the limit is scored without an EOS."""
+class TokenRewardModel(RewardModel):
+    """A reward model on the policy's tokens, read at the last one: an answer cut at the limit is scored without EOS."""
 
     reads: Reads = "tokens"
     truncated = 0
@@ -66,31 +67,31 @@ class TokenRewardModel:
         self._model, self._encoder, self._section, self._batch_size = model, encoder, section, batch_size
 
     @property
+    @override
     def num_parameters(self) -> int:
-        """See RewardModel."""
         return sum(parameter.numel() for parameter in self._model.parameters())
 
+    @override
     def row(
         self, prompt: Sequence[Message], text: str, ids: Sequence[int] | None = None, *, ended: bool = False
     ) -> EncodedText:
-        """See RewardModel."""
         answer = self._encoder.answer(prompt, text) if ids is None else ids
         if ids and ended:
             answer = closed(ids, (self._encoder.eos_token_id, ids[-1]))
         whole = [*self._encoder.prompt(prompt), *answer]
         return EncodedText(whole, [], len(whole))
 
+    @override
     def scores(self, rows: Sequence[EncodedText], *, exact: bool = False) -> list[float]:
-        """See RewardModel."""
         device = next(self._model.parameters()).device
         with nullcontext() if exact else autocast(self._section, device):
             return score_ids(self._model, [row.ids for row in rows], self._batch_size)
 
 
-class TextRewardModel:
-    """On text, with its own tokenizer; always in fp32.
+class TextRewardModel(RewardModel):
+    """A reward model on text, with its own tokenizer; always in fp32.
 
-    Of two classes, bad and good, the logit is the difference: its sigmoid is their softmax.
+    With two classes, bad and good, the score is the difference of their logits: its sigmoid is their softmax.
     """
 
     reads: Reads = "text"
@@ -99,26 +100,26 @@ class TextRewardModel:
         self._classifier, self._batch_size = classifier, batch_size
 
     @property
+    @override
     def truncated(self) -> int:
-        """See RewardModel."""
         return self._classifier.truncated
 
     @property
+    @override
     def num_parameters(self) -> int:
-        """See RewardModel."""
         return self._classifier.model.num_parameters()
 
+    @override
     def row(
         self, prompt: Sequence[Message], text: str, ids: Sequence[int] | None = None, *, ended: bool = False
-    ) -> EncodedText:
-        """See RewardModel; the ids of another tokenizer say nothing here."""
+    ) -> EncodedText:  # the ids are those of another tokenizer
         return self._classifier.encode(prompt, text)
 
+    @override
     def scores(self, rows: Sequence[EncodedText], *, exact: bool = False) -> list[float]:
-        """See RewardModel."""
         logits = self._classifier.all_logits(rows, self._batch_size)
-        found: list[float] = (logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 else logits[:, 0]).tolist()
-        return found
+        scores: list[float] = (logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 else logits[:, 0]).tolist()
+        return scores
 
 
 def open_reward_model(
@@ -127,9 +128,9 @@ def open_reward_model(
     """Open what a reward stage published.
 
     Args:
-        published: its facts.
+        published: facts about the model.
         section: the run's model section.
-        device: where to put it.
+        device: device of the model.
         batch_size: rows in one forward.
 
     Raises:

@@ -1,4 +1,4 @@
-"""A small model and its tokenizer, made from nothing but the training text."""
+"""A small model and its tokenizer, made from the training text alone."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ CHAT_TEMPLATE = (
 
 
 def train_scratch_tokenizer(texts: Iterable[str], scratch: ScratchModel) -> PreTrainedTokenizerFast:
-    """A byte-level BPE with chat tokens, trained on `texts`; the same texts give the same tokenizer.
+    """Train a byte-level BPE with chat tokens on `texts`; the same texts give the same tokenizer.
 
-    It has at most `scratch.vocab_size` tokens, fewer where the text holds no more pairs to merge.
+    It has at most `scratch.vocab_size` tokens, fewer where the text has no more pairs to merge.
     """
     raw = Tokenizer(models.BPE())
     raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -48,7 +48,7 @@ def train_scratch_tokenizer(texts: Iterable[str], scratch: ScratchModel) -> PreT
 
 
 def build_scratch(scratch: ScratchModel, tokenizer: PreTrainedTokenizerBase, seed: int) -> LlamaForCausalLM:
-    """A small Llama with random fp32 weights that fit `tokenizer`; draws from a random state of its own."""
+    """Build a small Llama with random fp32 weights for `tokenizer`, drawn from a random state of its own."""
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=scratch.hidden_size,

@@ -22,28 +22,28 @@ def read_logit(logit: Tensor, output: Output) -> Tensor:
 
 
 def pool_last(hidden: Tensor, attention_mask: Tensor) -> Tensor:
-    """The state of each row's last real token.
+    """State of each row's last real token.
 
     Args:
         hidden: [B, S, H].
         attention_mask: [B, S], nonzero = this token counts; left or right padding.
 
     Returns:
-        [B, H]. What stands at padded places, even NaN, has no influence.
+        [B, H]. Values at padded positions, even NaN, have no influence.
 
     Raises:
         ValueError: a row has no real token.
     """
     mask = attention_mask.bool()
     if not bool(mask.any(dim=1).all()):
-        raise ValueError("a row has no token to be scored")
+        raise ValueError("a row has no token to score")
     positions = torch.arange(mask.shape[1], device=mask.device)
     last = torch.where(mask, positions, -1).amax(dim=1)
     return hidden[torch.arange(hidden.shape[0], device=hidden.device), last]
 
 
 def position_ids(attention_mask: Tensor) -> Tensor:
-    """[B, S] positions that count real tokens only, so that padding moves nothing."""
+    """[B, S] positions that count real tokens only, so that padding shifts nothing."""
     return (attention_mask.long().cumsum(dim=1) - 1).clamp(min=0)
 
 
@@ -59,7 +59,7 @@ def pad_right(rows: Sequence[Sequence[int]], device: torch.device | str) -> tupl
 
 
 def trunk_and_head(model: nn.Module) -> tuple[nn.Module, nn.Module]:
-    """The body and the score head of a sequence classifier, or of one inside a PeftModel: its active adapter's head."""
+    """Body and score head of a sequence classifier; inside a PeftModel the head of its active adapter."""
     classifier: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     head = classifier.score
     if isinstance(head, ModulesToSaveWrapper):

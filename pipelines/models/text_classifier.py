@@ -1,4 +1,4 @@
-"""A sequence classifier with its own tokenizer, fed with text: what it gets and what it gives, in one place."""
+"""A sequence classifier on text with its own tokenizer: encoding, padding, logits and loading."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from pipelines.models.sequence_scores import pad_right, position_ids
 
 Pad = Callable[[Sequence[Sequence[int]], torch.device | str], tuple[Tensor, Tensor]]
 EXACT, ROUNDED = 1e-3, 0.2
-"""How far a padded row's logits may be from those of the row alone: in fp32, and in halves, which round more."""
+"""Maximum difference between the logits of a padded row and of the row alone: in fp32, and in 16-bit floats."""
 _OTHER_TASK = re.compile(r"For(?!.*(Sequence|Reward))")
 """Names of classes with a head for something else: LlamaForTokenClassification, BertForMultipleChoice."""
 NO_PAD = -1
@@ -34,9 +34,9 @@ class EncodedText(NamedTuple):
     """A text as a classifier reads it.
 
     Attributes:
-        ids: token ids, what was cut off left out.
+        ids: token ids after any cut.
         segments: 0 or 1 for each of them: prompt or completion, where the tokenizer knows pairs.
-        length: tokens before anything was cut.
+        length: number of tokens before any cut.
     """
 
     ids: list[int]
@@ -45,18 +45,17 @@ class EncodedText(NamedTuple):
 
 
 class TextClassifier:
-    """Dialogues in, logits out.
+    """Computes logits of dialogues.
 
     The text is the dialogue through the tokenizer's chat template where it has one; else prompt and completion as a
     text pair where the tokenizer knows pairs, else joined by a newline. A text that is too long loses its beginning.
 
     Attributes:
-        name: what errors call it.
-        model: as given, in evaluation mode.
-        limit: the most tokens a text may have; None: no limit is known.
-        takes_segments: whether the model is told which tokens are the prompt's and which the completion's.
-        one_by_one: whether padding of either side changes its scores (FNet takes no mask), so that it gets no batches.
-        truncated: texts cut so far.
+        name: its name in errors.
+        model: the model, in evaluation mode.
+        limit: maximum tokens of a text; None: no limit is known.
+        takes_segments: whether the model gets segments, which tell the tokens of the prompt from the completion's.
+        truncated: number of texts cut so far.
     """
 
     def __init__(
@@ -84,44 +83,44 @@ class TextClassifier:
 
     @property
     def one_by_one(self) -> bool:
-        """See the class."""
+        """Whether padding on either side changes its scores (FNet takes no mask), so that it gets no batches."""
         return self._pad is None
 
     def encode(self, prompt: Sequence[Message], completion: str) -> EncodedText:
-        """One dialogue with its answer, cut to `limit`; counts the cut ones in `truncated`.
+        """Encode one dialogue with its answer, cut to `limit`; cut texts are counted in `truncated`.
 
         Raises:
             DataError: the chat template refuses the dialogue, or nothing is left of the text.
         """
         tokenizer, text, pair, special = self._tokenizer, "", None, True
         if tokenizer.chat_template is not None:
-            text, special = self._written(prompt, completion), False  # the template has written the special tokens
+            text, special = self._written(prompt, completion), False  # the template contains the special tokens
         else:
             text = "\n".join(_as_text(turn) for turn in prompt)
             if self._takes_pairs:
                 pair = completion
             else:
                 text = f"{text}\n{completion}"
-        found = self._encoded(text, pair, special=special)
-        self.truncated += found.length > len(found.ids)
-        if not found.ids:
+        encoded = self._encoded(text, pair, special=special)
+        self.truncated += encoded.length > len(encoded.ids)
+        if not encoded.ids:
             raise DataError(f"the classifier {self.name} got an empty text to score")
-        return found
+        return encoded
 
     def _written(self, prompt: Sequence[Message], completion: str) -> str:
-        """The dialogue by the chat template."""
+        """Render the dialogue by the chat template."""
         turns = [as_dict(turn) for turn in (*prompt, Message(role="assistant", content=completion))]
         tools = turns[0].pop("tools", None)
         where = ", ".join(turn["role"] for turn in turns)
         used = {"tools": tools, "tool_calls": any("tool_calls" in turn for turn in turns)}
         try:
             template = self._tokenizer.get_chat_template(tools=tools)
-            for word in (word for word, found in used.items() if found):
+            for word in (word for word, occurs in used.items() if occurs):
                 if not re.search(rf"\b{word}\b", template):
                     raise DataError(
                         f"the chat template of the classifier {self.name} never mentions `{word}`",
                         where=where,
-                        hint="score it with a model that knows tools, or leave such dialogues out",
+                        hint="score it with a model whose template has tools, or leave such dialogues out",
                     )
             return str(self._tokenizer.apply_chat_template(turns, tools=tools, tokenize=False))
         except (TemplateError, ValueError) as error:
@@ -138,9 +137,9 @@ class TextClassifier:
         return EncodedText(encoded["input_ids"], encoded["token_type_ids"], length)
 
     def inputs(self, rows: Sequence[EncodedText], device: torch.device | str) -> dict[str, Tensor]:
-        """What the model's forward takes, each [B, longest], in training as in scoring.
+        """Inputs of the model's forward, each [B, longest], in training as in scoring.
 
-        A row gets what it gets alone: masks come from lengths, positions from the row's own tokens.
+        A row has the same inputs as alone: masks come from lengths, positions from the row's own tokens.
         """
         pad = self._pad
         if pad is None:
@@ -148,7 +147,7 @@ class TextClassifier:
                 raise UsageError(
                     f"the scores of the classifier {self.name} change with padding, so it takes no batches",
                     where=type(self.model).__name__,
-                    hint="it can score, one text after another, but not be trained: choose another base",
+                    hint="it can score one text at a time, but cannot be trained: choose another base",
                 )
             pad = pad_right
         return self._padded(rows, pad, device)
@@ -164,10 +163,10 @@ class TextClassifier:
 
     @torch.no_grad()
     def _padding_that_changes_nothing(self) -> Pad | None:
-        """On which side a short row may be padded beside a long one; None where either changes its scores.
+        """Padding, left or right, that leaves the scores of a short row beside a long one unchanged; None: neither does.
 
-        It is tried, not known: most encoders read their first place and most decoders their last, but XLNet reads the
-        last place of all, FNet takes no mask, and CTRL takes no batches at all.
+        This is measured: most encoders read their first position and most decoders their last, but XLNet reads the last
+        position of all, FNet takes no mask, and CTRL takes no batches at all.
         """
         device = next(self.model.parameters()).device
         short, long = (self._encoded(text, None, special=True) for text in ("one", "two three four " * 8))
@@ -178,13 +177,13 @@ class TextClassifier:
                 )
             except (ValueError, IndexError, RuntimeError):
                 continue
-            near = EXACT if self.model.dtype == torch.float32 else ROUNDED
-            if torch.allclose(alone, beside, rtol=near, atol=near, equal_nan=True):
+            tolerance = EXACT if self.model.dtype == torch.float32 else ROUNDED
+            if torch.allclose(alone, beside, rtol=tolerance, atol=tolerance, equal_nan=True):
                 return pad
         return None
 
     def logits(self, rows: Sequence[EncodedText]) -> Tensor:
-        """[B, classes]."""
+        """Logits [B, classes]."""
         device = next(self.model.parameters()).device
         return self.model(**self.inputs(rows, device)).logits  # type: ignore[no-any-return]
 
@@ -192,10 +191,10 @@ class TextClassifier:
     def all_logits(
         self, rows: Sequence[EncodedText], batch_size: int, progress: Callable[[int], None] | None = None
     ) -> Tensor:
-        """[rows, classes] in fp32 on the CPU, in the order of `rows`; texts of similar length go together.
+        """Logits [rows, classes] in fp32 on the CPU, in the order of `rows`; texts of similar length share a batch.
 
         Args:
-            rows: as `encode` gives them, at least one.
+            rows: rows from `encode`, at least one.
             batch_size: rows in one forward; see `one_by_one`.
             progress: called with the number of rows of each forward.
         """
@@ -207,8 +206,7 @@ class TextClassifier:
             parts.append(self.logits([rows[index] for index in chosen]).float().cpu())
             if progress is not None:
                 progress(len(chosen))
-        found = torch.cat(parts)
-        return found[torch.tensor(order).argsort()]
+        return torch.cat(parts)[torch.tensor(order).argsort()]
 
 
 def load_text_classifier(
@@ -220,20 +218,21 @@ def load_text_classifier(
     dtype: torch.dtype | str = torch.float32,
     new_head: bool = False,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A sequence classifier in evaluation mode, and its tokenizer; code of its repository is never run.
+    """Load a sequence classifier in evaluation mode, and its tokenizer; code of its repository is never run.
 
     Args:
         path: hub id or directory.
-        device: where to put it.
+        device: device of the model.
         revision: commit of the hub repository.
-        labels: how many it must have; None: as many as its files say.
-        dtype: of its weights; ``auto``: as they are stored.
-        new_head: head and pooler may be missing, of another size or of another task, and are then drawn at random.
+        labels: number of labels that it must have; None: that of its files.
+        dtype: precision of its weights; ``auto``: that of its files.
+        new_head: whether head and pooler may be missing, of another size or of another task; they are then drawn at
+            random.
 
     Raises:
         ArtifactError: the files are damaged, lack weights, or hold a model of another task.
         HubError: the hub cannot be reached or refuses.
-        UsageError: an adapter, or not a model that can be a sequence classifier.
+        UsageError: the files hold an adapter, or a model that cannot be a sequence classifier.
     """
     if (Path(path) / CONFIG_FILE).is_file():
         raise UsageError("this is an adapter, not a whole model", where=path, hint="merge it into its base first")
@@ -259,7 +258,7 @@ def open_weights(
     dtype: torch.dtype | str,
     new_head: bool,
 ) -> tuple[PreTrainedModel, set[str]]:
-    """The model as transformers opens it, and the names of weights that its files lack or have in another size.
+    """Load the model, and give the names of weights that its files lack or have in another size.
 
     Args: see `load_text_classifier`.
 
@@ -284,24 +283,24 @@ def open_weights(
 
 
 def _refuse_other_task(path: str, model: PreTrainedModel, unexpected: Iterable[str]) -> None:
-    """Raise where every weight has its place, and the files still are those of a tagger or a multiple-choice model."""
+    """Refuse files that have every weight, and still hold a tagger or a multiple-choice model."""
     heads = {name for name, _ in model.named_children()} - {model.base_model_prefix}
     left = sorted(key for key in unexpected if key.partition(".")[0] in heads)
     saved_as = [name for name in model.config.architectures or [] if _OTHER_TASK.search(name)]
     if left or saved_as:
-        found = f"they were saved as {saved_as[0]}" if saved_as else f"their head has {', '.join(left[:3])} besides"
+        reason = f"they were saved as {saved_as[0]}" if saved_as else f"their head also has {', '.join(left[:3])}"
         raise ArtifactError(
-            f"the files do not hold a {type(model).__name__}: {found}",
+            f"the files do not hold a {type(model).__name__}: {reason}",
             where=path,
             hint="name a model that was saved as a sequence classifier",
         )
 
 
 def refuse_lost(path: str, lost: Collection[str]) -> None:
-    """Refuse a model without all of its weights.
+    """Refuse a model that lacks weights.
 
     Raises:
-        ArtifactError: some are lost.
+        ArtifactError: `lost` is not empty.
     """
     if lost:
         raise ArtifactError(
@@ -312,17 +311,17 @@ def refuse_lost(path: str, lost: Collection[str]) -> None:
 
 
 def _as_text(turn: Message) -> str:
-    """A turn without any template: its text, and the calls of tools as JSON."""
+    """Text of a turn without a template: its content, and calls of tools as JSON."""
     calls = [json.dumps(call, ensure_ascii=False) for call in turn.tool_calls or ()]
     return "\n".join([*([turn.content] if turn.content or not calls else []), *calls])
 
 
 def longest_input(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """The most tokens that tokenizer and position embeddings allow; None: no limit is known."""
+    """Maximum number of tokens by tokenizer and position embeddings; None: no limit is known."""
     limits = [tokenizer.model_max_length] if tokenizer.model_max_length < 10**9 else []
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if isinstance(positions, int) and positions > 0:
-        # RoBERTa and its kin count positions from their pad id on, and lose as many places
+        # RoBERTa and its relatives count positions from their pad id on, which leaves so many fewer
         tables = [table for part, table in model.named_modules() if part.endswith("position_embeddings")]
         padding = [getattr(table, "padding_idx", None) for table in tables]
         limits.append(positions - max((index + 1 for index in padding if index is not None), default=0))

@@ -26,10 +26,10 @@ vocabularies join it with the answer's first word."""
 
 
 def load_tokenizer(path: str | Path, model: ModelSection, *, revision: str | None = None) -> PreTrainedTokenizerBase:
-    """The tokenizer at `path`, with the chat template that `model.chat_template` asks for.
+    """Load the tokenizer at `path`, with the chat template by `model.chat_template`.
 
     Raises:
-        ArtifactError, HubError: it cannot be had.
+        ArtifactError, HubError: it cannot be loaded.
         UsageError: it has no EOS token, or the template file cannot be read.
     """
     name, gguf = location(path)
@@ -41,7 +41,7 @@ def load_tokenizer(path: str | Path, model: ModelSection, *, revision: str | Non
         raise explain(error, path, revision) from error
     if tokenizer.eos_token_id is None:
         raise UsageError(
-            "the tokenizer has no EOS token: nothing could ever end a response",
+            "the tokenizer has no EOS token, so no response could end",
             where=str(path),
             hint="set eos_token in the tokenizer's tokenizer_config.json",
         )
@@ -56,23 +56,23 @@ def load_tokenizer(path: str | Path, model: ModelSection, *, revision: str | Non
 
 
 def plain_template(tokenizer: PreTrainedTokenizerBase) -> str:
-    """The template for tokenizers without one; it begins with BOS where the tokenizer itself would put it."""
+    """Chat template for tokenizers without one; it begins with BOS where the tokenizer itself adds it."""
     begins = tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id]
     return ("{{ bos_token }}" if begins else "") + _PLAIN_TEMPLATE
 
 
 def reward_pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
-    """An id to pad a sequence classifier's rows with.
+    """Id that pads the rows of a sequence classifier.
 
-    Hugging Face reads a classifier's score at the last id that is not the pad id: were it the EOS, the score would be
-    read before the EOS. Taken are, in this order: the tokenizer's pad, another special token (unknown, BOS, any), and
-    else a word that hardly ever ends a text.
+    Hugging Face reads a classifier's score at the last id that is not the pad id: if that were the EOS, the score would
+    be read before the EOS. It is the tokenizer's pad; else another special token (unknown, BOS, any); else a word that
+    hardly ever ends a text.
     """
     eos = tokenizer.eos_token_id
     special = [tokenizer.pad_token_id, tokenizer.unk_token_id, tokenizer.bos_token_id, *tokenizer.all_special_ids]
-    found = next((index for index in special if index is not None and index != eos), None)
-    if found is not None:
-        return int(found)
+    pad = next((index for index in special if index is not None and index != eos), None)
+    if pad is not None:
+        return int(pad)
     vocabulary = tokenizer.get_vocab()
     # a token that begins with the vocabulary's mark for a space: as literal text it does not occur
     marked = [index for token, index in vocabulary.items() if token[0] in "Ġ▁" and len(token) > 4 and index != eos]
@@ -80,7 +80,7 @@ def reward_pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
 
 
 def reward_tokenizer(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
-    """A copy that pads on the right with `reward_pad_id`."""
+    """Copy a tokenizer, to pad on the right with `reward_pad_id`."""
     padded = copy.deepcopy(tokenizer)
     padded.pad_token = tokenizer.convert_ids_to_tokens(reward_pad_id(tokenizer))
     padded.padding_side = "right"
@@ -94,5 +94,5 @@ def _read_template(name: str) -> str:
         raise UsageError(
             f"the chat template cannot be read: {error}",
             where="model.chat_template",
-            hint="auto, none, or the path of a .jinja file",
+            hint="set it to auto, none, or the path of a .jinja file",
         ) from error

@@ -111,7 +111,7 @@ def test_killed_the_same_command_goes_on_to_the_same_file(base: Path, folder: Pa
         (("prompts.jsonl", "--model", "BASE", "--out", "t.jsonl", "--temperature", "0"), 2, "temperature"),
         (("prompts.jsonl", "--model", "BASE", "--out", "prompts.jsonl/t.jsonl"), 9, "refuses"),
         (("prompts.jsonl", "--model", "./nowhere", "--out", "t.jsonl"), 6, "no model directory"),
-        (("prompts.jsonl", "--model", "owner/nowhere", "--out", "t.jsonl"), 10, "could not be had"),
+        (("prompts.jsonl", "--model", "owner/nowhere", "--out", "t.jsonl"), 10, "cannot be downloaded"),
         (("gone.jsonl", "--model", "BASE", "--out", "t.jsonl"), 3, "no such data file"),
         (("--run-dir", "x", "--out", "t.jsonl"), 2, "--out goes with PROMPTS"),
         (("--run-dir", "x", "--limit", "3"), 2, "--limit goes with PROMPTS"),

@@ -188,7 +188,7 @@ def test_a_model_of_another_task_is_refused_though_every_weight_has_its_place(tm
     load_text_classifier(str(tmp_path / "tagger"), CPU, new_head=True)  # a base that is trained anew
     config = tmp_path / "tagger" / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"architectures": None}))
-    with pytest.raises(ArtifactError, match=r"their head has score\.bias besides"):
+    with pytest.raises(ArtifactError, match=r"score\.bias"):
         ClassifierScorer.load("tagger", ScorerSection(kind="classifier", path=str(tmp_path / "tagger")), CPU)
 
 
