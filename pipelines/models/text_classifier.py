@@ -163,7 +163,7 @@ class TextClassifier:
 
     @torch.no_grad()
     def _padding_that_changes_nothing(self) -> Pad | None:
-        """Padding, left or right, that leaves the scores of a short row beside a long one unchanged; None: neither does.
+        """Padding, left or right, that does not change the scores of a short row beside a long one; None: both do.
 
         This is measured: most encoders read their first position and most decoders their last, but XLNet reads the last
         position of all, FNet takes no mask, and CTRL takes no batches at all.
