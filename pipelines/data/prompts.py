@@ -33,7 +33,7 @@ class SourcedPrompt:
     Attributes:
         messages: the dialogue to be answered.
         key: 64 bits of a hash; prompts are taken in the order of their keys.
-        place: where it stands, as ``file:line``, or the file alone.
+        place: its place, ``file:line``, or the file alone.
         source: the name of its file or round in tasks; None: no name.
     """
 
@@ -48,11 +48,11 @@ class SourceCount:
     """Counts of the rows of one file.
 
     Attributes:
-        path: as it was given.
+        path: its path in the configuration.
         rows: rows read.
-        repeated: prompts that had come before, in this file or an earlier one.
-        over_cap: prompts left out because the file had given its share.
-        prompts: what is left.
+        repeated: prompts that occurred before, in this file or an earlier one.
+        over_cap: prompts left out because the file had reached its maximum.
+        prompts: prompts that remain.
     """
 
     path: str
@@ -68,7 +68,7 @@ class PromptCounts:
 
     Attributes:
         heldout: rows in the file.
-        repeated: rows whose prompt had come before.
+        repeated: rows whose prompt occurred before.
         too_long: prompts above the limit (see `prompt_limit`), left out.
         used: prompts that are answered.
     """
@@ -110,9 +110,9 @@ def prompts_of_sources(
     """The prompts of several sources of any accepted format, each once, in the order of their keys.
 
     Args:
-        sources: comparisons and demonstrations give their prompts.
-        reporter: shows how a big file is read.
-        most: prompts of one source that are kept, those with the lowest keys.
+        sources: of prompts, or of comparisons or demonstrations, whose prompts are taken.
+        reporter: shows the progress of reading big files.
+        most: maximum number of prompts of one source; those with the lowest keys are kept.
 
     Raises:
         DataError: a row is bad, or there is no prompt; see also `SourceReader`.
@@ -129,7 +129,7 @@ def prompts_of_sources(
                 own.setdefault(key, SourcedPrompt(prompt, key, place, source.name or Path(source.path).name))
         chosen = sorted(own.values(), key=lambda entry: entry.key)[:most]
         counts.append(SourceCount(source.path, rows, rows - len(own), len(own) - len(chosen), len(chosen)))
-        # what a full source leaves out does not come back through another one
+        # prompts over the maximum of a source do not come back through another one
         seen.update(own)
         prompts += chosen
     if not prompts:
@@ -184,13 +184,13 @@ def digest_of_prompts(prompts: Sequence[SourcedPrompt]) -> str:
 def take(
     prompts: Sequence[Entry], most: int | None, fit: Callable[[Entry], Fitted | None], number: int = 1
 ) -> tuple[list[Fitted], int]:
-    """The prompts of a round among those that fit, and how many of those looked at did not.
+    """Prompts of a round among those that fit, and the number of examined prompts that do not.
 
     Args:
         prompts: in their order.
-        most: prompts of a round; None: all.
-        fit: a prompt as the models take it; None: it does not fit.
-        number: of the round; each begins where the one before ended, and at the front again where none is left.
+        most: number of prompts of a round; None: all.
+        fit: encodes a prompt; None: it does not fit.
+        number: of the round; each continues where the one before ended, and from the first prompt again after the last.
     """
     fitting: list[Fitted] = []
     unfit = 0
@@ -209,10 +209,9 @@ def take(
 
 
 def shares(train: int, heldout: int, most: int | None) -> tuple[int | None, int | None]:
-    """How many prompts to train on and how many held-out ones make up `most`.
+    """Split `most` prompts into a number to train on and a number held out.
 
-    The held-out ones have the share that they have of all, and there is at least one: the reward model is judged on
-    them.
+    The held-out ones keep their share of all prompts, and there is at least one: the reward model is judged on them.
     """
     if most is None:
         return None, None

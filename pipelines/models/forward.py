@@ -62,7 +62,7 @@ class TokenBatch:
 
     @property
     def device(self) -> torch.device:
-        """Where the tensors are."""
+        """Device of the tensors."""
         return self.input_ids.device
 
     @property

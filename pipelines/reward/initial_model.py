@@ -54,7 +54,7 @@ class Objective(Protocol):
 
     @property
     def polarity(self) -> str | None:
-        """Which labels are good, in words; None of pairs, which say it themselves."""
+        """The labels that are good, in words; None of pairs, whose chosen answer is."""
 
     @property
     def notes(self) -> dict[str, Any]:

@@ -194,7 +194,7 @@ class Pointwise(Objective):
 
     @property
     def polarity(self) -> str:
-        """Which labels are good, in words, for people who read the manifest or a table."""
+        """The labels that are good, in words, for the manifest and for tables."""
         words = [f"{stage}: {scale.words()}" for stage, scale in self._scales.items()]
         words += ["comparisons: chosen is good, rejected is bad"] if comparison_files(self._ctx.inputs, "train") else []
         return "; ".join(words)

@@ -43,7 +43,7 @@ def run(ctx: StageContext) -> dict[str, Any]:
     Raises:
         DataError: no row is left to train or to judge on.
         TrainingError: training diverged, or the published model does not give the scores of the trained one.
-        UsageError, ArtifactError, HubError, EnvironmentProblem: the base cannot be loaded or trained as asked.
+        UsageError, ArtifactError, HubError, EnvironmentProblem: the base cannot be loaded or trained as configured.
     """
     config, section = ctx.config, ctx.config.reward
     pointwise = section.objective == "pointwise"

@@ -61,7 +61,7 @@ def similarity(first: Counter[str], second: Counter[str]) -> float:
 
 
 def pieces(words: str) -> Counter[str]:
-    """How often each run of five letters occurs; a shorter text is one piece."""
+    """Count each run of five letters; a shorter text is one piece."""
     letters = words.replace(" ", "")
     return Counter(letters[start : start + PIECE] for start in range(max(1, len(letters) - PIECE + 1)))
 
@@ -268,17 +268,17 @@ class _OpenModel:
             for text in self.earlier.get(place, ()):
                 filters[place].add(text)
         for attempt in range(1 + settings.redraws):
-            asked = [place for place in chunk for _ in range(expected - len(by_place[place].answers))]
-            if not asked:
+            places = [place for place in chunk for _ in range(expected - len(by_place[place].answers))]
+            if not places:
                 break
-            for place, drawn in zip(asked, self._draw(asked, step, attempt), strict=True):
+            for place, drawn in zip(places, self._draw(places, step, attempt), strict=True):
                 _add(by_place[place], filters[place], drawn)
         return list(by_place.values())
 
-    def _draw(self, asked: Sequence[int], step: int, attempt: int) -> list[SampledCompletion]:
+    def _draw(self, places: Sequence[int], step: int, attempt: int) -> list[SampledCompletion]:
         """One completion for each index; a prompt may occur several times."""
         sampler, settings = self.sampler, self.sampler.settings
-        sampling_model, started = sampler.models[self.index], time.monotonic()
+        sampling_model, start = sampler.models[self.index], time.monotonic()
         broken = ArtifactError(
             "the model gives probabilities that are not finite",
             where=sampling_model.name,
@@ -288,7 +288,7 @@ class _OpenModel:
         with autocast(sampling_model.section, device), refuse_not_finite_draws(broken):
             responses = sample(
                 self.model,
-                [sampler.prompts[place].ids[self.index] for place in asked],
+                [sampler.prompts[place].ids[self.index] for place in places],
                 max_new_tokens=sampler.max_new_tokens,
                 temperature=sampling_model.temperature,
                 eos_token_id=self.ends,
@@ -298,7 +298,7 @@ class _OpenModel:
                 top_k=settings.top_k,
                 top_p=settings.top_p,
             )
-        self.speed.seconds += time.monotonic() - started
+        self.speed.seconds += time.monotonic() - start
         self.speed.tokens += sum(map(len, responses))
         return [SampledCompletion(self.encoder.decode(ids), len(ids), ids[-1] in self.ends) for ids in responses]
 

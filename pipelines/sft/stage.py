@@ -1,4 +1,4 @@
-"""Supervised fine-tuning: a causal model learns to write the assistant's turns of the demonstrations."""
+"""The `sft` stage: train a causal model to write the assistant's turns of the demonstrations."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from pipelines.run.stage import StageContext
 from pipelines.trainers.training import no_telemetry, train, trainer_arguments
 
 LOGIT_BUDGET = 2**27
-"""Most logits in one forward of the held-out loss: 512 MB in fp32."""
+"""Maximum number of logits in one forward of the held-out loss: 512 MB in fp32."""
 _FEATURES = Features({"input_ids": List(Value("int32")), "labels": List(Value("int32"))})
 
 
@@ -45,7 +45,7 @@ def run(ctx: StageContext) -> dict[str, Any]:
     Raises:
         DataError: no row is left to train on.
         TrainingError: training diverged.
-        UsageError, ArtifactError, HubError, EnvironmentProblem: the base cannot be loaded or trained as asked.
+        UsageError, ArtifactError, HubError, EnvironmentProblem: the base cannot be loaded or trained as configured.
     """
     config, section = ctx.config, ctx.config.sft
     device = resolve_device(config.run)
@@ -60,7 +60,7 @@ def run(ctx: StageContext) -> dict[str, Any]:
         demonstrations, encoder, limit, section.overlong, section.train_on, name="data/demonstrations/train.jsonl"
     )
     heldout = _heldout(ctx.inputs["data/demonstrations"], encoder, limit, section.overlong, section.train_on)
-    _tell(ctx, report)
+    _log_rows(ctx, report)
 
     before = heldout_loss(model, heldout, section.per_device_eval_batch_size, config)
     trainer = _trainer(ctx, model, tokenizer, rows, limit, device)
@@ -122,7 +122,7 @@ def heldout_loss(
 def _starting_point(
     config: Config, demonstrations: Sequence[Demonstration], device: torch.device
 ) -> tuple[PreTrainedTokenizerBase, PreTrainedModel | PeftModel]:
-    """The tokenizer and the model that is trained: from scratch, loaded whole, or under a fresh adapter."""
+    """Tokenizer and model to train: from scratch, loaded whole, or under a fresh adapter."""
     model = config.model
     if model.init == "scratch":
         texts = (text for row in demonstrations for text in row.texts())
@@ -172,7 +172,7 @@ def _heldout(
     return encode_demonstrations(rows, encoder, limit, overlong, train_on, name="data/demonstrations/heldout.jsonl")[0]
 
 
-def _tell(ctx: StageContext, report: LengthReport) -> None:
+def _log_rows(ctx: StageContext, report: LengthReport) -> None:
     say = ctx.reporter.warn if report.dropped else ctx.reporter.info
     say(f"SFT: {report.used} rows used, {report.dropped} dropped, {report.cut} cut; the longest has {report.longest}")
 

@@ -1,1 +1,1 @@
-"""What the stages trained by a Hugging Face trainer share."""
+"""Parts shared by the stages that compose a Hugging Face trainer: arguments, training, checkpoints."""
