@@ -25,8 +25,7 @@ from pipelines.run.disk import disk_errors, write_atomic
 from pipelines.run.manifest import fingerprint_of
 from pipelines.run.reporting import Reporter
 from pipelines.run.signals import StopRequest
-from pipelines.sampling.completions import by_model
-from pipelines.sampling.sampler import SamplingContext
+from pipelines.sampling.sampler import SamplingContext, by_model
 from pipelines.sampling.sampling_models import SamplingModel, from_outside, model_stamp
 from pipelines.sampling.stage import PromptLimits, SamplingResult, draw, log_figures
 

@@ -17,8 +17,15 @@ from pipelines.models.base_model import position_bound
 from pipelines.models.machine import resolve_device
 from pipelines.run.reporting import Reporter
 from pipelines.run.stage import StageContext
-from pipelines.sampling.completions import PromptCompletions, Throughput, by_model, figures
-from pipelines.sampling.sampler import SamplePrompt, Sampler, SamplingContext
+from pipelines.sampling.sampler import (
+    PromptCompletions,
+    SamplePrompt,
+    Sampler,
+    SamplingContext,
+    Throughput,
+    by_model,
+    figures,
+)
 from pipelines.sampling.sampling_models import SamplingModel, models_of_run
 from pipelines.sampling.task_maker import TaskLayout, TaskMaker
 

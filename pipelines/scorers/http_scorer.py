@@ -41,42 +41,24 @@ class HttpScorer:
     def __init__(
         self,
         name: str,
-        url: str,
+        section: ScorerSection,
         *,
-        token: str | None = None,
-        batch_size: int = 32,
-        timeout: float = 60.0,
-        retries: int = 4,
         progress: Progress | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self.name = name
-        self.counts: dict[str, float] = {"requests": 0, "retries": 0, "seconds": 0.0}
-        self._url = url
-        self._batch_size = batch_size
-        self._timeout = timeout
-        self._retries = retries
-        self._progress = progress
-        self._sleep = sleep
-        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-        self._client = httpx2.Client(timeout=timeout, headers=headers)
-
-    @classmethod
-    def load(cls, name: str, section: ScorerSection, *, progress: Progress | None = None) -> HttpScorer:
         """Make the scorer; nothing is sent yet.
 
         Raises:
             UsageError: the environment variable that `section.token_env` names is not set.
         """
-        return cls(
-            name,
-            str(section.url),
-            token=None if section.token_env is None else token_from(section.token_env),
-            batch_size=section.batch_size,
-            timeout=section.timeout,
-            retries=section.retries,
-            progress=progress,
-        )
+        self.name = name
+        self.counts: dict[str, float] = {"requests": 0, "retries": 0, "seconds": 0.0}
+        self._url = str(section.url)
+        self._section = section
+        self._progress = progress
+        self._sleep = sleep
+        headers = {} if section.token_env is None else {"Authorization": f"Bearer {token_from(section.token_env)}"}
+        self._client = httpx2.Client(timeout=section.timeout, headers=headers)
 
     def __call__(self, prompts: Sequence[Dialogue], completions: Sequence[Completion]) -> list[float]:
         """Scores of the server, batch by batch.
@@ -86,8 +68,8 @@ class HttpScorer:
             DataError: its answer is not one finite number for each completion.
         """
         scores: list[float] = []
-        for start in range(0, len(prompts), self._batch_size):
-            part = slice(start, start + self._batch_size)
+        for start in range(0, len(prompts), self._section.batch_size):
+            part = slice(start, start + self._section.batch_size)
             turns = [[as_dict(turn) for turn in prompt] for prompt in prompts[part]]
             texts = [completion.text for completion in completions[part]]
             began = time.monotonic()
@@ -103,7 +85,7 @@ class HttpScorer:
     def _post(self, body: dict[str, Any]) -> bytes:
         """Send the body until an answer has status 200, and return that answer."""
         wait, fault = FIRST_WAIT, ""
-        for attempt in range(1 + self._retries):
+        for attempt in range(1 + self._section.retries):
             if attempt:
                 self._sleep(wait)
                 wait = min(2 * wait, LONGEST_WAIT)
@@ -128,7 +110,7 @@ class HttpScorer:
                     where=public_address(self._url),
                     hint="check the address, and `token_env` where it needs a token",
                 )
-        tries = 1 + self._retries
+        tries = 1 + self._section.retries
         raise HubError(
             f"the reward server {self.name} gave no scores in {tries} {'tries' if tries > 1 else 'try'}: {fault}",
             where=public_address(self._url),
@@ -140,7 +122,7 @@ class HttpScorer:
 
         The client's own timeout applies to each read: a server that keeps sending single bytes would never reach it.
         """
-        deadline = time.monotonic() + self._timeout
+        deadline = time.monotonic() + self._section.timeout
         with self._client.stream("POST", self._url, json=body) as response:
             if response.status_code != HTTPStatus.OK:
                 return response.status_code, b""
@@ -154,7 +136,7 @@ class HttpScorer:
                         hint='it must answer {"scores": [...]} and little else',
                     )
                 if time.monotonic() > deadline:
-                    raise httpx2.ReadTimeout(f"its answer was not complete after {self._timeout:g} s")
+                    raise httpx2.ReadTimeout(f"its answer was not complete after {self._section.timeout:g} s")
             return response.status_code, bytes(answer)
 
     def _read(self, body: bytes, rows: int, start: int) -> list[float]:

@@ -74,7 +74,7 @@ def load_scorer(
         case "http":
             from pipelines.scorers.http_scorer import HttpScorer
 
-            return HttpScorer.load(name, section, progress=progress)
+            return HttpScorer(name, section, progress=progress)
         case "length" | "repetition":
             from pipelines.scorers.rules import RuleScorer, length, repetition
 

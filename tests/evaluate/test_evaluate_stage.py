@@ -18,8 +18,8 @@ from pipelines.data.encode import ChatEncoder
 from pipelines.data.prompts import evaluation_prompts
 from pipelines.errors import DataError
 from pipelines.evaluate import stage
-from pipelines.evaluate.policy_answers import Policies, sequence_logprobs
 from pipelines.evaluate.results import judge
+from pipelines.evaluate.stage import Policies, sequence_logprobs
 from pipelines.run.reporting import SilentReporter
 from pipelines.run.stage import StageContext
 from pipelines.scorers import Completion, load_scorer, named_apart

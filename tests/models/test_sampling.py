@@ -116,7 +116,7 @@ def test_seed_order_and_state() -> None:
     unseeded = draw(model, seed=None)
     torch.manual_seed(5)
     assert draw(model, seed=None) == unseeded
-    with pytest.raises(ValueError, match="empty prompt"):
+    with pytest.raises(ValueError, match="no tokens"):
         draw(model, [[]])
 
 

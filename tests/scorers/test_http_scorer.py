@@ -80,9 +80,10 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     found.close()
 
 
-def scorer(server: Server, waits: list[float] | None = None, **kwargs: Any) -> HttpScorer:
+def scorer(server: Server, waits: list[float] | None = None, progress: Any = None, **options: Any) -> HttpScorer:
     sleep = waits.append if waits is not None else lambda seconds: None
-    return HttpScorer("judge", f"{server.url}?{SECRET}", sleep=sleep, **kwargs)
+    section = ScorerSection(kind="http", url=f"{server.url}?{SECRET}", **options)
+    return HttpScorer("judge", section, progress=progress, sleep=sleep)
 
 
 def test_batches_go_out_as_messages_and_texts_and_come_back_in_order(server: Server):
@@ -196,9 +197,9 @@ def test_the_token_comes_from_the_environment_and_nowhere_else(server: Server, m
     section = ScorerSection(kind="http", url=server.url, token_env="JUDGE_TOKEN", batch_size=5)
     monkeypatch.delenv("JUDGE_TOKEN", raising=False)
     with pytest.raises(UsageError, match="JUDGE_TOKEN is not set"):
-        HttpScorer.load("judge", section)
+        HttpScorer("judge", section)
     monkeypatch.setenv("JUDGE_TOKEN", "t0ken")
-    HttpScorer.load("judge", section)(PROMPTS, COMPLETIONS)
+    HttpScorer("judge", section)(PROMPTS, COMPLETIONS)
     assert server.headers[0]["Authorization"] == "Bearer t0ken"
     assert "t0ken" not in str(section.results_view())
 
