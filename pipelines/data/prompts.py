@@ -144,8 +144,6 @@ def evaluation_prompts(
 
     Args:
         path: of the held-out prompts.
-        encoder: the run's.
-        config: the whole configuration.
         limit: most tokens of a prompt.
 
     Raises:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +53,7 @@ def run(ctx: StageContext) -> dict[str, float]:
     if counts.too_long:
         ctx.reporter.warn(f"{counts.too_long} held-out prompts are too long and were left out")
 
-    answers, kl = _all_answers(_PolicyRunner(ctx, policies, tokenizer, prompts), device)
+    answers, kl = _all_answers(ctx, policies, tokenizer, prompts)
     scorer_results = _judge_all(ctx, prompts, answers, device)
     simulated = ctx.notes.get("simulated_inputs", [])
     evaluation = Evaluation(policies.baseline, counts, prompts, answers, kl, scorer_results, simulated)
@@ -149,56 +148,34 @@ def sequence_logprobs(
     return totals
 
 
-@dataclass(frozen=True)
-class _PolicyRunner:
-    """The prompts of an evaluation, with all that is needed to put them to a policy."""
-
-    ctx: StageContext
-    policies: Policies
-    tokenizer: PreTrainedTokenizerBase
-    prompts: Sequence[EncodedPrompt]
-
-    def run(
-        self, name: str, others: Mapping[str, Sequence[Completion]], *, first: bool
-    ) -> tuple[list[Completion], dict[str, list[float]]]:
-        """Answers of a policy, and by policy its log-probabilities of these and of the answers of `others`.
-
-        The model stays in memory for this call only.
-        """
-        ctx = self.ctx
-        eos = stop_token_ids(self.tokenizer, ctx.config.ppo.stop_tokens)
-        with ctx.reporter.task(f"{name} answers", len(self.prompts) * (2 + len(others))) as task:
-            model = self.policies.open(name)
-            if first:
-                choose_threads(ctx.config.run, sum(p.numel() for p in model.parameters()), ctx.reporter)
-            encoder = ChatEncoder(self.tokenizer)
-            own = answer(model, self.prompts, encoder, eos, ctx.config, task.advance)
-            logprobs = {
-                policy: sequence_logprobs(model, self.prompts, completions, eos, ctx.config, task.advance)
-                for policy, completions in {**others, name: own}.items()
-            }
-        return own, logprobs
-
-
 def _all_answers(
-    runner: _PolicyRunner, device: torch.device
+    ctx: StageContext, policies: Policies, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[EncodedPrompt]
 ) -> tuple[dict[str, list[Completion]], dict[str, list[float]]]:
     """Answers by policy, and by policy the log-ratio of its own answers to the baseline.
 
     One model is in memory at a time. The baseline comes last: while it is loaded it also scores the others' answers.
     """
-    policies = runner.policies
+    config, encoder, baseline = ctx.config, ChatEncoder(tokenizer), policies.baseline
+    eos = stop_token_ids(tokenizer, config.ppo.stop_tokens)
     answers: dict[str, list[Completion]] = {}
     own: dict[str, list[float]] = {}
-    for name in policies.names:
-        if name != policies.baseline:
-            answers[name], logprobs = runner.run(name, {}, first=not answers)
-            own[name] = logprobs[name]
-            free_memory()
-    others = dict(answers)
-    answers[policies.baseline], reference = runner.run(policies.baseline, others, first=not others)
-    free_memory()
-    kl = {name: differences(own[name], reference[name]) for name in others}
+    logprobs: dict[str, list[float]] = {}
+    for name in (*(name for name in policies.names if name != baseline), baseline):
+        to_score = dict(answers) if name == baseline else {}
+        with ctx.reporter.task(f"{name} answers", len(prompts) * (2 + len(to_score))) as task:
+            model = policies.open(name)
+            if not answers:
+                choose_threads(config.run, sum(p.numel() for p in model.parameters()), ctx.reporter)
+            answers[name] = answer(model, prompts, encoder, eos, config, task.advance)
+            to_score[name] = answers[name]
+            logprobs = {
+                policy: sequence_logprobs(model, prompts, completions, eos, config, task.advance)
+                for policy, completions in to_score.items()
+            }
+        own[name] = logprobs[name]
+        del model
+        free_memory()
+    kl = {name: differences(own[name], logprobs[name]) for name in answers if name != baseline}
     return {name: answers[name] for name in policies.names}, kl
 
 

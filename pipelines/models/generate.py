@@ -7,10 +7,11 @@ from contextlib import contextmanager
 
 import torch
 from peft import PeftModel
-from torch import Tensor, nn
+from torch import nn
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from pipelines.errors import RlhfError, UsageError
+from pipelines.models.sequence_scores import pad_left
 
 
 def stop_token_ids(tokenizer: PreTrainedTokenizerBase, stop_tokens: Sequence[str]) -> tuple[int, ...]:
@@ -142,17 +143,6 @@ def sample(
             if on_batch is not None:
                 on_batch(len(chosen))
     return responses
-
-
-def pad_left(rows: Sequence[Sequence[int]], device: torch.device | str) -> tuple[Tensor, Tensor]:
-    """``input_ids`` and ``attention_mask``, both [B, longest]; padded with id 0, the mask made from lengths."""
-    width = max(len(row) for row in rows)
-    ids = torch.zeros(len(rows), width, dtype=torch.long)
-    mask = torch.zeros(len(rows), width, dtype=torch.long)
-    for index, row in enumerate(rows):
-        ids[index, width - len(row) :] = torch.tensor(row, dtype=torch.long)
-        mask[index, width - len(row) :] = 1
-    return ids.to(device), mask.to(device)
 
 
 @contextmanager

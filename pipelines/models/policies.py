@@ -32,8 +32,6 @@ def open_policy(stage_dir: Path | None, model: ModelSection, device: torch.devic
 
     Args:
         stage_dir: directory of `sft` or `ppo` below the run directory.
-        model: the run's model section.
-        device: device of the model.
 
     Raises:
         ArtifactError, HubError, UsageError, EnvironmentProblem: see `load_causal`.
@@ -61,8 +59,6 @@ def open_frozen_policy(
     Args:
         stage_dir: directory of the stage that published it; None: the base. A base from scratch has no files: it is
             drawn again, and the same seed gives the weights that SFT started from.
-        model: the run's model section.
-        device: device of the model.
         tokenizer: the run's; the size of a base from scratch depends on it.
         seed: `run.seed`.
 

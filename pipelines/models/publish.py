@@ -34,7 +34,6 @@ def publish_model(
         tokenizer: saved as it is.
         directory: created here.
         base: base of an adapter, named in its config such that the run directory can be moved.
-        run_dir: the run directory.
         adapter: name of the adapter of a PeftModel.
 
     Raises:

@@ -129,8 +129,6 @@ def open_reward_model(
 
     Args:
         published: facts about the model.
-        section: the run's model section.
-        device: device of the model.
         batch_size: rows in one forward.
 
     Raises:

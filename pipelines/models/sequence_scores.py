@@ -47,14 +47,24 @@ def position_ids(attention_mask: Tensor) -> Tensor:
     return (attention_mask.long().cumsum(dim=1) - 1).clamp(min=0)
 
 
-def pad_right(rows: Sequence[Sequence[int]], device: torch.device | str) -> tuple[Tensor, Tensor]:
+def pad_left(rows: Sequence[Sequence[int]], device: torch.device | str) -> tuple[Tensor, Tensor]:
     """``input_ids`` and ``attention_mask``, both [B, longest]; padded with id 0, the mask made from lengths."""
+    return _pad(rows, device, left=True)
+
+
+def pad_right(rows: Sequence[Sequence[int]], device: torch.device | str) -> tuple[Tensor, Tensor]:
+    """As `pad_left`, with the padding on the right."""
+    return _pad(rows, device, left=False)
+
+
+def _pad(rows: Sequence[Sequence[int]], device: torch.device | str, *, left: bool) -> tuple[Tensor, Tensor]:
     width = max(len(row) for row in rows)
     ids = torch.zeros(len(rows), width, dtype=torch.long)
     mask = torch.zeros(len(rows), width, dtype=torch.long)
     for index, row in enumerate(rows):
-        ids[index, : len(row)] = torch.tensor(row, dtype=torch.long)
-        mask[index, : len(row)] = 1
+        span = slice(width - len(row), width) if left else slice(len(row))
+        ids[index, span] = torch.tensor(row, dtype=torch.long)
+        mask[index, span] = 1
     return ids.to(device), mask.to(device)
 
 

@@ -18,8 +18,7 @@ from pipelines.data.rows import Message, as_dict
 from pipelines.errors import ArtifactError, DataError, UsageError
 from pipelines.models.adapters import CONFIG_FILE
 from pipelines.models.base_model import LOADING_ERRORS, explain, quiet
-from pipelines.models.generate import pad_left
-from pipelines.models.sequence_scores import pad_right, position_ids
+from pipelines.models.sequence_scores import pad_left, pad_right, position_ids
 
 Pad = Callable[[Sequence[Sequence[int]], torch.device | str], tuple[Tensor, Tensor]]
 EXACT, ROUNDED = 1e-3, 0.2
@@ -222,7 +221,6 @@ def load_text_classifier(
 
     Args:
         path: hub id or directory.
-        device: device of the model.
         revision: commit of the hub repository.
         labels: number of labels that it must have; None: that of its files.
         dtype: precision of its weights; ``auto``: that of its files.

@@ -207,8 +207,6 @@ def check_golden(published: PublishedReward, config: Config, device: torch.devic
 
     Args:
         published: facts about the model.
-        config: the whole configuration.
-        device: where to load it.
 
     Returns:
         The largest difference, relative above 1.

@@ -100,10 +100,7 @@ def start_from_sft(
     """Put a new head on the SFT model (or the outside base), under a copy of the SFT adapter or whole; it reads tokens.
 
     Args:
-        ctx: context of the stage.
         sft: directory of the SFT stage; None: SFT is off.
-        tokenizer: the tokenizer of the policy.
-        device: where to train.
     """
     config, section, base = ctx.config, ctx.config.reward, BaseRef.of(ctx.config)
     model = _starting_point(config, sft, base, ctx.run_dir, device)

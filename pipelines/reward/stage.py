@@ -117,11 +117,8 @@ def sft_responses(
     """Sample a response of the SFT model to each of the first `reward.normalization_prompts` prompts that fit.
 
     Args:
-        ctx: context of the stage.
         sft: directory of the SFT stage; None: SFT is off.
-        tokenizer: the tokenizer of the policy.
         prompts: held-out prompts, each once.
-        device: where to sample.
 
     Raises:
         DataError: none of them leaves room for a response.

@@ -62,10 +62,8 @@ def trainer_arguments(
 
     Args:
         kind: SFTConfig or RewardConfig.
-        config: the whole configuration.
         name: the section, "sft" or "reward".
         out: the stage's working directory.
-        device: where to train.
         own: fields of this trainer alone.
 
     Raises:
