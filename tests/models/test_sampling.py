@@ -10,8 +10,8 @@ from tokenizers.models import WordLevel
 from transformers import GenerationConfig, PreTrainedTokenizerFast
 
 from pipelines.errors import UsageError
-from pipelines.models.generate import pad_left, sample, stop_token_ids
-from pipelines.models.sequence_scores import pad_right, pool_last, position_ids, score_ids
+from pipelines.models.generate import sample, stop_token_ids
+from pipelines.models.sequence_scores import pad_left, pad_right, pool_last, position_ids, score_ids
 from tests.models.helpers import outside_base
 from tests.models.test_adapters import CPU, carrier, section
 from tests.tiny import tiny_gpt2, tiny_llama, tiny_tokenizer
