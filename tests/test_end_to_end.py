@@ -17,6 +17,7 @@ from pipelines.chain.table import STAGES
 from pipelines.config import Config
 from pipelines.errors import ConflictError, UsageError
 from pipelines.models.policies import open_policy
+from pipelines.models.published_reward import PublishedReward
 from pipelines.ppo import stage as ppo_stage
 from pipelines.ppo.roles import Roles
 from pipelines.reward.assessment import check_golden
@@ -207,7 +208,11 @@ def test_four_bit_adapters_on_the_cpu(inputs: dict[str, Path], tmp_path: Path) -
     )
     run(config, tmp_path / "run")
     assert first_update(tmp_path / "run")["objective/kl"] == 0.0
-    check_golden(tmp_path / "run" / "reward", Config.model_validate({**SMALL, **config}), torch.device("cpu"))
+    check_golden(
+        PublishedReward.read(tmp_path / "run" / "reward"),
+        Config.model_validate({**SMALL, **config}),
+        torch.device("cpu"),
+    )
 
 
 def test_adapters_over_a_model_from_scratch_find_their_base_after_a_move(
