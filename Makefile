@@ -20,8 +20,8 @@ demo: $(STAMP) ## SFT, labels, reward model, PPO and evaluation on a self-made t
 test: $(STAMP) ## All tests but the slow ones and those for a GPU
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
-slow: $(STAMP) ## The longer proofs, and the properties on all of their examples
-	OMP_NUM_THREADS=1 EXAMPLES=full $(BIN)/python -m pytest -m 'slow or hypothesis'
+slow: $(STAMP) ## The longer proofs, all programs started cold, and the properties on all of their examples
+	OMP_NUM_THREADS=1 COLD=1 EXAMPLES=full $(BIN)/python -m pytest -m 'slow or hypothesis'
 
 breaks: $(STAMP) ## Known mistakes of PPO implementations, put in one by one: a test must notice each
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.ppo.breaks

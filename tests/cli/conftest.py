@@ -34,7 +34,7 @@ class Program:
 
     def __call__(self, *args: str, fake: str = "") -> subprocess.CompletedProcess[str]:
         process = self.start(*args, fake=fake)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=240)
         return subprocess.CompletedProcess(args, process.returncode, out, err)
 
     def json(self, *args: str, fake: str = "", code: int = 0) -> dict[str, Any]:

@@ -42,7 +42,7 @@ def page(
         assert line, process.communicate()[1]
         yield json.loads(line), process
         process.send_signal(end)
-        assert process.wait(20) == 128 + end
+        assert process.wait(120) == 128 + end
     finally:
         process.kill()
         process.communicate()
@@ -129,7 +129,7 @@ def test_words_and_links_without_json(folder: Program):
     assert process.stdout is not None
     lines = [process.stdout.readline() for _ in range(2)]
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=20)
+    _, err = process.communicate(timeout=120)
     assert process.returncode == 130
     assert re.fullmatch(r"zoë    http://127\.0\.0\.1:\d+/enter/\S{43}\n", lines[0])
     assert lines[1].startswith("admin  http://127.0.0.1:")

@@ -96,7 +96,7 @@ def test_told_to_stop_it_finishes_the_update_and_saves(tmp_path: Path, number: s
     while not metrics.exists() and process.poll() is None:
         time.sleep(0.02)
     process.send_signal(number)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=240)
     assert process.returncode == {signal.SIGTERM: 143, signal.SIGINT: 130}[number], err
     (saved,) = (root / "ppo.partial" / "checkpoints").glob("checkpoint-*")
     done = int(saved.name.partition("-")[2])

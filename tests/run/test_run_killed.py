@@ -108,7 +108,7 @@ def test_told_to_stop_it_saves_and_says_how_to_go_on(folder: Path, tmp_path: Pat
     while not metrics.exists() and process.poll() is None:
         time.sleep(0.02)
     process.send_signal(number)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=240)
     assert process.returncode == {signal.SIGTERM: 143, signal.SIGINT: 130}[number], err
     assert f"{number.name}: this step is finished and saved" in err
     assert "goes on from the last checkpoint" in err
@@ -120,7 +120,7 @@ def test_told_to_stop_it_saves_and_says_how_to_go_on(folder: Path, tmp_path: Pat
 
 def status(folder: Path, root: Path) -> tuple[int, str]:
     process = programs.program(folder, "status", "--run-dir", str(root))
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=240)
     return process.returncode, out
 
 
