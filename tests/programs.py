@@ -26,7 +26,8 @@ def environment(*folders: Path, cold: bool = False, **changes: str) -> dict[str,
         changes: further variables.
     """
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("RLHF_", "COV_"))}
-    warm = {} if cold or os.environ.get("COLD") else {"WARM_SOCKET": str(server())}
+    alone = cold or os.environ.get("COLD") or sys.platform != "linux"
+    warm = {} if alone else {"WARM_SOCKET": str(server())}
     path = os.pathsep.join(map(str, (WARM, *folders, REPOSITORY)))
     return inherited | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"} | warm | changes
 
@@ -34,9 +35,7 @@ def environment(*folders: Path, cold: bool = False, **changes: str) -> dict[str,
 @cache
 def server() -> Path:
     """The socket of the server, which is started once for all workers of a session."""
-    main = int(os.environ.get("PYTEST_XDIST_CONTROLLER", 0)) or (
-        os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
-    )
+    main = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
     folder = Path(tempfile.gettempdir()) / f"rlhf-tests-{os.getuid()}-{main}"
     folder.mkdir(exist_ok=True, mode=0o700)
     path = folder / "warm"
