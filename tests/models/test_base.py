@@ -85,8 +85,9 @@ def test_four_bit_trunks_of_both_kinds_are_quantized_alike(tmp_path: Path) -> No
 
 def test_four_bit_on_the_cpu_must_be_allowed(tmp_path: Path) -> None:
     section = ModelSection(name_or_path="x", use_peft=True, load_in_4bit=True)
-    with pytest.raises(EnvironmentProblem, match="CUDA"):
+    with pytest.raises(EnvironmentProblem) as caught:
         load_causal(section, tmp_path / "never looked at", CPU)
+    assert caught.value.where == "model.load_in_4bit"
 
 
 def test_missing_and_damaged_weights_are_refused(tmp_path: Path) -> None:
@@ -115,8 +116,9 @@ def test_the_hub_offline(tmp_path: Path) -> None:
     with pytest.raises(HubError, match="the model") as error:
         load_causal(ModelSection(), "nobody/has-this", CPU, revision="abc")
     assert error.value.where == "nobody/has-this@abc"
-    with pytest.raises(ArtifactError, match="no such model directory"):
+    with pytest.raises(ArtifactError) as caught:
         load_causal(ModelSection(), tmp_path / "nowhere", CPU)
+    assert caught.value.where == str(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("make", [tiny_llama, tiny_gpt2])
@@ -142,8 +144,9 @@ def test_base_ref_names_its_place(tmp_path: Path) -> None:
     assert BaseRef.from_dict(stage.as_dict()) == stage
     with pytest.raises(ValueError, match="either"):
         BaseRef()
-    with pytest.raises(UsageError, match="no base model"):
+    with pytest.raises(UsageError) as caught:
         BaseRef.outside(ModelSection())
+    assert caught.value.where == "model.name_or_path"
 
 
 def test_notes_name_the_commit_that_the_hub_gave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,8 +184,9 @@ def test_threads(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
 def test_device() -> None:
     assert resolve_device(RunSection()) == CPU
-    with pytest.raises(EnvironmentProblem, match="CUDA"):
+    with pytest.raises(EnvironmentProblem) as caught:
         resolve_device(RunSection(device="cuda"))
+    assert caught.value.where == "run.device"
 
 
 def test_a_directory_without_a_model_is_said_to_hold_none(tmp_path: Path) -> None:

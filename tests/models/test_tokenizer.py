@@ -71,13 +71,15 @@ def test_none_and_file(tmp_path: Path) -> None:
     (tmp_path / "my.jinja").write_text("{{ messages[0].content }}")
     section = ModelSection(chat_template=str(tmp_path / "my.jinja"))
     assert load_tokenizer(tmp_path, section).chat_template == "{{ messages[0].content }}"
-    with pytest.raises(UsageError, match="chat template"):
+    with pytest.raises(UsageError) as caught:
         load_tokenizer(tmp_path, ModelSection(chat_template=str(tmp_path / "not there.jinja")))
+    assert caught.value.where == "model.chat_template"
 
 
 def test_what_cannot_be_loaded_is_said_clearly(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match="no such model directory"):
+    with pytest.raises(ArtifactError) as caught:
         load_tokenizer(tmp_path / "nowhere", ModelSection())
+    assert caught.value.where == str(tmp_path / "nowhere")
     with pytest.raises(ArtifactError):
         load_tokenizer(tmp_path, ModelSection())
     with pytest.raises(HubError):
@@ -85,8 +87,9 @@ def test_what_cannot_be_loaded_is_said_clearly(tmp_path: Path) -> None:
     tokenizer = tiny_tokenizer()
     tokenizer.eos_token = None
     tokenizer.save_pretrained(tmp_path / "endless")
-    with pytest.raises(UsageError, match="EOS"):
+    with pytest.raises(UsageError) as caught:
         load_tokenizer(tmp_path / "endless", ModelSection())
+    assert caught.value.where == str(tmp_path / "endless")
 
 
 def test_reward_pad_is_never_eos() -> None:

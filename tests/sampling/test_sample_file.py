@@ -121,8 +121,9 @@ def test_other_settings_and_other_prompts_do_not_go_on(base: Path, prompts: Sour
 def test_a_file_that_is_there_is_not_written_over(base: Path, prompts: Source, tmp_path: Path):
     out = tmp_path / "tasks.jsonl"
     out.write_text("precious\n")
-    with pytest.raises(ConflictError, match="there already"):
+    with pytest.raises(ConflictError) as caught:
         go(request(prompts, out, (base, 2)))
+    assert caught.value.where == str(out)
     assert out.read_text() == "precious\n"
     go(request(prompts, out, (base, 2), force=True))
     assert len(read_tasks(out).tasks) == 12
@@ -160,13 +161,16 @@ def test_what_is_no_model_is_refused(base: Path, prompts: Source, tmp_path: Path
     run = tmp_path / "run"
     adapter_stage(run, base, "reward", 3)
     out = tmp_path / "tasks.jsonl"
-    with pytest.raises(UsageError, match="publishes no model that answers"):
+    with pytest.raises(UsageError) as caught:
         go(request(prompts, out, (run / "reward", 1)))
+    assert caught.value.where == str(run / "reward")
     (run / "config.yaml").write_text("{}")
-    with pytest.raises(UsageError, match="directory of a run"):
+    with pytest.raises(UsageError) as caught:
         go(request(prompts, out, (run, 1)))
-    with pytest.raises(ArtifactError, match="no such model directory"):
+    assert caught.value.where == str(run)
+    with pytest.raises(ArtifactError) as caught:
         go(request(prompts, out, ("./nowhere", 1)))
+    assert caught.value.where == "./nowhere"
     assert not list(tmp_path.glob("tasks.jsonl*"))
 
 

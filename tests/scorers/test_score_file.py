@@ -51,7 +51,7 @@ def test_every_kind_with_answers_is_read_and_others_are_refused_with_their_place
     assert read({"prompt": "q", "chosen": "a", "rejected": "b"}) == {"chosen": "a", "rejected": "b"}
     assert read({"prompt": "q", "completion": "a", "label": True}) == {"completion": "a"}
     assert read({"messages": turns}) == {"completion": "a"}
-    with pytest.raises(DataError, match="nothing to score") as caught:
+    with pytest.raises(DataError) as caught:
         read({"prompt": "q"})
     assert caught.value.where == f"{tmp_path / 'rows.jsonl'}:1"
 

@@ -101,8 +101,9 @@ def test_bf16_autocast_trains(tmp_path: Path) -> None:
 
 
 def test_four_bit_without_a_device_for_it_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
-    with pytest.raises(EnvironmentProblem, match="CUDA"):
+    with pytest.raises(EnvironmentProblem) as caught:
         train_sft(tmp_path / "run", tmp_path / "nowhere", model={"use_peft": True, "load_in_4bit": True})
+    assert caught.value.where == "model.load_in_4bit"
 
 
 def test_only_assistant_tokens_carry_loss() -> None:
@@ -155,10 +156,12 @@ def test_further_trainer_fields_are_checked_by_name(tmp_path: Path) -> None:
         arguments(adam_beta_2=0.95)
     assert error.value.hint == "did you mean `adam_beta2`?"
     for ours in ("learning_rate", "bf16", "output_dir", "packing", "save_strategy"):
-        with pytest.raises(UsageError, match="cannot be set here"):
+        with pytest.raises(UsageError) as caught:
             arguments(**{ours: 1})
-    with pytest.raises(UsageError, match="refuses"):
+        assert caught.value.where == f"sft.trainer.{ours}"
+    with pytest.raises(UsageError) as caught:
         arguments(optim="no such optimizer")
+    assert caught.value.where == "sft"
 
 
 def test_trl_defaults_do_not_come_through(tmp_path: Path) -> None:
