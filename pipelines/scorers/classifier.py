@@ -110,12 +110,12 @@ class ClassifierScorer:
 
     @property
     def truncated(self) -> int:
-        """Number of texts cut so far."""
+        """Number of texts that the classifier has cut so far."""
         return self._classifier.truncated
 
     @property
     def num_parameters(self) -> int:
-        """Number of parameters of the model."""
+        """Number of parameters of the classifier."""
         return self._classifier.model.num_parameters()
 
     @classmethod

@@ -92,7 +92,7 @@ class RewardModelScorer:
 
     @property
     def num_parameters(self) -> int:
-        """Number of parameters of the model."""
+        """Number of parameters of the reward model."""
         return self._model.num_parameters
 
     def __call__(self, prompts: Sequence[Dialogue], completions: Sequence[Completion]) -> list[float]:
