@@ -36,15 +36,11 @@ def open_policy(stage_dir: Path | None, model: ModelSection, device: torch.devic
     Raises:
         ArtifactError, HubError, UsageError, EnvironmentProblem: see `load_causal`.
     """
-    if stage_dir is None:
-        outside = BaseRef.outside(model)
-        return load_causal(model, outside.path(Path()), device, revision=outside.revision)
-    directory = model_directory(stage_dir)
-    if not is_adapter(directory):
-        return load_causal(model, directory, device)
-    base = base_of(stage_dir)
-    causal = load_causal(model, base.path(run_of(stage_dir)[0]), device, revision=base.revision)
-    return add_adapter(causal, DEFAULT, directory, trainable=False).eval()
+    path, revision = _weights(stage_dir, model)
+    causal = load_causal(model, path, device, revision=revision)
+    if stage_dir is None or not is_adapter(stage_dir / "model"):
+        return causal
+    return add_adapter(causal, DEFAULT, stage_dir / "model", trainable=False).eval()
 
 
 def open_frozen_policy(
@@ -107,20 +103,13 @@ def open_tokenizer(stage_dir: Path | None, model: ModelSection) -> PreTrainedTok
         # the published tokenizer holds the template; its file may no longer exist
         template = "none" if model.chat_template == "none" else "auto"
         return load_tokenizer(model_directory(stage_dir), model.model_copy(update={"chat_template": template}))
-    outside = BaseRef.outside(model)
-    return load_tokenizer(outside.path(Path()), model, revision=outside.revision)
+    path, revision = _weights(None, model)
+    return load_tokenizer(path, model, revision=revision)
 
 
 def open_config(stage_dir: Path | None, model: ModelSection) -> PretrainedConfig:
     """Open the configuration of the model that `stage_dir` published, or of the outside base where it is None."""
-    if stage_dir is None:
-        base = BaseRef.outside(model)
-        path, revision = base.path(Path()), base.revision
-    elif is_adapter(directory := model_directory(stage_dir)):
-        base = base_of(stage_dir)
-        path, revision = base.path(run_of(stage_dir)[0]), base.revision
-    else:
-        path, revision = str(directory), None
+    path, revision = _weights(stage_dir, model)
     name, gguf = location(path)
     try:
         opened: PretrainedConfig = AutoConfig.from_pretrained(
@@ -129,6 +118,18 @@ def open_config(stage_dir: Path | None, model: ModelSection) -> PretrainedConfig
     except LOADING_ERRORS as error:
         raise explain(error, path, revision) from error
     return opened
+
+
+def _weights(stage_dir: Path | None, model: ModelSection) -> tuple[str, str | None]:
+    """Path or hub id, and revision, of the whole model that a stage published, or of the base under its adapter."""
+    if stage_dir is None:
+        outside = BaseRef.outside(model)
+        return outside.path(Path()), outside.revision
+    directory = model_directory(stage_dir)
+    if not is_adapter(directory):
+        return str(directory), None
+    base = base_of(stage_dir)
+    return base.path(run_of(stage_dir)[0]), base.revision
 
 
 def base_of(stage_dir: Path) -> BaseRef:
