@@ -1,4 +1,4 @@
-"""All that a PPO training must read back to go on as if it had never stopped; nothing here is a pickle of objects."""
+"""State of a PPO training, complete enough to continue exactly; no file holds pickled objects."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from typing_extensions import override
 
 from pipelines.errors import ArtifactError, UsageError
 
@@ -23,20 +24,20 @@ class Stateful(Protocol):
     """A part of the training that changes from update to update."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Tensors, numbers, strings and containers of them."""
+        """Return tensors, numbers, strings and containers of them."""
 
     def load_state_dict(self, state: dict[str, Any]) -> Any:
-        """Go back to what `state_dict` gave."""
+        """Restore what `state_dict` returned."""
 
 
-class RandomNumbers:
-    """Every generator of this process: Python's, NumPy's, torch's, each GPU's, and the one that shuffles the rows."""
+class RandomNumbers(Stateful):
+    """States of the random generators of this process: Python, NumPy, torch, each GPU, and the shuffle of the rows."""
 
     def __init__(self, shuffle: torch.Generator) -> None:
         self.shuffle = shuffle
 
+    @override
     def state_dict(self) -> dict[str, Any]:
-        """See Stateful."""
         name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
         version, words, gauss = random.getstate()
         return {
@@ -47,8 +48,8 @@ class RandomNumbers:
             "shuffle": self.shuffle.get_state(),
         }
 
+    @override
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """See Stateful."""
         version, words, gauss = state["python"]
         random.setstate((version, tuple(words), gauss))
         name, keys, position, has_gauss, cached = state["numpy"]
@@ -65,9 +66,9 @@ def save_state(
     """Write the trained parameters and the state of every part; every process writes its random numbers.
 
     Args:
-        directory: exists and is empty.
+        directory: existing, empty directory.
         trained: PolicyAndValue, not wrapped.
-        parts: by name: optimizer, scheduler, controllers, what counts and remembers.
+        parts: stateful parts of the training by name.
     """
     torch.save(rng.state_dict(), directory / _random_name(accelerator.process_index))
     if accelerator.is_main_process:
@@ -80,10 +81,10 @@ def save_state(
 def load_state(
     directory: Path, trained: nn.Module, parts: Mapping[str, Stateful], rng: Stateful, accelerator: Accelerator
 ) -> None:
-    """Put everything back that `save_state` wrote.
+    """Restore everything that `save_state` wrote.
 
     Raises:
-        UsageError: the checkpoint was made by another number of processes.
+        UsageError: the checkpoint was written by another number of processes.
         ArtifactError: it holds other parameters or parts than this training has.
     """
     state = torch.load(directory / STATE, map_location="cpu", weights_only=True)
@@ -91,7 +92,7 @@ def load_state(
         raise UsageError(
             f"the checkpoint was made by {state['processes']} processes, and {accelerator.num_processes} run now",
             where=str(directory),
-            hint=f"start {state['processes']} again, or start the stage anew with --force ppo",
+            hint=f"start {state['processes']} processes, or start the stage anew with --force ppo",
         )
     _load_parameters(trained, load_file(directory / WEIGHTS), directory / WEIGHTS)
     if state["parts"].keys() != parts.keys():
@@ -108,7 +109,7 @@ def load_state(
 
 
 def trained_parameters(module: nn.Module) -> dict[str, Tensor]:
-    """The parameters that train, by name, detached and on the CPU."""
+    """Return the parameters that train by name, detached and on the CPU."""
     return {
         name: parameter.detach().cpu().contiguous()
         for name, parameter in module.named_parameters()

@@ -124,9 +124,9 @@ class Best:
         return True
 
     def state_dict(self) -> dict[str, Any]:
-        """For a checkpoint."""
+        """Return the state for a checkpoint."""
         return {"update": self.update, "figures": self.figures, "weights": self.weights}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go back to what `state_dict` gave."""
+        """Restore what `state_dict` returned."""
         self.update, self.figures, self.weights = state["update"], state["figures"], state["weights"]

@@ -1,4 +1,4 @@
-"""What is logged of an update."""
+"""Metrics of an update over all processes, and the ones that the manifest keeps of a run."""
 
 from __future__ import annotations
 
@@ -11,120 +11,18 @@ from pipelines.ppo.objective import Reduce, alone, explained_variance, k1, k3, m
 from pipelines.ppo.rollout import Timing
 from pipelines.ppo.types import Rollout, Update
 
-COUNTED = "reward/"
-"""Figures under it were counted since the source was made: they go on where an interrupted run had come to."""
-AVERAGED = "scores/"
-"""Figures under it are means over the rows of a process, of which all have as many."""
-
-
-class Counts:
-    """Adds to what a source counted what was counted before it was made anew."""
-
-    def __init__(self) -> None:
-        self._before: dict[str, float] = {}
-        self._now: dict[str, float] = {}
-
-    def over_all(self, figures: Mapping[str, float], reduce: Reduce, processes: int) -> dict[str, float]:
-        """The figures of one rollout: counts are summed over the processes, parts of the score averaged.
-
-        Args:
-            figures: of this process; every process has the same names.
-            reduce: sums over all processes.
-            processes: how many there are.
-        """
-        names = [name for name in figures if name.startswith((COUNTED, AVERAGED))]
-        sums = reduce(torch.tensor([figures[name] for name in names], dtype=torch.float64)).tolist() if names else []
-        shared = dict(figures)
-        for name, total in zip(names, sums, strict=True):
-            if name.startswith(COUNTED):
-                self._now[name] = shared[name] = self._before.get(name, 0.0) + total
-            else:
-                shared[name] = total / processes
-        return shared
-
-    def state_dict(self) -> dict[str, Any]:
-        """For a checkpoint."""
-        return dict(self._now)
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` gave."""
-        self._before, self._now = dict(state), dict(state)
-
-
-STARTING_POINT = ("objective/kl", "objective/scores", "val/finished", "val/response_length")
-"""Metrics of the first update that are kept beside those of the last."""
-
-
-class Record:
-    """Metrics of the first and the last update, the first and the last evaluation, and every alarm.
-
-    Attributes:
-        alarms: those that fired, in order, as JSON holds them.
-    """
-
-    def __init__(self) -> None:
-        self.alarms: list[dict[str, Any]] = []
-        self._first: dict[str, float] = {}
-        self._last: dict[str, float] = {}
-        self._first_evaluation: dict[str, float] = {}
-        self._last_evaluation: dict[str, float] = {}
-
-    def see(self, metrics: Mapping[str, float]) -> None:
-        """Take in the metrics of an update."""
-        self._last = dict(metrics)
-        self._first = self._first or self._last
-
-    def evaluated(self, figures: Mapping[str, float]) -> None:
-        """Take in an evaluation on held-out prompts."""
-        self._last_evaluation = dict(figures)
-        self._first_evaluation = self._first_evaluation or self._last_evaluation
-
-    @property
-    def metrics(self) -> dict[str, float]:
-        """Those of the last update and evaluation, some of the first under ``start/``, and the number of alarms."""
-        start = {name: self._first[name] for name in STARTING_POINT} | self._first_evaluation
-        return {
-            **self._last,
-            **self._last_evaluation,
-            **{f"start/{name}": value for name, value in start.items()},
-            "alarms": len(self.alarms),
-        }
-
-    def shown(self) -> dict[str, float]:
-        """The figures beside the progress."""
-        return {
-            "kl": self._last["objective/kl"],
-            "reward": self._last["objective/scores"],
-            "tokens_per_second": self._last["time/tokens_per_second"],
-        }
-
-    def state_dict(self) -> dict[str, Any]:
-        """For a checkpoint."""
-        return {
-            "alarms": self.alarms,
-            "first": self._first,
-            "last": self._last,
-            "first_evaluation": self._first_evaluation,
-            "last_evaluation": self._last_evaluation,
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go back to what `state_dict` gave."""
-        self.alarms = list(state["alarms"])
-        self._first, self._last = state["first"], state["last"]
-        self._first_evaluation, self._last_evaluation = state["first_evaluation"], state["last_evaluation"]
-
 
 def update_metrics(
     rollout: Rollout, result: Update, kl_coef: float, timing: Timing, seconds: float, reduce: Reduce = alone
 ) -> dict[str, float]:
-    """One line of metrics over all processes, under the names that TRL's PPO used; sums over a response per response.
+    """Return one line of metrics over all processes, under the names that TRL's PPO used.
 
     Args:
-        rollout: the rows of this process.
-        result: of the update made with it.
-        kl_coef: that its rewards hold.
-        timing, seconds: what the rollout and the whole update took on this process.
+        rollout: rows of this process.
+        result: result of the update made with it.
+        kl_coef: weight of the KL in its rewards.
+        timing: seconds of the rollout on this process.
+        seconds: seconds of the whole update on this process.
         reduce: sums over all processes.
     """
     mask = rollout.response_mask
@@ -178,3 +76,107 @@ def update_metrics(
         "time/scoring": timing.scoring,
         "time/tokens_per_second": tokens / seconds,
     }
+
+
+COUNTED = "reward/"
+"""Prefix of counts since the reward source was created; after a resume they continue from the checkpoint."""
+AVERAGED = "scores/"
+"""Prefix of means over the rows of one process; all processes have the same number of rows."""
+
+
+class Counts:
+    """Counts of a reward source over the whole run: those before the last resume are added to its own."""
+
+    def __init__(self) -> None:
+        self._before: dict[str, float] = {}
+        self._now: dict[str, float] = {}
+
+    def over_all(self, figures: Mapping[str, float], reduce: Reduce, processes: int) -> dict[str, float]:
+        """Return the figures of one rollout: counts are summed over the processes, parts of the score averaged.
+
+        Args:
+            figures: figures of this process; every process has the same names.
+            reduce: sums over all processes.
+            processes: number of processes.
+        """
+        names = [name for name in figures if name.startswith((COUNTED, AVERAGED))]
+        sums = reduce(torch.tensor([figures[name] for name in names], dtype=torch.float64)).tolist() if names else []
+        shared = dict(figures)
+        for name, total in zip(names, sums, strict=True):
+            if name.startswith(COUNTED):
+                self._now[name] = shared[name] = self._before.get(name, 0.0) + total
+            else:
+                shared[name] = total / processes
+        return shared
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state for a checkpoint."""
+        return dict(self._now)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from what `state_dict` returned."""
+        self._before, self._now = dict(state), dict(state)
+
+
+STARTING_POINT = ("objective/kl", "objective/scores", "val/finished", "val/response_length")
+"""Metrics of the first update that are kept beside those of the last."""
+
+
+class Record:
+    """Metrics of the first and the last update, the first and the last evaluation, and every alarm.
+
+    Attributes:
+        alarms: alarms that fired, in order, as JSON holds them.
+    """
+
+    def __init__(self) -> None:
+        self.alarms: list[dict[str, Any]] = []
+        self._first: dict[str, float] = {}
+        self._last: dict[str, float] = {}
+        self._first_evaluation: dict[str, float] = {}
+        self._last_evaluation: dict[str, float] = {}
+
+    def see(self, metrics: Mapping[str, float]) -> None:
+        """Record the metrics of an update."""
+        self._last = dict(metrics)
+        self._first = self._first or self._last
+
+    def evaluated(self, figures: Mapping[str, float]) -> None:
+        """Record an evaluation on held-out prompts."""
+        self._last_evaluation = dict(figures)
+        self._first_evaluation = self._first_evaluation or self._last_evaluation
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Metrics of the last update and evaluation, some of the first under ``start/``, and the number of alarms."""
+        start = {name: self._first[name] for name in STARTING_POINT} | self._first_evaluation
+        return {
+            **self._last,
+            **self._last_evaluation,
+            **{f"start/{name}": value for name, value in start.items()},
+            "alarms": len(self.alarms),
+        }
+
+    def progress(self) -> dict[str, float]:
+        """Return the figures shown on the progress line."""
+        return {
+            "kl": self._last["objective/kl"],
+            "reward": self._last["objective/scores"],
+            "tokens_per_second": self._last["time/tokens_per_second"],
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state for a checkpoint."""
+        return {
+            "alarms": self.alarms,
+            "first": self._first,
+            "last": self._last,
+            "first_evaluation": self._first_evaluation,
+            "last_evaluation": self._last_evaluation,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        self.alarms = list(state["alarms"])
+        self._first, self._last = state["first"], state["last"]
+        self._first_evaluation, self._last_evaluation = state["first_evaluation"], state["last_evaluation"]

@@ -1,4 +1,4 @@
-"""Scores to unit scale, as the rewards of PPO need them."""
+"""Normalization of scores to unit scale."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from pipelines.ppo.objective import Reduce, normalized_scores
 from pipelines.ppo.types import Normalization
 
 SMALLEST_DEVIATION = 1e-6
-"""Below it all scores so far are taken as equal, and are shifted only."""
+"""Below it all scores so far count as equal, and are only shifted."""
 
 
 class Normalizer:
     """Shifts, scales and clips scores, and takes the penalty off responses that did not finish.
 
     With `reward_normalization: running` mean and deviation are those of all scores of all processes since the start,
-    the batch at hand included (Welford 1962; batches merged as in Chan et al. 1979). The penalty is no part of them.
+    the batch at hand included (Welford 1962; batches merged as in Chan et al. 1979). They are taken before the penalty.
     """
 
     def __init__(self, settings: PpoSection, stored: Normalization) -> None:
-        """Start anew.
+        """Start without any scores.
 
         Args:
-            stored: what `model` works by: that of the run's reward model, or `AS_IT_IS` for any other source.
+            stored: normalization used by `model`: that of the run's reward model, or `AS_IT_IS` for any other source.
         """
         self._settings = settings
         self._fixed = stored if settings.reward_normalization == "model" else Normalization()
         self._count, self._mean, self._squares = 0.0, 0.0, 0.0
 
     def __call__(self, scores: Tensor, finished: Tensor, reduce: Reduce) -> tuple[Tensor, float]:
-        """Rewards of a batch.
+        """Return the rewards of a batch.
 
         Args:
-            scores: [B], as the source gave them; those of this process.
+            scores: [B], scores of this process, as the source gave them.
             finished: [B] bool.
             reduce: sums over all processes.
 
@@ -44,7 +44,7 @@ class Normalizer:
             [B] normalized scores, less the penalty, and the share of clipped scores over all processes.
         """
         if self._settings.reward_normalization == "running":
-            self._see(scores, reduce)
+            self._add(scores, reduce)
         scale = self._scale()
         normalized, clipped = normalized_scores(
             scores,
@@ -58,11 +58,11 @@ class Normalizer:
         return normalized, float(counts[0] / counts[1])
 
     def state_dict(self) -> dict[str, Any]:
-        """For a checkpoint."""
+        """Return the state for a checkpoint."""
         return {"count": self._count, "mean": self._mean, "squares": self._squares}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go back to what `state_dict` gave."""
+        """Restore what `state_dict` returned."""
         self._count, self._mean, self._squares = state["count"], state["mean"], state["squares"]
 
     def _scale(self) -> Normalization:
@@ -71,7 +71,7 @@ class Normalizer:
         deviation = (self._squares / self._count) ** 0.5
         return Normalization(self._mean, deviation if deviation > SMALLEST_DEVIATION else 1.0)
 
-    def _see(self, scores: Tensor, reduce: Reduce) -> None:
+    def _add(self, scores: Tensor, reduce: Reduce) -> None:
         count, total = reduce(torch.stack([scores.new_tensor(float(len(scores))), scores.sum()])).tolist()
         mean = total / count
         squares = float(reduce(((scores - mean) ** 2).sum()))

@@ -1,4 +1,4 @@
-"""What moves from update to update beside the models: the KL coefficient and the learning rates. Without torch."""
+"""Order of the prompts, KL coefficient and learning rates over the updates of a training."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from pipelines.data.encode import EncodedPrompt
 
 
 class PromptStream:
-    """Prompts without end: every pass over them in a new order, given by the seed and the number of the pass.
+    """Endless stream of prompts: every pass over them has its own order, set by the seed and the pass number.
 
     Args:
-        prompts: those of all processes.
-        seed: of the orders.
-        rank: which process this is.
-        world: how many there are; together they draw the same prompts as one would.
+        prompts: prompts of all processes.
+        seed: seed of the orders.
+        rank: number of this process.
+        world: number of processes; together they draw the same prompts as one would.
     """
 
     def __init__(self, prompts: Sequence[EncodedPrompt], seed: int, rank: int = 0, world: int = 1) -> None:
@@ -28,7 +28,7 @@ class PromptStream:
         self._pass, self._order = -1, torch.empty(0)
 
     def take(self, count: int) -> list[EncodedPrompt]:
-        """The next `count` prompts of this process."""
+        """Return the next `count` prompts of this process."""
         start = self.position + self.rank * count
         self.position += self.world * count
         return [self.prompts[self._index(position)] for position in range(start, start + count)]
@@ -41,23 +41,23 @@ class PromptStream:
         return int(self._order[index])
 
     def state_dict(self) -> dict[str, Any]:
-        """For a checkpoint."""
+        """Return the state for a checkpoint."""
         return {"position": self.position}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go back to what `state_dict` gave."""
+        """Restore what `state_dict` returned."""
         self.position = state["position"]
 
 
 LARGEST_ERROR = 0.2
-"""Bound of the relative error of the KL that one step of the controller answers to."""
+"""Bound on the relative error of the KL in one step of the controller."""
 
 
 class KlController:
     """The weight of the KL penalty: fixed, or adaptive where `kl_target` is set (Ziegler et al. 2019, section 2.2).
 
     Attributes:
-        coef: the weight of the coming rollout.
+        coef: weight in the next rollout.
     """
 
     def __init__(self, settings: PpoSection) -> None:
@@ -65,11 +65,11 @@ class KlController:
         self._target, self._horizon = settings.kl_target, settings.kl_horizon
 
     def update(self, kl: float, episodes: int) -> None:
-        """Answer to a rollout.
+        """Move the coefficient toward the target after a rollout; a fixed one stays.
 
         Args:
-            kl: its mean KL per response in nats, over all processes.
-            episodes: its responses, over all processes.
+            kl: mean KL of the rollout in nats per response, over all processes.
+            episodes: number of its responses, over all processes.
         """
         if self._target is None:
             return
@@ -77,28 +77,28 @@ class KlController:
         self.coef *= 1 + error * episodes / self._horizon
 
     def state_dict(self) -> dict[str, Any]:
-        """For a checkpoint."""
+        """Return the state for a checkpoint."""
         return {"coef": self.coef}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go back to what `state_dict` gave."""
+        """Restore what `state_dict` returned."""
         self.coef = state["coef"]
 
 
 def learning_rate_factor(settings: PpoSection, update: int) -> float:
-    """What both learning rates are multiplied by in an update.
+    """Factor of both learning rates in an update.
 
     Not one of transformers' schedules: their warm-up gives the first update a rate of 0, which wastes a whole rollout.
 
     Args:
-        update: counted from 0.
+        update: number of the update, counted from 0.
     """
     warmup, updates = settings.warmup_updates, settings.num_updates
     if update < warmup:
         return (update + 1) / (warmup + 1)
-    done = min((update - warmup) / (updates - warmup), 1.0)
+    progress = min((update - warmup) / (updates - warmup), 1.0)
     if settings.lr_scheduler_type == "linear":
-        return 1.0 - done
+        return 1.0 - progress
     if settings.lr_scheduler_type == "cosine":
-        return 0.5 * (1.0 + math.cos(math.pi * done))
+        return 0.5 * (1.0 + math.cos(math.pi * progress))
     return 1.0

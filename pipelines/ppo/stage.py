@@ -92,7 +92,7 @@ def run(ctx: StageContext) -> dict[str, Any]:
             tracker.finish()
     if accelerator.is_main_process:
         _publish(ctx, training, tokenizer)
-        _tell_alarms(ctx, record)
+        _warn_of_alarms(ctx, record)
     ctx.notes.update(processes=accelerator.num_processes, alarms=record.alarms)
     return record.metrics
 
@@ -101,7 +101,7 @@ def _accelerator(ctx: StageContext) -> Accelerator:
     """Return the accelerator, and check that it sees every process that was started.
 
     Raises:
-        EnvironmentProblem: fewer processes found each other than were started.
+        EnvironmentProblem: fewer processes connected than were started.
         UsageError: the episodes of an update cannot be shared out evenly.
     """
     config, settings = ctx.config, ctx.config.ppo
@@ -110,7 +110,7 @@ def _accelerator(ctx: StageContext) -> Accelerator:
     processes = accelerator.num_processes
     if processes != world_size():
         raise EnvironmentProblem(
-            f"{world_size()} processes were started and {processes} found each other",
+            f"{world_size()} processes were started, but only {processes} of them connected",
             hint="start them with torchrun --nproc-per-node",
         )
     for name in ("num_mini_batches", "num_generations"):
@@ -158,30 +158,30 @@ def _publish(ctx: StageContext, training: Training, tokenizer: PreTrainedTokeniz
     )
 
 
-def _tell_alarms(ctx: StageContext, record: Record) -> None:
+def _warn_of_alarms(ctx: StageContext, record: Record) -> None:
     if record.alarms:
         fired = ", ".join(f"{alarm['name']} (update {alarm['update']})" for alarm in record.alarms)
-        ctx.reporter.warn(f"PPO ended with alarms: {fired}; alarms.jsonl has the words")
+        ctx.reporter.warn(f"PPO ended with alarms: {fired}; alarms.jsonl has their messages")
 
 
 def _prompts(ctx: StageContext, encoder: ChatEncoder, limit: int) -> tuple[list[EncodedPrompt], list[EncodedPrompt]]:
-    """Prompts to train on, and held-out ones to evaluate on; longer ones than `limit` are left out, and told."""
+    """Return training and held-out prompts; those above `limit` tokens are dropped, cut or refused, and counted."""
     train, heldout = (ctx.inputs["data/prompts"] / f"{side}.jsonl" for side in ("train", "heldout"))
     overlong = ctx.config.ppo.overlong
     prompts, lengths = encode_prompts(read_rows(train, Prompt), encoder, limit, overlong, name=train.name)
     ctx.notes["rows"] = asdict(lengths)
-    say = ctx.reporter.warn if lengths.dropped else ctx.reporter.info
-    say(f"PPO: {lengths.used} prompts used, {lengths.dropped} above {limit} tokens left out, {lengths.cut} cut")
-    shown: list[EncodedPrompt] = []
+    report = ctx.reporter.warn if lengths.dropped else ctx.reporter.info
+    report(f"PPO: {lengths.used} prompts used, {lengths.dropped} above {limit} tokens left out, {lengths.cut} cut")
+    heldout_prompts: list[EncodedPrompt] = []
     for row in read_rows(heldout, Prompt):
         encoded = fit_prompt(row.prompt, encoder, limit, cut=overlong == "cut")
-        if encoded is not None and len(shown) < ctx.config.ppo.num_eval_prompts:
-            shown.append(encoded)
-    return prompts, shown
+        if encoded is not None and len(heldout_prompts) < ctx.config.ppo.num_eval_prompts:
+            heldout_prompts.append(encoded)
+    return prompts, heldout_prompts
 
 
 def _normalization(reward: PublishedReward | None, settings: PpoSection) -> Normalization:
-    """Of the run's reward model, as its stage measured it on SFT responses; any other source is used as it is."""
+    """Return the scale that the reward stage measured on SFT responses; scores of any other source stay as they are."""
     if reward is None or settings.reward_normalization == "none":
         return AS_IT_IS
     scale = reward.scale(settings.reward.output)

@@ -71,12 +71,12 @@ class Training:
         settings = self.context.settings
         self._prepare()
         parts = self._parts()
-        done = self._resume(parts)
-        if done == 0:
+        completed = self._resume(parts)
+        if completed == 0:
             self._evaluate(0, parts)
-        label = f"ppo, from update {done}" if done else "ppo"
-        with self.stop.deferred(), self.reporter.task(label, settings.num_updates - done) as progress:
-            for update in range(done + 1, settings.num_updates + 1):
+        label = f"ppo, from update {completed}" if completed else "ppo"
+        with self.stop.deferred(), self.reporter.task(label, settings.num_updates - completed) as progress:
+            for update in range(completed + 1, settings.num_updates + 1):
                 rollout = self._update(update, parts)
                 if update % settings.evaluation_interval == 0 or update == settings.num_updates:
                     self._evaluate(update, parts)
@@ -84,7 +84,7 @@ class Training:
                 if stopping or update % settings.save_steps == 0 or update == settings.num_updates:
                     self._refuse_diverged(rollout)
                     self._save(update, parts)
-                progress.advance(1, **parts.record.shown())
+                progress.advance(1, **parts.record.progress())
                 if stopping:
                     break
         return parts.record
@@ -114,7 +114,7 @@ class Training:
         module = accelerator.prepare_model(self.context.roles.trained)
         return _Parts(
             learner=Learner(module, policy, value, optimizer, settings, accelerator),
-            scheduler=LambdaLR(optimizer, lambda done: learning_rate_factor(settings, done)),
+            scheduler=LambdaLR(optimizer, lambda completed: learning_rate_factor(settings, completed)),
             controller=KlController(settings),
             normalizer=Normalizer(settings, self.normalization),
             stream=PromptStream(self.prompts, self.context.seed, accelerator.process_index, accelerator.num_processes),

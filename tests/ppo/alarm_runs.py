@@ -13,6 +13,7 @@ import torch
 from accelerate import Accelerator
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from typing_extensions import override
 
 from pipelines.config.ppo_section import PpoSection
 from pipelines.data.chat import ChatEncoder
@@ -92,14 +93,14 @@ def a_first(text: list[str]) -> float:
 
 
 @dataclass(frozen=True)
-class Stale:
+class Stale(RolloutEngine):
     """An engine that never sees the policy's new weights, as one that was given a copy at the start."""
 
     roles: Roles
     right: TransformersEngine
 
+    @override
     def generate(self, prompts: Sequence[Sequence[int]], *, seed: int) -> list[list[int]]:
-        """See RolloutEngine."""
         right = self.right
         with self.roles.reference.active() as model:
             return sample(
@@ -114,14 +115,14 @@ class Stale:
 
 
 @dataclass(frozen=True)
-class LeavesDropoutOn:
+class LeavesDropoutOn(RolloutEngine):
     """An engine that hands the policy back in training mode, dropout on."""
 
     roles: Roles
     right: RolloutEngine
 
+    @override
     def generate(self, prompts: Sequence[Sequence[int]], *, seed: int) -> list[list[int]]:
-        """See RolloutEngine."""
         responses = self.right.generate(prompts, seed=seed)
         model = self.roles.policy.model.train()
         for layer in model.model.layers:

@@ -14,7 +14,7 @@ import pytest
 from pipelines.config.ppo_section import PpoSection
 from pipelines.ppo.alarms.alarm_rules import METRICS, RULES
 from pipelines.ppo.alarms.alarms import Alarm, Alarms
-from pipelines.ppo.alarms.trends import Series, Together
+from pipelines.ppo.alarms.trends import MetricSeries, RunningCorrelation
 
 SETTINGS = PpoSection(rollout_batch_size=64, kl_limit=20.0)
 QUIET = {
@@ -45,8 +45,8 @@ def seen(metric: str, values: list[float], alarms: Alarms | None = None, start: 
 @pytest.mark.parametrize(
     ("name", "metric", "start", "within", "beyond", "at", "figures"),
     [
-        ("kl_high", "objective/kl", 1.0, 19.9, 20.1, 14, "20.1 nats a response; ppo.kl_limit is 20"),
-        ("kl_negative", "objective/kl", 0.0, -0.049, -0.06, 20, "-0.054 nats a response over 10 updates"),
+        ("kl_high", "objective/kl", 1.0, 19.9, 20.1, 14, "20.1 nats per response; ppo.kl_limit is 20"),
+        ("kl_negative", "objective/kl", 0.0, -0.049, -0.06, 20, "-0.054 nats per response over 10 updates"),
         ("length_running_away", "val/response_length", 40.0, 79.0, 81.0, 16, "2 times as long as at the start (81 aga"),
         ("length_collapsing", "val/response_length", 40.0, 20.5, 19.5, 16, "0.49 times as long as at the start (19.5"),
         ("finished_falling", "val/finished", 0.9, 0.61, 0.59, 16, "59% against 90%"),
@@ -215,7 +215,7 @@ def test_hints_name_options_that_exist() -> None:
 
 
 def test_correlation_is_pearsons() -> None:
-    draw, pair = Random(0), Together()
+    draw, pair = Random(0), RunningCorrelation()
     x = [draw.gauss(1000, 3) for _ in range(50)]
     y = [0.5 * value + draw.gauss(0, 2) for value in x]
     assert pair.correlation == 0.0
@@ -225,7 +225,7 @@ def test_correlation_is_pearsons() -> None:
 
 
 def test_a_rise_is_measured_by_the_noise_between_neighbors() -> None:
-    flat, jump = Series(), Series()
+    flat, jump = MetricSeries(), MetricSeries()
     draw = Random(1)
     for update in range(30):
         flat.add(draw.gauss(5, 1))

@@ -1,7 +1,7 @@
-"""How a metric goes over the updates of a run: what it was, what it is, and how far it scatters. Pure Python.
+"""Trend of a metric over the updates of a run: its start, its level and its noise. Pure Python.
 
-Rollouts are small (16 to 64 rows): a single update says little, so that means over some updates are compared, and a
-difference is measured by the noise from update to update.
+Rollouts are small (16 to 64 rows) and a single update says little. So means over several updates are compared, and
+their difference is measured in units of the noise from update to update.
 """
 
 from __future__ import annotations
@@ -12,24 +12,24 @@ from dataclasses import dataclass, field
 from statistics import fmean, median, stdev
 
 START = 3
-"""Updates whose mean is the start: the first samples from the untrained policy, the next two have hardly moved."""
+"""Updates whose mean is the start: the first samples the untrained policy; by the next two it has hardly moved."""
 WINDOW = 5
 """Updates whose mean is a level: 80 to 320 responses."""
 LONG_WINDOW = 10
 """Updates for metrics that scatter around 0: KL and explained variance."""
-KEPT = 20
-"""Updates that the noise is measured over."""
+NOISE_WINDOW = 20
+"""Last updates that are kept, and that the noise is measured over."""
 MEDIAN_STEP = 0.954
 """Median of |a - b| for two draws of a normal distribution with deviation 1: .6745 times the root of 2."""
 
 
 @dataclass
-class Series:
+class MetricSeries:
     """One metric over the updates: the first values and the last.
 
     Attributes:
         first: the first `START` values.
-        last: the last `KEPT` values.
+        last: the last `NOISE_WINDOW` values.
         count: values so far.
     """
 
@@ -38,19 +38,19 @@ class Series:
     count: int = 0
 
     def add(self, value: float) -> None:
-        """Take in the value of one more update."""
+        """Add the value of one more update."""
         self.count += 1
         if len(self.first) < START:
             self.first.append(value)
-        self.last = [*self.last, value][-KEPT:]
+        self.last = [*self.last, value][-NOISE_WINDOW:]
 
     @property
     def start(self) -> float:
-        """What it was."""
+        """Mean of the first values."""
         return fmean(self.first)
 
     def level(self, window: int = WINDOW) -> float:
-        """What it is: the mean of the last `window` values, or of as many as there are."""
+        """Mean of the last `window` values, or of as many as there are."""
         return fmean(self.last[-window:])
 
     def error(self, window: int) -> float:
@@ -58,10 +58,10 @@ class Series:
         return stdev(self.last[-window:]) / math.sqrt(window)
 
     def rise(self) -> float:
-        """Level minus start, in standard errors; 0 until the two have no update in common.
+        """Level minus start, in standard errors; 0 while the two have an update in common.
 
-        The noise of one update comes from the differences of neighbors, in which a trend hardly counts; from their
-        median, so that one jump, as of a policy that breaks in its first update, is no noise.
+        The noise of one update is estimated from the differences of neighbors, which a trend hardly changes. Their
+        median is taken, so that a single jump, as of a policy that breaks in its first update, does not count as noise.
         """
         if self.count < START + WINDOW:
             return 0.0
@@ -72,7 +72,7 @@ class Series:
 
 
 @dataclass
-class Together:
+class RunningCorrelation:
     """Correlation of two metrics over all updates so far (Welford's running moments)."""
 
     count: int = 0
@@ -83,7 +83,7 @@ class Together:
     xy: float = 0.0
 
     def add(self, x: float, y: float) -> None:
-        """Take in one more pair."""
+        """Add one more pair."""
         self.count += 1
         from_x, from_y = x - self.mean_x, y - self.mean_y
         self.mean_x += from_x / self.count
@@ -94,6 +94,6 @@ class Together:
 
     @property
     def correlation(self) -> float:
-        """Pearson's; 0 where one of the two does not vary."""
+        """Pearson correlation; 0 where one of the two does not vary."""
         scale = math.sqrt(self.xx * self.yy)
         return self.xy / scale if scale > 0 else 0.0
