@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 
 class RlhfError(Exception):
-    """Base of every error a user can cause or mend.
+    """Base of every error that a user can cause or fix.
 
     Args:
         message: what went wrong, in one sentence.
@@ -22,7 +25,7 @@ class RlhfError(Exception):
         self.hint = hint
 
     def as_dict(self) -> dict[str, object]:
-        """The error as ``--json`` prints it."""
+        """Return the error as ``--json`` prints it."""
         return {
             "code": self.code,
             "exit": self.exit_code,
@@ -30,6 +33,15 @@ class RlhfError(Exception):
             "where": self.where,
             "hint": self.hint,
         }
+
+    @staticmethod
+    def from_dict(entry: Mapping[str, Any]) -> RlhfError:
+        """Rebuild an error from `as_dict`; one of an unknown code keeps its code and its exit code."""
+        kinds = {kind.code: kind for kind in RlhfError.__subclasses__()}
+        kind = kinds.get(entry["code"], RlhfError)
+        error = kind(str(entry["message"]), where=entry.get("where"), hint=entry.get("hint"))
+        error.code, error.exit_code = str(entry["code"]), int(entry["exit"])
+        return error
 
 
 class UsageError(RlhfError):
@@ -39,7 +51,7 @@ class UsageError(RlhfError):
 
 
 class DataError(RlhfError):
-    """A row or a data file is not what it should be (exit 3)."""
+    """A row or a data file is invalid (exit 3)."""
 
     exit_code, code = 3, "bad_data"
 
@@ -51,7 +63,7 @@ class ConflictError(RlhfError):
 
 
 class LockedError(RlhfError):
-    """Another process works on this run directory (exit 5)."""
+    """Another process holds this run directory or file (exit 5)."""
 
     exit_code, code = 5, "locked"
 
@@ -81,7 +93,7 @@ class DiskError(RlhfError):
 
 
 class HubError(RlhfError):
-    """A hub or network resource could not be had (exit 10)."""
+    """A hub or network resource is not available (exit 10)."""
 
     exit_code, code = 10, "network"
 

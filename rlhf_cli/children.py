@@ -1,4 +1,4 @@
-"""A heavy stage in a process of its own: its memory is surely freed only by its exit."""
+"""Heavy stages in processes of their own: only the exit of a process surely frees its memory."""
 
 from __future__ import annotations
 
@@ -22,15 +22,6 @@ PARENT_PIPE_VARIABLE = "RLHF_PARENT_PIPE"
 _LISTEN_SECONDS = 0.5
 
 
-class StageFailed(RlhfError):
-    """A child's error, with the child's exit code."""
-
-    def __init__(self, entry: dict[str, Any]) -> None:
-        super().__init__(str(entry.get("message")), where=entry.get("where"), hint=entry.get("hint"))
-        self.exit_code = int(entry["exit"])
-        self.code = str(entry.get("code"))
-
-
 def is_child() -> bool:
     """Whether this process runs one stage for `rlhf all`."""
     return LOCK_OWNER_VARIABLE in os.environ
@@ -44,10 +35,10 @@ class ChildLauncher:
         self.flags = [*(["--verbose"] if verbose else []), *(["--quiet"] if quiet else [])]
 
     def __call__(self, stage: Stage, force: bool) -> None:
-        """Run `stage` to its end.
+        """Run `stage`.
 
         Raises:
-            StageFailed: it ended with an error; the exit code is the child's.
+            RlhfError: the error of the child, with its exit code.
             KeyboardInterrupt, Terminated: this process was told to stop, and the child has ended.
         """
         kind, number = split_round(stage.name)
@@ -57,7 +48,7 @@ class ChildLauncher:
         if received is not None:
             raise Terminated if received == signal.SIGTERM else KeyboardInterrupt
         if code != 0:
-            raise StageFailed(_error_entry(stage.name, code, output, self.run_dir))
+            raise RlhfError.from_dict(_error_entry(stage.name, code, output, self.run_dir))
 
 
 def _run(command: Sequence[str]) -> tuple[int, str, int | None]:
@@ -117,7 +108,7 @@ def watch_parent() -> None:
 
 
 def _error_entry(stage: str, code: int, output: str, run_dir: Path) -> dict[str, Any]:
-    """The child's own error where it printed one, else what its exit code says."""
+    """Return the error that the child printed, or else one from its exit code."""
     for line in reversed(output.splitlines()):
         try:
             entry = json.loads(line)["error"]

@@ -33,7 +33,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     training = ppo_stage.Training
 
     def keep(**kwargs: Any) -> Any:
-        kept.update(kwargs)
+        kept.update(kwargs, roles=kwargs["context"].roles, reward=kwargs["context"].reward)
         return training(**kwargs)
 
     monkeypatch.setattr(ppo_stage, "Training", keep)

@@ -1,4 +1,4 @@
-"""How a chain of stages is planned, checked and run, and what became of it. Never imports torch."""
+"""Planning, checking and running a chain of stages. Never imports torch."""
 
 from __future__ import annotations
 
@@ -24,15 +24,13 @@ Launcher = Callable[[Stage, bool], None]
 """Runs one heavy stage in a process of its own; the flag says whether it is forced."""
 
 
-def plan_chain(
-    stages: Sequence[Stage], config: Config, run_dir: RunDir, *, force: Sequence[str] = (), full: bool = False
-) -> list[Plan]:
-    """What every stage would do, in order, assuming that a stage which runs changes what follows it."""
+def plan_chain(stages: Sequence[Stage], config: Config, run_dir: RunDir, *, force: Sequence[str] = ()) -> list[Plan]:
+    """Plan every stage, in order, assuming that a stage which runs changes all that follow from it."""
     forced = _forced(stages, config, force)
     plans: list[Plan] = []
     running: set[str] = set()
     for stage in stages:
-        plan = plan_stage(stage, config, run_dir, force=stage.name in forced, full=full)
+        plan = plan_stage(stage, config, run_dir, force=stage.name in forced)
         upstream = [name for name in stage.needs(config) if name in running]
         if upstream and plan.action == "skip":
             plan = replace(plan, action="run", state="stale", reason=f"{upstream[0]} runs again")
@@ -64,7 +62,7 @@ def _forced(stages: Sequence[Stage], config: Config, force: Sequence[str]) -> se
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a stage in a chain."""
+    """Result of one stage in a chain."""
 
     stage: str
     action: str
@@ -107,7 +105,7 @@ def _check_finished(stage: Stage, name: str, config: Config, run_dir: RunDir) ->
 def _prepare(plans: Sequence[Plan], config: Config, run_dir: RunDir, reporter: Reporter) -> None:
     check_plans(plans, config, run_dir)
     _warn_of_versions(plans, reporter)
-    # Where a run lies is not a property of the run: the directory may be moved.
+    # The place of a run is no property of it: the directory may be moved.
     text = dump_config(config.model_copy(update={"run": config.run.model_copy(update={"dir": None})}))
     if not run_dir.config_path.exists() or run_dir.config_path.read_text(encoding="utf-8") != text:
         with disk_errors(run_dir.root):
@@ -131,11 +129,16 @@ def run_chain(
     Raises:
         RlhfError: a stage refused or failed; what is complete stays.
     """
-    _prepare(plan_chain(stages, config, run_dir, force=force), config, run_dir, reporter)
+    plans = plan_chain(stages, config, run_dir, force=force)
+    _prepare(plans, config, run_dir, reporter)
     forced = _forced(stages, config, force)
-    outcomes = []
-    for stage in stages:
-        plan = plan_stage(stage, config, run_dir, force=stage.name in forced)
+    outcomes: list[Outcome] = []
+    for plan in plans:
+        stage = plan.stage
+        if any(outcome.action == "run" and outcome.stage in stage.needs(config) for outcome in outcomes):
+            plan = plan_stage(
+                stage, config, run_dir, force=stage.name in forced
+            )  # its inputs may have come out the same
         if plan.action == "off":
             continue
         launched = plan.action == "run" and stage.heavy and launcher is not None
@@ -156,14 +159,14 @@ def run_chain(
 
 
 def join_chain(config: Config) -> None:
-    """What every process of a parallel run but the first does: join the stages it is called to, until sent home."""
+    """Join the stages that the first process of a parallel run calls, until it dismisses this one."""
     while (call := receive(cpu=config.run.device == "cpu")) is not None:
         (stage,) = named(call.stage, config)
         call_runner(stage, StageContext(config, call.out, call.inputs, SilentReporter()))
 
 
 def _warn_of_versions(plans: Sequence[Plan], reporter: Reporter) -> None:
-    """Artifacts of other library versions are used, but not in silence."""
+    """Warn about complete artifacts that were made with other library versions."""
     if all(plan.action != "run" for plan in plans):
         return
     now = package_versions()

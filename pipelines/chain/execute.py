@@ -11,7 +11,7 @@ from typing import Any
 from pipelines.chain.plan import Plan, conflict, missing_input
 from pipelines.config import Config
 from pipelines.errors import ArtifactError, DiskError, PeopleNeeded
-from pipelines.run.directory import CHECKPOINTS, RunDir, Started
+from pipelines.run.directory import CHECKPOINTS, RunDir, StageStart
 from pipelines.run.disk import disk_errors
 from pipelines.run.manifest import (
     FileRecord,
@@ -47,12 +47,12 @@ def run_stage(plan: Plan, config: Config, run_dir: RunDir, reporter: Reporter, *
     section = as_json(stage.section(config))
     fingerprint = fingerprint_of(section, {name: digest_of(records) for name, records in inputs.items()})
     simulated = simulated_among(run_dir.stage(name) for name in stage.needs(config))
-    context = _begin(plan, config, run_dir, reporter, Started(fingerprint, section, inputs), force=force)
+    context = _begin(plan, config, run_dir, reporter, StageStart(fingerprint, section, inputs), force=force)
     out = context.out
     if simulated:
         context.notes["simulated_inputs"] = simulated
     run_dir.event("stage_started", stage=stage.name, reason=plan.reason, fingerprint=fingerprint)
-    started, clock = utc_now(), time.monotonic()
+    began, clock = utc_now(), time.monotonic()
     try:
         if stage.parallel:
             send(Call(stage.name, context.out, context.inputs), cpu=config.run.device == "cpu")
@@ -80,7 +80,7 @@ def run_stage(plan: Plan, config: Config, run_dir: RunDir, reporter: Reporter, *
         seed=config.run.seed,
         versions=package_versions(),
         git_commit=git_commit(),
-        started=started,
+        started=began,
         wall_seconds=round(time.monotonic() - clock, 3),
         peak_memory_bytes=peak_memory(),
         notes=as_json(context.notes),
@@ -98,11 +98,11 @@ def call_runner(stage: Stage, context: StageContext) -> Mapping[str, Any]:
 
 
 def _begin(
-    plan: Plan, config: Config, run_dir: RunDir, reporter: Reporter, started: Started, *, force: bool
+    plan: Plan, config: Config, run_dir: RunDir, reporter: Reporter, start: StageStart, *, force: bool
 ) -> StageContext:
     """The context of a stage, its working directory empty or ready to go on."""
-    stage, before = plan.stage, Started.read(run_dir.partial(plan.stage.name))
-    same = before is not None and before.fingerprint == started.fingerprint
+    stage, before = plan.stage, StageStart.read(run_dir.partial(plan.stage.name))
+    same = before is not None and before.fingerprint == start.fingerprint
     go_on = plan.resumes is not None and not force and same
     context = StageContext(
         config,
@@ -117,7 +117,7 @@ def _begin(
     else:
         run_dir.begin(stage.name)
     with disk_errors(run_dir.root):
-        started.write(context.out)
+        start.write(context.out)
     return context
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 from pipelines.config import Config
 from pipelines.errors import ArtifactError, ConflictError
 from pipelines.run.checkpoints import newest_at_a_glance
-from pipelines.run.directory import CHECKPOINTS, RunDir, Started
-from pipelines.run.manifest import FileRecord, Manifest, changed_files, digest_of
+from pipelines.run.directory import CHECKPOINTS, RunDir, StageStart
+from pipelines.run.manifest import FileRecord, Manifest, changed_files, describe_differences, digest_of
 from pipelines.run.stage import Stage, as_json, is_source, source_key
 
 State = Literal["complete", "partial", "stale", "missing", "damaged", "off"]
@@ -76,17 +75,17 @@ def _plan_unfinished(stage: Stage, config: Config, run_dir: RunDir, *, full: boo
     if not partial.exists():
         return None
     plan = Plan(stage, "run", "partial", "was interrupted; starts again")
-    started, checkpoint = Started.read(partial), newest_at_a_glance(partial / CHECKPOINTS, full=full)
-    if started is None:
+    start, checkpoint = StageStart.read(partial), newest_at_a_glance(partial / CHECKPOINTS, full=full)
+    if start is None:
         return plan
-    differences = tuple(describe_differences(started.section, as_json(stage.section(config))))
+    differences = start.differences(as_json(stage.section(config)))
     if checkpoint is None:
-        wanted = not differences and _stale_input(stage, config, run_dir, started.inputs, full=full) is None
+        wanted = not differences and _stale_input(stage, config, run_dir, start.inputs, full=full) is None
         return replace(plan, wanted=wanted)
     if differences:
         reason = f"was interrupted after step {checkpoint.step}, with other settings"
         return replace(plan, reason=reason, differences=differences)
-    stale = _stale_input(stage, config, run_dir, started.inputs, full=full)
+    stale = _stale_input(stage, config, run_dir, start.inputs, full=full)
     if stale:
         return replace(plan, reason=f"was interrupted; starts again: {stale}")
     return replace(
@@ -138,14 +137,3 @@ def missing_input(stage: Stage, name: str, run_dir: RunDir) -> ArtifactError:
         where=str(run_dir.stage(name)),
         hint=f"run `rlhf all --run-dir {run_dir.root} --until {stage.name}`, which makes what is missing",
     )
-
-
-def describe_differences(old: Any, new: Any, prefix: str = "") -> list[str]:
-    """Lines `key: old -> new` for every value that differs between two JSON trees."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        lines = []
-        for key in (*new, *(key for key in old if key not in new)):
-            dotted = f"{prefix}.{key}" if prefix else key
-            lines += describe_differences(old.get(key), new.get(key), dotted)
-        return lines
-    return [] if old == new else [f"{prefix}: {json.dumps(old)} -> {json.dumps(new)}"]

@@ -197,11 +197,10 @@ class Report:
     contradictions: int
 
     def problem(self) -> RlhfError | None:
-        """What keeps the files from being used as they are: a file that cannot be read, or bad rows."""
+        """Return the error that keeps the files from being used: a file that cannot be read, or bad rows."""
         error = next((file.error for file in self.files if file.error), None)
         if error:
-            kind = next(kind for kind in RlhfError.__subclasses__() if kind.code == error["code"])
-            return kind(error["message"], where=error["where"], hint=error["hint"])
+            return RlhfError.from_dict(error)
         bad = [file for file in self.files if file.bad]
         if not bad:
             return None

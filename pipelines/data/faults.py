@@ -14,6 +14,7 @@ from pipelines.errors import DataError
 
 SHOWN_PLACES = 20
 SHOWN_KINDS = 10
+SHOWN_CHARACTERS = 60
 
 
 @dataclass(frozen=True)
@@ -83,18 +84,18 @@ _WANTED = {
 
 
 def type_name(value: Any) -> str:
-    """The type of a JSON value, in words."""
+    """Return the type of a JSON value in words."""
     if value is None:
         return "null"
     names = {bool: "true/false", int: "a number", float: "a number", str: "text", list: "a list", dict: "an object"}
     return names.get(type(value), type(value).__name__)
 
 
-def shorten(value: Any, width: int = 60) -> str:
-    """A value for a message: text in quotes and cut, anything else by its type."""
+def shorten(value: Any) -> str:
+    """Describe a value in a message: text in quotes and cut, anything else by its type."""
     if not isinstance(value, str):
         return type_name(value)
-    return repr(value if len(value) <= width else value[: width - 3] + "...")
+    return repr(value if len(value) <= SHOWN_CHARACTERS else value[: SHOWN_CHARACTERS - 3] + "...")
 
 
 def speakers_hint(kinds: Iterable[str]) -> str:

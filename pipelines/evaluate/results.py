@@ -215,7 +215,7 @@ def attributes_of(scorer_results: Sequence[ScorerResult]) -> dict[str, dict[str,
 
 
 def _measures(policy: str, evaluation: Evaluation, config: Config) -> dict[str, Any]:
-    def mean(values: Sequence[float]) -> dict[str, float | int]:
+    def mean(values: Sequence[float]) -> dict[str, float | int | None]:
         return estimate(values, config.eval.bootstrap_samples).as_dict()
 
     scores = {result.scorer: result.scores for result in evaluation.scorer_results}
@@ -230,7 +230,7 @@ def _measures(policy: str, evaluation: Evaluation, config: Config) -> dict[str, 
     if policy == evaluation.baseline:
         return measures
 
-    def gain(values: Mapping[str, Sequence[float]]) -> dict[str, float | int]:
+    def gain(values: Mapping[str, Sequence[float]]) -> dict[str, float | int | None]:
         return mean(differences(values[policy], values[evaluation.baseline]))
 
     measures["win_rate"] = {

@@ -10,10 +10,11 @@ values are equal (a policy that wins everywhere) the interval has no width.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
+
+from pipelines.report.estimates import Estimate
 
 CONFIDENCE = 0.95
 BOOTSTRAP_SEED = 20261121
@@ -21,34 +22,14 @@ _CELLS_AT_ONCE = 5_000_000
 """Drawn indices held in memory at a time: 40 MB."""
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """A mean over prompts.
+def estimate(values: Sequence[float], samples: int) -> Estimate:
+    """Estimate a mean over prompts with its 95 % percentile bootstrap interval.
 
-    Attributes:
-        value: the mean.
-        low: lower bound of the 95 % interval.
-        high: upper bound.
-        n: number of prompts.
-    """
-
-    value: float
-    low: float
-    high: float
-    n: int
-
-    def as_dict(self) -> dict[str, float | int]:
-        """Plain data for results.json."""
-        return asdict(self)
-
-
-def estimate(values: Sequence[float], samples: int, *, seed: int = BOOTSTRAP_SEED) -> Estimate:
-    """The mean of one value a prompt, with its 95 % percentile bootstrap interval.
+    The draws depend on n alone, so that estimates over the same prompts can be compared.
 
     Args:
         values: [n], n at least 1, finite.
         samples: number of bootstrap means.
-        seed: of the draws; the same n and seed draw the same prompts, so that two estimates can be compared.
 
     Raises:
         ValueError: there is no value.
@@ -58,7 +39,7 @@ def estimate(values: Sequence[float], samples: int, *, seed: int = BOOTSTRAP_SEE
     data = torch.tensor(values, dtype=torch.float64)
     tails = torch.tensor([(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], dtype=torch.float64)
     # the quantiles lie between order statistics; rounding must not carry them past the values themselves
-    low, high = torch.quantile(_bootstrap_means(data, samples, seed), tails).clamp(data.min(), data.max()).tolist()
+    low, high = torch.quantile(_bootstrap_means(data, samples), tails).clamp(data.min(), data.max()).tolist()
     return Estimate(data.mean().item(), low, high, len(values))
 
 
@@ -72,9 +53,9 @@ def wins(first: Sequence[float], second: Sequence[float]) -> list[float]:
     return [0.5 if a == b else float(a > b) for a, b in zip(first, second, strict=True)]
 
 
-def _bootstrap_means(values: Tensor, samples: int, seed: int) -> Tensor:
+def _bootstrap_means(values: Tensor, samples: int) -> Tensor:
     """[n] -> [samples], in chunks that fit into memory."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(BOOTSTRAP_SEED)
     chunk = max(1, _CELLS_AT_ONCE // len(values))
     means = [
         values[torch.randint(len(values), (min(chunk, samples - start), len(values)), generator=generator)].mean(dim=1)

@@ -1,4 +1,4 @@
-"""A number with its interval, or the reason why there is none."""
+"""Estimates with their intervals, and their text."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Figure:
-    """An estimate.
+class Estimate:
+    """A number with its 95 % interval.
 
     Attributes:
-        value: None where it is not defined.
-        low: lower bound of the 95 % interval; None: there is no interval.
-        high: upper bound.
-        n: how many things it rests on.
-        reason: why there is no value.
+        value: the estimate; None: it is not defined.
+        low: lower bound of the interval; None: there is no interval.
+        high: upper bound of the interval.
+        n: number of observations.
+        reason: reason why there is no value.
     """
 
     value: float | None
@@ -24,12 +24,16 @@ class Figure:
     reason: str | None = None
 
     @classmethod
-    def none(cls, reason: str) -> Figure:
-        """One that is not defined."""
+    def none(cls, reason: str) -> Estimate:
+        """Return an estimate that is not defined."""
         return cls(None, reason=reason)
 
+    def as_dict(self) -> dict[str, float | int | None]:
+        """Return value, bounds and n, as results.json holds them."""
+        return {"value": self.value, "low": self.low, "high": self.high, "n": self.n}
+
     def text(self, *, percent: bool = False) -> str:
-        """``.61 [.55, .67]``, ``61 % [55, 67]``, or ``n/a: reason``."""
+        """Return ``.61 [.55, .67]``, ``61 % [55, 67]``, or ``n/a: reason``."""
         if self.value is None:
             return f"n/a: {self.reason}"
         if percent:
@@ -40,11 +44,11 @@ class Figure:
 
 
 def short(number: float) -> str:
-    """Two decimals without the zero before the point: ``.61``, ``-.08``, ``1.00``."""
+    """Round to two decimals without the zero before the point: ``.61``, ``-.08``, ``1.00``."""
     text = f"{round(number, 2) + 0.0:.2f}"  # adding 0 turns -0.0 into 0.0
     return text.replace("0.", ".", 1) if text.startswith(("0.", "-0.")) else text
 
 
 def many(count: int, what: str) -> str:
-    """``1 task``, ``2 tasks``."""
+    """Return ``1 task`` or ``2 tasks``."""
     return f"{count} {what}" if count == 1 else f"{count} {what}s"

@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 
 from pipelines.errors import DiskError, LockedError
 from pipelines.run.disk import disk_errors, fsync, read_json, write_atomic
-from pipelines.run.manifest import MANIFEST, FileRecord, Manifest, utc_now
+from pipelines.run.manifest import MANIFEST, FileRecord, Manifest, describe_differences, utc_now
 
 LOCK_OWNER_VARIABLE = "RLHF_LOCK_OWNER"
 ROUNDS = "rounds"
@@ -238,28 +238,32 @@ def _read_owner(path: Path) -> dict[str, str]:
     return {key: str(value) for key, value in read_json(path).items()}
 
 
-_NAME = "started.json"
+START_RECORD = "started.json"
 
 
 @dataclass(frozen=True)
-class Started:
-    """Settings and inputs of a stage at its start; the fields are those of its later manifest."""
+class StageStart:
+    """Settings and inputs of a stage at its start, recorded beside its checkpoints; the fields are its manifest's."""
 
     fingerprint: str
     section: dict[str, Any]
     inputs: dict[str, list[FileRecord]]
 
     def write(self, directory: Path) -> None:
-        """Write it beside the checkpoints of the working directory of the stage."""
+        """Write the record into the working directory of the stage."""
         (directory / CHECKPOINTS).mkdir(exist_ok=True)
-        write_atomic(directory / CHECKPOINTS / _NAME, json.dumps(asdict(self), indent=2) + "\n")
+        write_atomic(directory / CHECKPOINTS / START_RECORD, json.dumps(asdict(self), indent=2) + "\n")
 
     @classmethod
-    def read(cls, directory: Path) -> Started | None:
-        """What the stage that works in `directory` was begun with; None where that is not known."""
-        data = read_json(directory / CHECKPOINTS / _NAME)
+    def read(cls, directory: Path) -> StageStart | None:
+        """Read the record of the stage that works in `directory`; None: there is none that can be read."""
+        data = read_json(directory / CHECKPOINTS / START_RECORD)
         try:
             inputs = {name: [FileRecord(**record) for record in records] for name, records in data["inputs"].items()}
             return cls(str(data["fingerprint"]), dict(data["section"]), inputs)
         except (KeyError, TypeError, ValueError, AttributeError):
             return None
+
+    def differences(self, section: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return a line for every setting of `section` that differs from the recorded one."""
+        return tuple(describe_differences(self.section, section))

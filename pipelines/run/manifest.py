@@ -217,3 +217,14 @@ def peak_memory() -> int:
         return int(torch.cuda.max_memory_allocated())
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def describe_differences(old: Any, new: Any, prefix: str = "") -> list[str]:
+    """Return a line ``key: old -> new`` for every value that differs between two JSON trees."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        lines = []
+        for key in (*new, *(key for key in old if key not in new)):
+            dotted = f"{prefix}.{key}" if prefix else key
+            lines += describe_differences(old.get(key), new.get(key), dotted)
+        return lines
+    return [] if old == new else [f"{prefix}: {json.dumps(old)} -> {json.dumps(new)}"]

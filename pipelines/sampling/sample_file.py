@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pipelines.chain.plan import describe_differences
 from pipelines.config import Config
 from pipelines.config.data_section import Source
 from pipelines.data.canonical import to_line
@@ -20,7 +19,7 @@ from pipelines.labels.label_types import LabelSet
 from pipelines.labels.tasks_file import write_tasks
 from pipelines.models.machine import resolve_device
 from pipelines.run.checkpoints import Checkpoints, newest_at_a_glance
-from pipelines.run.directory import CHECKPOINTS, RunDir, Started
+from pipelines.run.directory import CHECKPOINTS, RunDir, StageStart
 from pipelines.run.disk import disk_errors, write_atomic
 from pipelines.run.manifest import fingerprint_of
 from pipelines.run.reporting import Reporter
@@ -67,7 +66,7 @@ class Prepared:
         asked: the prompts in their order.
         counts: what became of the rows of each source.
         models: the models to sample from.
-        started: the settings, as the working directory records them.
+        start: the settings, as the working directory records them.
         resumes: the chunk after which it goes on; None: it begins.
         conflict: why it may not begin without force; None: it may.
     """
@@ -75,7 +74,7 @@ class Prepared:
     asked: list[SourcedPrompt]
     counts: list[SourceCount]
     models: list[SamplingModel]
-    started: Started
+    start: StageStart
     resumes: int | None
     conflict: ConflictError | None
 
@@ -100,9 +99,9 @@ def prepare(request: Request, reporter: Reporter) -> Prepared:
         "models": {str(index): model_stamp(model) for index, model in enumerate(models, 1)},
     }
     section = json.loads(json.dumps(section))
-    started = Started(fingerprint_of(section, {}), section, {})
+    start = StageStart(fingerprint_of(section, {}), section, {})
     resumes, conflict = None, None
-    before = Started.read(request.work)
+    before = StageStart.read(request.work)
     if request.out.exists() and not request.force:
         conflict = ConflictError(
             "the file is there already",
@@ -110,7 +109,7 @@ def prepare(request: Request, reporter: Reporter) -> Prepared:
             hint="name another with --out, or replace it with --force",
         )
     elif before is not None:
-        differences = describe_differences(before.section, section)
+        differences = before.differences(section)
         found = newest_at_a_glance(request.work / CHECKPOINTS)
         resumes = found.step if found is not None and not differences else None
         if found is not None and differences and not request.force:
@@ -120,7 +119,7 @@ def prepare(request: Request, reporter: Reporter) -> Prepared:
                 where=str(request.work),
                 hint="undo the change, use another --out, or begin anew with --force",
             )
-    return Prepared(asked, counts, models, started, resumes, conflict)
+    return Prepared(asked, counts, models, start, resumes, conflict)
 
 
 def sample_file(request: Request, prepared: Prepared, reporter: Reporter) -> dict[str, Any]:
@@ -168,7 +167,7 @@ def _begin(request: Request, prepared: Prepared, reporter: Reporter) -> Sampling
         if prepared.resumes is None:
             shutil.rmtree(work / CHECKPOINTS, ignore_errors=True)
             (work / CHECKPOINTS).mkdir(parents=True)
-        prepared.started.write(work)
+        prepared.start.write(work)
     checkpoints = Checkpoints(work / CHECKPOINTS, keep=2, logs=work, warn=reporter.warn)
     device = resolve_device(request.config.run)
     return SamplingContext(work, checkpoints, device, request.config.run, reporter, StopRequest(reporter.warn))

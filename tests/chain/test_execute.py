@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from pipelines.chain.execute import run_stage
-from pipelines.chain.plan import Plan, describe_differences, plan_stage
+from pipelines.chain.plan import Plan, plan_stage
 from pipelines.config import Config, load_config
 from pipelines.errors import ArtifactError, ConflictError, DiskError
 from pipelines.run.directory import RunDir
-from pipelines.run.manifest import Manifest, version_differences
+from pipelines.run.manifest import Manifest, describe_differences, version_differences
 from pipelines.run.reporting import SilentReporter
 from pipelines.run.stage import Stage, StageContext
 

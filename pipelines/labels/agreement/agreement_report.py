@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from pipelines.labels.agreement.annotator_figures import AnnotatorFigures
-from pipelines.report.estimates import Figure, many
+from pipelines.report.estimates import Estimate, many
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class PairFigures:
 
     first: str
     second: str
-    agreement: Figure
+    agreement: Estimate
     tasks: int
 
 
@@ -111,12 +111,12 @@ class AgreementReport:
     labels: int
     simulated_labels: int
     unknown_labels: int
-    alpha: Figure
-    tau: Figure
-    pairwise: Figure
+    alpha: Estimate
+    tau: Estimate
+    pairwise: Estimate
     chance: float | None
     pairs: tuple[PairFigures, ...]
-    longer_wins: Figure
+    longer_wins: Estimate
     annotators: tuple[AnnotatorFigures, ...]
     contradicted: tuple[Contradicted, ...]
     disputed: tuple[Disputed, ...]

@@ -10,7 +10,7 @@ from rich.cells import cell_len
 
 from pipelines.labels.agreement.agreement_report import AgreementReport, Contradicted, Disputed
 from pipelines.labels.agreement.annotator_figures import AnnotatorFigures
-from pipelines.report.estimates import Figure, many
+from pipelines.report.estimates import Estimate, many
 from pipelines.report.safe_text import literal, one_line, wrap
 
 WIDTH = 120
@@ -162,7 +162,7 @@ def _person(one: AnnotatorFigures, kind: str) -> tuple[str, ...]:
     )
 
 
-def _share(figure: Figure) -> str:
+def _share(figure: Estimate) -> str:
     return NOTHING if figure.value is None else figure.text(percent=True).replace(" %", "")
 
 

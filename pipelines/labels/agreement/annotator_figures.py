@@ -10,7 +10,7 @@ import numpy as np
 
 from pipelines.labels.label_types import Label, LabelSet, Question, Task, is_unknown
 from pipelines.labels.votes import Floats, Ints, Votes, row_means, verdicts, votes_of
-from pipelines.report.estimates import Figure
+from pipelines.report.estimates import Estimate
 from pipelines.report.statistics import wilson
 
 
@@ -108,11 +108,11 @@ class AnnotatorFigures:
     labels: int
     skipped: int
     flagged: int
-    rest: Figure
-    controls: Figure
-    first_shown: Figure
+    rest: Estimate
+    controls: Estimate
+    first_shown: Estimate
     first_expected: float | None
-    longer_wins: Figure
+    longer_wins: Estimate
     length_correlation: float | None
     timed: int
     seconds: float | None
@@ -125,7 +125,7 @@ class People:
     """All annotators whose name is known, and what all labels say together."""
 
     annotators: tuple[AnnotatorFigures, ...]
-    longer_wins: Figure
+    longer_wins: Estimate
 
 
 def figures_of(labels: LabelSet, question: Question, votes: Votes) -> People:
@@ -178,12 +178,12 @@ def figures_of(labels: LabelSet, question: Question, votes: Votes) -> People:
     return People(tuple(found), _longer_figure(longer, np.arange(len(votes.labels))))
 
 
-def share_figure(values: Floats, reason: str) -> Figure:
+def share_figure(values: Floats, reason: str) -> Estimate:
     """The mean of shares, one trial each, with Wilson's interval; NaN counts for nothing."""
     values = values[~np.isnan(values)]
     if not len(values):
-        return Figure.none(reason)
-    return Figure(float(values.mean()), *wilson(float(values.sum()), len(values)), n=len(values))
+        return Estimate.none(reason)
+    return Estimate(float(values.mean()), *wilson(float(values.sum()), len(values)), n=len(values))
 
 
 def mean_of_others(votes: Votes) -> Floats:
@@ -204,22 +204,22 @@ def with_rest(votes: Votes) -> Floats:
     return row_means(1 - np.abs(votes.value - majority))
 
 
-def correlation(own: Floats, others: Floats, z: float = 1.959964) -> Figure:
+def correlation(own: Floats, others: Floats, z: float = 1.959964) -> Estimate:
     """Pearson's correlation of two arrays with NaN in them, with Fisher's interval."""
     known = ~np.isnan(own) & ~np.isnan(others)
     one, two, n = own[known], others[known], int(known.sum())
     if n < 4:
-        return Figure.none("fewer than four answers were judged by others too")
+        return Estimate.none("fewer than four answers were judged by others too")
     if np.ptp(one) == 0 or np.ptp(two) == 0:
-        return Figure.none("the values never vary")
+        return Estimate.none("the values never vary")
     found = float(np.clip(np.corrcoef(one, two)[0, 1], -1, 1))
     if abs(found) > 1 - 1e-12:
-        return Figure(round(found), round(found), round(found), n)
+        return Estimate(round(found), round(found), round(found), n)
     middle, half = math.atanh(found), z / math.sqrt(n - 3)
-    return Figure(found, math.tanh(middle - half), math.tanh(middle + half), n)
+    return Estimate(found, math.tanh(middle - half), math.tanh(middle + half), n)
 
 
-def _rest_figure(votes: Votes, rows: Ints, rest: Floats, others: Floats) -> Figure:
+def _rest_figure(votes: Votes, rows: Ints, rest: Floats, others: Floats) -> Estimate:
     if votes.question.kind == "scale":
         return correlation(votes.value[rows], others[rows])
     return share_figure(rest[rows], "nobody else judged the same tasks")
@@ -246,12 +246,12 @@ def shuffled(orders: Sequence[tuple[int, ...]]) -> bool:
     return len({order for order in orders if len(order) > 1}) > 1
 
 
-def _shown_first(votes: Votes, rows: Ints, credit: Floats) -> Figure:
+def _shown_first(votes: Votes, rows: Ints, credit: Floats) -> Estimate:
     orders = [votes.labels[row].order for row in rows]
     if not any(orders):
-        return Figure.none("the order on the page is not known")
+        return Estimate.none("the order on the page is not known")
     if not shuffled(orders):
-        return Figure.none("the answers were not shuffled")
+        return Estimate.none("the answers were not shuffled")
     return share_figure(credit[rows], "no task has two answers")
 
 
@@ -278,12 +278,12 @@ def lengths_against_worth(votes: Votes, length: Floats) -> tuple[Floats, Floats]
     return longer, parts
 
 
-def _longer_figure(longer: Floats, rows: Ints) -> Figure:
+def _longer_figure(longer: Floats, rows: Ints) -> Estimate:
     wins, pairs = longer[rows].sum(axis=0) if len(rows) else (0.0, 0.0)
     if not pairs:
-        return Figure.none("no pair of answers of different length and worth")
+        return Estimate.none("no pair of answers of different length and worth")
     share, tasks = float(wins / pairs), int((longer[rows][:, 1] > 0).sum())
-    return Figure(share, *wilson(share * tasks, tasks), n=int(pairs))
+    return Estimate(share, *wilson(share * tasks, tasks), n=int(pairs))
 
 
 def _tau(parts: Floats) -> float | None:

@@ -10,7 +10,7 @@ from pipelines.labels.agreement.agreement_report import AgreementReport, Contrad
 from pipelines.labels.agreement.annotator_figures import control_answers, figures_of
 from pipelines.labels.label_types import LabelSet, Question, Task, is_unknown
 from pipelines.labels.votes import Floats, Ints, Votes, verdicts, votes_of
-from pipelines.report.estimates import Figure, many
+from pipelines.report.estimates import Estimate, many
 from pipelines.report.statistics import wilson
 
 __all__ = ["AgreementReport", "agreement", "agreement_lines", "summary"]
@@ -52,9 +52,9 @@ def agreement(
         labels=len(answered),
         simulated_labels=sum(label.simulated for _, label, _ in answered),
         unknown_labels=sum(is_unknown(label.annotator) for _, label, _ in answered),
-        alpha=Figure.none(reason) if reason else _alpha(votes, level, seed, bootstrap),
-        tau=Figure.none(reason) if reason else _tau(votes, first, second),
-        pairwise=Figure.none(reason) if reason else _pairwise(votes, same, first, seed, bootstrap),
+        alpha=Estimate.none(reason) if reason else _alpha(votes, level, seed, bootstrap),
+        tau=Estimate.none(reason) if reason else _tau(votes, first, second),
+        pairwise=Estimate.none(reason) if reason else _pairwise(votes, same, first, seed, bootstrap),
         chance=None if reason else _chance(votes),
         pairs=_pairs(votes, same, first, second),
         longer_wins=people.longer_wins,
@@ -110,12 +110,12 @@ def _why_not(votes: Votes, answered: int, pairs: int) -> str | None:
     return None if pairs else "no task was judged by two annotators"
 
 
-def _alpha(votes: Votes, level: alphas.Level, seed: int, bootstrap: int) -> Figure:
+def _alpha(votes: Votes, level: alphas.Level, seed: int, bootstrap: int) -> Estimate:
     counts, domain = alphas.value_counts(votes)
     counts = counts[(counts.sum(axis=-1) >= 2).any(axis=-1)]
     value = alphas.alpha(counts, domain, level)
     if value is None:
-        return Figure.none("all values are equal")
+        return Estimate.none("all values are equal")
     size = len(domain)
     by_task = alphas.coincidences(counts).reshape(len(counts), -1)
     found = alphas.interval(
@@ -125,7 +125,7 @@ def _alpha(votes: Votes, level: alphas.Level, seed: int, bootstrap: int) -> Figu
         samples=bootstrap,
     )
     low, high = found or (None, None)
-    return Figure(value, low, high, len(counts))
+    return Estimate(value, low, high, len(counts))
 
 
 def _agreements(votes: Votes, first: Ints, second: Ints) -> Floats:
@@ -137,23 +137,23 @@ def _agreements(votes: Votes, first: Ints, second: Ints) -> Floats:
     return np.where(np.isnan(value[first]), np.nan, value[first] == value[second])
 
 
-def _tau(votes: Votes, first: Ints, second: Ints) -> Figure:
+def _tau(votes: Votes, first: Ints, second: Ints) -> Estimate:
     """Mean of Kendall's tau-b (Kendall 1945); undefined where somebody ties everything."""
     if not votes.ranked:
-        return Figure.none("only rankings have it")
+        return Estimate.none("only rankings have it")
     which = np.nan_to_num(verdicts(votes.worth))
     strict = (which**2).sum(axis=1)
     scale = np.sqrt(strict[first] * strict[second])
     found = (which[first] * which[second]).sum(axis=1)[scale > 0] / scale[scale > 0]
     if not len(found):
-        return Figure.none("everything is tied")
-    return Figure(float(found.mean()), n=len(found))
+        return Estimate.none("everything is tied")
+    return Estimate(float(found.mean()), n=len(found))
 
 
-def _pairwise(votes: Votes, same: Floats, first: Ints, seed: int, bootstrap: int) -> Figure:
+def _pairwise(votes: Votes, same: Floats, first: Ints, seed: int, bootstrap: int) -> Estimate:
     known = ~np.isnan(same)
     if not known.any():
-        return Figure.none("no task has two answers")
+        return Estimate.none("no task has two answers")
     tasks = len(votes.tasks)
     task = votes.task[first]
     sums = np.bincount(task, np.nansum(same, axis=1), tasks)
@@ -161,7 +161,7 @@ def _pairwise(votes: Votes, same: Floats, first: Ints, seed: int, bootstrap: int
     by_task = np.stack([sums, counts], axis=1)[counts > 0].astype(np.float64)
     found = alphas.interval(by_task, lambda drawn: drawn[:, 0] / drawn[:, 1], seed=seed, samples=bootstrap)
     low, high = found or (None, None)
-    return Figure(float(sums.sum() / counts.sum()), low, high, int(known.sum()))
+    return Estimate(float(sums.sum() / counts.sum()), low, high, int(known.sum()))
 
 
 def _chance(votes: Votes) -> float | None:
@@ -192,7 +192,7 @@ def _pairs(votes: Votes, same: Floats, first: Ints, second: Ints) -> tuple[PairF
         names = votes.annotators[one // people], votes.annotators[one % people]
         if any(map(is_unknown, names)):
             continue
-        found.append(PairFigures(*names, Figure(share, low, high, n=int(counts[one])), int(tasks[one])))
+        found.append(PairFigures(*names, Estimate(share, low, high, n=int(counts[one])), int(tasks[one])))
     return tuple(found)
 
 
