@@ -1,4 +1,4 @@
-"""What a person sees: progress and words on stderr, data on stdout."""
+"""Console output: progress and messages on stderr, data on stdout."""
 
 from __future__ import annotations
 

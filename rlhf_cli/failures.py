@@ -1,4 +1,4 @@
-"""From an exception to an exit code and to words that help."""
+"""Turning exceptions into exit codes and helpful messages."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def _entry(code: str, exit_code: int, message: str, *, hint: str | None = None) 
 
 
 def _recognized(error: BaseException) -> RlhfError | None:
-    """What an exception of a library amounts to; known by name, because the library may not be imported here."""
+    """Translate a library's exception, recognized by name because the library may not be imported here."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return EnvironmentProblem(f"out of memory: {_first_line(error)}", hint=MEMORY_HINT)
     if isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate" in str(error):

@@ -10,7 +10,7 @@ from pipelines.run.disk import disk_errors, is_sqlite
 
 
 def make_room(out: Path, inputs: Iterable[Path | str] = (), *, replace: bool = False, write: bool = True) -> None:
-    """See to it that the file can be written and that nothing is lost by it, as far as that can be told beforehand.
+    """Check that a file can be written without losing anything, as far as that is known beforehand.
 
     Args:
         out: the file.

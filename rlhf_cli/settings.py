@@ -1,4 +1,4 @@
-"""From options to one configuration and one run directory."""
+"""Resolving options to one configuration and one run directory."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _DATA_OF = {
 def named_flags(
     command: str, *, model: str | None = None, reward_model: str | None = None, dataset: Path | None = None
 ) -> dict[str, Any]:
-    """What the named options set, by dotted key."""
+    """Return the values that named options set, by dotted key."""
     flags: dict[str, Any] = {}
     if model is not None:
         flags |= {"model.name_or_path": model, "model.init": "pretrained"}

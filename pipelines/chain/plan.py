@@ -1,4 +1,4 @@
-"""What a stage has to do: run, go on from a checkpoint, be skipped or refused, and why. Decided from files alone."""
+"""Plan of a stage, decided from files alone: run, resume from a checkpoint, skip or refuse, and why."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def plan_stage(stage: Stage, config: Config, run_dir: RunDir, *, force: bool = F
 
 
 def _plan_unfinished(stage: Stage, config: Config, run_dir: RunDir, *, full: bool) -> Plan | None:
-    """What a run of `stage` that did not end left to go on from; None where there is none.
+    """Plan the continuation of an unfinished run of `stage`; None: there is none.
 
     It comes before a complete artifact with the same settings: somebody asked for it to be made again.
     """
@@ -96,7 +96,7 @@ def _plan_unfinished(stage: Stage, config: Config, run_dir: RunDir, *, full: boo
 def _stale_input(
     stage: Stage, config: Config, run_dir: RunDir, inputs: Mapping[str, list[FileRecord]], *, full: bool
 ) -> str | None:
-    """Which input is no longer the one that was recorded in `inputs`, and how."""
+    """Name the first input that differs from the one recorded in `inputs`, and how; None: all are the same."""
     unread = [name for name in inputs if not is_source(name) and name not in stage.needs(config)]
     if unread:
         return f"{unread[0]} is no longer read"

@@ -1,4 +1,4 @@
-"""What can be refused before anything heavy is loaded. Never imports torch."""
+"""Checks before anything heavy is loaded. Never imports torch."""
 
 from __future__ import annotations
 

@@ -107,7 +107,7 @@ def _sample_section(config: Config) -> dict[str, Any]:
 
 
 def _labels_section(config: Config) -> dict[str, Any]:
-    """What makes labels other ones.
+    """Settings that the labels depend on.
 
     Of people only the questions: names, guidelines, controls and overlap may change from round to round, and what was
     answered under the earlier ones stays.
@@ -123,7 +123,7 @@ def _labels_section(config: Config) -> dict[str, Any]:
 
 
 def _labels_files(config: Config) -> tuple[Path, ...]:
-    """Of simulated annotators: the controls, and the function that they go by."""
+    """Files that simulated annotators use: the controls, and the file of their scoring function."""
     feedback = config.feedback
     if feedback.source != "simulated":
         return ()
@@ -147,7 +147,7 @@ def _ppo_needs(config: Config) -> dict[str, str]:
 
 
 def _eval_needs(config: Config) -> dict[str, str]:
-    """Of several rounds all policies, and the last reward model."""
+    """Policies of all rounds, and the last reward model."""
     needs, rounds = _named("data/prompts", *_sft(config)), config.feedback.rounds
     if any(scorer.uses("run") for scorer in config.eval_scorers):
         needs[in_round("reward", rounds)] = "reward"

@@ -1,4 +1,4 @@
-"""From sources to a report."""
+"""Checking data sources: from sources to a report."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ def as_model_input(place: str, row: CanonicalRow, encoder: Any, tokenizer: Any, 
 
 
 def _endings(row: CanonicalRow) -> list[tuple[str, str]]:
-    """What follows the prompt, by the name it is shown under."""
+    """Return the answers that follow the prompt, by their names in the report."""
     names = ("chosen", "rejected") if isinstance(row, Comparison) else ("dialogue",)
     return [(name, f"\nassistant: {answer}") for name, answer in zip(names, answers_of(row), strict=False)] or [
         ("prompt", "")
@@ -94,7 +94,7 @@ def _pieces(tokenizer: Any, ids: Sequence[int], marks: Sequence[bool]) -> tuple[
 
 @dataclass(frozen=True)
 class Preferences:
-    """What is told by comparisons.
+    """Figures of comparisons.
 
     Attributes:
         pairs: comparisons.

@@ -18,7 +18,7 @@ from pipelines.run.reporting import Reporter
 
 @dataclass(frozen=True)
 class Repeats:
-    """What stands more than once in a file.
+    """Counts of repeated texts in a file.
 
     Attributes:
         duplicates: rows that are exactly the same as an earlier one.
@@ -76,7 +76,7 @@ def contradictions(files: Sequence[array[int]]) -> int:
 
 
 def leaks(prompts: array[int], sides: array[int], loose: array[int], fraction: float) -> Leaks:
-    """Which prompts the split parts although they are nearly the same.
+    """Count prompts on both sides of the split that are nearly the same.
 
     Args:
         prompts: [rows] keys of `prompt_key`.
@@ -95,7 +95,7 @@ def leaks(prompts: array[int], sides: array[int], loose: array[int], fraction: f
 
 
 def in_several(files: Sequence[array[int]]) -> int:
-    """How many different hashes stand in more than one file."""
+    """Count the hashes that occur in more than one file."""
     import numpy as np
 
     _, counts = np.unique(np.concatenate([np.unique(_hashes(hashes)) for hashes in files]), return_counts=True)
@@ -118,7 +118,7 @@ _NONE = 2**64 - 1
 
 
 def near_duplicates(texts: Sequence[str], reporter: Reporter) -> int:
-    """How many texts are near to an earlier one; texts that are the same count as well.
+    """Count the texts that are similar or equal to an earlier one.
 
     Args:
         texts: lower case without blanks and punctuation; of each the first 20,000 characters count.

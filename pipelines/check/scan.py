@@ -40,7 +40,7 @@ _ANSWERER: dict[type[CanonicalRow], tuple[str, ...]] = {
 
 
 class Scan:
-    """What one file holds; `read` fills it.
+    """Figures of one file, filled by `read`.
 
     Args:
         source: where it is.
@@ -196,7 +196,7 @@ class Scan:
 
 
 def roles_of(row: CanonicalRow) -> list[str]:
-    """Who speaks in each turn, the answer included; none in a text that is trained on as it is."""
+    """Return the speaker of every turn, the answer included; empty for a plain text."""
     if type(row) is Demonstration:
         return [message.role for message in row.messages]
     return [*[message.role for message in row.prompt], *_ANSWERER[type(row)]]
@@ -238,7 +238,7 @@ def row_key(row: CanonicalRow, roles: Sequence[str], texts: tuple[str, ...]) -> 
 
 
 def _beside(row: CanonicalRow) -> tuple[object, ...]:
-    """What a row holds that is no text."""
+    """Names of the fields of a row beside its texts."""
     if type(row) is Comparison:
         return row.margin, row.annotator, row.source
     if type(row) is Judgement:

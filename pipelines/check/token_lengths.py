@@ -23,7 +23,7 @@ _STEP = 100
 
 @dataclass(frozen=True)
 class Fit:
-    """How the rows fit one stage.
+    """Token lengths of the rows of one stage, and how many fit.
 
     Attributes:
         limit: tokens that a row may have there.
@@ -67,7 +67,7 @@ class Measure:
         self.limits = _limits(config, path)
 
     def fits(self, rows: Sequence[CanonicalRow], reporter: Reporter) -> dict[str, Fit]:
-        """How the rows fit each stage that they can serve.
+        """Return the fit of the rows for each stage that they can serve.
 
         Args:
             rows: measured one by one.

@@ -16,7 +16,7 @@ Tags = dict[TagName, str]
 
 
 class Source(Section):
-    """Where rows come from: a data file, a directory, a hub data set, or an entry of a dataset_info.json."""
+    """Source of rows: a data file, a directory, a hub data set, or an entry of a dataset_info.json."""
 
     path: str = Field(
         description="Data file (.json .jsonl .txt .csv .tsv, each also .gz; .parquet .arrow .feather), directory, hub "

@@ -90,7 +90,7 @@ class QuestionSection(Section):
 
 
 class LabelSection(Section):
-    """What annotators are asked, and how tasks are shared out."""
+    """Questions to the annotators, and distribution of the tasks."""
 
     questions: list[QuestionSection] = Field(
         [QuestionSection(name="overall")], min_length=1, description="Questions to the annotators about every task."
@@ -155,7 +155,7 @@ class SimulatedSection(Section):
 
 
 class PairsSection(Section):
-    """How several annotators' labels become rows to train on."""
+    """Aggregation of labels into training rows."""
 
     question: str | None = Field(
         None, description="Name of the question whose labels are used; null: the first question."
@@ -184,7 +184,7 @@ class PairsSection(Section):
 
 
 class FeedbackSection(Section):
-    """Who compares the answers: nobody here (`file`: rows of `data` as they are), simulated annotators, or people."""
+    """Judgements of answers: existing rows of `data` (`file`), simulated annotators, or people."""
 
     source: Literal["file", "simulated", "human"] = Field(
         "file",

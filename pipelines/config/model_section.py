@@ -111,7 +111,7 @@ def looks_like_path(name: str) -> bool:
 
 
 def _in_package(name: str) -> Path | None:
-    """Where the file lies that ``package:<module>/<path>`` names; None: another kind of name, or no such package."""
+    """Resolve ``package:<module>/<path>`` to a file; None: another kind of name, or no such package."""
     module, _, inside = name.removeprefix(PACKAGE).partition("/")
     if not name.startswith(PACKAGE) or not module.isidentifier():
         return None

@@ -84,7 +84,7 @@ class RewardSection(TrainerSection):
         return self
 
     def results_view(self) -> dict[str, Any]:
-        """What affects results, without what the objective does not take: runs from before there were two stand."""
+        """Values that affect results, without those of the other objective, so that older runs stay complete."""
         _, foreign = _OF_ONE_OBJECTIVE[self.objective]
         left_out = {*foreign, *(["objective"] if self.objective == "pairwise" else [])}
         return {key: value for key, value in super().results_view().items() if key not in left_out}

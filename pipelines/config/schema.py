@@ -100,7 +100,7 @@ class Config(Section):
 
     @property
     def eval_scorers(self) -> list[ScorerSection]:
-        """Who judges: the configured scorers, else what PPO trained on and, for a self-made task, its gold scorer."""
+        """Scorers of the evaluation: the configured ones, else PPO's reward and the gold scorer of a self-made task."""
         if self.eval.scorers:
             return self.eval.scorers
         trained_on = [self.ppo.reward] if self.ppo.enabled else []

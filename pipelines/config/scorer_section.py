@@ -28,7 +28,7 @@ _KIND_OF_FIELD = {field for needed, optional in FIELDS.values() for field in (*n
 
 
 class ScorerSection(Section):
-    """Where scores come from; see docs/reward-sources.md for what each kind does.
+    """Source of scores; docs/reward-sources.md describes every kind.
 
     The run's reward model, a Python function, a text classifier, a server, a simple rule (length, repetition), several
     of these together (sum, ensemble), or the gold scorer of a self-made task.
@@ -92,7 +92,7 @@ class ScorerSection(Section):
         return self
 
     def results_view(self) -> dict[str, Any]:
-        """What affects results; what the kind does not take is left out, so that a new kind changes no old run."""
+        """Values that affect results, without those of other kinds, so that a new kind changes no old run."""
         needed, optional = FIELDS[self.kind]
         foreign = _KIND_OF_FIELD.difference(needed, optional)
         if self.kind == "run" and self.output == "logit":  # as it was before there was a choice

@@ -144,7 +144,7 @@ class ChatEncoder:
 
     @cached_property
     def _around_answer(self) -> tuple[str, str]:
-        """What the template writes between the opened assistant turn and its text, and between the text and EOS."""
+        """Return what the template writes before the text of an assistant turn, and between text and EOS."""
         if not self.has_template:
             return "", ""
         question = Message(role="user", content=_PROBE)

@@ -15,7 +15,7 @@ MIN_PROMPT_TOKENS = 16
 
 
 class EncodedDemonstration(TypedDict):
-    """What the SFT trainer takes."""
+    """Encoded demonstration, as the SFT trainer takes it."""
 
     input_ids: Ids
     labels: Ids
@@ -47,7 +47,7 @@ class EncodedPrompt(TypedDict):
 
 @dataclass(frozen=True)
 class LengthReport:
-    """What the length limit did.
+    """Counts of rows used, dropped and cut by the length limit.
 
     Attributes:
         used: rows that are left, cut ones among them.

@@ -1,4 +1,4 @@
-"""What can be wrong with one row, in words, and the account of all bad rows of a stage."""
+"""Faults of rows in words, and the log of all bad rows of a stage."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SHOWN_CHARACTERS = 60
 
 @dataclass(frozen=True)
 class Fault:
-    """What is wrong with a row.
+    """Fault of a row.
 
     Attributes:
         field: the column, with the path inside it (``messages[2].content``); empty for the row as a whole.
@@ -99,7 +99,7 @@ def shorten(value: Any) -> str:
 
 
 def speakers_hint(kinds: Iterable[str]) -> str:
-    """What else to do where rows are bad for the role of a turn; nothing where none is."""
+    """Return a hint for rows that are bad because of the role of a turn, else an empty text."""
     if not any(".role: must be" in kind for kind in kinds):
         return ""
     return (

@@ -70,7 +70,7 @@ def effective_sources(config: Config, kind: DataKind) -> tuple[Source, ...]:
 
 @dataclass
 class _Tally:
-    """What became of the rows."""
+    """Counts of the rows by what happened to them."""
 
     rows_read: int = 0
     rows: int = 0
@@ -228,7 +228,7 @@ def _wanted(rows: Iterator[_Weighted[Kind]], fraction: float, tally: _Tally) -> 
 
 
 def _copies(turns: Sequence[Message], weight: float) -> int:
-    """How often a training row is written. Its prompt decides, so that the same ones are left out in every stage."""
+    """Number of copies of a training row, decided by its prompt, so that every stage leaves out the same prompts."""
     whole = math.floor(weight)
     return whole + (share_of(prompt_key(turns, _WEIGHT_SEED)) < weight - whole)
 

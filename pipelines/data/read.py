@@ -33,7 +33,7 @@ _BIG_FILE = 20 * _MEGABYTE
 
 
 class Outcome(NamedTuple, Generic[Kind]):
-    """What became of one record: canonical rows, or what is wrong with it.
+    """Result of one record: canonical rows, or its fault.
 
     Attributes:
         rows: one, except in formats that hold a list of answers; none where there is a fault.
@@ -167,7 +167,7 @@ class SourceReader(Generic[Kind]):
         return self._kind is None or any(can_serve(found, self._kind) for found in layout.holds)
 
     def _way_out(self, verdict: str | None, *, prompts_only: bool) -> str | None:
-        """What to do with judged answers, or with prompts, where other rows are needed."""
+        """Return the hint for judged answers, or prompts, where other rows are needed."""
         if verdict is not None and self._kind is Comparison:
             return FOR_A_CLASSIFIER
         if prompts_only:
@@ -227,7 +227,7 @@ def with_progress(reader: SourceReader[Kind], reporter: Reporter) -> Iterator[Ou
 
 
 def sampled(records: Iterator[Record], count: int) -> list[Record]:
-    """So many of the records, each with the same chance, in their order; the same ones every time."""
+    """Draw `count` records with equal chances, always the same ones, in their order."""
     chance = random.Random(SAMPLE_SEED)
     kept: list[tuple[int, Record]] = []
     for index, record in enumerate(records):

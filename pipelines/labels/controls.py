@@ -64,7 +64,7 @@ def _of_tasks(path: Path, questions: Sequence[Question]) -> Iterator[tuple[str, 
 
 
 def _meaning(question: Question) -> tuple[str, int]:
-    """What makes two questions of the same name understand a number in the same way."""
+    """Return the fields by which two questions of the same name give a number the same meaning."""
     return ("ranking", 0) if question.kind in _COMPARING else (question.kind, question.points)
 
 

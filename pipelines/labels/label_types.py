@@ -1,4 +1,4 @@
-"""What the rooms of the human loop hand to one another: questions, tasks, labels. No torch, no database, no web."""
+"""Questions, tasks and labels, the data types of the human loop. No torch, no database, no web."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Question:
     required: bool = True
 
     def fault(self, value: object, answers: int) -> str | None:
-        """Why `value` is no answer to this question on a task of so many answers; None: it is one."""
+        """Return the fault of `value` as an answer to this question on a task of `answers` answers; None: it is valid."""
         if self.kind == "demonstration":
             return None if isinstance(value, str) and value.strip() else "it must be a text that is not blank"
         if not isinstance(value, list | tuple) or not all(type(item) is int for item in value):
@@ -79,7 +79,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Task:
-    """What one annotator judges at a time: a prompt and its answers.
+    """Task for an annotator: a prompt and its answers.
 
     Attributes:
         prompt: the dialogue to be answered.
@@ -108,7 +108,7 @@ def task_id(prompt: Sequence[Message], answers: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class Label:
-    """What one annotator last said of one task.
+    """Latest label of one task by one annotator.
 
     Attributes:
         task: id of the task.

@@ -1,4 +1,4 @@
-"""What annotators are asked: the questions of the configuration or of the command line, with default words."""
+"""Questions to annotators, from the configuration or the command line, with default texts."""
 
 from __future__ import annotations
 

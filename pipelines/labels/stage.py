@@ -81,7 +81,7 @@ def human_labels(ctx: StageContext, asked: LabelSet) -> LabelSet:
 
 @dataclass(frozen=True)
 class Standing:
-    """How far people are with the tasks of a round.
+    """Progress of people with the tasks of a round.
 
     Attributes:
         found: the round's tasks and labels so far.
@@ -99,7 +99,7 @@ class Standing:
 
 
 def standing(store: LabelStore, asked: LabelSet, overlap: int) -> Standing:
-    """How far people are with the tasks `asked`, each of which wants `overlap` answers."""
+    """Measure the progress with the tasks `asked`, each of which needs `overlap` answers."""
     people = [one for one in store.progress().annotators if not one.simulated]
     found = _of_round(store.snapshot(), asked)
     missing, given_up = _missing(found, overlap, len(people))
@@ -116,7 +116,7 @@ def standing(store: LabelStore, asked: LabelSet, overlap: int) -> Standing:
 
 
 def waits_for(config: Config, run: RunDir, stage: str) -> str:
-    """What the `labels` stage of that name waits for now, as far as people have come since it was last tried.
+    """Describe what the `labels` stage of that name waits for at present.
 
     Raises:
         DataError, ConflictError: the tasks or the store cannot be read.
@@ -146,7 +146,7 @@ def _of_round(everything: LabelSet, asked: LabelSet) -> LabelSet:
 
 
 def _missing(found: LabelSet, overlap: int, people: int) -> tuple[dict[str, int], int]:
-    """How many answers are still needed, by task; and how many tasks will never have as many as they should.
+    """Count the answers still needed, by task, and the tasks that will never get as many as they should.
 
     These are the ones that somebody skipped and everybody has looked at: nobody is left to wait for. Unless there are
     fewer people than it takes, who cannot settle anything.
@@ -276,7 +276,7 @@ def _earlier(ctx: StageContext) -> dict[str, list[Comparison | Judgement]]:
 
 
 def _judged(labels: LabelSet, question: Question) -> Iterator[tuple[int, frozenset[str]]]:
-    """What this round's labels say something of: every two answers of a ranked task, else every single one."""
+    """Yield the subjects of this round's labels: every two answers of a ranked task, else every single answer."""
     if question.kind not in JUDGING:
         return
     size = 2 if question.kind in ("ranking", "pairwise") else 1
@@ -286,7 +286,7 @@ def _judged(labels: LabelSet, question: Question) -> Iterator[tuple[int, frozens
 
 
 def _about(row: Comparison | Judgement) -> tuple[int, frozenset[str]]:
-    """What a row says something of, whatever it says."""
+    """Return the subject of a row: its prompt and answers, whichever is the better one."""
     texts = (row.chosen, row.rejected) if isinstance(row, Comparison) else (row.completion,)
     return prompt_key(row.prompt), frozenset(texts)
 

@@ -1,4 +1,4 @@
-"""What `rlhf label` is given to judge: a tasks file, or rows of any accepted format, as tasks."""
+"""Tasks for `rlhf label`, from a tasks file or from rows of any accepted format."""
 
 from __future__ import annotations
 

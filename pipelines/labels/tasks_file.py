@@ -176,7 +176,7 @@ def _lines(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def _header(path: Path, lines: Iterator[tuple[str, str]]) -> tuple[str, tuple[Question, ...]]:
-    """Where the header stands, and its questions."""
+    """Return the place of the header and its questions."""
     place, line = next(lines, (str(path), "{}"))
     return place, tuple(Question(**row.model_dump()) for row in _checked(_Header, line, place).questions)
 

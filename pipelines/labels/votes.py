@@ -1,4 +1,4 @@
-"""What annotators answered to one question, as arrays: what agreement and aggregation are computed from."""
+"""Answers to one question as arrays, the input of agreement and aggregation."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def row_means(cells: Floats) -> Floats:
 
 
 def verdicts(worth: Floats) -> Floats:
-    """Which answer of each pair is better.
+    """Verdicts on all pairs of answers: 1, -1 or 0.
 
     Args:
         worth: [N, K], higher is better; NaN: there is no such answer.

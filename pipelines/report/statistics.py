@@ -53,7 +53,7 @@ BARS = 12
 
 @dataclass(frozen=True)
 class Spread:
-    """How numbers are spread.
+    """Quantiles and a small histogram of numbers.
 
     Attributes:
         low: 5 % of them lie below; `median` and `high` stand for 50 % and 95 %. Each is one of the numbers.

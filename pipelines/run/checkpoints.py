@@ -164,7 +164,7 @@ def _remove(path: Path) -> None:
 
 
 def _fault(path: Path, step: int, *, full: bool) -> str | None:
-    """Why the checkpoint at `path` cannot be used, or None."""
+    """Return the reason why the checkpoint at `path` cannot be used; None: it can."""
     if not (path / MARKER).exists():
         return f"it has no {MARKER}, so its saving was interrupted"
     marker: dict[str, Any] = read_json(path / MARKER)

@@ -47,7 +47,7 @@ class RunDir:
 
     @property
     def label_store(self) -> Path:
-        """What people answered, over all rounds; the label page serves it, and no stage deletes it."""
+        """Path of the label store of all rounds, which the label page serves and no stage deletes."""
         return self.root / "labels.sqlite"
 
     def stage(self, name: str) -> Path:
@@ -130,7 +130,7 @@ class RunDir:
             lock.release()
 
     def holder(self) -> dict[str, str] | None:
-        """Who works on this run now: pid, host and since when; None: nobody that this machine knows of."""
+        """Return pid, host and start time of the process that holds this run; None: none known to this machine."""
         owner = _read_owner(self.root / ".lock.json")
         if not owner.get("pid", "").isdigit():
             return None
@@ -217,7 +217,7 @@ def in_round(stage: str, number: int) -> str:
 
 
 def split_round(stage: str) -> tuple[str, int]:
-    """What `in_round` made, taken apart: the stage's own name and its round."""
+    """Split a name made by `in_round` into the stage's own name and its round."""
     top, _, rest = stage.partition("/")
     number, _, name = rest.partition("/")
     return (name, int(number)) if top == ROUNDS and number.isdigit() and name else (stage, 1)

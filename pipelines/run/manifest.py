@@ -40,7 +40,7 @@ class FileRecord:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What made an artifact, from what, and what is in it. Its existence means that the artifact is complete."""
+    """Record of an artifact: its origin, inputs and contents. Its existence means that the artifact is complete."""
 
     stage: str
     fingerprint: str

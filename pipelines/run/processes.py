@@ -18,7 +18,7 @@ PATIENCE = timedelta(hours=12)
 
 
 def world_size() -> int:
-    """How many processes were started together."""
+    """Return the number of processes that were started together."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
@@ -63,7 +63,7 @@ def sends_home(*, cpu: bool) -> Iterator[None]:
 
 
 def receive(*, cpu: bool) -> Call | None:
-    """What the first process sent; waits for it."""
+    """Wait for the first process, and return what it sent."""
     return _exchange(None, cpu)
 
 

@@ -1,4 +1,4 @@
-"""What a stage tells whoever watches. The face implements it; the work only speaks through it."""
+"""Reporting from a stage to the user: progress, messages and warnings. The command line implements it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a stage is: its name, what it needs and produces, and what its function gets."""
+"""A stage: its name, its inputs and outputs, and the context that its function gets."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pipelines.run.signals import StopRequest
 
 @dataclass(frozen=True)
 class StageContext:
-    """What a stage's function gets.
+    """Context of a stage: the argument of its function.
 
     Attributes:
         config: the whole resolved configuration.
@@ -40,7 +40,7 @@ class StageContext:
 
     @cached_property
     def checkpoints(self) -> Checkpoints:
-        """Where a stage that trains keeps its state, and finds that of a run which did not end."""
+        """Checkpoints of a stage that trains, including those of an interrupted run."""
         root = self.out / CHECKPOINTS
         return Checkpoints(root, keep=self.save_total_limit, logs=self.out, warn=self.reporter.warn)
 
@@ -51,12 +51,12 @@ class StageContext:
 
     @property
     def round(self) -> int:
-        """Which round of feedback this is, from 1."""
+        """Number of the round of feedback, from 1."""
         return run_of(self.out)[1]
 
     @property
     def trackers(self) -> Path:
-        """Where trackers that write files keep them: outside the working directory, which an interruption empties."""
+        """Directory for the files of trackers. It is outside the working directory, which an interruption may empty."""
         return self.out.parent / "trackers" / self.out.name.removesuffix(".partial")
 
     @cached_property
@@ -108,7 +108,7 @@ _SOURCE = "source:"
 
 
 def source_key(path: Path) -> str:
-    """How a manifest names a file outside the run directory: as given, so that no machine path is added."""
+    """Return the name of an outside file in a manifest: as it was given, so that no machine path is added."""
     return f"{_SOURCE}{path}"
 
 

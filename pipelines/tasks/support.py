@@ -36,7 +36,7 @@ CONTRAST_SHARES = {"product": 7, "topic": 7, "courtesy": 1, "next_step": 1, "bre
 
 @dataclass(frozen=True)
 class Case:
-    """What a message is about."""
+    """Subject of a message."""
 
     product: str
     topic: str

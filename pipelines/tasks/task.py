@@ -1,4 +1,4 @@
-"""What a self-made task is: a source of rows whose true quality can be computed."""
+"""Self-made tasks: sources of rows whose true quality can be computed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pipelines.data.rows import Comparison, Demonstration, Message, Prompt
 
 @dataclass(frozen=True)
 class AnnotatorPool:
-    """Who labels the comparisons.
+    """Simulated annotators of the comparisons.
 
     Args:
         annotators: how many people there are, at least 1; each labels about the same number of pairs.
@@ -69,7 +69,7 @@ class Task(Protocol):
 
     @property
     def weights(self) -> Mapping[str, float]:
-        """What each attribute is worth in ``"gold"``; they sum to 1."""
+        """Weights of the attributes in ``"gold"``; they sum to 1."""
 
     @property
     def probe_attributes(self) -> tuple[str, ...]:
@@ -110,7 +110,7 @@ class Annotator:
     noise: float
 
     def utility(self, scores: Mapping[str, float], text: str) -> float:
-        """What a reply with these attribute scores is worth to this person, without the slip."""
+        """Value to this person of a reply with these attribute scores, without random slips."""
         return (
             sum(w * scores[name] for name, w in self.weights.items()) + self.taste_for_length * len(text.split()) / 10
         )

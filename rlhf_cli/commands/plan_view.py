@@ -1,4 +1,4 @@
-"""What would run and why (`--dry-run`), and what has run."""
+"""Display of plans (`--dry-run`) and outcomes."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def show(stages: Sequence[Stage], config: Config, run_dir: RunDir, *, force: Seq
 
 
 def outcome_entry(outcome: chain.Outcome, run_dir: RunDir) -> dict[str, Any]:
-    """What became of a stage, as ``--json`` prints it."""
+    """Return the outcome of a stage as ``--json`` prints it."""
     manifest = outcome.manifest
     return {
         "stage": outcome.stage,

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Aim:
-    """What is read and written where there is no run; as `sample_file.Request`, which takes torch to import."""
+    """Input and output of sampling without a run, as `sample_file.Request`, whose import loads torch."""
 
     sources: Sequence[Source]
     out: Path
@@ -198,7 +198,7 @@ def sample(
 
 
 def _answering(models: Sequence[str], count: int | None, default: int) -> dict[str, Any]:
-    """What --model and --num-completions are in the configuration."""
+    """Translate --model and --num-completions into configuration keys."""
     if not models:
         return {} if count is None else {"feedback.sample.num_completions": count}
     count = count or max(default, len(models))

@@ -33,7 +33,7 @@ LIBRARY_DEFAULTS = {
 
 @dataclass(frozen=True)
 class Manner:
-    """How a command speaks."""
+    """Output options of a command."""
 
     dry_run: bool = False
     json: bool = False
@@ -162,7 +162,7 @@ def _set_defaults() -> None:
 
 
 def _final_table(run_dir: RunDir) -> str:
-    """What the evaluation wrote for people; nothing where its artifact has no table."""
+    """Return the table of the evaluation; empty: its artifact has none."""
     path = run_dir.stage("eval") / "table.txt"
     return path.read_text(encoding="utf-8").rstrip() if path.is_file() else ""
 

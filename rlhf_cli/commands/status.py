@@ -63,7 +63,7 @@ def status(
 
 
 def _tell_what_is_missing(entries: list[dict[str, Any]], config: Config, run: RunDir) -> None:
-    """Of a stage that waits for people: how far they are now, not when it was last tried."""
+    """Update the entry of a stage that waits for people with their present progress."""
     for entry in entries:
         if entry["state"] == "waiting" and run.label_store.is_file():
             from pipelines.labels.stage import waits_for
@@ -73,7 +73,7 @@ def _tell_what_is_missing(entries: list[dict[str, Any]], config: Config, run: Ru
 
 
 def _label_page(run: RunDir) -> str | None:
-    """Where the label page over the run's store is open; None: it is not."""
+    """Return the address of the label page that serves the run's store; None: no page is open."""
     if not run.label_store.is_file():
         return None
     from pipelines.labels.store.store import running_server

@@ -89,7 +89,7 @@ def detect_format(rows: Sequence[Mapping[str, Any]], place: str, among: Collecti
 
 
 def _hint(rows: Sequence[Mapping[str, Any]]) -> str:
-    """What to do with rows of no format; the formats that share most columns with them stand first."""
+    """Return a hint for rows of unknown format, the formats with most columns in common first."""
     lists = [
         name for name, value in rows[0].items() if isinstance(value, list) and value and isinstance(value[0], dict)
     ]

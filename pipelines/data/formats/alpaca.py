@@ -15,7 +15,7 @@ Pair = Annotated[list[str], Field(min_length=2, max_length=2)]
 
 
 class Instruction(Format):
-    """What all rows in this layout have."""
+    """Fields of all Alpaca rows."""
 
     instruction: str
     input: str | None = None

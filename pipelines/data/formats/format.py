@@ -1,4 +1,4 @@
-"""What a format is."""
+"""Base classes of the row formats."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def unread(row: Mapping[str, Any], watched: Collection[str]) -> Fault | None:
 
 
 def way_out(name: str) -> str:
-    """How to say that a column means something else."""
+    """Return the hint how to declare that a column means something else."""
     return f"where it need not be read, set columns: {{{name}: ''}}"
 
 
@@ -175,7 +175,7 @@ class Format(Lenient):
 
     @classmethod
     def quick(cls, row: Mapping[str, Any]) -> CanonicalRow | None:
-        """What `rows` gives for a row of plain, good texts, which most rows are; None: it takes the long way.
+        """Convert a row of plain, valid texts fast; None: the row needs `rows`, which gives the same for such rows.
 
         Only the long way says what is wrong with a row.
         """
@@ -204,13 +204,13 @@ class Format(Lenient):
 
     @classmethod
     def unread(cls, row: Mapping[str, Any]) -> Fault | None:
-        """What the row says and this format does not read, where that would change what the row means."""
+        """Name a column that this format does not read and that would change the meaning of the row."""
         watched = _watched(cls)
         return None if watched.isdisjoint(row) else unread(row, watched)
 
     @classmethod
     def likeness(cls, row: Mapping[str, Any]) -> int:
-        """How many columns of the shape have the right type; -1 where one is missing or speaks against it."""
+        """Count the columns of the shape that have the right type; -1: one is missing or contradicts the format."""
         if any(row.get(column) is not None for column in cls.unless):
             return -1
         if _imitates(cls) and is_judged(row):

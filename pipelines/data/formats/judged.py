@@ -38,7 +38,7 @@ def _flag_or_number(value: Any) -> Any:
 
 
 class Judged(Format):
-    """Who judged, and where it is from."""
+    """Annotator and source of a judgement."""
 
     annotator: str | None = None
     source: str | None = None

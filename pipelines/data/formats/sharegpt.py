@@ -40,7 +40,7 @@ def _as_answer(value: Any) -> Any:
 
 
 class Conversations(Format):
-    """What all rows in this layout have."""
+    """Fields of all ShareGPT rows."""
 
     conversations: list[Turn]
 

@@ -42,7 +42,7 @@ def dialogue(messages: tuple[Message, ...]) -> Demonstration | Prompt:
 
 
 class Labeled(Format):
-    """What a comparison may carry beside its texts."""
+    """Optional fields of a comparison beside its texts."""
 
     margin: float | None = None
     annotator: str | None = None

@@ -1,4 +1,4 @@
-"""Where rows come from: a data file, a directory, a hub data set, or an entry of LLaMA-Factory's register."""
+"""Data sources: a data file, a directory, a hub data set, or an entry of LLaMA-Factory's register."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 @dataclass(frozen=True)
 class Found:
-    """What a source of the configuration comes to.
+    """A source of the configuration, resolved to files or a hub data set.
 
     Attributes:
         source: as configured, with what the register says worked in.
@@ -60,7 +60,7 @@ class Found:
 
 
 def find_source(source: Source) -> Found:
-    """What the path of a source stands for; nothing of the data is read yet.
+    """Resolve the path of a source; no data is read yet.
 
     Raises:
         UsageError: the register is broken, has no such entry, or the entry cannot serve.

@@ -67,7 +67,7 @@ def _columnar(path: Path, reader: Callable[[Path], Iterator[Record]]) -> Iterato
 
 
 def ending(path: Path) -> str:
-    """What tells the kind of a file: its ending, without `.gz`; nothing where it is not one that can be read."""
+    """Return the ending that tells the kind of a file, without `.gz`; empty: it cannot be read."""
     suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
     packed = suffixes[-1:] == [".gz"]
     found = suffixes[-2] if packed and len(suffixes) == 2 else "" if packed else "".join(suffixes[-1:])

@@ -19,7 +19,7 @@ _ABOUT_DATA = {"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which part of a data set.
+    """Part of a data set to read.
 
     Attributes:
         path: hub id, or a directory.
@@ -115,7 +115,7 @@ def _streamed(builder: Any, wanted: Wanted) -> Iterator[Record]:
 
 
 def _explain(error: Exception, wanted: Wanted) -> RlhfError:
-    """What `datasets` raised, as one of our errors."""
+    """Turn an exception of `datasets` into one of our errors."""
     if isinstance(error, RlhfError):
         return error
     first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]

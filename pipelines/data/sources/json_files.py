@@ -165,7 +165,7 @@ class _Window:
                 raise self.broken(*problem)
 
     def _decode(self, place: str) -> tuple[tuple[int, str] | None, Any, int]:
-        """What is wrong with the value at the position, or the value and where it ends."""
+        """Decode the value at a position: the value and its end, or a fault."""
         self._decoder.duplicates.clear()
         try:
             value, end = self._decoder.raw_decode(self._text, self.position)
@@ -183,7 +183,7 @@ class _Window:
         return message.startswith("Unterminated string") or position >= len(self._text) - _TAIL
 
     def broken(self, position: int, message: str) -> DataError:
-        """What is wrong with the file at a position of the window."""
+        """Return the fault of the file at a position of the window."""
         line, column = self._place_of(position)
         cut = self._ended and (message.startswith("Unterminated string") or not self._text[position:].strip())
         return DataError(

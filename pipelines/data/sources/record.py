@@ -66,7 +66,7 @@ def checked(text: str, value: Any, duplicates: list[str]) -> tuple[dict[str, Any
 
 
 def value_fault(row: dict[str, Any]) -> Fault | None:
-    """What JSON lets through and no text or number may hold; without recursion, for rows nested on purpose."""
+    """Return the fault of a value that JSON allows and no row may hold. Without recursion, for deeply nested rows."""
     for key, value in row.items():
         if type(value) is not str or not value.isascii() or "\0" in value or not key.isascii() or "\0" in key:
             break

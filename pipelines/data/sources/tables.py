@@ -101,7 +101,7 @@ class _Feed:
 
     @property
     def place(self) -> str:
-        """Where the row begins that is being read."""
+        """Place of the row being read: the line on which it begins."""
         return f"{self._name}:{self._first}"
 
     def take(self) -> tuple[str, str]:
@@ -173,6 +173,6 @@ def object_rows(rows: Iterator[dict[str, Any]], name: str) -> Iterator[Record]:
 
 
 def columnar_error(error: Exception, path: Path) -> DataError:
-    """What pyarrow says about a broken file, in one line."""
+    """Turn pyarrow's message about a broken file into a DataError of one line."""
     first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return DataError(f"not a valid {path.suffix.lstrip('.')} file: {first_line}", where=str(path))

@@ -1,4 +1,4 @@
-"""What a report of agreement holds."""
+"""Data of an agreement report."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pipelines.report.estimates import Estimate, many
 
 @dataclass(frozen=True)
 class PairFigures:
-    """How far two annotators agree.
+    """Agreement of two annotators.
 
     Attributes:
         first: one of them.
@@ -75,7 +75,7 @@ class Flagged:
 
 @dataclass(frozen=True)
 class AgreementReport:
-    """What the labels say of one question, and of those who gave them. Control tasks count for `controls` only.
+    """Agreement on one question, and figures of its annotators. Control tasks count for `controls` only.
 
     Attributes:
         question: its name.
@@ -135,7 +135,7 @@ class AgreementReport:
 
     @property
     def whose(self) -> str:
-        """Whose labels they are: people's, simulated, or how many of each."""
+        """Text for the origin of the labels: people, simulated annotators, or the number of each."""
         if not self.simulated:
             return "people gave all labels"
         if self.simulated_labels == self.labels:

@@ -19,7 +19,7 @@ _CELLS_AT_ONCE = 5_000_000
 
 
 def value_counts(votes: Votes) -> tuple[Floats, Floats]:
-    """How often each unit got each value.
+    """Count how often each unit got each value.
 
     A unit is one answer of one task. Of a ranking its value is its mid-rank among the answers of the task.
 

@@ -1,4 +1,4 @@
-"""What the labels say of each annotator: agreement with the rest, controls, place, length and speed."""
+"""Figures of each annotator: agreement with the others, control tasks, bias for place and length, speed."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class ControlAnswers:
 
 
 def control_answers(labels: LabelSet, question: Question) -> ControlAnswers:
-    """What was answered to the control tasks of a question that is no demonstration.
+    """Return the answers to the control tasks of a question that is not a demonstration.
 
     Right are pairs of answers in the known order (a tie is half), equal 0/1, on a scale what is at most a quarter of
     its length off.
@@ -264,7 +264,7 @@ def _lengths(votes: Votes) -> Floats:
 
 
 def lengths_against_worth(votes: Votes, length: Floats) -> tuple[Floats, Floats]:
-    """How worth goes with length, pair of answers by pair of answers.
+    """Return how often the longer answer of a pair is the better one.
 
     Returns:
         [L, 2]: pairs that the longer answer wins, pairs in which the longer wins or loses; and [L, 3]: the sum of
@@ -292,7 +292,7 @@ def _tau(parts: Floats) -> float | None:
 
 
 def _speed(labels: Sequence[Label], new: Mapping[str, int]) -> tuple[int, float | None, float | None]:
-    """How many labels have a known time, and the medians of seconds and of new characters read per second."""
+    """Return the number of labels with a known time, and the medians of seconds and of new characters per second."""
     timed = [(label, label.seconds) for label in labels if label.seconds is not None and not label.skipped]
     if not timed:
         return 0, None, None
@@ -302,7 +302,7 @@ def _speed(labels: Sequence[Label], new: Mapping[str, int]) -> tuple[int, float 
 
 
 def new_characters(labels: Sequence[Label], tasks: Mapping[str, Task]) -> dict[str, int]:
-    """How much there was to read in each task that one person had not read before.
+    """Count the characters of each task that the annotator had not read before.
 
     Answers always count. A turn of a prompt counts at the first task that has it: nobody reads a system prompt that all
     tasks share again and again. Labels without a time are taken in their order.

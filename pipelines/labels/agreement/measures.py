@@ -1,4 +1,4 @@
-"""How far annotators agree: Krippendorff's alpha, Kendall's tau, pairwise agreement, and where they do not."""
+"""Agreement of annotators: Krippendorff's alpha, Kendall's tau, pairwise agreement, and disputed tasks."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def agreement(
 
 
 def summary(report: AgreementReport) -> list[str]:
-    """What matters most, a line each: alpha, pairwise agreement, and how many patterns look careless."""
+    """Summarize a report in lines: alpha, pairwise agreement, and the number of careless patterns."""
     alike = report.pairwise.text(percent=True)
     if report.chance is not None and report.pairwise.value is not None:
         alike += f" (by chance {100 * report.chance:.0f} %)"
@@ -99,7 +99,7 @@ def _nothing(question: Question) -> Votes:
 
 
 def _why_not(votes: Votes, answered: int, pairs: int) -> str | None:
-    """Why there is no agreement to be computed; None: there is."""
+    """Return the reason why agreement cannot be computed; None: it can."""
     if not answered:
         return "no task has an answer"
     if votes.question.kind == "demonstration":

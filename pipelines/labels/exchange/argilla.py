@@ -41,7 +41,7 @@ class _Given(Lenient):
 
 
 class _User(NamedTuple):
-    """What one user answered to one record.
+    """Response of one user to one record.
 
     Attributes:
         name: who; None: the export does not tell.
@@ -159,7 +159,7 @@ def _flat(row: Mapping[str, Any]) -> Iterator[_User]:
 
 
 def _take(verdict: Verdict, question: str, value: Any) -> None:
-    """What one answer to one question says.
+    """Read one answer to one question.
 
     Raises:
         ValueError: it is not what such a question gives.

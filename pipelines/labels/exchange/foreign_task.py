@@ -44,7 +44,7 @@ class Shown:
     sent: bool = False
 
     def home(self, by_place: Sequence[_Item]) -> tuple[_Item, ...]:
-        """What was said of each place, in the task's own order of answers."""
+        """Reorder values by place into the task's own order of answers."""
         found = dict(zip(self.order, by_place, strict=True))
         return tuple(found[index] for index in range(len(found)))
 
@@ -101,7 +101,7 @@ def shown_task(data: Mapping[str, Any], columns: Mapping[str, str], home: Mappin
 
 
 def home_of(task: Task, order: Sequence[int], *, prompt: bool = True) -> dict[str, Any]:
-    """What brings an exported task home."""
+    """Return the metadata by which an exported task is recognized when it comes back."""
     plain = {"task": task.id, "order": list(order)}
     return plain | ({"prompt": [as_dict(turn) for turn in task.prompt]} if prompt else {})
 
@@ -171,7 +171,7 @@ def _turns(name: str, value: Any) -> tuple[Message, ...]:
 
 
 def _answers(data: Mapping[str, Any], columns: Mapping[str, str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """What results call the answers, and their texts, by place."""
+    """Return the answers' keys in results, and their texts, by place."""
     told = {key: name for key, name in columns.items() if re.fullmatch(r"answer_?\d*", key)}
     for name in (*told.values(), *([columns["answers"]] if "answers" in columns else [])):
         if name not in data:

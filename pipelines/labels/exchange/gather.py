@@ -1,4 +1,4 @@
-"""From the verdicts of a whole file to questions, tasks and labels."""
+"""Gathering the verdicts of a whole file into questions, tasks and labels."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _WIDER: Mapping[Kind, Kind] = {"pairwise": "ranking", "binary": "scale"}
 
 @dataclass(frozen=True)
 class Reading:
-    """How a file of another program is to be read.
+    """Options for reading a file of another program.
 
     Attributes:
         columns: fields that are named otherwise than usual, see `shown_task`.

@@ -176,7 +176,7 @@ def _take_minimal(verdict: Verdict, control: str, results: list[dict[str, Any]])
 
 
 def _take(verdict: Verdict, kind: str, control: str, target: str, value: Mapping[str, Any]) -> None:
-    """What one result of one control says.
+    """Read one result of one control.
 
     Raises:
         ValueError: it is not what such a control gives.

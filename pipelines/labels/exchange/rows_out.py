@@ -135,7 +135,7 @@ class OutFormat:
 
 
 def _called(row: CanonicalRow) -> str:
-    """What rows that can stand in one file are called."""
+    """Name the kind of rows that can be in one file."""
     as_it_is = isinstance(row, Demonstration) and row.text is not None
     return "texts" if as_it_is else f"{type(row).__name__.lower()}s"
 

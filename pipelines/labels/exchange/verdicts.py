@@ -1,4 +1,4 @@
-"""What one annotator said of one task in another program, control by control."""
+"""Verdict of one annotator on one task in another program, control by control."""
 
 from __future__ import annotations
 
@@ -228,7 +228,7 @@ class Verdict:
         return self._meaning(control, "", text) is not None
 
     def _meaning(self, control: str, target: str, text: str) -> tuple[str, int] | None:
-        """What a choice says: a number that was told, a tie, the place of the better answer, 0 or 1; None: unknown."""
+        """Interpret a choice: a declared number, a tie, the place of the better answer, 0 or 1; None: unknown."""
         word = plain(text)
         count = len(self.shown.keys)
         about = self._about(control, target)[1] is not None

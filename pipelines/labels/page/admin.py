@@ -1,4 +1,4 @@
-"""What the admin sees and does: progress, agreement, pause, links, export."""
+"""The admin's pages: progress, agreement, pause, links, export."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def _agreement(labels: LabelSet) -> list[dict[str, Any]]:
 
 
 def _told(found: Sequence[Label], most: int, labels: LabelSet) -> list[dict[str, Any]]:
-    """Who said what of which task, the newest first."""
+    """Return remarks with their annotator and task, the newest first."""
     newest = sorted(found, key=lambda label: label.time or "", reverse=True)
     return [
         {

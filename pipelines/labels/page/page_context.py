@@ -1,4 +1,4 @@
-"""What every handler of the label page works with: the store, the templates, and who is asking."""
+"""Context of the handlers of the label page: the store, the templates and the identity of the visitor."""
 
 from __future__ import annotations
 
@@ -76,13 +76,13 @@ class Desk:
         return HTMLResponse(self._pages.get_template(name).render(common | context), status)
 
     async def identity(self, request: Request, role: Role) -> Identity | None:
-        """Who asks, as somebody of that role; None: nobody that is known."""
+        """Return the identity behind a request in that role; None: it is not known."""
         token = request.cookies.get(cookie_name(request, role))
         found = await self.call(self.store.session, token) if token else None
         return found if found is not None and found.role == role else None
 
     async def require(self, request: Request, role: Role) -> Identity:
-        """Who asks, as somebody of that role.
+        """Return the identity behind a request in that role.
 
         Raises:
             HTTPException: 401: nobody that is known; 403: somebody of the other role.

@@ -1,4 +1,4 @@
-"""What annotators see and send."""
+"""The annotators' pages and requests."""
 
 from __future__ import annotations
 

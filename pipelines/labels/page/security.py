@@ -1,4 +1,4 @@
-"""Who may speak to the label page, and what every answer of it says to the browser."""
+"""Access rules of the label page, and the security headers of its responses."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Guard:
         await (refusal or self._app)(scope, receive, send_with_headers)
 
     def _refusal(self, scope: Scope, headers: Headers) -> Response | None:
-        """Why the request is not answered; None: it is."""
+        """Return the refusal of a request; None: it is allowed."""
         hosts = headers.getlist("host")
         origin = self._origins.get(hosts[0].lower()) if len(hosts) == 1 else None
         if origin is None:  # another name for this machine: a stale link, or DNS rebinding

@@ -1,4 +1,4 @@
-"""What the templates show of the store's records; answers are known by the place at which they are shown, from 1."""
+"""Views of the store's records for the templates. Answers are numbered by their place on the page, from 1."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ def history_view(entry: HistoryEntry, questions: Sequence[Question]) -> dict[str
 
 
 def _summary(kind: Kind, value: Value, order: Sequence[int]) -> str:
-    """By the letters of the places: a ranking as ``B > A = C``, other numbers as ``A 1, B 2``; of a text the start."""
+    """Summarize values by the letters of the places: ``B > A = C``, ``A 1, B 2``, or the start of a text."""
     if isinstance(value, str):
         return value if len(value) <= 60 else value[:60] + "…"
     shown = [(value[index], chr(ord("A") + place)) for place, index in enumerate(order)]

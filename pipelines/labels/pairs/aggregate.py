@@ -206,7 +206,7 @@ def weighted_mean(votes: Votes, numbers: Floats, weight: Floats) -> Floats:
 
 
 def reliability(labels: LabelSet, votes: Votes) -> dict[str, float]:
-    """How much each annotator's vote counts; 1 is the usual weight.
+    """Weights of the annotators' votes; 1 is the usual weight.
 
     The skill of a person is how far agreement with the rest (see `AnnotatorFigures.rest`) goes beyond chance, 0 for
     chance and 1 for always: (agreement - chance) / (1 - chance), with chance 1/2 for rankings, and for 0/1 what the

@@ -66,7 +66,7 @@ class PairsResult:
 
     @property
     def counts(self) -> dict[str, Any]:
-        """What was made and what was left out and why, as plain data."""
+        """Counts of the rows made and left out, by reason, as plain data."""
         return {
             "question": self.question.name,
             "possible": self.possible,
@@ -170,7 +170,7 @@ def _compare(votes: Votes, section: PairsSection, result: PairsResult) -> None:
 
 
 def _why_not(texts: tuple[str, str], annotators: int, margin: float, share: float, section: PairsSection) -> str | None:
-    """Why a pair is left out; None: it is not."""
+    """Return the reason why a pair is left out; None: it is kept."""
     if annotators < section.min_annotators:
         return FEW
     if not all(text.strip() for text in texts):
@@ -213,7 +213,7 @@ def _judge(votes: Votes, section: PairsSection, result: PairsResult) -> None:
 
 
 def _undecided(ones: float, section: PairsSection) -> str | None:
-    """Why a share of ones gives no judgement; None: it does."""
+    """Return the reason why a share of ones gives no judgement; None: it gives one."""
     if abs(ones - 0.5) < 1e-6:
         return TIE
     if max(ones, 1 - ones) < section.min_agreement - 1e-6:
@@ -250,7 +250,7 @@ def _by_task(votes: Votes) -> list[tuple[Task, Sequence[Label]]]:
 
 
 def _who(labels: Sequence[Label], weights: Mapping[str, float]) -> tuple[str, str]:
-    """Whose opinion it is, and whether people's."""
+    """Return the annotators behind an opinion as text, and whether they are people."""
     counted = [label for label in labels if weights.get(label.annotator, 1.0) > 0] or labels
     simulated = sum(label.simulated for label in counted)
     source = "human" if not simulated else "simulated" if simulated == len(counted) else "human and simulated"

@@ -67,7 +67,7 @@ class Truth:
         return sum(weight * answer[name] for name, weight in self.weights.items())
 
     def cuts(self, points: int) -> list[float]:
-        """Where a scale of so many points is cut, points - 1 numbers rising; 0/1 is a scale of two.
+        """Return the rising points - 1 thresholds of a scale; 0/1 is a scale of two points.
 
         Equal parts of 0 to 1 for gold, so that a point means the same in every round; for another scorer as many
         answers in one part as in the next.
@@ -160,7 +160,7 @@ class Pool:
         self._cuts = cache(truth.cuts)
 
     def judge(self, name: str, task: Task, order: Sequence[int], questions: Sequence[Question]) -> dict[str, Value]:
-        """What one person says of one task.
+        """Judge one task as one person.
 
         Args:
             name: of the person.
@@ -180,7 +180,7 @@ class Pool:
         return {question.name: self._value(name, task, question, tastes) for question in questions}
 
     def seconds(self, name: str, task: Task) -> float:
-        """How long the person takes: to read prompt and answers at an own pace, and to decide."""
+        """Seconds the person takes to read prompt and answers, and to decide."""
         pace = random.Random(f"{self._seed}/{name}/pace").lognormvariate(0.0, 0.25)
         here = random.Random(f"{self._seed}/{name}/{task.id}/pace").lognormvariate(0.0, 0.25)
         texts = [*(turn.content for turn in task.prompt), *(answer.text for answer in task.answers)]
@@ -188,7 +188,7 @@ class Pool:
         return round((words / WORDS_A_SECOND + SECONDS_AN_ANSWER * max(1, len(task.answers))) * pace * here, 1)
 
     def _tastes(self, person: Annotator, task: Task) -> list[float]:
-        """What each answer is worth to the person, wherever it stands."""
+        """Value of each answer to the person, regardless of its place."""
         worths = []
         for answer, scores in zip(task.answers, self._truth.answers[task.id], strict=True):
             worth = person.utility(scores, answer.text)

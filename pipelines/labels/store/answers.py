@@ -206,7 +206,7 @@ def _set_standing(connection: sqlite3.Connection, me: int, slot: sqlite3.Row, st
 
 
 def _counts(connection: sqlite3.Connection, answer: int | None) -> tuple[int, int]:
-    """What an answer adds to the counts of its task: 1 as judged, and 1 as a label unless it is skipped."""
+    """Return what an answer adds to its task: 1 to the judged count, and 1 to the labels unless it is skipped."""
     row = only_row(connection, "SELECT skipped FROM history WHERE id = ?", answer)
     return (0, 0) if row is None else (1, 1 - row["skipped"])
 

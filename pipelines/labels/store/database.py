@@ -164,7 +164,7 @@ def _damaged(path: Path, fault: str) -> DataError:
 
 @contextlib.contextmanager
 def _faults(path: Path) -> Iterator[None]:
-    """What SQLite says, in our own errors."""
+    """Turn SQLite's errors into our own."""
     try:
         yield
     except sqlite3.IntegrityError:

@@ -1,4 +1,4 @@
-"""Which task an annotator gets next."""
+"""The queue: the order in which an annotator gets tasks."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ class Queue:
         )
 
     def _place_of_control(self, which: int) -> int:
-        """How many tasks come before control task `which`, counted from 0."""
+        """Number of tasks before control task `which`, counted from 0."""
         jitter = shuffled_place(self.seed, "place", self.name, which) / 2**62
         return max(FIRST_CONTROL, int((which + jitter) / self.share))
 
@@ -153,7 +153,7 @@ class Queue:
         return int(rows[0]["number"]) if rows else None
 
     def _controls_among(self, fresh: int) -> int:
-        """How many control tasks will come before so many fresh ordinary tasks are given."""
+        """Number of control tasks before that many fresh ordinary tasks are handed out."""
         if not self.share:
             return 0
         rest = self.connection.execute(f"SELECT count(*) {_CONTROLS}", {"me": self.me}).fetchone()[0]

@@ -1,4 +1,4 @@
-"""What goes into the label store and comes out of it."""
+"""Data types that go into the label store and come out of it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pipelines.labels.label_types import Label, Question, Task, Value
 
 
 class Conflict(Exception):
-    """What is sent is no answer to the label that stands: another tab was faster, or it was taken back.
+    """The request does not fit the standing label: another tab was faster, or it was taken back.
 
     Attributes:
         label: what stands now; None: nothing, the earlier answer was taken back.
@@ -42,7 +42,7 @@ Role: TypeAlias = Literal["annotator", "admin"]
 
 @dataclass(frozen=True)
 class Settings:
-    """What a store asks of its annotators.
+    """Settings of a store: questions, guidelines, overlap and control tasks.
 
     Attributes:
         title: the name of the project.
@@ -72,7 +72,7 @@ class Session:
 
 @dataclass(frozen=True)
 class Identity:
-    """Who a session belongs to."""
+    """Owner of a session."""
 
     name: str
     role: Role
@@ -159,7 +159,7 @@ class HistoryEntry:
 
 @dataclass(frozen=True)
 class AnnotatorProgress:
-    """How far one annotator is.
+    """Progress of one annotator.
 
     Attributes:
         name: of the annotator.
@@ -184,7 +184,7 @@ class AnnotatorProgress:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far the tasks are that are in use, control tasks left out of every count but those of the annotators.
+    """Progress of the tasks in use. Control tasks count only for the annotators.
 
     Attributes:
         tasks: how many.
