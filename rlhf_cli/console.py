@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TextIO
 
-from pipelines.run.reporting import Task
+from pipelines.run.reporting import ProgressTask
 
 PLAIN_INTERVAL = 5.0
 """Seconds between two progress lines where stderr is not a terminal."""
@@ -75,7 +75,7 @@ class ConsoleReporter:
         logger.warning(harmless(text))
         self._line(text, "warning: ")
 
-    def task(self, label: str, total: int) -> AbstractContextManager[Task]:
+    def task(self, label: str, total: int) -> AbstractContextManager[ProgressTask]:
         """A context in which `total` steps are counted."""
         if self.quiet:
             return contextlib.nullcontext(_SilentTask())
@@ -84,7 +84,7 @@ class ConsoleReporter:
         return self._plain(label, total)
 
     @contextmanager
-    def _bar(self, label: str, total: int) -> Iterator[Task]:
+    def _bar(self, label: str, total: int) -> Iterator[ProgressTask]:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -106,7 +106,7 @@ class ConsoleReporter:
                 self._live = None
 
     @contextmanager
-    def _plain(self, label: str, total: int) -> Iterator[Task]:
+    def _plain(self, label: str, total: int) -> Iterator[ProgressTask]:
         yield _PlainTask(label, total)
 
     def _line(self, text: str, label: str = "") -> None:

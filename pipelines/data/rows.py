@@ -167,25 +167,25 @@ _demonstration = _maker(Demonstration)
 _prompt = _maker(Prompt)
 
 
-def trusted_message(role: str, content: str) -> Message:
+def unchecked_message(role: str, content: str) -> Message:
     """A turn without tools, by one of `ROLES`."""
     return _message({"role": role, "content": content})
 
 
-def trusted_comparison(prompt: str, chosen: str, rejected: str) -> Comparison:
+def unchecked_comparison(prompt: str, chosen: str, rejected: str) -> Comparison:
     """Two answers to one user turn; none of the texts is blank."""
-    turns = (trusted_message("user", prompt),)
+    turns = (unchecked_message("user", prompt),)
     return _comparison({"prompt": turns, "chosen": chosen, "rejected": rejected})
 
 
-def trusted_demonstration(prompt: str, answer: str) -> Demonstration:
+def unchecked_demonstration(prompt: str, answer: str) -> Demonstration:
     """A user turn and its answer; neither is blank."""
-    return _demonstration({"messages": (trusted_message("user", prompt), trusted_message("assistant", answer))})
+    return _demonstration({"messages": (unchecked_message("user", prompt), unchecked_message("assistant", answer))})
 
 
-def trusted_prompt(prompt: str) -> Prompt:
+def unchecked_prompt(prompt: str) -> Prompt:
     """A user turn that is not blank."""
-    return _prompt({"prompt": (trusted_message("user", prompt),)})
+    return _prompt({"prompt": (unchecked_message("user", prompt),)})
 
 
 def as_dict(turn: Message) -> dict[str, Any]:

@@ -48,7 +48,7 @@ class Question:
     required: bool = True
 
     def fault(self, value: object, answers: int) -> str | None:
-        """Return the fault of `value` as an answer to this question on a task of `answers` answers; None: it is valid."""
+        """Return why `value` is no answer to this question on a task of `answers` answers; None: it is one."""
         if self.kind == "demonstration":
             return None if isinstance(value, str) and value.strip() else "it must be a text that is not blank"
         if not isinstance(value, list | tuple) or not all(type(item) is int for item in value):

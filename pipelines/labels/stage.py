@@ -25,7 +25,7 @@ from pipelines.labels.pairs.label_rows import PairsResult, build
 from pipelines.labels.questions import questions_of
 from pipelines.labels.simulated.simulated_annotators import Pool, answer_all, find_truth
 from pipelines.labels.store import LabelStore, Settings
-from pipelines.labels.tasks_file import hand_on, heldout_prompts, read_tasks, write_tasks
+from pipelines.labels.tasks_file import copy_sides, heldout_prompts, read_tasks, write_tasks
 from pipelines.run.directory import RunDir, in_round, split_round
 from pipelines.run.disk import write_atomic
 from pipelines.run.stage import StageContext
@@ -80,7 +80,7 @@ def human_labels(ctx: StageContext, asked: LabelSet) -> LabelSet:
 
 
 @dataclass(frozen=True)
-class Standing:
+class LabelProgress:
     """Progress of people with the tasks of a round.
 
     Attributes:
@@ -98,7 +98,7 @@ class Standing:
     words: str
 
 
-def standing(store: LabelStore, asked: LabelSet, overlap: int) -> Standing:
+def standing(store: LabelStore, asked: LabelSet, overlap: int) -> LabelProgress:
     """Measure the progress with the tasks `asked`, each of which needs `overlap` answers."""
     people = [one for one in store.progress().annotators if not one.simulated]
     found = _of_round(store.snapshot(), asked)
@@ -112,10 +112,10 @@ def standing(store: LabelStore, asked: LabelSet, overlap: int) -> Standing:
         if missing
         else "all answers are there: `rlhf all` goes on"
     )
-    return Standing(found, missing, given_up, len(people), words)
+    return LabelProgress(found, missing, given_up, len(people), words)
 
 
-def waits_for(config: Config, run: RunDir, stage: str) -> str:
+def describe_wait(config: Config, run: RunDir, stage: str) -> str:
     """Describe what the `labels` stage of that name waits for at present.
 
     Raises:
@@ -198,7 +198,7 @@ def labels(ctx: StageContext) -> dict[str, Any]:
     simulated = ctx.config.feedback.source == "simulated"
     found = simulated_labels(ctx, list(asked.tasks.values())) if simulated else human_labels(ctx, asked)
     write_tasks(ctx.out / TASKS, found)
-    hand_on(path.parent, ctx.out)
+    copy_sides(path.parent, ctx.out)
     reports = [agreement(found, question.name, seed=ctx.config.run.seed) for question in found.questions]
     _write_agreement(ctx, reports)
     for pattern in dict.fromkeys(pattern for report in reports for pattern in report.suspicious):

@@ -233,7 +233,7 @@ def write_sides(directory: Path, tasks: Iterable[Task], heldout: Iterable[tuple[
     _write(directory, {task.id: HELDOUT if prompt_key(task.prompt) in kept else TRAIN for task in tasks})
 
 
-def hand_on(source: Path, target: Path) -> None:
+def copy_sides(source: Path, target: Path) -> None:
     """Copy the sides of `source` to `target`; nothing where they are not known.
 
     Raises:

@@ -48,7 +48,7 @@ def send(call: Call | None, *, cpu: bool) -> None:
 
 
 @contextmanager
-def sends_home(*, cpu: bool) -> Iterator[None]:
+def dismissing_workers(*, cpu: bool) -> Iterator[None]:
     """Within it the first process may call the others; at its end they are sent home, after an error too.
 
     After an error within a stage they are not: they work on it, and hear nothing but that the first one is gone.

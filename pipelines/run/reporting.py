@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 
-class Task(Protocol):
+class ProgressTask(Protocol):
     """One long piece of work."""
 
     def advance(self, steps: int = 1, **fields: float) -> None:
@@ -17,7 +17,7 @@ class Task(Protocol):
 class Reporter(Protocol):
     """Progress and plain words, on stderr."""
 
-    def task(self, label: str, total: int) -> AbstractContextManager[Task]:
+    def task(self, label: str, total: int) -> AbstractContextManager[ProgressTask]:
         """A context in which `total` steps are counted."""
 
     def info(self, text: str) -> None:
@@ -36,7 +36,7 @@ class SilentReporter:
     """Says nothing; for tests and for use as a library."""
 
     @contextmanager
-    def task(self, label: str, total: int) -> Iterator[Task]:
+    def task(self, label: str, total: int) -> Iterator[ProgressTask]:
         """Counts nothing."""
         yield _SilentTask()
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pipelines.scorers.protocol import Completion, Dialogue, Progress, checked_scores
-from pipelines.tasks import Task
+from pipelines.tasks import SelfMadeTask
 
 GOLD = "gold"
 
 
 class GoldScorer:
-    """Adapts `Task.gold`; its parts are the task's attributes, each in [0, 1]."""
+    """Adapts `SelfMadeTask.gold`; its parts are the task's attributes, each in [0, 1]."""
 
-    def __init__(self, name: str, task: Task, *, progress: Progress | None = None) -> None:
+    def __init__(self, name: str, task: SelfMadeTask, *, progress: Progress | None = None) -> None:
         self.name = name
         self._task = task
         self._progress = progress

@@ -9,14 +9,14 @@ from difflib import get_close_matches
 
 from pipelines.errors import UsageError
 from pipelines.tasks.support import Support
-from pipelines.tasks.task import AnnotatorPool, Probe, Task
+from pipelines.tasks.task import AnnotatorPool, Probe, SelfMadeTask
 
-__all__ = ["AnnotatorPool", "Probe", "Task", "load_task"]
+__all__ = ["AnnotatorPool", "Probe", "SelfMadeTask", "load_task"]
 
-_TASKS: dict[str, type[Task]] = {"support": Support}
+_TASKS: dict[str, type[SelfMadeTask]] = {"support": Support}
 
 
-def load_task(name: str) -> Task:
+def load_task(name: str) -> SelfMadeTask:
     """The task of that name.
 
     Raises:

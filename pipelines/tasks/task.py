@@ -52,7 +52,7 @@ class Probe:
     attribute: str
 
 
-class Task(Protocol):
+class SelfMadeTask(Protocol):
     """A generator of data and the scorer that knows the truth about it.
 
     Every stream is a function of its seed alone: the same seed gives the same rows on any machine, and the streams of

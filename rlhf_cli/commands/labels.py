@@ -159,10 +159,10 @@ def config(to: ConfigTo, question: Questions = None, answers: Answers = None, js
 def _read(
     file: Path, columns: list[str] | None, values: list[str] | None, ties_from_empty: bool, tasks: Path | None
 ) -> LabelSet:
-    from pipelines.labels.exchange.gather import Reading
+    from pipelines.labels.exchange.gather import ReadingOptions
     from pipelines.labels.exchange.label_files import read_labels
 
-    reading = Reading(
+    reading = ReadingOptions(
         _columns(columns), ties_from_empty, _numbers(values), read_labels(tasks) if tasks is not None else None
     )
     return read_labels(file, reading)

@@ -18,7 +18,7 @@ from pipelines.config.data_section import Source
 from pipelines.errors import UsageError
 from pipelines.run.directory import in_round
 from rlhf_cli import options, settings
-from rlhf_cli.commands.stages import LIBRARY_DEFAULTS, Manner, run_one
+from rlhf_cli.commands.stages import LIBRARY_DEFAULTS, OutputMode, run_one
 from rlhf_cli.console import ConsoleReporter, harmless, print_json, styled
 from rlhf_cli.output_file import make_room
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Aim:
+class FileRequest:
     """Input and output of sampling without a run, as `sample_file.Request`, whose import loads torch."""
 
     sources: Sequence[Source]
@@ -172,7 +172,7 @@ def sample(
     }
     flags: dict[str, Any] = {f"feedback.sample.{key}": value for key, value in drawn.items() if value is not None}
     flags |= _answering(models or (), num_completions, 4 if form != "demonstrations" else 1)
-    manner = Manner(dry_run, json, verbose, quiet)
+    mode = OutputMode(dry_run, json, verbose, quiet)
     if prompts:
         _refuse({"--run-dir": run_dir, "--config": config, "--round": number > 1}, "goes without PROMPTS only")
         if out is None or not models:
@@ -180,7 +180,7 @@ def sample(
         # the configuration carries the settings of the draws: there is no run, and nothing is trained
         resolved = load_config(None, sets or (), flags | ({} if seed is None else {"run.seed": seed}))
         sources = [rows.source(path) for path in prompts]
-        _alone(Aim(sources, out, form or "tasks", max_per_source, force), resolved, manner)
+        _alone(FileRequest(sources, out, form or "tasks", max_per_source, force), resolved, mode)
         return
     if run_dir is None and config is None:
         raise UsageError(
@@ -194,7 +194,7 @@ def sample(
         raise UsageError(
             "feedback.sample.models says how many completions each model gives", hint="name the models with --model"
         )
-    run_one(in_round("sample", number), resolved, run, force=force, manner=manner)
+    run_one(in_round("sample", number), resolved, run, force=force, mode=mode)
 
 
 def _answering(models: Sequence[str], count: int | None, default: int) -> dict[str, Any]:
@@ -221,24 +221,26 @@ def _refuse(given: dict[str, Any], why: str) -> None:
             raise UsageError(f"{option} {why}")
 
 
-def _alone(aim: Aim, config: Config, manner: Manner) -> None:
+def _alone(target: FileRequest, config: Config, mode: OutputMode) -> None:
     """Sample without a run."""
     check_sampled_models(config, "--model")
     # whether the file is there already is for `prepare` to say, which knows of an interrupted call
-    make_room(aim.out, [source.path for source in aim.sources], replace=True, write=not manner.dry_run)
+    make_room(target.out, [source.path for source in target.sources], replace=True, write=not mode.dry_run)
     for variable, value in LIBRARY_DEFAULTS.items():
         os.environ.setdefault(variable, value)
-    reporter = ConsoleReporter(quiet=manner.quiet)
+    reporter = ConsoleReporter(quiet=mode.quiet)
     # stdout is for data: what a library prints goes to stderr
     with contextlib.redirect_stdout(sys.stderr):
         from pipelines.sampling import sample_file
 
-        request = sample_file.Request(aim.sources, aim.out, aim.form, config, aim.max_per_source, aim.force)
+        request = sample_file.Request(
+            target.sources, target.out, target.form, config, target.max_per_source, target.force
+        )
         prepared = sample_file.prepare(request, reporter)
-        found = None if manner.dry_run else sample_file.sample_file(request, prepared, reporter)
+        found = None if mode.dry_run else sample_file.sample_file(request, prepared, reporter)
     if found is None:
-        _show_plan(prepared, request, as_json=manner.json)
-    elif manner.json:
+        _show_plan(prepared, request, as_json=mode.json)
+    elif mode.json:
         print_json(found)
     else:
         for line in _summary(found):

@@ -15,7 +15,7 @@ from pipelines.chain.table import named, select, with_data_of
 from pipelines.config import Config
 from pipelines.errors import UsageError
 from pipelines.run.directory import RunDir, in_round
-from pipelines.run.processes import rank, sends_home, world_size
+from pipelines.run.processes import dismissing_workers, rank, world_size
 from pipelines.run.stage import Stage
 from rlhf_cli import options, settings
 from rlhf_cli.children import ChildLauncher, is_child
@@ -32,7 +32,7 @@ LIBRARY_DEFAULTS = {
 
 
 @dataclass(frozen=True)
-class Manner:
+class OutputMode:
     """Output options of a command."""
 
     dry_run: bool = False
@@ -60,7 +60,7 @@ def stage_command(name: str) -> Callable[..., None]:
     ) -> None:
         flags = settings.named_flags(name, model=model, reward_model=reward_model, dataset=dataset)
         resolved, run = settings.resolve(config, run_dir, sets or (), flags)
-        run_one(in_round(name, number), resolved, run, force=force, manner=Manner(dry_run, json, verbose, quiet))
+        run_one(in_round(name, number), resolved, run, force=force, mode=OutputMode(dry_run, json, verbose, quiet))
 
     return command
 
@@ -90,10 +90,10 @@ def all_command(
     if rounds is not None:
         flags["feedback.rounds"] = rounds
     resolved, run = settings.resolve(config, run_dir, sets or (), flags)
-    run_all(resolved, run, first=first, last=last, force=force or (), manner=Manner(dry_run, json, verbose, quiet))
+    run_all(resolved, run, first=first, last=last, force=force or (), mode=OutputMode(dry_run, json, verbose, quiet))
 
 
-def run_one(name: str, config: Config, run_dir: RunDir, *, force: bool, manner: Manner) -> None:
+def run_one(name: str, config: Config, run_dir: RunDir, *, force: bool, mode: OutputMode) -> None:
     """Run one stage in this process."""
     # The parent has run the data stages already.
     stages = named(name, config) if is_child() else with_data_of(name, config)
@@ -102,23 +102,23 @@ def run_one(name: str, config: Config, run_dir: RunDir, *, force: bool, manner: 
     if world_size() > 1 and not stages[-1].parallel:
         raise UsageError(f"stage {name} runs in one process", hint="start it without torchrun or accelerate launch")
     if rank() > 0:
-        _join(config, manner)
+        _join(config, mode)
         return
     forced = (name,) if force else ()
-    if manner.dry_run:
-        plan.show(stages, config, run_dir, force=forced, as_json=manner.json)
+    if mode.dry_run:
+        plan.show(stages, config, run_dir, force=forced, as_json=mode.json)
         return
     cpu = config.run.device == "cpu"
-    with sends_home(cpu=cpu):
-        outcome = _run(stages, config, run_dir, force=forced, manner=manner, isolated=False)[-1]
-    if manner.json:
+    with dismissing_workers(cpu=cpu):
+        outcome = _run(stages, config, run_dir, force=forced, mode=mode, isolated=False)[-1]
+    if mode.json:
         print_json(plan.outcome_entry(outcome, run_dir))
         return
     print(_final_table(run_dir) if name == "eval" else plan.metrics_text(outcome))
 
 
 def run_all(
-    config: Config, run_dir: RunDir, *, first: str | None, last: str | None, force: Sequence[str], manner: Manner
+    config: Config, run_dir: RunDir, *, first: str | None, last: str | None, force: Sequence[str], mode: OutputMode
 ) -> None:
     """Run the chain, every heavy stage in a process of its own, and show the final table."""
     if world_size() > 1:
@@ -127,17 +127,17 @@ def run_all(
             hint="run it without torchrun up to the stage before, then `torchrun ... -m rlhf_cli ppo` on the run",
         )
     stages = select(first, last, config)
-    if manner.dry_run:
-        plan.show(stages, config, run_dir, force=force, as_json=manner.json)
+    if mode.dry_run:
+        plan.show(stages, config, run_dir, force=force, as_json=mode.json)
         return
-    outcomes = _run(stages, config, run_dir, force=force, manner=manner, isolated=True)
-    if manner.json:
+    outcomes = _run(stages, config, run_dir, force=force, mode=mode, isolated=True)
+    if mode.json:
         entries = [plan.outcome_entry(outcome, run_dir) for outcome in outcomes]
         print_json({"run_dir": str(run_dir.root), "stages": entries})
         return
     if any(outcome.stage == "eval" for outcome in outcomes):
         print(_final_table(run_dir))
-    if not manner.quiet:
+    if not mode.quiet:
         print(f"the run is in {run_dir.root}", file=sys.stderr)
 
 
@@ -147,9 +147,9 @@ def _how_to_enable(kind: str) -> str:
     return f"switch it on: --set {kind}.enabled=true"
 
 
-def _join(config: Config, manner: Manner) -> None:
+def _join(config: Config, mode: OutputMode) -> None:
     """Work beside the first process, which alone locks, speaks and writes."""
-    if manner.dry_run:
+    if mode.dry_run:
         return
     _set_defaults()
     with contextlib.redirect_stdout(sys.stderr):
@@ -173,17 +173,17 @@ def _run(
     run_dir: RunDir,
     *,
     force: Sequence[str],
-    manner: Manner,
+    mode: OutputMode,
     isolated: bool,
 ) -> list[chain.Outcome]:
     _set_defaults()
-    launcher = ChildLauncher(run_dir.root, verbose=manner.verbose, quiet=manner.quiet) if isolated else None
-    reporter = ConsoleReporter(quiet=manner.quiet)
+    launcher = ChildLauncher(run_dir.root, verbose=mode.verbose, quiet=mode.quiet) if isolated else None
+    reporter = ConsoleReporter(quiet=mode.quiet)
     run_dir.create()
     # stdout is for data: what a library prints goes to stderr.
     with (
         run_dir.lock(),
-        log_to(run_dir.log_path, verbose=manner.verbose),
+        log_to(run_dir.log_path, verbose=mode.verbose),
         contextlib.redirect_stdout(sys.stderr),
     ):
         return chain.run_chain(stages, config, run_dir, reporter, force=force, launcher=launcher)

@@ -66,10 +66,10 @@ def _tell_what_is_missing(entries: list[dict[str, Any]], config: Config, run: Ru
     """Update the entry of a stage that waits for people with their present progress."""
     for entry in entries:
         if entry["state"] == "waiting" and run.label_store.is_file():
-            from pipelines.labels.stage import waits_for
+            from pipelines.labels.stage import describe_wait
 
             with contextlib.suppress(DataError):  # what was told last then stands
-                entry["reason"] = waits_for(config, run, entry["stage"])
+                entry["reason"] = describe_wait(config, run, entry["stage"])
 
 
 def _label_page(run: RunDir) -> str | None:

@@ -17,7 +17,7 @@ from pipelines.run.directory import RunDir
 from rlhf_cli import app as application
 from rlhf_cli.commands import config as config_commands
 from rlhf_cli.commands import stages
-from rlhf_cli.commands.stages import Manner
+from rlhf_cli.commands.stages import OutputMode
 from rlhf_cli.failures import Terminated, describe
 
 COMMANDS = [
@@ -100,7 +100,7 @@ def test_all_hands_on_every_option(handed: dict[str, Any]) -> None:
     line = "all -c my.yaml --run-dir x --from sft --until ppo --force sft --force eval --dry-run --json -v -q"
     assert run(*line.split()) == 0
     assert run_dir_of(handed) == "x"
-    assert handed["manner"] == Manner(dry_run=True, json=True, verbose=True, quiet=True)
+    assert handed["mode"] == OutputMode(dry_run=True, json=True, verbose=True, quiet=True)
     assert (handed["first"], handed["last"], handed["force"]) == ("sft", "ppo", ["sft", "eval"])
 
 
@@ -124,7 +124,7 @@ def test_kebab_and_snake_of_the_run_directory(handed: dict[str, Any], option: st
 def test_kebab_and_snake_of_the_model(handed: dict[str, Any], option: str) -> None:
     assert run("all", "-c", "my.yaml", option, "org/some_model", "--dry_run") == 0
     assert config_of(handed).model.name_or_path == "org/some_model"
-    assert handed["manner"].dry_run
+    assert handed["mode"].dry_run
 
 
 def test_reward_model_replaces_the_stage(handed: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from pipelines.data.sources.hub import Wanted
+from pipelines.data.sources.hub import DatasetPart
 from pipelines.errors import HubError
 from rlhf_cli import app as application
 from tests.tiny import tiny_tokenizer
@@ -81,7 +81,7 @@ def test_options_of_a_source(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_hub_that_cannot_be_had_leaves_the_rest_of_the_report(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def refuse(wanted: Wanted) -> None:
+    def refuse(wanted: DatasetPart) -> None:
         raise HubError("gone", where=wanted.path)
 
     monkeypatch.setattr("pipelines.data.sources.open_hub", refuse)

@@ -8,7 +8,7 @@ import pytest
 
 from pipelines.data.canonical import to_line
 from pipelines.data.formats import FORMATS
-from pipelines.data.rows import trusted_comparison
+from pipelines.data.rows import unchecked_comparison
 
 USER, ASSISTANT = {"role": "user", "content": " Hi?\n"}, {"role": "assistant", "content": "Ja: \u00fc."}
 PLAIN: dict[str, dict[str, Any]] = {
@@ -50,4 +50,4 @@ def test_a_turn_that_is_not_plain_takes_the_long_way(turn: Any) -> None:
 
 def test_a_trusted_row_cannot_be_changed() -> None:
     with pytest.raises(ValueError, match="frozen"):
-        trusted_comparison("a", "b", "c").chosen = "d"  # type: ignore[misc]
+        unchecked_comparison("a", "b", "c").chosen = "d"  # type: ignore[misc]

@@ -20,7 +20,7 @@ from pipelines.errors import ArtifactError, ConflictError, DataError, PeopleNeed
 from pipelines.labels import stage as stages
 from pipelines.labels.label_types import Answer, Label, LabelSet, Task
 from pipelines.labels.questions import questions_of
-from pipelines.labels.stage import waits_for
+from pipelines.labels.stage import describe_wait
 from pipelines.labels.store import LabelStore, Submission
 from pipelines.labels.tasks_file import read_tasks, write_tasks
 from pipelines.run.directory import RunDir
@@ -164,7 +164,7 @@ def test_people_are_waited_for_and_the_same_call_goes_on(tmp_path: Path) -> None
         store.paused = True
     (tmp_path / "sample").mkdir(exist_ok=True)
     write_tasks(tmp_path / "sample" / "tasks.jsonl", read_tasks(ctx.inputs["sample"] / "tasks.jsonl"))
-    told = waits_for(ctx.config, RunDir(tmp_path), "labels")
+    told = describe_wait(ctx.config, RunDir(tmp_path), "labels")
     assert told.startswith("6 of 20 answers are still needed, to 6 of 10 tasks (Ada has done 10 and has 0 left; Ben")
     with pytest.raises(PeopleNeeded, match=r"6 of 20 answers are still needed, to 6 of 10 tasks .*paused the page"):
         stages.labels(ctx)
@@ -173,7 +173,7 @@ def test_people_are_waited_for_and_the_same_call_goes_on(tmp_path: Path) -> None
     with LabelStore.open(tmp_path / "labels.sqlite") as store:
         store.paused = False
         answer(store, "Ben")
-    assert waits_for(ctx.config, RunDir(tmp_path), "labels") == "all answers are there: `rlhf all` goes on"
+    assert describe_wait(ctx.config, RunDir(tmp_path), "labels") == "all answers are there: `rlhf all` goes on"
     metrics = stages.labels(ctx)
     assert metrics["labels"] == 20
     assert metrics["annotators"] == 2

@@ -27,10 +27,10 @@ from pipelines.data.rows import (
     Demonstration,
     Message,
     Prompt,
-    trusted_comparison,
-    trusted_demonstration,
-    trusted_message,
-    trusted_prompt,
+    unchecked_comparison,
+    unchecked_demonstration,
+    unchecked_message,
+    unchecked_prompt,
 )
 
 
@@ -93,7 +93,7 @@ class Preference(Labeled):
     @override
     def quick(cls, row: Mapping[str, Any]) -> Comparison | None:
         texts = plain_texts(cls, row)
-        return None if texts is None else trusted_comparison(*texts)
+        return None if texts is None else unchecked_comparison(*texts)
 
 
 class PreferenceChat(Labeled):
@@ -153,7 +153,7 @@ class PromptCompletion(Format):
     @override
     def quick(cls, row: Mapping[str, Any]) -> Demonstration | None:
         texts = plain_texts(cls, row)
-        return None if texts is None else trusted_demonstration(*texts)
+        return None if texts is None else unchecked_demonstration(*texts)
 
 
 class PromptCompletionChat(Format):
@@ -196,7 +196,7 @@ class Messages(Format):
             role, content = turn.get("role"), turn.get("content")
             if type(content) is not str or not content.strip() or type(role) is not str or role not in ROLES:
                 return None
-            found.append(trusted_message(role, content))
+            found.append(unchecked_message(role, content))
         return dialogue(tuple(found))
 
 
@@ -217,7 +217,7 @@ class PromptText(Format):
     @override
     def quick(cls, row: Mapping[str, Any]) -> Prompt | None:
         texts = plain_texts(cls, row)
-        return None if texts is None else trusted_prompt(*texts)
+        return None if texts is None else unchecked_prompt(*texts)
 
 
 class PromptChat(Format):

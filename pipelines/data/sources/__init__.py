@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pipelines.config.data_section import Source
 from pipelines.data.sources.files import ending, read_records
-from pipelines.data.sources.hub import Wanted, open_directory, open_hub
+from pipelines.data.sources.hub import DatasetPart, open_directory, open_hub
 from pipelines.data.sources.record import Record
 from pipelines.data.sources.registry import FILE_NAME, read_entry
 from pipelines.errors import UsageError
@@ -18,7 +18,7 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 @dataclass(frozen=True)
-class Found:
+class ResolvedSource:
     """A source of the configuration, resolved to files or a hub data set.
 
     Attributes:
@@ -42,11 +42,11 @@ class Found:
             UsageError: there is no such configuration or split.
         """
         source = self.source
-        wanted = Wanted(str(self.path or source.path), source.name, source.split, source.revision, self.folder)
+        part = DatasetPart(str(self.path or source.path), source.name, source.split, source.revision, self.folder)
         if self.path is None:
-            return open_hub(wanted)
+            return open_hub(part)
         if self.path.is_dir():
-            return open_directory(wanted), None
+            return open_directory(part), None
         if self.path.exists():
             self._refuse_parts()
         return read_records(self.path), None
@@ -59,7 +59,7 @@ class Found:
             raise UsageError(f"a data file has no split `{self.source.split}`", where=str(self.path))
 
 
-def find_source(source: Source) -> Found:
+def find_source(source: Source) -> ResolvedSource:
     """Resolve the path of a source; no data is read yet.
 
     Raises:
@@ -76,7 +76,7 @@ def find_source(source: Source) -> Found:
     path = Path(source.path).expanduser()
     registry = _registry_of(path)
     if registry is None:
-        return Found(source, path if path.exists() or not _is_hub_id(source.path) else None)
+        return ResolvedSource(source, path if path.exists() or not _is_hub_id(source.path) else None)
     for option in ("columns", "tags"):
         if getattr(source, option):
             raise UsageError(f"the entry of the register says the {option} itself", where=f"{registry}: {source.name}")
@@ -92,7 +92,7 @@ def find_source(source: Source) -> Found:
         "sample": source.sample or entry.num_samples,
     }
     local = None if entry.hf_hub_url else Path(str(update["path"]))
-    return Found(source.model_copy(update=update), local, registry, entry.folder)
+    return ResolvedSource(source.model_copy(update=update), local, registry, entry.folder)
 
 
 def source_files(source: Source) -> tuple[Path, ...]:

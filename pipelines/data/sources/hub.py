@@ -18,7 +18,7 @@ _ABOUT_DATA = {"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "
 
 
 @dataclass(frozen=True)
-class Wanted:
+class DatasetPart:
     """Part of a data set to read.
 
     Attributes:
@@ -36,19 +36,19 @@ class Wanted:
     folder: str | None = None
 
 
-def open_hub(wanted: Wanted) -> tuple[Iterator[Record], str | None]:
+def open_hub(part: DatasetPart) -> tuple[Iterator[Record], str | None]:
     """The rows of a hub data set, streamed, and the commit they are of.
 
     Raises:
         HubError: the hub cannot be reached, or it has no such data set.
         UsageError: there is no such configuration or split.
     """
-    builder = _builder(wanted)
+    builder = _builder(part)
     commit = builder.hash if builder.hash and len(builder.hash) == 40 else None
-    return _streamed(builder, wanted), commit
+    return _streamed(builder, part), commit
 
 
-def open_directory(wanted: Wanted) -> Iterator[Record]:
+def open_directory(part: DatasetPart) -> Iterator[Record]:
     """The rows of a local directory, file by file in the order that `datasets` gives them.
 
     The files are read by our own readers, which change no types and know the place of every row; only a directory with
@@ -58,19 +58,19 @@ def open_directory(wanted: Wanted) -> Iterator[Record]:
         DataError: it holds no data files, or one of them is broken.
         UsageError: there is no such configuration or split, or a data file would be left out.
     """
-    builder = _builder(wanted)
+    builder = _builder(part)
     splits = {str(split): files for split, files in (builder.config.data_files or {}).items()}
-    files = [Path(file) for file in splits.get(wanted.split, [])]
+    files = [Path(file) for file in splits.get(part.split, [])]
     if splits and not files:
         raise UsageError(
-            f"there is no split `{wanted.split}`", where=wanted.path, hint=f"splits: {', '.join(sorted(splits))}"
+            f"there is no split `{part.split}`", where=part.path, hint=f"splits: {', '.join(sorted(splits))}"
         )
-    if not _names_its_files(Path(wanted.path)):
+    if not _names_its_files(Path(part.path)):
         taken = [Path(file) for found in splits.values() for file in found]
-        _refuse_left_out(Path(wanted.path, wanted.folder or ""), taken)
+        _refuse_left_out(Path(part.path, part.folder or ""), taken)
     if files and all(ending(file) for file in files):
         return itertools.chain.from_iterable(read_records(file) for file in files)
-    return _streamed(builder, wanted)
+    return _streamed(builder, part)
 
 
 def _refuse_left_out(folder: Path, taken: list[Path]) -> None:
@@ -97,36 +97,36 @@ def _names_its_files(folder: Path) -> bool:
     return card.is_file() and bool(DatasetCard.load(card, ignore_metadata_errors=True).data.to_dict().get("configs"))
 
 
-def _builder(wanted: Wanted) -> Any:
+def _builder(part: DatasetPart) -> Any:
     from datasets import load_dataset_builder
 
     try:
-        return load_dataset_builder(wanted.path, wanted.name, data_dir=wanted.folder, revision=wanted.revision)
+        return load_dataset_builder(part.path, part.name, data_dir=part.folder, revision=part.revision)
     except Exception as error:  # A network, a cache and a dozen file formats stand behind this one call.
-        raise _explain(error, wanted) from error
+        raise _explain(error, part) from error
 
 
-def _streamed(builder: Any, wanted: Wanted) -> Iterator[Record]:
+def _streamed(builder: Any, part: DatasetPart) -> Iterator[Record]:
     try:
-        rows = builder.as_streaming_dataset(split=wanted.split)
-        yield from object_rows(iter(rows), f"{wanted.path}/{wanted.split}")
+        rows = builder.as_streaming_dataset(split=part.split)
+        yield from object_rows(iter(rows), f"{part.path}/{part.split}")
     except Exception as error:  # As above: what comes through here is fetched while it is read.
-        raise _explain(error, wanted) from error
+        raise _explain(error, part) from error
 
 
-def _explain(error: Exception, wanted: Wanted) -> RlhfError:
+def _explain(error: Exception, part: DatasetPart) -> RlhfError:
     """Turn an exception of `datasets` into one of our errors."""
     if isinstance(error, RlhfError):
         return error
     first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    where = f"{wanted.path}@{wanted.revision}" if wanted.revision else wanted.path
+    where = f"{part.path}@{part.revision}" if part.revision else part.path
     if "scripts are no longer supported" in str(error):
         return UsageError("the data set is a program, which is never run", where=where, hint="use its data files")
     if isinstance(error, ValueError):  # An unknown configuration or split.
         return UsageError(first_line, where=where, hint="`name` is the configuration, `split` the part of it")
-    if Path(wanted.path).is_dir() and isinstance(error, FileNotFoundError):
+    if Path(part.path).is_dir() and isinstance(error, FileNotFoundError):
         return DataError("the directory holds no data files", where=where)
-    if Path(wanted.path).is_dir():
+    if Path(part.path).is_dir():
         return DataError(f"the directory cannot be read as a data set: {first_line}", where=where)
     return HubError(
         f"the data set could not be had: {first_line}",

@@ -11,8 +11,8 @@ from pydantic import ValidationError
 from pipelines.data.faults import fault_of, shorten, type_name
 from pipelines.data.formats.format import Lenient
 from pipelines.data.rows import as_dict
-from pipelines.labels.exchange.foreign_task import drawn_order, home_of, shown_task
-from pipelines.labels.exchange.gather import Gathered
+from pipelines.labels.exchange.foreign_task import drawn_order, read_foreign_task, task_metadata
+from pipelines.labels.exchange.gather import LabelCollection
 from pipelines.labels.exchange.label_studio import CONTROLS, MODELS, SOURCES
 from pipelines.labels.exchange.verdicts import COMMENT, Verdict
 from pipelines.labels.label_types import LabelSet, Question, Task
@@ -65,7 +65,7 @@ def _is_flat(row: Mapping[str, Any]) -> bool:
     return "fields" not in row and any(name.endswith((".responses", ".responses.users")) for name in row)
 
 
-def read_record(row: Mapping[str, Any], place: str, found: Gathered) -> None:
+def read_record(row: Mapping[str, Any], place: str, collection: LabelCollection) -> None:
     """One record and the answers to it; only submitted ones count.
 
     Raises:
@@ -76,27 +76,29 @@ def read_record(row: Mapping[str, Any], place: str, found: Gathered) -> None:
     metadata = row if flat else row.get("metadata") or {}
     if not isinstance(metadata, dict):
         raise ValueError(f"metadata: must be an object, not {type_name(metadata)}")
-    shown = found.add_task(
-        shown_task(fields, found.reading.columns, _home(row.get("external_id") or row.get("id"), metadata.get(ORDER)))
+    foreign = collection.add_task(
+        read_foreign_task(
+            fields, collection.reading.columns, _home(row.get("external_id") or row.get("id"), metadata.get(ORDER))
+        )
     )
     suggested = [name for name in fields if name.endswith(".suggestion")] if flat else row.get("suggestions") or ()
     if not isinstance(suggested, list | dict | tuple):
         raise ValueError(f"suggestions: must be a list or an object, not {type_name(suggested)}")
-    found.notes["suggestions of models (not read)"] += len(suggested)
+    collection.notes["suggestions of models (not read)"] += len(suggested)
     for user, status, answers, time in _flat(row) if flat else _users(row.get("responses")):
         if status == "draft":
-            found.notes["drafts (not read)"] += 1
+            collection.notes["drafts (not read)"] += 1
             continue
         if status is None:
-            found.notes[NO_STATUS] += 1
-        name = user or found.nobody(shown)
+            collection.notes[NO_STATUS] += 1
+        name = user or collection.nobody(foreign)
         verdict = Verdict(
-            shown, name, place, found.notes, found.reading.choices, time=time, skipped=status == "discarded"
+            foreign, name, place, collection.notes, collection.reading.choices, time=time, skipped=status == "discarded"
         )
         if status != "discarded":
             for question, value in answers.items():
                 _take(verdict, question, value)
-        found.verdicts.append(verdict)
+        collection.verdicts.append(verdict)
 
 
 def _home(record: Any, order: Any) -> dict[str, Any] | None:
@@ -177,7 +179,7 @@ def _take(verdict: Verdict, question: str, value: Any) -> None:
     elif isinstance(value, list) and all(isinstance(item, dict) and "rank" in item for item in value):
         _rank(verdict, question, value)
     elif isinstance(value, list) and all(isinstance(item, str) for item in value):
-        if not any(item in verdict.shown.keys for item in value):
+        if not any(item in verdict.foreign.keys for item in value):
             verdict.pass_over(question)
             return
         verdict.notes[TIES_LOST] += 1
@@ -197,15 +199,15 @@ def _rank(verdict: Verdict, question: str, items: Sequence[Mapping[str, Any]]) -
     verdict.rank(question, [groups[rank] for rank in sorted(groups)])
 
 
-def records(found: LabelSet, seed: int) -> tuple[str, dict[str, int]]:
+def records(collection: LabelSet, seed: int) -> tuple[str, dict[str, int]]:
     """The tasks as a JSON file that ``dataset.records.from_json`` of Argilla reads, answers shuffled.
 
     Returns:
         The text of the file, and what Argilla has no place for or must not see, with how often.
     """
-    tasks = found.tasks.values()
+    tasks = collection.tasks.values()
     lost = {
-        "labels (Argilla takes those of its own users only)": len(found.labels),
+        "labels (Argilla takes those of its own users only)": len(collection.labels),
         MODELS: sum(any(answer.model for answer in task.answers) for task in tasks),
         CONTROLS: sum(task.control is not None for task in tasks),
         SOURCES: sum(task.source is not None for task in tasks),
@@ -218,7 +220,7 @@ def _record(task: Task, seed: int) -> dict[str, Any]:
     order = drawn_order(task, seed)
     fields: dict[str, Any] = {"prompt": [as_dict(turn) for turn in task.prompt]}
     fields |= {f"response_{place}": task.answers[index].text for place, index in enumerate(order, 1)}
-    home = home_of(task, order, prompt=False)
+    home = task_metadata(task, order, prompt=False)
     metadata = {ORDER: ",".join(map(str, home["order"]))}
     return {"id": task.id, "fields": fields, "metadata": metadata, "suggestions": {}, "responses": {}, "vectors": {}}
 

@@ -28,7 +28,7 @@ _Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True)
-class Shown:
+class ForeignTask:
     """A task, and how another program showed it.
 
     Attributes:
@@ -68,7 +68,9 @@ class _Home(BaseModel):
     prompt: list[Message] | None = None
 
 
-def shown_task(data: Mapping[str, Any], columns: Mapping[str, str], home: Mapping[str, Any] | None = None) -> Shown:
+def read_foreign_task(
+    data: Mapping[str, Any], columns: Mapping[str, str], home: Mapping[str, Any] | None = None
+) -> ForeignTask:
     """The task that a record's data fields hold.
 
     Args:
@@ -86,7 +88,7 @@ def shown_task(data: Mapping[str, Any], columns: Mapping[str, str], home: Mappin
     order = tuple(range(len(texts)))
     if home is None:
         prompt = _prompt(data, columns)
-        return Shown(Task(prompt, tuple(Answer(text) for text in texts)), keys, order)
+        return ForeignTask(Task(prompt, tuple(Answer(text) for text in texts)), keys, order)
     try:
         told = _Home.model_validate(dict(home))
     except ValidationError as error:
@@ -97,10 +99,10 @@ def shown_task(data: Mapping[str, Any], columns: Mapping[str, str], home: Mappin
     check_dialogue(prompt)
     own = dict(zip(told.order, texts, strict=True))
     task = Task(prompt, tuple(Answer(own[index]) for index in order), id=told.task)
-    return Shown(task, keys, tuple(told.order), sent=True)
+    return ForeignTask(task, keys, tuple(told.order), sent=True)
 
 
-def home_of(task: Task, order: Sequence[int], *, prompt: bool = True) -> dict[str, Any]:
+def task_metadata(task: Task, order: Sequence[int], *, prompt: bool = True) -> dict[str, Any]:
     """Return the metadata by which an exported task is recognized when it comes back."""
     plain = {"task": task.id, "order": list(order)}
     return plain | ({"prompt": [as_dict(turn) for turn in task.prompt]} if prompt else {})

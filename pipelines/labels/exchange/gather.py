@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from pipelines.errors import DataError
-from pipelines.labels.exchange.foreign_task import Shown
+from pipelines.labels.exchange.foreign_task import ForeignTask
 from pipelines.labels.exchange.verdicts import COMMENT, Verdict, plain
 from pipelines.labels.label_types import UNKNOWN, Kind, Label, LabelSet, Question, Task, Value
 
@@ -31,7 +31,7 @@ _WIDER: Mapping[Kind, Kind] = {"pairwise": "ranking", "binary": "scale"}
 
 
 @dataclass(frozen=True)
-class Reading:
+class ReadingOptions:
     """Options for reading a file of another program.
 
     Attributes:
@@ -49,40 +49,40 @@ class Reading:
 
 
 @dataclass
-class Gathered:
+class LabelCollection:
     """The tasks and verdicts of a file, as they come."""
 
-    reading: Reading
+    reading: ReadingOptions
     notes: Counter[str] = field(default_factory=Counter)
     tasks: dict[str, Task] = field(default_factory=dict)
     verdicts: list[Verdict] = field(default_factory=list)
     _nobody: Counter[str] = field(default_factory=Counter)
 
-    def nobody(self, shown: Shown) -> str:
+    def nobody(self, foreign: ForeignTask) -> str:
         """A name for an annotator that the file does not tell, of no other label of the task."""
         self.notes[UNTOLD] += 1
-        self._nobody[shown.task.id] += 1
-        return f"{UNKNOWN}{self._nobody[shown.task.id]}"
+        self._nobody[foreign.task.id] += 1
+        return f"{UNKNOWN}{self._nobody[foreign.task.id]}"
 
-    def add_task(self, shown: Shown) -> Shown:
+    def add_task(self, foreign: ForeignTask) -> ForeignTask:
         """Take note of a task; the same one as it was sent out, where that is known.
 
         Raises:
             ValueError: there is another one with the same id.
         """
-        task = shown.task
+        task = foreign.task
         sent = self.reading.tasks
         if sent is not None and task.id in sent.tasks:
             there = sent.tasks[task.id]
             if [answer.text for answer in there.answers] != [answer.text for answer in task.answers]:
                 raise ValueError(f"the task {task.id} has other answers than when it was sent out")
             task = there
-        elif task.id not in self.tasks and (sent is not None or shown.sent):
+        elif task.id not in self.tasks and (sent is not None or foreign.sent):
             self.notes[ADRIFT if sent is not None else BARE] += 1
         before = self.tasks.setdefault(task.id, task)
         if (before.prompt, before.answers) != (task.prompt, task.answers):
             raise ValueError(f"the task {task.id} stands there twice, with other texts")
-        return replace(shown, task=task)
+        return replace(foreign, task=task)
 
     def finish(self, where: str) -> LabelSet:
         """Everything that the file holds.
@@ -105,7 +105,7 @@ class Gathered:
             values = {name: value for name, (_, value) in verdict.values.items()}
             values |= {name: verdict.texts[name] for name in demonstrations if name in verdict.texts}
             self._check(verdict, values, questions)
-            task = self.tasks[verdict.shown.task.id]
+            task = self.tasks[verdict.foreign.task.id]
             if verdict.known and values:
                 known = {name: value for name, value in values.items() if not isinstance(value, str)}
                 self.tasks[task.id] = replace(task, control={**(task.control or {}), **known})
@@ -120,13 +120,13 @@ class Gathered:
     def _keep(
         self, labels: dict[tuple[str, str], tuple[str, Label]], verdict: Verdict, values: dict[str, Value]
     ) -> None:
-        task = verdict.shown.task.id
+        task = verdict.foreign.task.id
         comment = "\n".join(text for name, text in verdict.texts.items() if name not in values)
         label = Label(
             task,
             verdict.annotator,
             {} if verdict.skipped else values,
-            verdict.shown.order,
+            verdict.foreign.order,
             verdict.seconds,
             verdict.skipped or not values,
             comment=comment,
@@ -144,7 +144,7 @@ class Gathered:
         verdicts: dict[str, dict[tuple[str, str], Verdict]] = {}
         for verdict in self.verdicts:
             for control in verdict.bare:
-                verdicts.setdefault(control, {})[verdict.shown.task.id, verdict.annotator] = verdict
+                verdicts.setdefault(control, {})[verdict.foreign.task.id, verdict.annotator] = verdict
         written = set()
         for control, some in verdicts.items():
             if control == COMMENT:
@@ -181,7 +181,7 @@ class Gathered:
         """Give ties to the question they are about, and empty results their meaning."""
         paired = list(dict.fromkeys(self._paired()))
         for verdict in self.verdicts:
-            count = len(verdict.shown.keys)
+            count = len(verdict.foreign.keys)
             for control in verdict.ties:
                 name = control if control in paired else _belonging(control, paired)
                 if name in verdict.values and control in verdict.bare and not control.startswith(name):
@@ -205,7 +205,7 @@ class Gathered:
                 yield question.name
         for verdict in self.verdicts:
             yield from (name for name, (kind, _) in verdict.values.items() if kind in ("pairwise", "ranking"))
-            if verdict.shown.sent:
+            if verdict.foreign.sent:
                 yield from (control.removesuffix("_tie") for control in verdict.ties if control.endswith("_tie"))
 
     def _questions(self, where: str) -> tuple[Question, ...]:
@@ -269,7 +269,7 @@ class Gathered:
                 verdict.values[name] = (kind, tuple(number + 1 for number in value))  # type: ignore[operator]
 
     def _check(self, verdict: Verdict, values: Mapping[str, Value], questions: tuple[Question, ...]) -> None:
-        count = len(verdict.shown.keys)
+        count = len(verdict.foreign.keys)
         for question in questions:
             fault = question.fault(values[question.name], count) if question.name in values else None
             if fault:

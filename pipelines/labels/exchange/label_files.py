@@ -12,7 +12,7 @@ from pipelines.data.sources.json_files import json_rows
 from pipelines.data.sources.record import Record, StrictDecoder, checked
 from pipelines.errors import ArtifactError, DataError
 from pipelines.labels.exchange import argilla, label_studio
-from pipelines.labels.exchange.gather import Gathered, Reading
+from pipelines.labels.exchange.gather import LabelCollection, ReadingOptions
 from pipelines.labels.label_types import Label, LabelSet, is_unknown, question_dict
 from pipelines.labels.tasks_file import is_tasks_file, read_tasks
 from pipelines.run.directory import RunDir, split_round
@@ -42,26 +42,26 @@ def labels_file(run: RunDir) -> Path:
 _SHOWN = 12
 
 
-def summary(found: LabelSet) -> dict[str, Any]:
+def summary(collection: LabelSet) -> dict[str, Any]:
     """Questions, and the numbers of tasks, labels and what was left out; a skip is no label."""
-    counts = [len(task.answers) for task in found.tasks.values()]
+    counts = [len(task.answers) for task in collection.tasks.values()]
     by_annotator: dict[str, list[Label]] = {}
-    for label in found.labels:
+    for label in collection.labels:
         if is_unknown(label.annotator):
             continue
         by_annotator.setdefault(label.annotator, []).append(label)
     return {
-        "questions": [question_dict(question) for question in found.questions],
-        "tasks": len(found.tasks),
-        "controls": sum(task.control is not None for task in found.tasks.values()),
+        "questions": [question_dict(question) for question in collection.questions],
+        "tasks": len(collection.tasks),
+        "controls": sum(task.control is not None for task in collection.tasks.values()),
         "answers": [min(counts, default=0), max(counts, default=0)],
-        "labels": sum(not label.skipped for label in found.labels),
-        "skipped": sum(label.skipped for label in found.labels),
-        "simulated": sum(label.simulated for label in found.labels),
-        "tasks_with_labels": len({label.task for label in found.labels if not label.skipped}),
-        "of_unknown_annotators": sum(is_unknown(label.annotator) for label in found.labels),
+        "labels": sum(not label.skipped for label in collection.labels),
+        "skipped": sum(label.skipped for label in collection.labels),
+        "simulated": sum(label.simulated for label in collection.labels),
+        "tasks_with_labels": len({label.task for label in collection.labels if not label.skipped}),
+        "of_unknown_annotators": sum(is_unknown(label.annotator) for label in collection.labels),
         "annotators": {name: _of_one(labels) for name, labels in by_annotator.items()},
-        "notes": found.notes,
+        "notes": collection.notes,
     }
 
 
@@ -119,10 +119,10 @@ ACCEPTED = (
     "a label store of `rlhf label`, a tasks file, an export of Label Studio (JSON or JSON_MIN), "
     "or records of Argilla (to_list as JSON, or the server's)"
 )
-_Reader = Callable[[Mapping[str, Any], str, Gathered], None]
+_Reader = Callable[[Mapping[str, Any], str, LabelCollection], None]
 
 
-def read_labels(path: Path, reading: Reading | None = None) -> LabelSet:
+def read_labels(path: Path, reading: ReadingOptions | None = None) -> LabelSet:
     """Read questions, tasks and labels; what kind of file it is, its content tells.
 
     Args:
@@ -140,19 +140,19 @@ def read_labels(path: Path, reading: Reading | None = None) -> LabelSet:
             with LabelStore.open(path) as store:
                 return store.snapshot()
         with path.open("rb") as file:
-            return _of_text(path, file, reading or Reading())
+            return _of_text(path, file, reading or ReadingOptions())
     except OSError as error:
         raise DataError(f"the labels cannot be read: {error.strerror or error}", where=str(path)) from error
 
 
-def _of_text(path: Path, file: BinaryIO, reading: Reading) -> LabelSet:
+def _of_text(path: Path, file: BinaryIO, reading: ReadingOptions) -> LabelSet:
     records = _records(path, file)
     first = next(records, None)
     if first is None:
         raise DataError("the file holds nothing", where=str(path), hint=f"a file of labels is {ACCEPTED}")
     if first.fault is None and is_tasks_file(first.row):
         return read_tasks(path)
-    found = Gathered(reading)
+    collection = LabelCollection(reading)
     reader: _Reader | None = None
     for record in chain([first], records):
         if record.fault is not None:
@@ -161,10 +161,10 @@ def _of_text(path: Path, file: BinaryIO, reading: Reading) -> LabelSet:
         if _reader(record) is not reader:
             raise DataError("the record is of another kind than the first one", where=record.place)
         try:
-            reader(record.row, record.place, found)
+            reader(record.row, record.place, collection)
         except ValueError as error:
             raise DataError(str(error), where=record.place) from error
-    return found.finish(str(path))
+    return collection.finish(str(path))
 
 
 def _reader(record: Record) -> _Reader:

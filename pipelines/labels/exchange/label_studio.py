@@ -14,15 +14,15 @@ from pipelines.data.faults import fault_of, shorten, type_name
 from pipelines.data.formats.format import Lenient
 from pipelines.labels.exchange.foreign_task import (
     HOME,
-    Shown,
+    ForeignTask,
     drawn_order,
-    home_of,
     prompt_field,
     prompt_text,
-    shown_task,
+    read_foreign_task,
     task_fields,
+    task_metadata,
 )
-from pipelines.labels.exchange.gather import Gathered
+from pipelines.labels.exchange.gather import LabelCollection
 from pipelines.labels.exchange.verdicts import COMMENT, Verdict, ranked_groups
 from pipelines.labels.label_types import Label, LabelSet, Question, Task, Value
 from pipelines.labels.questions import WORDS
@@ -75,7 +75,7 @@ def is_minimal(row: Mapping[str, Any]) -> bool:
     return "annotation_id" in row or ("annotator" in row and "lead_time" in row)
 
 
-def read_task(row: Mapping[str, Any], place: str, found: Gathered) -> None:
+def read_task(row: Mapping[str, Any], place: str, collection: LabelCollection) -> None:
     """One record of a JSON export: a task and its annotations.
 
     Raises:
@@ -85,18 +85,18 @@ def read_task(row: Mapping[str, Any], place: str, found: Gathered) -> None:
         task = _Task.model_validate(row)
     except ValidationError as error:
         raise ValueError(str(fault_of(error))) from error
-    found.notes["predictions of models (not read)"] += len(task.predictions or ())
-    found.notes["drafts (not read)"] += len(task.drafts or ())
-    shown = _shown(task.data, found)
+    collection.notes["predictions of models (not read)"] += len(task.predictions or ())
+    collection.notes["drafts (not read)"] += len(task.drafts or ())
+    foreign = _shown(task.data, collection)
     for number, annotation in enumerate(task.annotations):
         known = bool(annotation.ground_truth)
-        name = annotator_name(annotation.completed_by) or ("ground truth" if known else found.nobody(shown))
+        name = annotator_name(annotation.completed_by) or ("ground truth" if known else collection.nobody(foreign))
         verdict = Verdict(
-            shown,
+            foreign,
             name,
             place,
-            found.notes,
-            found.reading.choices,
+            collection.notes,
+            collection.reading.choices,
             seconds=annotation.lead_time,
             time=annotation.updated_at or annotation.created_at,
             skipped=bool(annotation.was_cancelled),
@@ -108,10 +108,10 @@ def read_task(row: Mapping[str, Any], place: str, found: Gathered) -> None:
                     _take_result(verdict, result)
                 except ValueError as error:
                     raise ValueError(f"annotations[{number}].result[{index}]: {error}") from error
-        found.verdicts.append(verdict)
+        collection.verdicts.append(verdict)
 
 
-def read_minimal(row: Mapping[str, Any], place: str, found: Gathered) -> None:
+def read_minimal(row: Mapping[str, Any], place: str, collection: LabelCollection) -> None:
     """One record of a JSON_MIN export: the fields of a task and one annotation.
 
     Raises:
@@ -121,13 +121,15 @@ def read_minimal(row: Mapping[str, Any], place: str, found: Gathered) -> None:
         about = _Minimal.model_validate(row)
     except ValidationError as error:
         raise ValueError(str(fault_of(error))) from error
-    controls = _controls(row, found.reading.columns)
+    controls = _controls(row, collection.reading.columns)
     results = {name: some for name in controls if (some := _results(row[name]))}
     told = {*controls, *_ABOUT}
-    shown = _shown({name: value for name, value in row.items() if name not in told}, found)
-    name = annotator_name(about.annotator) or found.nobody(shown)
+    foreign = _shown({name: value for name, value in row.items() if name not in told}, collection)
+    name = annotator_name(about.annotator) or collection.nobody(foreign)
     time = about.updated_at or about.created_at
-    verdict = Verdict(shown, name, place, found.notes, found.reading.choices, seconds=about.lead_time, time=time)
+    verdict = Verdict(
+        foreign, name, place, collection.notes, collection.reading.choices, seconds=about.lead_time, time=time
+    )
     for control, value in results.items():
         try:
             _take_minimal(verdict, control, value)
@@ -138,7 +140,7 @@ def read_minimal(row: Mapping[str, Any], place: str, found: Gathered) -> None:
             verdict.bare[control] = row[control]
         elif control not in results and row[control] not in (None, [], {}):
             verdict.pass_over(control)
-    found.verdicts.append(verdict)
+    collection.verdicts.append(verdict)
 
 
 def annotator_name(told: int | str | Mapping[str, Any] | None) -> str | None:
@@ -148,11 +150,11 @@ def annotator_name(told: int | str | Mapping[str, Any] | None) -> str | None:
     return str(told) if isinstance(told, str | int) and str(told).strip() else None
 
 
-def _shown(data: Mapping[str, Any], found: Gathered) -> Shown:
+def _shown(data: Mapping[str, Any], collection: LabelCollection) -> ForeignTask:
     home = data.get(HOME)
     if home is not None and not isinstance(home, dict):
         raise ValueError(f"{HOME}: must be an object, not {type_name(home)}")
-    return found.add_task(shown_task(data, found.reading.columns, home))
+    return collection.add_task(read_foreign_task(data, collection.reading.columns, home))
 
 
 def _take_result(verdict: Verdict, result: _Result) -> None:
@@ -252,7 +254,7 @@ SIMULATED = "marks that no human gave a label"
 Lost = Counter[str]
 
 
-def tasks(found: LabelSet, seed: int, *, with_labels: bool = False) -> tuple[str, dict[str, int]]:
+def tasks(collection: LabelSet, seed: int, *, with_labels: bool = False) -> tuple[str, dict[str, int]]:
     """Tasks as JSON to import, with the answers shuffled.
 
     Args:
@@ -266,11 +268,13 @@ def tasks(found: LabelSet, seed: int, *, with_labels: bool = False) -> tuple[str
     """
     lost: Lost = Counter()
     labels: dict[str, list[Label]] = {}
-    for label in found.labels if with_labels else ():
+    for label in collection.labels if with_labels else ():
         labels.setdefault(label.task, []).append(label)
     if not with_labels:
-        lost[LABELS] += len(found.labels)
-    rows = [_task(task, labels.get(task.id, []), found.questions, seed, lost) for task in found.tasks.values()]
+        lost[LABELS] += len(collection.labels)
+    rows = [
+        _task(task, labels.get(task.id, []), collection.questions, seed, lost) for task in collection.tasks.values()
+    ]
     return json.dumps(rows, ensure_ascii=False, indent=1) + "\n", {name: count for name, count in lost.items() if count}
 
 
@@ -285,7 +289,7 @@ def _task(task: Task, labels: Sequence[Label], questions: Sequence[Question], se
         {"id": f"answer_{place}", "title": f"Answer {place}", "body": text} for place, text in enumerate(texts, 1)
     ]
     data |= {f"text{place}": text for place, text in enumerate(texts, 1)}
-    data[HOME] = home_of(task, order)
+    data[HOME] = task_metadata(task, order)
     annotations = []
     for label in labels:
         results = _prefilled_results(label, questions, order, lost)
@@ -308,7 +312,7 @@ def _prefilled_results(
     label: Label, questions: Sequence[Question], order: Sequence[int], lost: Lost
 ) -> list[dict[str, Any]] | None:
     """The results of one label; None where it holds a tie that no control can say."""
-    found: list[dict[str, Any]] = []
+    collection: list[dict[str, Any]] = []
     for question in questions:
         if question.name not in label.values:
             continue
@@ -316,10 +320,10 @@ def _prefilled_results(
         if question.kind == "ranking" and len(set(value)) < len(order):
             lost[TIES] += 1
             return None
-        found += _result(question, value, order)
+        collection += _result(question, value, order)
     if label.comment:
-        found.append(_one("comment", "prompt", "textarea", {"text": [label.comment]}))
-    return [{"id": f"r{number}", **result} for number, result in enumerate(found, 1)]
+        collection.append(_one("comment", "prompt", "textarea", {"text": [label.comment]}))
+    return [{"id": f"r{number}", **result} for number, result in enumerate(collection, 1)]
 
 
 def _result(question: Question, value: Value, order: Sequence[int]) -> Iterator[dict[str, Any]]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipelines.data.faults import shorten, type_name
-from pipelines.labels.exchange.foreign_task import Shown
+from pipelines.labels.exchange.foreign_task import ForeignTask
 from pipelines.labels.label_types import Kind, Value
 
 _EQUAL = (
@@ -123,7 +123,7 @@ class Verdict:
         numbered: the questions whose numbers might be 0/1 or a scale; values of 0 and 1 are called binary.
     """
 
-    shown: Shown
+    foreign: ForeignTask
     annotator: str
     place: str
     notes: Counter[str]
@@ -146,9 +146,9 @@ class Verdict:
         Raises:
             ValueError: there are not two.
         """
-        if len(self.shown.keys) != 2:
-            raise ValueError(f"`{question}` chooses one of two answers, and the task has {len(self.shown.keys)}")
-        self._set(question, "pairwise", self.shown.home((1, 2) if place == 0 else (2, 1)))
+        if len(self.foreign.keys) != 2:
+            raise ValueError(f"`{question}` chooses one of two answers, and the task has {len(self.foreign.keys)}")
+        self._set(question, "pairwise", self.foreign.home((1, 2) if place == 0 else (2, 1)))
 
     def rank(self, question: str, groups: Sequence[Sequence[object]]) -> bool:
         """Answers from best to worst, tied ones together; whether that is the very order of the page.
@@ -159,15 +159,15 @@ class Verdict:
         ranks: dict[int, int] = {}
         for number, group in enumerate((group for group in groups if group), 1):
             for key in group:
-                place = self.shown.place(key)
+                place = self.foreign.place(key)
                 if place in ranks:
                     raise ValueError(f"`{question}` ranks the answer {shorten(key)} twice")
                 ranks[place] = number
-        missing = [key for place, key in enumerate(self.shown.keys) if place not in ranks]
+        missing = [key for place, key in enumerate(self.foreign.keys) if place not in ranks]
         if missing:
             raise ValueError(f"`{question}` does not rank the answer {', '.join(missing)}")
         by_place = [ranks[place] for place in range(len(ranks))]
-        self._set(question, "ranking", self.shown.home(by_place))
+        self._set(question, "ranking", self.foreign.home(by_place))
         return len(by_place) > 1 and by_place == list(range(1, len(by_place) + 1))
 
     def number(self, control: str, target: str, value: int, kind: Kind | None = None) -> None:
@@ -230,12 +230,12 @@ class Verdict:
     def _meaning(self, control: str, target: str, text: str) -> tuple[str, int] | None:
         """Interpret a choice: a declared number, a tie, the place of the better answer, 0 or 1; None: unknown."""
         word = plain(text)
-        count = len(self.shown.keys)
+        count = len(self.foreign.keys)
         about = self._about(control, target)[1] is not None
         # "1" and "2" of a control beside one answer may be its mark or the better one: never read as the latter.
         mark = about and (word in FLAGS or word.isdecimal())
         compares = count == 2 and not mark and not _AGAINST.search(control)
-        side = better_of_two(word, self.shown.keys) if compares else None
+        side = better_of_two(word, self.foreign.keys) if compares else None
         if text in self.choices:
             return "told", self.choices[text]
         if count >= 2 and word in TIES:
@@ -266,7 +266,7 @@ class Verdict:
                 self.choice(control, "", text)
             if control in written or not self.is_choice(control, text):
                 self.write(control, text)
-        count = len(self.shown.keys)
+        count = len(self.foreign.keys)
         for question, (kind, by_place) in self._numbers.items():
             first = 0 if 0 in by_place else 1
             numbers = [by_place[place] for place in range(first, count + first) if place in by_place]
@@ -275,7 +275,7 @@ class Verdict:
                 continue
             if kind is None:
                 self.numbered.add(question)
-            self._set(question, kind or _kind_of(numbers), self.shown.home(numbers))
+            self._set(question, kind or _kind_of(numbers), self.foreign.home(numbers))
 
     def _set(self, question: str, kind: Kind, value: Value) -> None:
         if question in self.values:
@@ -284,10 +284,10 @@ class Verdict:
 
     def _about(self, control: str, target: str) -> tuple[str, int | None]:
         """Question and number of the answer that a control is about; numbers as the names count, from 1 or from 0."""
-        count = len(self.shown.keys)
+        count = len(self.foreign.keys)
         stem, own = _split(control)
         own = own if own is not None and own <= count else None
-        at = self.shown.keys.index(target) + 1 if target in self.shown.keys else _split(target)[1]
+        at = self.foreign.keys.index(target) + 1 if target in self.foreign.keys else _split(target)[1]
         at = at if at is not None and at <= count else None
         if at is not None:
             return (stem if own == at else control), at

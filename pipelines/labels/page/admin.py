@@ -16,7 +16,7 @@ from starlette.routing import BaseRoute, Route
 from pipelines.data.faults import fault_of
 from pipelines.errors import RlhfError
 from pipelines.labels.label_types import Label, LabelSet, with_pseudonyms
-from pipelines.labels.page.page_context import Desk
+from pipelines.labels.page.page_context import PageContext
 from pipelines.labels.page.routes import BODY_LIMIT, handler
 from pipelines.labels.page.security import json_body
 from pipelines.labels.page.views import prompt_start
@@ -41,13 +41,13 @@ class _Name(BaseModel):
     name: str
 
 
-def admin_routes(desk: Desk) -> list[BaseRoute]:
+def admin_routes(page: PageContext) -> list[BaseRoute]:
     """The routes that need a session of the admin."""
     posts = {"pause": _pause, "annotators": _add, "link": _link, "revoke": _revoke}
     return [
-        Route("/admin", handler(desk, _overview), methods=["GET"]),
-        Route("/admin/export", handler(desk, _export), methods=["GET"]),
-        *(Route(f"/api/admin/{name}", handler(desk, found), methods=["POST"]) for name, found in posts.items()),
+        Route("/admin", handler(page, _overview), methods=["GET"]),
+        Route("/admin/export", handler(page, _export), methods=["GET"]),
+        *(Route(f"/api/admin/{name}", handler(page, found), methods=["POST"]) for name, found in posts.items()),
     ]
 
 
@@ -62,21 +62,21 @@ def fresh_links(store: LabelStore, origin: str) -> dict[str, str]:
     return links | {ADMIN: origin + login_path(store.login_token(ADMIN, "admin"))}
 
 
-async def _overview(desk: Desk, request: Request) -> Response:
-    who = await desk.require(request, "admin")
-    progress = await desk.call(desk.store.progress)
-    labels = await desk.call(desk.store.snapshot)
+async def _overview(page: PageContext, request: Request) -> Response:
+    who = await page.require(request, "admin")
+    progress = await page.call(page.store.progress)
+    labels = await page.call(page.store.snapshot)
     comments = [label for label in labels.labels if label.comment.strip() and not label.flagged]
-    return desk.page(
+    return page.page(
         "admin.html",
         who,
         progress=progress,
         agreement=await run_in_threadpool(_agreement, labels),
-        paused=await desk.call(lambda: desk.store.paused),
+        paused=await page.call(lambda: page.store.paused),
         flagged=_told([label for label in labels.labels if label.flagged], _MOST_FLAGGED, labels),
         comments=_told(comments, _MOST_COMMENTS, labels),
         all_comments=len(comments),
-        csp_reports=desk.csp_reports,
+        csp_reports=page.csp_reports,
         server={"address": request.state.origin},
     )
 
@@ -101,12 +101,12 @@ def _told(found: Sequence[Label], most: int, labels: LabelSet) -> list[dict[str,
     ]
 
 
-async def _export(desk: Desk, request: Request) -> Response:
-    await desk.require(request, "admin")
-    labels, ending = await desk.call(desk.store.snapshot), "labels"
+async def _export(page: PageContext, request: Request) -> Response:
+    await page.require(request, "admin")
+    labels, ending = await page.call(page.store.snapshot), "labels"
     if request.query_params.get("pseudonyms") == "1":
-        labels, ending = with_pseudonyms(labels, await desk.call(desk.store.annotators)), "labels.pseudonyms"
-    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", desk.settings.title).strip("-.") or "labels"
+        labels, ending = with_pseudonyms(labels, await page.call(page.store.annotators)), "labels.pseudonyms"
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", page.settings.title).strip("-.") or "labels"
     return Response(
         "".join(task_lines(labels)),
         media_type="application/x-ndjson",
@@ -114,47 +114,47 @@ async def _export(desk: Desk, request: Request) -> Response:
     )
 
 
-async def _pause(desk: Desk, request: Request) -> Response:
-    paused = (await _body(desk, request, _Pause)).paused
+async def _pause(page: PageContext, request: Request) -> Response:
+    paused = (await _body(page, request, _Pause)).paused
 
     def set_paused() -> None:
-        desk.store.paused = paused
+        page.store.paused = paused
 
-    await desk.call(set_paused)
+    await page.call(set_paused)
     return JSONResponse({"paused": paused})
 
 
-async def _add(desk: Desk, request: Request) -> Response:
-    name = (await _body(desk, request, _Name)).name.strip()
+async def _add(page: PageContext, request: Request) -> Response:
+    name = (await _body(page, request, _Name)).name.strip()
     try:
-        await desk.call(desk.store.add_annotator, name)
+        await page.call(page.store.add_annotator, name)
     except RlhfError as error:
         raise HTTPException(422, error.message) from None
-    return await _new_link(desk, request, name)
+    return await _new_link(page, request, name)
 
 
-async def _link(desk: Desk, request: Request) -> Response:
-    return await _new_link(desk, request, (await _body(desk, request, _Name)).name)
+async def _link(page: PageContext, request: Request) -> Response:
+    return await _new_link(page, request, (await _body(page, request, _Name)).name)
 
 
-async def _new_link(desk: Desk, request: Request, name: str) -> Response:
+async def _new_link(page: PageContext, request: Request, name: str) -> Response:
     try:
-        token = await desk.call(desk.store.login_token, name)
+        token = await page.call(page.store.login_token, name)
     except RlhfError as error:
         raise HTTPException(422, error.message) from None
     return JSONResponse({"name": name, "link": request.state.origin + login_path(token)})
 
 
-async def _revoke(desk: Desk, request: Request) -> Response:
-    name = (await _body(desk, request, _Name)).name
-    if name not in await desk.call(desk.store.annotators):
+async def _revoke(page: PageContext, request: Request) -> Response:
+    name = (await _body(page, request, _Name)).name
+    if name not in await page.call(page.store.annotators):
         raise HTTPException(422, "there is no annotator of that name")
-    await desk.call(desk.store.revoke, name)
+    await page.call(page.store.revoke, name)
     return JSONResponse({"name": name})
 
 
-async def _body(desk: Desk, request: Request, kind: type[Any]) -> Any:
-    await desk.require(request, "admin")
+async def _body(page: PageContext, request: Request, kind: type[Any]) -> Any:
+    await page.require(request, "admin")
     body = await json_body(request, BODY_LIMIT)
     try:
         return kind.model_validate(body)

@@ -16,7 +16,7 @@ from starlette.routing import Route
 
 from pipelines.errors import RlhfError
 from pipelines.labels.page.admin import admin_routes
-from pipelines.labels.page.page_context import Desk, refusal
+from pipelines.labels.page.page_context import PageContext, refusal
 from pipelines.labels.page.routes import STORE_ERRORS, annotator_routes
 from pipelines.labels.page.security import HEADERS, Guard
 from pipelines.labels.store import LabelStore
@@ -38,15 +38,15 @@ def make_app(store: LabelStore, *, origins: Sequence[str]) -> Starlette:
         origins: the exact addresses by which the page is opened, each as ``http://127.0.0.1:8765``: under any other
             name it answers nothing.
     """
-    desk = Desk(store)
+    page = PageContext(store)
     static = [Route(f"/static/{name}", _static(name, kind), methods=["GET"]) for name, kind in _TYPES.items()]
     app = Starlette(
-        routes=[*annotator_routes(desk), *admin_routes(desk), *static],
+        routes=[*annotator_routes(page), *admin_routes(page), *static],
         middleware=[Middleware(Guard, origins=[origin.lower() for origin in origins])],
         exception_handlers={
-            HTTPException: _refused(desk),
+            HTTPException: _refused(page),
             Exception: _failed,
-            **{kind: _store_error(desk, kind) for kind in STORE_ERRORS},
+            **{kind: _store_error(page, kind) for kind in STORE_ERRORS},
         },
     )
     app.router.redirect_slashes = False  # an address that is not exactly right is no page
@@ -69,28 +69,28 @@ def _static(name: str, kind: str) -> Callable[[Request], Coroutine[Any, Any, Res
 _Refused = Callable[[Request, Exception], Coroutine[Any, Any, Response]]
 
 
-def _refused(desk: Desk) -> _Refused:
+def _refused(page: PageContext) -> _Refused:
     async def answer(request: Request, error: Exception) -> Response:
         status, words = getattr(error, "status_code", 500), getattr(error, "detail", "")
-        return await _words(desk, request, status, _PLAIN.get(words, words))
+        return await _words(page, request, status, _PLAIN.get(words, words))
 
     return answer
 
 
-def _store_error(desk: Desk, kind: type[Exception]) -> _Refused:
+def _store_error(page: PageContext, kind: type[Exception]) -> _Refused:
     async def answer(request: Request, error: Exception) -> Response:
         status, words = STORE_ERRORS[kind]
-        return await _words(desk, request, status, words or str(error))
+        return await _words(page, request, status, words or str(error))
 
     return answer
 
 
-async def _words(desk: Desk, request: Request, status: int, words: str) -> Response:
+async def _words(page: PageContext, request: Request, status: int, words: str) -> Response:
     """A refusal: JSON for a script, a page for a person."""
     if request.method not in ("GET", "HEAD"):
         return refusal(status, words)
-    who = await desk.identity(request, "annotator") if status == 404 else None
-    return desk.page("message.html", who, status=status, title=_TITLES.get(status, "This did not work"), text=words)
+    who = await page.identity(request, "annotator") if status == 404 else None
+    return page.page("message.html", who, status=status, title=_TITLES.get(status, "This did not work"), text=words)
 
 
 async def _failed(request: Request, error: Exception) -> Response:

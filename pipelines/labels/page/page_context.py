@@ -26,7 +26,7 @@ _Given = ParamSpec("_Given")
 _Found = TypeVar("_Found")
 
 
-class Desk:
+class PageContext:
     """The store, used by one thread so that requests take turns in the order in which they came, and the pages.
 
     Args:

@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, RedirectRespons
 from starlette.routing import BaseRoute, Route
 
 from pipelines.data.faults import fault_of
-from pipelines.labels.page.page_context import Desk, refusal, set_session
+from pipelines.labels.page.page_context import PageContext, refusal, set_session
 from pipelines.labels.page.security import REPORT_PATH, json_body, read_body
 from pipelines.labels.page.views import history_view, own_values, shown_values, task_view, withdrawn_view
 from pipelines.labels.store import Assignment, Conflict, Identity, Invalid, NotAssigned, Paused, Submission
@@ -23,7 +23,7 @@ WRITING_LIMIT = 1 << 20
 """Of a request with a demonstration: what the longest text that the store takes can need as JSON."""
 MOST_COMMENT = 4000
 _DAY = 86_400.0
-_Handler: TypeAlias = Callable[[Desk, Request], Coroutine[Any, Any, Response]]
+_Handler: TypeAlias = Callable[[PageContext, Request], Coroutine[Any, Any, Response]]
 
 
 def _without_nul(text: str) -> str:
@@ -58,7 +58,7 @@ class _Submitted(_Body):
 _Found = TypeVar("_Found", bound=_Body)
 
 
-def annotator_routes(desk: Desk) -> list[BaseRoute]:
+def annotator_routes(page: PageContext) -> list[BaseRoute]:
     """All routes but those of the admin and the static files."""
     pages: dict[str, _Handler] = {
         "/enter/{token}": _enter,
@@ -70,99 +70,99 @@ def annotator_routes(desk: Desk) -> list[BaseRoute]:
     }
     posts: dict[str, _Handler] = {"/api/submit": _submit, "/api/undo": _undo, REPORT_PATH: _report}
     return [
-        *(Route(path, handler(desk, found), methods=["GET"]) for path, found in pages.items()),
-        *(Route(path, handler(desk, found), methods=["POST"]) for path, found in posts.items()),
+        *(Route(path, handler(page, found), methods=["GET"]) for path, found in pages.items()),
+        *(Route(path, handler(page, found), methods=["POST"]) for path, found in posts.items()),
     ]
 
 
-def handler(desk: Desk, found: _Handler) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+def handler(page: PageContext, found: _Handler) -> Callable[[Request], Coroutine[Any, Any, Response]]:
     """The handler as Starlette calls it."""
-    return partial(found, desk)
+    return partial(found, page)
 
 
-async def _enter(desk: Desk, request: Request) -> Response:
+async def _enter(page: PageContext, request: Request) -> Response:
     # Whoever only looks ahead, such as a preview of the link in a chat, must not use up the token.
     if request.method == "HEAD" or "prefetch" in request.headers.get("sec-purpose", request.headers.get("purpose", "")):
         return PlainTextResponse("open this link in a browser", 503)
-    session = await desk.call(desk.store.redeem, request.path_params["token"])
+    session = await page.call(page.store.redeem, request.path_params["token"])
     if session is not None:
         who: Identity | None = Identity(session.name, session.role)
     else:
-        who = await desk.identity(request, "annotator") or await desk.identity(request, "admin")
+        who = await page.identity(request, "annotator") or await page.identity(request, "admin")
     if who is None:
-        return desk.page(
+        return page.page(
             "message.html",
             status=403,
             title="This link does not work any more",
             text="It was used already, or it is old. A link works once and in one browser. Ask whoever sent it to you "
             "for a new one.",
         )
-    response = desk.page("welcome.html", who, guidelines_html=desk.guidelines)
+    response = page.page("welcome.html", who, guidelines_html=page.guidelines)
     if session is not None:
         set_session(request, response, session)
     return response
 
 
-async def _next_task(desk: Desk, request: Request) -> Response:
-    if not await desk.identity(request, "annotator") and await desk.identity(request, "admin"):
+async def _next_task(page: PageContext, request: Request) -> Response:
+    if not await page.identity(request, "annotator") and await page.identity(request, "admin"):
         return RedirectResponse("/admin", 303)
-    who = await desk.require(request, "annotator")
+    who = await page.require(request, "annotator")
     try:
-        given = await desk.call(desk.store.next_task, who.name)
+        given = await page.call(page.store.next_task, who.name)
     except Paused:
-        return desk.page("paused.html", who)
+        return page.page("paused.html", who)
     if given is None:
-        progress = await desk.call(desk.store.progress)
+        progress = await page.call(page.store.progress)
         own = next(one for one in progress.annotators if one.name == who.name)
-        return desk.page("done.html", who, answered=own.done - own.skipped, skipped=own.skipped)
-    return _task_page(desk, who, given, editing=False)
+        return page.page("done.html", who, answered=own.done - own.skipped, skipped=own.skipped)
+    return _task_page(page, who, given, editing=False)
 
 
-async def _own_task(desk: Desk, request: Request) -> Response:
-    who = await desk.require(request, "annotator")
+async def _own_task(page: PageContext, request: Request) -> Response:
+    who = await page.require(request, "annotator")
     try:
-        given = await desk.call(desk.store.assignment, who.name, request.path_params["task"])
+        given = await page.call(page.store.assignment, who.name, request.path_params["task"])
     except Paused:
-        return desk.page("paused.html", who)
+        return page.page("paused.html", who)
     if given is None:
         raise HTTPException(404, "there is no such task among yours")
-    return _task_page(desk, who, given, editing=given.earlier is not None)
+    return _task_page(page, who, given, editing=given.earlier is not None)
 
 
-def _task_page(desk: Desk, who: Identity, given: Assignment, *, editing: bool) -> Response:
-    view = task_view(given, desk.settings.questions, editing=editing)
+def _task_page(page: PageContext, who: Identity, given: Assignment, *, editing: bool) -> Response:
+    view = task_view(given, page.settings.questions, editing=editing)
     progress = {"done": given.done, "left": given.left}
-    return desk.page("task.html", who, task=view, draft=view["draft"], progress=progress)
+    return page.page("task.html", who, task=view, draft=view["draft"], progress=progress)
 
 
-async def _history(desk: Desk, request: Request) -> Response:
-    who = await desk.require(request, "annotator")
-    entries = await desk.call(desk.store.history, who.name, limit=500)
-    return desk.page("history.html", who, entries=[history_view(entry, desk.settings.questions) for entry in entries])
+async def _history(page: PageContext, request: Request) -> Response:
+    who = await page.require(request, "annotator")
+    entries = await page.call(page.store.history, who.name, limit=500)
+    return page.page("history.html", who, entries=[history_view(entry, page.settings.questions) for entry in entries])
 
 
-async def _guidelines(desk: Desk, request: Request) -> Response:
-    who = await desk.identity(request, "annotator") or await desk.require(request, "admin")
-    if not desk.settings.guidelines:
+async def _guidelines(page: PageContext, request: Request) -> Response:
+    who = await page.identity(request, "annotator") or await page.require(request, "admin")
+    if not page.settings.guidelines:
         raise HTTPException(404, "this project has no guidelines")
-    return desk.page("guidelines.html", who, html=desk.guidelines)
+    return page.page("guidelines.html", who, html=page.guidelines)
 
 
-async def _health(desk: Desk, request: Request) -> Response:
+async def _health(page: PageContext, request: Request) -> Response:
     return PlainTextResponse("ok")
 
 
-async def _report(desk: Desk, request: Request) -> Response:
+async def _report(page: PageContext, request: Request) -> Response:
     await read_body(request, BODY_LIMIT)
-    desk.csp_reports = min(desk.csp_reports + 1, 9999)
+    page.csp_reports = min(page.csp_reports + 1, 9999)
     return Response(status_code=204)
 
 
-async def _submit(desk: Desk, request: Request) -> Response:
-    who = await desk.require(request, "annotator")
-    writing = any(question.kind == "demonstration" for question in desk.settings.questions)
+async def _submit(page: PageContext, request: Request) -> Response:
+    who = await page.require(request, "annotator")
+    writing = any(question.kind == "demonstration" for question in page.settings.questions)
     given = _read(_Submitted, await json_body(request, WRITING_LIMIT if writing else BODY_LIMIT))
-    return await desk.call(_take, desk, who.name, given)
+    return await page.call(_take, page, who.name, given)
 
 
 def _read(kind: type[_Found], body: object) -> _Found:
@@ -172,8 +172,8 @@ def _read(kind: type[_Found], body: object) -> _Found:
         raise HTTPException(422, str(fault_of(error))) from None
 
 
-def _take(desk: Desk, name: str, given: _Submitted) -> Response:
-    store = desk.store
+def _take(page: PageContext, name: str, given: _Submitted) -> Response:
+    store = page.store
     before = store.assignment(name, given.task)
     if before is None:
         raise NotAssigned(given.task)
@@ -203,22 +203,22 @@ def _take(desk: Desk, name: str, given: _Submitted) -> Response:
     )
 
 
-async def _undo(desk: Desk, request: Request) -> Response:
-    who = await desk.require(request, "annotator")
+async def _undo(page: PageContext, request: Request) -> Response:
+    who = await page.require(request, "annotator")
     given = _read(_Undone, await json_body(request, BODY_LIMIT))
-    return await desk.call(_take_back, desk, who.name, given.key)
+    return await page.call(_take_back, page, who.name, given.key)
 
 
-def _take_back(desk: Desk, name: str, key: str) -> Response:
+def _take_back(page: PageContext, name: str, key: str) -> Response:
     """Undo, and tell which answer was withdrawn: the page shows it again where no earlier one stands."""
-    known, answered = desk.undone.get(name, ("", {}))
+    known, answered = page.undone.get(name, ("", {}))
     if known == key:
         return JSONResponse(answered)
-    newest = desk.store.history(name, limit=1)
-    task = desk.store.undo(name, key)
+    newest = page.store.history(name, limit=1)
+    task = page.store.undo(name, key)
     if task is None:
         return refusal(409, "nothing to undo")
-    after = desk.store.assignment(name, task)
+    after = page.store.assignment(name, task)
     # The same version as before: a repeated request, which took nothing back now.
     withdrawn = [entry for entry in newest if after and (entry.label.task, entry.version + 1) == (task, after.version)]
     found = {
@@ -227,7 +227,7 @@ def _take_back(desk: Desk, name: str, key: str) -> Response:
         "stands": after is not None and after.earlier is not None,
         "withdrawn": withdrawn_view(withdrawn[0]) if withdrawn else None,
     }
-    desk.undone[name] = (key, found)
+    page.undone[name] = (key, found)
     return JSONResponse(found)
 
 

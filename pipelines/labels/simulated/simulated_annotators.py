@@ -31,8 +31,7 @@ from pipelines.labels.store import Assignment, LabelStore, Submission
 from pipelines.run.reporting import Reporter
 from pipelines.scorers.load_scorer import ScorerContext, load_scorer, scorer_name
 from pipelines.scorers.protocol import Completion, Scorer
-from pipelines.tasks import AnnotatorPool, load_task
-from pipelines.tasks import Task as SelfMadeTask
+from pipelines.tasks import AnnotatorPool, SelfMadeTask, load_task
 from pipelines.tasks.task import Annotator, hire
 
 SCORE = "score"

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.labels.exchange.gather import Reading
+from pipelines.labels.exchange.gather import ReadingOptions
 from pipelines.labels.exchange.label_files import read_labels
 from pipelines.labels.label_types import LabelSet
 
@@ -20,6 +20,6 @@ def export(tmp_path: Path) -> Any:
     def read(*rows: Any, **reading: Any) -> LabelSet:
         path = tmp_path / "export.json"
         path.write_text(json.dumps(list(rows)))
-        return read_labels(path, Reading(**reading))
+        return read_labels(path, ReadingOptions(**reading))
 
     return read

@@ -16,7 +16,7 @@ from pipelines.data.rows import Message
 from pipelines.errors import DataError
 from pipelines.labels.exchange import argilla
 from pipelines.labels.exchange import label_studio as label_studio_out
-from pipelines.labels.exchange.gather import Reading
+from pipelines.labels.exchange.gather import ReadingOptions
 from pipelines.labels.exchange.label_files import read_labels
 from pipelines.labels.label_types import Answer, Label, LabelSet, Question, Task
 from pipelines.labels.questions import parse_questions
@@ -75,7 +75,7 @@ def label_sets(draw: st.DrawFn, count: int = 0) -> LabelSet:
 
 def home(path: Path, text: str, sent: LabelSet | None) -> LabelSet:
     path.write_text(text)
-    return read_labels(path, Reading(tasks=sent))
+    return read_labels(path, ReadingOptions(tasks=sent))
 
 
 @QUIET

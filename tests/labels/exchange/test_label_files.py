@@ -11,7 +11,7 @@ import pytest
 
 from pipelines.data.rows import Message
 from pipelines.errors import DataError
-from pipelines.labels.exchange.gather import ADRIFT, Reading
+from pipelines.labels.exchange.gather import ADRIFT, ReadingOptions
 from pipelines.labels.exchange.label_files import ACCEPTED, read_labels
 from pipelines.labels.label_types import Answer, Label, LabelSet, Question, Task, with_pseudonyms
 from pipelines.labels.store import LabelStore, Settings, Submission
@@ -80,11 +80,11 @@ def test_questions_come_back_as_they_were_sent_out(tmp_path: Path) -> None:
     sent = LabelSet((Question("pw", "ranking", "Which one?"), Question("left", "scale", "")), {}, [])
     path = tmp_path / "export.json"
     path.write_text(json.dumps([exports.task(exports.PAIR, exports.annotation(exports.selected("left")))]))
-    assert read_labels(path, Reading(tasks=sent)).questions == sent.questions
-    assert read_labels(path, Reading(tasks=sent)).notes == {ADRIFT: 1}
+    assert read_labels(path, ReadingOptions(tasks=sent)).questions == sent.questions
+    assert read_labels(path, ReadingOptions(tasks=sent)).notes == {ADRIFT: 1}
     wrong = LabelSet((Question("pw", "scale", ""),), {}, [])
     with pytest.raises(DataError, match="`pw` was sent out as scale and comes back as pairwise"):
-        read_labels(path, Reading(tasks=wrong))
+        read_labels(path, ReadingOptions(tasks=wrong))
 
 
 def test_pseudonyms() -> None:
@@ -172,7 +172,7 @@ def test_random_documents_are_read_or_refused_in_words(tmp_path: Path) -> None:
             change(chance, document)
         path.write_text(json.dumps(document if number % 10 else anything(chance)))
         try:
-            found = read_labels(path, Reading(ties_from_empty=number % 2 == 0, choices={"left": 1, "x": 7}))
+            found = read_labels(path, ReadingOptions(ties_from_empty=number % 2 == 0, choices={"left": 1, "x": 7}))
         except DataError as error:
             if not (error.where or "").startswith(str(path)):
                 raise

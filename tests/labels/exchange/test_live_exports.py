@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.labels.exchange.gather import Reading
+from pipelines.labels.exchange.gather import ReadingOptions
 from pipelines.labels.exchange.label_files import read_labels
 
 LIVE = Path(__file__).parent / "live"
@@ -31,7 +31,7 @@ COMMENTS = {"tasks": ["", "", "odd prompt"], "pair": ["", ""], "demo": ["my rema
 @pytest.mark.parametrize("project", ANSWERED)
 def test_what_was_answered_comes_home(project: str, form: str) -> None:
     sent = read_labels(LIVE / f"{project}.jsonl")
-    found = read_labels(LIVE / f"{project}.{form}.json", Reading(tasks=sent))
+    found = read_labels(LIVE / f"{project}.{form}.json", ReadingOptions(tasks=sent))
     labels = {label.task: label for label in found.labels}
     assert [labels[task].values for task in sent.tasks] == ANSWERED[project]
     assert [labels[task].comment for task in sent.tasks] == COMMENTS[project]
