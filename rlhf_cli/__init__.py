@@ -1,3 +1,3 @@
-"""The command line of rlhf: it turns options into one call and shows what comes back."""
+"""The command line of rlhf: options become one call, and its result is shown."""
 
 __version__ = "0.1.0"

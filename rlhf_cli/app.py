@@ -1,4 +1,4 @@
-"""The Typer application, and main() around it: every error becomes an exit code and words that help."""
+"""The Typer application and main(): every error becomes an exit code and a helpful message."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The log file of a run: everything that was said, and every traceback."""
+"""The log file of a run: all messages, and every traceback."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The file that a command is to write: seen to before the work, not after it."""
+"""Checks of the file that a command will write, made before its work."""
 
 from __future__ import annotations
 

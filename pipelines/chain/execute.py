@@ -1,4 +1,4 @@
-"""One stage run: its inputs proven, its directory begun or gone on with, its artifact published."""
+"""Execution of one stage: verified inputs, a fresh or resumed working directory, a published artifact."""
 
 from __future__ import annotations
 

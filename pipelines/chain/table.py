@@ -1,4 +1,4 @@
-"""The stages in their order: what each needs, makes and goes by; a further one is one more entry. No torch here."""
+"""The stages in order: what each needs, makes and depends on. A further stage is one more entry. No torch here."""
 
 from __future__ import annotations
 
@@ -189,7 +189,7 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         name="pairs",
-        runner="pipelines.labels.stage:pairs",
+        runner="pipelines.labels.pairs.stage:pairs",
         needs=lambda config: _named("labels"),
         section=_pairs_section,
         produces=("train.jsonl", "heldout.jsonl"),

@@ -1,1 +1,1 @@
-"""`rlhf data check`: what is in data files, before anything is trained on them."""
+"""`rlhf data check`: a report on data files before anything is trained on them."""

@@ -1,4 +1,4 @@
-"""The report in words, for a person who sees such figures for the first time."""
+"""The report as text, for somebody who sees such figures for the first time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Near duplicates by MinHash, on a sample: two texts are near where about 80 % of their five-letter pieces agree.
+"""Duplicates, leaks across the split, contradictions, and near duplicates by MinHash on a sample.
 
 One hash a piece and the smallest in each of 128 equal ranges of hashes (one-permutation hashing, Li, Owen and Zhang
 2012; an empty range borrows from the next, Shrivastava and Li 2014). The share of ranges that agree estimates the share

@@ -1,4 +1,4 @@
-"""One pass over a file: everything that is counted, in memory that a million rows do not fill.
+"""One pass over a file that counts everything, in little memory even for a million rows.
 
 Of every row a few 64-bit hashes and lengths stay (about 80 bytes), and of at most `SAMPLE_ROWS` rows the row itself.
 """

@@ -1,4 +1,4 @@
-"""Lengths in tokens, by the stages' own encoders: what each stage would leave out or cut."""
+"""Lengths in tokens by the stages' own encoders, and the rows that each stage would leave out or cut."""
 
 from __future__ import annotations
 

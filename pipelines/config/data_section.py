@@ -1,4 +1,4 @@
-"""`data`: where demonstrations, comparisons and prompts come from, and how they are split."""
+"""`data`: sources of demonstrations, comparisons and prompts, and their split."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`feedback`: completions of the run's own models, who judges them, and how judgements become training rows."""
+"""`feedback`: completions of the run's own models, their annotators, and training rows from the labels."""
 
 from __future__ import annotations
 

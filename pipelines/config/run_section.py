@@ -1,4 +1,4 @@
-"""`run`: where the run lives and what it runs on."""
+"""`run`: directory, seed, device and trackers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The whole configuration: a section a stage, and what must hold across sections."""
+"""The whole configuration: one section a stage, and the conditions across sections."""
 
 from __future__ import annotations
 

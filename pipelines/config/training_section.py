@@ -1,4 +1,4 @@
-"""Settings that the stages trained by a Hugging Face trainer share. Names are TrainingArguments' own."""
+"""`sft`, and the settings that it shares with `reward`. Names are those of TrainingArguments."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Any accepted format in, four kinds of canonical row out; checks, the split, and the one encoder."""
+"""Data: any accepted format in, four kinds of canonical row out; the split, and the one encoder."""

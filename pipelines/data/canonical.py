@@ -1,4 +1,4 @@
-"""One canonical kind as another: richer rows serve as poorer ones, never the other way round."""
+"""Canonical rows on disk, one JSON object a line, and their conversion from richer kinds to poorer ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cells of a table of text: the numbers and truth values among them, and those that are empty."""
+"""Cells of a text table: numbers, truth values and empty cells."""
 
 from __future__ import annotations
 

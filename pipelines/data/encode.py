@@ -1,4 +1,4 @@
-"""Rows to ids within a length. What is dropped or cut is counted, and a stage that would be left empty is refused."""
+"""Encoding of rows to token ids within a length limit, with counts of what is dropped or cut."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One source of the configuration, record by record, as canonical rows."""
+"""Reading of one source of the configuration, record by record, as canonical rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Dialogues whose turns have other keys and speakers than ShareGPT's: rewritten before the format checks them."""
+"""Rewriting of dialogues whose turns have other keys and speakers than ShareGPT's."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The human loop: completions, a store of labels, the label page, agreement, rankings to pairs, exchange formats."""
+"""The human loop: tasks, a store of labels, the label page, agreement, pairs, exchange formats."""

@@ -1,4 +1,4 @@
-"""Control tasks: tasks, comparisons and judgements whose answer is known, mixed in to see who pays attention."""
+"""Control tasks: tasks, comparisons and judgements with known answers, mixed in to measure attention."""
 
 from __future__ import annotations
 

@@ -1,31 +1,26 @@
-"""The stages `labels` and `pairs`: what annotators said of the sampled answers, and what it becomes to train on."""
+"""The `labels` stage: the sampled answers are judged by people, for whom a run waits, or by simulated annotators."""
 
 from __future__ import annotations
 
 import json
 import statistics
 import tempfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from pipelines.config import Config
-from pipelines.data.canonical import read_rows, write_rows
-from pipelines.data.rows import Comparison, Judgement
-from pipelines.data.split import prompt_key
 from pipelines.errors import DataError, PeopleNeeded
 from pipelines.labels.agreement.agreement_report import AgreementReport
 from pipelines.labels.agreement.agreement_text import plain
 from pipelines.labels.agreement.measures import agreement, summary
 from pipelines.labels.controls import control_tasks
-from pipelines.labels.label_types import JUDGING, LabelSet, Question, Task
-from pipelines.labels.pairs.label_rows import PairsResult, build
+from pipelines.labels.label_types import LabelSet, Task
 from pipelines.labels.questions import questions_of
 from pipelines.labels.simulated.simulated_annotators import Pool, answer_all, find_truth
 from pipelines.labels.store import LabelStore, Settings
-from pipelines.labels.tasks_file import copy_sides, heldout_prompts, read_tasks, write_tasks
+from pipelines.labels.tasks_file import copy_sides, read_tasks, write_tasks
 from pipelines.run.directory import RunDir, in_round, split_round
 from pipelines.run.disk import write_atomic
 from pipelines.run.stage import StageContext
@@ -176,9 +171,6 @@ def _what_to_do(ctx: StageContext, people: int) -> str:
 
 
 TASKS = "tasks.jsonl"
-COMPARISONS = {"train": "train.jsonl", "heldout": "heldout.jsonl"}
-JUDGEMENTS = {"train": "judgements-train.jsonl", "heldout": "judgements-heldout.jsonl"}
-DEMONSTRATIONS = "demonstrations.jsonl"
 
 
 def labels(ctx: StageContext) -> dict[str, Any]:
@@ -204,95 +196,6 @@ def labels(ctx: StageContext) -> dict[str, Any]:
     for pattern in dict.fromkeys(pattern for report in reports for pattern in report.suspicious):
         ctx.reporter.warn(f"labels: look at {pattern}")
     return _figures(found, reports[0])
-
-
-def pairs(ctx: StageContext) -> dict[str, Any]:
-    """Turn this round's labels into rows to train on, after those of the rounds before.
-
-    Writes train.jsonl and heldout.jsonl (comparisons; maybe empty), judgements-train.jsonl and
-    judgements-heldout.jsonl where there are judgements, demonstrations.jsonl where answers were written.
-
-    Returns:
-        How many rows there are, and how many pairs were left out for which reason.
-
-    Raises:
-        DataError: no row is left.
-        UsageError: an option of `feedback.pairs` does not go with the question.
-    """
-    judged = read_tasks(ctx.inputs["labels"] / TASKS)
-    section = ctx.config.feedback.pairs
-    made = build(judged, section)
-    for name, count in made.left_out.items():
-        ctx.reporter.info(f"pairs: {count} labels of {name} are left out")
-    rows = _with_earlier(ctx, judged.without(section.leave_out), made)
-    if not (any(rows.values()) or made.demonstrations):
-        raise DataError(
-            f"the labels give no row to train on; left out: {_reasons(made)}",
-            where=str(ctx.inputs["labels"] / TASKS),
-            hint="lower min_annotators, min_agreement or min_margin of feedback.pairs, or collect more labels",
-        )
-    for name, found in rows.items():
-        if found or name in COMPARISONS.values():
-            write_rows(ctx.out / name, found)
-    if made.demonstrations:
-        write_rows(ctx.out / DEMONSTRATIONS, made.demonstrations)
-    if made.simulated_labels:
-        ctx.notes["simulated"] = {"labels": made.simulated_labels}
-    counts = {name.removesuffix(".jsonl"): len(found) for name, found in rows.items() if found or "-" not in name}
-    ctx.reporter.info(
-        f"pairs: {', '.join(f'{count} {name}' for name, count in counts.items())}; {made.made} of {made.possible} of "
-        f"this round; left out: {_reasons(made)}"
-    )
-    return {**made.counts, **counts, "demonstrations": len(made.demonstrations)}
-
-
-def _with_earlier(ctx: StageContext, judged: LabelSet, made: PairsResult) -> dict[str, list[Comparison | Judgement]]:
-    """The rows by the name of their file: those of the round before, which hold those of all others, then the new.
-
-    What was judged anew counts as it was judged last, also where that gives no row: earlier rows of the same answers
-    go, whichever was the better one then. A prompt that is held out in one round is so in all.
-    """
-    old, again = _earlier(ctx), set(_judged(judged, made.question))
-    rows: dict[str, list[Comparison | Judgement]] = {}
-    heldout = heldout_prompts(ctx.inputs["labels"], judged.tasks.values(), ctx.config.data.eval_fraction)
-    heldout |= {prompt_key(row.prompt) for names in (COMPARISONS, JUDGEMENTS) for row in old[names["heldout"]]}
-    for names, new in ((COMPARISONS, made.comparisons), (JUDGEMENTS, made.judgements)):
-        found = [row for name in names.values() for row in old[name] if _about(row) not in again] + list(new)
-        for side, name in names.items():
-            rows[name] = [row for row in found if (prompt_key(row.prompt) in heldout) is (side == "heldout")]
-    return rows
-
-
-def _earlier(ctx: StageContext) -> dict[str, list[Comparison | Judgement]]:
-    """The rows of the round before, by the name of their file; none in the first round."""
-    directory = ctx.inputs.get("pairs")
-    found: dict[str, list[Comparison | Judgement]] = {}
-    for kind, names in ((Comparison, COMPARISONS), (Judgement, JUDGEMENTS)):
-        for name in names.values():
-            found[name] = []
-            if directory is not None and (directory / name).exists():
-                found[name] += read_rows(directory / name, kind)
-    return found
-
-
-def _judged(labels: LabelSet, question: Question) -> Iterator[tuple[int, frozenset[str]]]:
-    """Yield the subjects of this round's labels: every two answers of a ranked task, else every single answer."""
-    if question.kind not in JUDGING:
-        return
-    size = 2 if question.kind in ("ranking", "pairwise") else 1
-    for task, _, _ in labels.answered(question.name):
-        key, texts = prompt_key(task.prompt), [answer.text for answer in task.answers]
-        yield from ((key, frozenset(some)) for some in combinations(texts, size))
-
-
-def _about(row: Comparison | Judgement) -> tuple[int, frozenset[str]]:
-    """Return the subject of a row: its prompt and answers, whichever is the better one."""
-    texts = (row.chosen, row.rejected) if isinstance(row, Comparison) else (row.completion,)
-    return prompt_key(row.prompt), frozenset(texts)
-
-
-def _reasons(made: PairsResult) -> str:
-    return ", ".join(f"{count} {reason}" for reason, count in made.dropped.most_common()) or "none"
 
 
 def _write_agreement(ctx: StageContext, reports: Sequence[AgreementReport]) -> None:

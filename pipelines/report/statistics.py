@@ -1,4 +1,4 @@
-"""Statistics that need nothing but arithmetic."""
+"""Wilson interval, ranks, area under the curve, and quantiles."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or not used: a marker written last names every file with its size and hash. No torch.
+"""Checkpoints that are complete or not used: a marker, written last, lists every file with its size and hash. No torch.
 
 A checkpoint also knows how long the stage's logs were, so that a run which goes on from it writes every line once.
 """

@@ -1,4 +1,4 @@
-"""One run directory: its paths, its lock, its events, and artifacts that are whole or not there.
+"""A run directory: its paths, lock and events, and artifacts that are complete or absent.
 
 A stage works in ``<stage>.partial/``; its manifest is written last and the directory is renamed to ``<stage>/``.
 Only relative paths are recorded, so that a run directory can be moved.

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and what a full disk is called. Never imports torch."""
+"""Files that are written whole or not at all, and recognition of a full disk."""
 
 from __future__ import annotations
 

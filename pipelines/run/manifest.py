@@ -1,4 +1,4 @@
-"""The manifest of an artifact: what made it, from what, and what is in it. Never imports torch."""
+"""The manifest of an artifact: its origin, inputs, outputs, versions and memory. Never imports torch."""
 
 from __future__ import annotations
 

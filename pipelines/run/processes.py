@@ -1,4 +1,4 @@
-"""Several processes at one stage, as torchrun starts them: the first one leads, the others join where it calls them.
+"""Several processes in one stage, as torchrun starts them: the first one leads, the others join when called.
 
 Only the first one locks, plans, writes and publishes; the others do nothing but the stage's own work beside it.
 Nothing here imports torch before there is somebody to talk to.

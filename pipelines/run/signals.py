@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM while there is something to finish and to save. Standard library only."""
+"""SIGINT and SIGTERM during work that must be finished and saved. Standard library only."""
 
 from __future__ import annotations
 

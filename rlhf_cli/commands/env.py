@@ -1,4 +1,4 @@
-"""`rlhf env`: what a bug report should say about the machine."""
+"""`rlhf env`: facts about the machine for a bug report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`rlhf labels`: what a file of labels holds, and labels and tasks from and to other programs."""
+"""`rlhf labels`: contents of a file of labels, and conversion from and to other programs."""
 
 from __future__ import annotations
 

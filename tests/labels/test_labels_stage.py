@@ -17,8 +17,9 @@ from pipelines.data.canonical import read_rows
 from pipelines.data.rows import Comparison, Demonstration, Judgement, Message
 from pipelines.data.split import is_held_out
 from pipelines.errors import ArtifactError, ConflictError, DataError, PeopleNeeded, UsageError
-from pipelines.labels import stage as stages
+from pipelines.labels import stage as labels_stage
 from pipelines.labels.label_types import Answer, Label, LabelSet, Task
+from pipelines.labels.pairs import stage as pairs_stage
 from pipelines.labels.questions import questions_of
 from pipelines.labels.stage import describe_wait
 from pipelines.labels.store import LabelStore, Submission
@@ -68,7 +69,7 @@ SIMULATED = {
 
 def test_simulated_labels_are_complete_marked_and_the_same_every_time(tmp_path: Path) -> None:
     ctx = labels_of(tmp_path / "a", SIMULATED, made_tasks())
-    metrics = stages.labels(ctx)
+    metrics = labels_stage.labels(ctx)
     assert sorted(path.name for path in ctx.out.iterdir()) == ["agreement.json", "agreement.txt", "tasks.jsonl"]
     found = read_tasks(ctx.out / "tasks.jsonl")
     assert list(found.tasks.values()) == made_tasks()
@@ -95,10 +96,10 @@ def test_simulated_labels_are_complete_marked_and_the_same_every_time(tmp_path: 
     assert "simulated" in (ctx.out / "agreement.txt").read_text()
 
     again = labels_of(tmp_path / "b", SIMULATED, made_tasks())
-    stages.labels(again)
+    labels_stage.labels(again)
     assert (again.out / "tasks.jsonl").read_bytes() == (ctx.out / "tasks.jsonl").read_bytes()
     other = labels_of(tmp_path / "c", SIMULATED, made_tasks(), run={"seed": 1})
-    stages.labels(other)
+    labels_stage.labels(other)
     assert (other.out / "tasks.jsonl").read_bytes() != (ctx.out / "tasks.jsonl").read_bytes()
 
 
@@ -108,23 +109,23 @@ def test_control_tasks_are_judged_and_exported_too(tmp_path: Path) -> None:
     controls.write_text("".join(row.model_dump_json(exclude_none=True) + "\n" for row in rows))
     feedback = SIMULATED | {"label": {"overlap": 2, "controls": str(controls), "control_share": 0.3}}
     ctx = labels_of(tmp_path, feedback, made_tasks())
-    metrics = stages.labels(ctx)
+    metrics = labels_stage.labels(ctx)
     assert any("gold" in line for line in ctx.reporter.said)  # type: ignore[attr-defined]
     assert metrics["controls"] == 4
     assert metrics["tasks"] == 30
     assert metrics["labels"] == 60 + 3 * 4
     assert metrics["control_accuracy"] == 1.0
     made = context(tmp_path, "pairs", feedback, {"labels": ctx.out})
-    assert stages.pairs(made)["dropped"]["control task"] == 4
+    assert pairs_stage.pairs(made)["dropped"]["control task"] == 4
 
 
 def test_a_clicker_among_people_is_pointed_out(tmp_path: Path) -> None:
     ctx = labels_of(tmp_path, {"source": "human", "label": {"annotators": ["Ada"]}}, made_tasks())
     with pytest.raises(PeopleNeeded):
-        stages.labels(ctx)
+        labels_stage.labels(ctx)
     with LabelStore.open(tmp_path / "labels.sqlite") as store:
         answer(store, "Ada", seconds=0.5)
-    assert stages.labels(ctx)["suspicious"] > 0
+    assert labels_stage.labels(ctx)["suspicious"] > 0
     assert any("Ada" in warning for warning in ctx.reporter.warned)  # type: ignore[attr-defined]
 
 
@@ -149,7 +150,7 @@ HUMAN = {"source": "human", "label": {"annotators": ["Ada", "Ben"], "overlap": 2
 def test_people_are_waited_for_and_the_same_call_goes_on(tmp_path: Path) -> None:
     ctx = labels_of(tmp_path, HUMAN, made_tasks(10))
     with pytest.raises(PeopleNeeded) as caught:
-        stages.labels(ctx)
+        labels_stage.labels(ctx)
     error = caught.value
     assert error.exit_code == 11
     assert error.where == str(tmp_path / "labels.sqlite")
@@ -167,14 +168,14 @@ def test_people_are_waited_for_and_the_same_call_goes_on(tmp_path: Path) -> None
     told = describe_wait(ctx.config, RunDir(tmp_path), "labels")
     assert told.startswith("6 of 20 answers are still needed, to 6 of 10 tasks (Ada has done 10 and has 0 left; Ben")
     with pytest.raises(PeopleNeeded, match=r"6 of 20 answers are still needed, to 6 of 10 tasks .*paused the page"):
-        stages.labels(ctx)
+        labels_stage.labels(ctx)
     assert not (ctx.out / "tasks.jsonl").exists()
 
     with LabelStore.open(tmp_path / "labels.sqlite") as store:
         store.paused = False
         answer(store, "Ben")
     assert describe_wait(ctx.config, RunDir(tmp_path), "labels") == "all answers are there: `rlhf all` goes on"
-    metrics = stages.labels(ctx)
+    metrics = labels_stage.labels(ctx)
     assert metrics["labels"] == 20
     assert metrics["annotators"] == 2
     assert metrics["alpha"] == 1.0
@@ -187,45 +188,45 @@ def test_an_open_page_is_named(tmp_path: Path) -> None:
     note = {"pid": os.getpid(), "address": "http://127.0.0.1:8765/", "host": socket.gethostname()}
     (tmp_path / "labels.sqlite.server.json").write_text(json.dumps(note))
     with pytest.raises(PeopleNeeded) as caught:
-        stages.labels(ctx)
+        labels_stage.labels(ctx)
     assert "the label page is open at http://127.0.0.1:8765/" in str(caught.value.hint)
 
 
 def test_more_people_are_asked_for_where_the_overlap_needs_them(tmp_path: Path) -> None:
     ctx = labels_of(tmp_path, {"source": "human", "label": {"overlap": 3}}, made_tasks(3))
     with pytest.raises(PeopleNeeded) as caught:
-        stages.labels(ctx)
+        labels_stage.labels(ctx)
     assert "--annotator NAME1 --annotator NAME2 --annotator NAME3`" in str(caught.value.hint)
     with LabelStore.open(tmp_path / "labels.sqlite") as store:
         store.add_annotator("Ada")
         answer(store, "Ada", skip=True)
     with pytest.raises(PeopleNeeded, match="9 of 9 answers") as caught:  # that Ada skips all makes her no three people
-        stages.labels(ctx)
+        labels_stage.labels(ctx)
     assert "--annotator NAME1 --annotator NAME2`" in str(caught.value.hint)
 
 
 def test_waiting_adds_nobody_but_those_who_are_named(tmp_path: Path) -> None:
     ctx = labels_of(tmp_path, {"source": "human"}, made_tasks(2))
     with pytest.raises(PeopleNeeded, match=r"2 of 2 answers are still needed.*nobody judges them yet") as caught:
-        stages.labels(ctx)
+        labels_stage.labels(ctx)
     assert f"`rlhf label --run-dir {tmp_path}`;" in str(caught.value.hint)
     with LabelStore.open(tmp_path / "labels.sqlite") as store:
         assert store.annotators() == []
         store.add_annotator("Ada")
         answer(store, "Ada", skip=True)
-    assert stages.labels(ctx)["skipped"] == 2  # nobody else is there to be waited for
+    assert labels_stage.labels(ctx)["skipped"] == 2  # nobody else is there to be waited for
 
 
 def test_the_title_that_the_page_was_given_stays(tmp_path: Path) -> None:
     ctx = labels_of(tmp_path / "shop", HUMAN, made_tasks(2))
     with pytest.raises(PeopleNeeded):
-        stages.labels(ctx)
+        labels_stage.labels(ctx)
     with LabelStore.open(tmp_path / "shop" / "labels.sqlite") as store:
         settings = store.settings
     assert settings.title == "shop"
     LabelStore.create(tmp_path / "shop" / "labels.sqlite", replace(settings, title="Answers")).close()
     with pytest.raises(PeopleNeeded):
-        stages.labels(ctx)
+        labels_stage.labels(ctx)
     with LabelStore.open(tmp_path / "shop" / "labels.sqlite") as store:
         assert store.settings.title == "Answers"
 
@@ -243,22 +244,22 @@ def test_a_round_that_is_collected_again_holds_no_control_of_a_later_one(tmp_pat
     first = labels_of(tmp_path, {"source": "human", "label": label}, made_tasks(8))
     (tmp_path / "config.yaml").write_text("{}\n")
     with pytest.raises(PeopleNeeded):
-        stages.labels(first)
+        labels_stage.labels(first)
     with LabelStore.open(tmp_path / "labels.sqlite") as store:
         answer(store, "Ada")
-    assert 0 < stages.labels(first)["controls"] < 6
+    assert 0 < labels_stage.labels(first)["controls"] < 6
     before = {path.name: path.read_bytes() for path in first.out.iterdir()}
 
     second = labels_of(tmp_path / "rounds" / "02", {"source": "human", "label": label}, made_tasks(8, start=8))
     with pytest.raises(PeopleNeeded):
-        stages.labels(second)
+        labels_stage.labels(second)
     time.sleep(1.1)  # times are whole seconds
     with LabelStore.open(tmp_path / "labels.sqlite") as store:
         answer(store, "Ada")
-    metrics = stages.labels(second)
+    metrics = labels_stage.labels(second)
     assert metrics["tasks"] == 8
     assert metrics["controls"] > len([line for line in before["tasks.jsonl"].splitlines() if b'"control"' in line]) / 2
-    stages.labels(first)
+    labels_stage.labels(first)
     assert {path.name: path.read_bytes() for path in first.out.iterdir()} == before
 
 
@@ -266,7 +267,7 @@ def test_controls_that_are_taken_away_are_not_handed_out_any_more(tmp_path: Path
     label = {"annotators": ["Ada"], "controls": str(controls_file(tmp_path / "c.jsonl", 4)), "control_share": 0.3}
     ctx = labels_of(tmp_path, {"source": "human", "label": label}, made_tasks(20))
     with pytest.raises(PeopleNeeded):
-        stages.labels(ctx)
+        labels_stage.labels(ctx)
     with LabelStore.open(tmp_path / "labels.sqlite") as store:
         given = 0
         while not any(store.snapshot().tasks[one.task].control for one in store.snapshot().labels):
@@ -274,24 +275,24 @@ def test_controls_that_are_taken_away_are_not_handed_out_any_more(tmp_path: Path
     del label["controls"]
     ctx = labels_of(tmp_path, {"source": "human", "label": label}, made_tasks(20))
     with pytest.raises(PeopleNeeded):
-        stages.labels(ctx)
+        labels_stage.labels(ctx)
     with LabelStore.open(tmp_path / "labels.sqlite") as store:
         assert given + answer(store, "Ada") == 21
-    assert stages.labels(ctx)["controls"] == 1  # what was said of it stays
+    assert labels_stage.labels(ctx)["controls"] == 1  # what was said of it stays
 
 
 def test_what_everybody_skipped_is_not_waited_for(tmp_path: Path) -> None:
     ctx = labels_of(tmp_path, HUMAN, made_tasks(5))
     with pytest.raises(PeopleNeeded):
-        stages.labels(ctx)
+        labels_stage.labels(ctx)
     with LabelStore.open(tmp_path / "labels.sqlite") as store:
         answer(store, "Ada", 1, skip=True)
         answer(store, "Ada")
     with pytest.raises(PeopleNeeded, match="6 of 10 answers are still needed, to 5 of 5 tasks"):
-        stages.labels(ctx)
+        labels_stage.labels(ctx)
     with LabelStore.open(tmp_path / "labels.sqlite") as store:
         answer(store, "Ben")
-    metrics = stages.labels(ctx)
+    metrics = labels_stage.labels(ctx)
     assert (metrics["labels"], metrics["skipped"]) == (9, 1)
     assert "1 tasks have fewer than 2 answers" in ctx.reporter.warned[0]  # type: ignore[attr-defined]
 
@@ -300,18 +301,18 @@ def test_a_later_round_waits_for_its_own_tasks_only(tmp_path: Path) -> None:
     first = labels_of(tmp_path, {"source": "human", "label": {"annotators": ["Ada"]}}, made_tasks(4))
     (tmp_path / "config.yaml").write_text("{}\n")
     with pytest.raises(PeopleNeeded):
-        stages.labels(first)
+        labels_stage.labels(first)
     with LabelStore.open(tmp_path / "labels.sqlite") as store:
         answer(store, "Ada")
-    stages.labels(first)
+    labels_stage.labels(first)
 
     second = labels_of(tmp_path / "rounds" / "02", first.config.feedback.model_dump(), made_tasks(3, start=4))
     with pytest.raises(PeopleNeeded, match="3 of 3 answers are still needed") as caught:
-        stages.labels(second)
+        labels_stage.labels(second)
     assert "`--rounds 1` ends without round 2" in str(caught.value.hint)
     with LabelStore.open(tmp_path / "labels.sqlite") as store:
         answer(store, "Ada")
-    assert stages.labels(second)["labels"] == 3
+    assert labels_stage.labels(second)["labels"] == 3
     assert len(read_tasks(second.out / "tasks.jsonl").labels) == 3
 
 
@@ -320,7 +321,7 @@ def test_tasks_that_are_none_of_the_run_s_are_handed_out_no_more(tmp_path: Path)
     first = labels_of(tmp_path, feedback, made_tasks(4))
     (tmp_path / "config.yaml").write_text("{}\n")
     with pytest.raises(PeopleNeeded):
-        stages.labels(first)
+        labels_stage.labels(first)
     with LabelStore.open(tmp_path / "labels.sqlite") as store:
         answer(store, "Ada", 1)
         store.add_tasks(made_tasks(9, start=50))  # another project's
@@ -333,29 +334,29 @@ def test_tasks_that_are_none_of_the_run_s_are_handed_out_no_more(tmp_path: Path)
     with LabelStore.open(tmp_path / "labels.sqlite") as store:
         store.add_tasks(later)
     with pytest.raises(PeopleNeeded, match=r"3 of 3 answers .*Ada has done 1 and has 5 left"):
-        stages.labels(anew)
+        labels_stage.labels(anew)
     with LabelStore.open(tmp_path / "labels.sqlite") as store:
         assert (store.progress().tasks, store.progress().left) == (5, 5)
         assert answer(store, "Ada") == 5
         assert len(store.snapshot().labels) == 6, "what was said of others stays"
-    assert stages.labels(anew)["labels"] == 3
+    assert labels_stage.labels(anew)["labels"] == 3
 
 
 def test_labels_says_what_is_wrong(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no task to judge"):
-        stages.labels(labels_of(tmp_path / "a", SIMULATED, []))
+        labels_stage.labels(labels_of(tmp_path / "a", SIMULATED, []))
     missing = {"source": "human", "label": {"guidelines": str(tmp_path / "none.md")}}
     with pytest.raises(UsageError, match="guidelines cannot be read"):
-        stages.labels(labels_of(tmp_path / "b", missing, made_tasks(1)))
+        labels_stage.labels(labels_of(tmp_path / "b", missing, made_tasks(1)))
 
     ctx = labels_of(tmp_path / "c", {"source": "human", "label": {"annotators": ["Ada"]}}, made_tasks(2))
     with pytest.raises(PeopleNeeded, match="Ada has done 0 and has 2 left"):
-        stages.labels(ctx)
+        labels_stage.labels(ctx)
     with LabelStore.open(tmp_path / "c" / "labels.sqlite") as store:
         answer(store, "Ada", 1)
     other = {"source": "human", "label": {"questions": [{"name": "other"}]}}
     with pytest.raises(ConflictError, match="answers to other questions"):
-        stages.labels(labels_of(tmp_path / "c", other, made_tasks(2)))
+        labels_stage.labels(labels_of(tmp_path / "c", other, made_tasks(2)))
 
 
 def test_the_side_is_that_of_the_whole_prompt_where_the_task_has_a_cut_one(tmp_path: Path) -> None:
@@ -366,27 +367,27 @@ def test_the_side_is_that_of_the_whole_prompt_where_the_task_has_a_cut_one(tmp_p
     }
     ctx = labels_of(tmp_path, SIMULATED, tasks)
     (tmp_path / "sample" / "sides.json").write_text(json.dumps(sides))
-    stages.labels(ctx)
+    labels_stage.labels(ctx)
     made = context(tmp_path, "pairs", SIMULATED, {"labels": ctx.out})
-    stages.pairs(made)
+    pairs_stage.pairs(made)
     told = {task.prompt: sides[task.id] for task in tasks}
     for side in ("train", "heldout"):
         found = {row.prompt for row in read_rows(made.out / f"{side}.jsonl", Comparison)}
         assert found == {prompt for prompt, own in told.items() if own == side}
     (ctx.out / "sides.json").write_text('{"x": "left"}')
     with pytest.raises(ArtifactError, match="train or heldout"):
-        stages.pairs(made)
+        pairs_stage.pairs(made)
 
 
 def test_a_prompt_that_was_held_out_once_is_never_trained_on(tmp_path: Path) -> None:
     tasks = made_tasks(10)
     first = pairs_of(tmp_path / "1", [Label(tasks[0].id, "Ada", {"overall": (1, 2, 3, 4)})], tasks[:1])
     (tmp_path / "1" / "labels" / "sides.json").write_text(json.dumps({tasks[0].id: "heldout"}))
-    stages.pairs(first)
+    pairs_stage.pairs(first)
     other = Task(tasks[0].prompt, (Answer("one"), Answer("two")))
     second = pairs_of(tmp_path / "2", [Label(other.id, "Ada", {"overall": (1, 2)})], [other], earlier=first.out)
     (tmp_path / "2" / "labels" / "sides.json").write_text(json.dumps({other.id: "train"}))
-    metrics = stages.pairs(second)
+    metrics = pairs_stage.pairs(second)
     assert (metrics["train"], metrics["heldout"]) == (0, 7)
 
 
@@ -408,7 +409,7 @@ def pairs_of(
 def test_rankings_become_pairs_on_the_side_of_their_prompt(tmp_path: Path) -> None:
     tasks = made_tasks()
     ctx = pairs_of(tmp_path, [Label(task.id, "Ada", {"overall": (1, 2, 4, 3)}) for task in tasks], tasks)
-    metrics = stages.pairs(ctx)
+    metrics = pairs_stage.pairs(ctx)
     train, heldout = (list(read_rows(ctx.out / f"{side}.jsonl", Comparison)) for side in ("train", "heldout"))
     assert len(train) + len(heldout) == 30 * 6
     assert len(train) == metrics["train"] > len(heldout) > 0
@@ -427,7 +428,7 @@ def test_ties_and_skips_are_counted_with_their_reason(tmp_path: Path) -> None:
     labels = [Label(task.id, "Ada", {"overall": (1, 1, 2, 3)}) for task in tasks[:8]]
     labels.append(Label(tasks[8].id, "Ada", {}, skipped=True))
     ctx = pairs_of(tmp_path, labels, tasks)
-    metrics = stages.pairs(ctx)
+    metrics = pairs_stage.pairs(ctx)
     assert metrics["dropped"] == {"tie": 8, "skipped": 6, "no label": 6}
     assert metrics["train"] + metrics["heldout"] == metrics["made"] == 40
     assert "8 tie" in ctx.reporter.said[-1]  # type: ignore[attr-defined]
@@ -436,11 +437,11 @@ def test_ties_and_skips_are_counted_with_their_reason(tmp_path: Path) -> None:
 def test_pairs_of_earlier_rounds_are_carried_on_and_the_later_opinion_counts(tmp_path: Path) -> None:
     tasks = made_tasks()
     first = pairs_of(tmp_path / "1", [Label(task.id, "Ada", {"overall": (1, 2, 3, 4)}) for task in tasks], tasks)
-    stages.pairs(first)
+    pairs_stage.pairs(first)
     new = made_tasks(5, start=30)
     judged = [Label(task.id, "Ben", {"overall": (1, 2, 3, 4)}) for task in (*tasks[:1], *new)]
     second = pairs_of(tmp_path / "2", judged, [*tasks[:1], *new], earlier=first.out)
-    metrics = stages.pairs(second)
+    metrics = pairs_stage.pairs(second)
     rows = [row for side in ("train", "heldout") for row in read_rows(second.out / f"{side}.jsonl", Comparison)]
     assert len(rows) == metrics["train"] + metrics["heldout"] == 35 * 6
     assert metrics["made"] == 6 * 6
@@ -449,7 +450,7 @@ def test_pairs_of_earlier_rounds_are_carried_on_and_the_later_opinion_counts(tmp
     without = pairs_of(
         tmp_path / "3", judged, [*tasks[:1], *new], {"source": "human", "pairs": {"leave_out": ["Ben"]}}, first.out
     )
-    metrics = stages.pairs(without)
+    metrics = pairs_stage.pairs(without)
     assert (metrics["made"], metrics["left_out"]) == (0, {"Ben": 6})
     assert metrics["train"] + metrics["heldout"] == 30 * 6, "an opinion that does not count replaces none"
     assert isinstance(without.reporter, Recorder)
@@ -473,12 +474,12 @@ def test_a_new_verdict_replaces_both_directions(
     extra, task = made_tasks(1)[0], Task(made_tasks(2)[1].prompt, (Answer("one"), Answer("two")))
     more = Label(extra.id, "Ada", {"overall": (1, 2, 3, 4)})
     first = pairs_of(tmp_path / "1", [Label(task.id, "Ada", {"overall": before}), more], [task, extra], feedback)
-    stages.pairs(first)
+    pairs_stage.pairs(first)
     turned = Task(task.prompt, task.answers[::-1])  # sampled again they stand in another order
     verdict = {} if after is None else {"overall": after[::-1]}
     again = Label(turned.id, "Ada", verdict, skipped=after is None)
     second = pairs_of(tmp_path / "2", [again, more], [turned, extra], feedback, first.out)
-    stages.pairs(second)
+    pairs_stage.pairs(second)
     found = [row for side in ("train", "heldout") for row in read_rows(second.out / f"{side}.jsonl", Comparison)]
     assert sorted((row.chosen, row.rejected) for row in found if row.prompt == task.prompt) == sorted(rows)
     assert sum(row.prompt == extra.prompt for row in found) == 6
@@ -491,7 +492,7 @@ def test_judgements_have_files_of_their_own(
     feedback = {"source": "human", "label": {"questions": [{"name": "good", "kind": kind}]}}
     tasks = made_tasks()
     ctx = pairs_of(tmp_path, [Label(task.id, "Ada", {"good": value}) for task in tasks], tasks, feedback)
-    metrics = stages.pairs(ctx)
+    metrics = pairs_stage.pairs(ctx)
     train = list(read_rows(ctx.out / "judgements-train.jsonl", Judgement))
     heldout = list(read_rows(ctx.out / "judgements-heldout.jsonl", Judgement))
     assert len(train) + len(heldout) == 120
@@ -500,14 +501,14 @@ def test_judgements_have_files_of_their_own(
     assert all(is_held_out(row.prompt, 0.3) for row in heldout)
     assert (ctx.out / "train.jsonl").read_text() == (ctx.out / "heldout.jsonl").read_text() == ""
     later = pairs_of(tmp_path / "2", [], [], feedback, earlier=ctx.out)
-    assert stages.pairs(later)["judgements-train"] == len(train)
+    assert pairs_stage.pairs(later)["judgements-train"] == len(train)
 
 
 def test_written_answers_become_demonstrations(tmp_path: Path) -> None:
     feedback = {"source": "human", "label": {"questions": [{"name": "write", "kind": "demonstration"}]}}
     task = Task((Message(role="user", content="Who are you?"),), ())
     ctx = pairs_of(tmp_path, [Label(task.id, "Ada", {"write": "A clerk."})], [task], feedback)
-    assert stages.pairs(ctx)["demonstrations"] == 1
+    assert pairs_stage.pairs(ctx)["demonstrations"] == 1
     (row,) = read_rows(ctx.out / "demonstrations.jsonl", Demonstration)
     assert row.texts() == ("Who are you?", "A clerk.")
 
@@ -516,4 +517,4 @@ def test_no_row_left_says_why(tmp_path: Path) -> None:
     tasks = made_tasks(3)
     ctx = pairs_of(tmp_path, [Label(task.id, "Ada", {"overall": (1, 1, 1, 1)}) for task in tasks], tasks)
     with pytest.raises(DataError, match="no row to train on; left out: 18 tie"):
-        stages.pairs(ctx)
+        pairs_stage.pairs(ctx)

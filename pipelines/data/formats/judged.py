@@ -1,4 +1,4 @@
-"""Answers with scores: one answer is a judgement; several to one prompt are compared with each other."""
+"""Judged answers: the canonical judgement, the layouts of KTO data, and answers with scores."""
 
 from __future__ import annotations
 

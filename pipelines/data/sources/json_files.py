@@ -1,4 +1,4 @@
-"""A .json file: one array of objects, decoded piece by piece, or JSON lines under that name."""
+"""JSON files, as an array decoded piece by piece or as JSON lines, and plain text."""
 
 from __future__ import annotations
 

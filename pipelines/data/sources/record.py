@@ -1,4 +1,4 @@
-"""One row as a file holds it, and what no row may hold whatever its file is."""
+"""One row as a file holds it, and the values that no row may hold."""
 
 from __future__ import annotations
 

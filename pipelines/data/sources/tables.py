@@ -1,4 +1,4 @@
-"""Tables of text: .csv and .tsv, with a line of column names first."""
+"""Tables: .csv and .tsv as text with a header line, .parquet, .arrow and .feather in batches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A report of agreement as people read it: blocks of figures and tables, as plain text or Markdown."""
+"""An agreement report for people: blocks of figures and tables, as plain text or Markdown."""
 
 from __future__ import annotations
 

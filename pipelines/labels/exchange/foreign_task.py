@@ -1,4 +1,4 @@
-"""A task as another program holds it: where its prompt and answers stand, and which task of ours it is."""
+"""A task in another program: the place of its prompt and answers, and the task of ours that it is."""
 
 from __future__ import annotations
 

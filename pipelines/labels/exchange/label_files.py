@@ -1,4 +1,4 @@
-"""Labels from any file that holds some: the label store, our tasks file, Label Studio's exports, Argilla's records."""
+"""Labels from any file (label store, tasks file, export of Label Studio, records of Argilla), and its summary."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Label Studio's exports, JSON and JSON_MIN: pairwise, ranker, ratings, choices, texts."""
+"""Label Studio: exports (JSON, JSON_MIN) in, labelling configurations and tasks out."""
 
 from __future__ import annotations
 

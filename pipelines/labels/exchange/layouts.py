@@ -1,4 +1,4 @@
-"""A canonical row as other trainers write it, and what of it they have no place for."""
+"""Canonical rows in the layouts of other trainers, and the parts for which a layout has no place."""
 
 from __future__ import annotations
 

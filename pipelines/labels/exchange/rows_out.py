@@ -1,4 +1,4 @@
-"""Training rows in the formats of other programs, each counting what it has no place for."""
+"""Training rows for other programs, with counts of what a format has no place for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Serve the label page: bind, tell where it is, and answer until a signal ends it."""
+"""Serving of the label page: bind a socket, and answer until a signal ends it."""
 
 from __future__ import annotations
 

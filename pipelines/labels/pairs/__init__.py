@@ -1,1 +1,1 @@
-"""Labels become rows to train on."""
+"""Training rows from labels."""

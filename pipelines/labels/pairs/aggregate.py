@@ -1,4 +1,4 @@
-"""One opinion out of several annotators': which answer of a pair is better, by how much, and how many think so."""
+"""Aggregation of several annotators: the better answer of a pair, the margin, and the share that prefers it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Labels become rows to train on: rankings comparisons, judgements pointwise rows, written answers demonstrations."""
+"""Training rows from labels: comparisons from rankings, judgements from pointwise labels, demonstrations from texts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tasks, questions and answers as the columns of the store hold them, and what is let in."""
+"""Encoding of tasks, questions and answers as columns of the store, and checks of everything that goes in."""
 
 from __future__ import annotations
 

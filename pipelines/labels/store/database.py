@@ -1,4 +1,4 @@
-"""The file of the label store: opened safely, written in whole transactions, its faults in plain words."""
+"""The SQLite file of the label store: safe opening, whole transactions, faults in plain words."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables of the label store, and how an older file becomes a newer one."""
+"""Tables of the label store, and the migration of older files."""
 
 from __future__ import annotations
 

@@ -18,6 +18,8 @@ MODULES = {
     "ppo": "pipelines.ppo.stage",
     "eval": "pipelines.evaluate.stage",
     "sample": "pipelines.sampling.stage",
+    "labels": "pipelines.labels.stage",
+    "pairs": "pipelines.labels.pairs.stage",
 }
 
 
@@ -74,6 +76,4 @@ def _runner(name: str) -> Any:
 
 for _name, _module in MODULES.items():
     sys.modules[_module] = types.ModuleType(_module)
-    sys.modules[_module].run = _runner(_name)  # type: ignore[attr-defined]
-_people = sys.modules["pipelines.labels.stage"] = types.ModuleType("pipelines.labels.stage")
-_people.labels, _people.pairs = _runner("labels"), _runner("pairs")  # type: ignore[attr-defined]
+    setattr(sys.modules[_module], _name if _name in ("labels", "pairs") else "run", _runner(_name))
