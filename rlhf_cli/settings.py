@@ -80,13 +80,13 @@ def pairs(option: str, form: str, entries: Sequence[str]) -> dict[str, str]:
     Raises:
         UsageError: an entry is not of this form.
     """
-    found = {}
+    values = {}
     for entry in entries:
         key, separator, value = entry.partition("=")
         if not (key and separator and value):
             raise UsageError(f"{option} wants {form}, not `{entry}`", where=option)
-        found[key] = value
-    return found
+        values[key] = value
+    return values
 
 
 def checked(config: Config) -> Config:
@@ -141,11 +141,11 @@ def find_run(run_dir: Path | None) -> Path:
         if not run_dir.is_dir():
             raise _no_run(run_dir)
         return run_dir
-    found = _runs()
-    if len(found) == 1:
-        return found[0]
+    runs = _runs()
+    if len(runs) == 1:
+        return runs[0]
     raise UsageError(
-        f"{len(found)} runs lie below runs/: {', '.join(map(str, found))}" if found else "there is no run below runs/",
+        f"{len(runs)} runs lie below runs/: {', '.join(map(str, runs))}" if runs else "there is no run below runs/",
         hint="name one with --run-dir",
     )
 

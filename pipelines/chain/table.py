@@ -42,8 +42,8 @@ def _data_files(kind: DataKind) -> Callable[[Config], tuple[Path, ...]]:
     def files(config: Config) -> tuple[Path, ...]:
         if config.data.task is not None:
             return ()
-        found = (source_files(source) for source in effective_sources(config, kind))
-        return tuple(path for paths in found for path in paths)
+        files = (source_files(source) for source in effective_sources(config, kind))
+        return tuple(path for paths in files for path in paths)
 
     return files
 
@@ -96,8 +96,8 @@ def _of_ppo(config: Config, *keys: str) -> dict[str, Any]:
 def _function_files(*scorers: ScorerSection | None) -> tuple[Path, ...]:
     """The files of the Python functions among the scorers: editing one changes the result."""
     parts = (part for scorer in scorers if scorer is not None for part in scorer.flat())
-    found = (function_file(part.function) for part in parts if part.function is not None)
-    return tuple(path for path in found if path is not None)
+    files = (function_file(part.function) for part in parts if part.function is not None)
+    return tuple(path for path in files if path is not None)
 
 
 def _sample_section(config: Config) -> dict[str, Any]:
@@ -273,16 +273,16 @@ def named(name: str, config: Config) -> tuple[Stage, ...]:
         UsageError: no such stage.
     """
     stages = stages_of(config)
-    found = tuple(stage for stage in stages if stage.name == name) or tuple(
+    matching = tuple(stage for stage in stages if stage.name == name) or tuple(
         stage for stage in stages if name in stage.name.split("/")
     )
-    if not found:
+    if not matching:
         near = difflib.get_close_matches(name, NAMES, n=1)
         raise UsageError(
             f"there is no stage `{name}`",
             hint=f"did you mean `{near[0]}`?" if near else f"stages: {', '.join(NAMES)}",
         )
-    return found
+    return matching
 
 
 def select(first: str | None, last: str | None, config: Config) -> tuple[Stage, ...]:
@@ -309,8 +309,8 @@ def with_data_of(name: str, config: Config) -> tuple[Stage, ...]:
 def _light_before(stages: Iterable[Stage], config: Config) -> tuple[Stage, ...]:
     """The light stages that these need, and those that the found ones need, in their order."""
     needed = {name for stage in stages for name in stage.needs(config)}
-    found = [stage for stage in stages_of(config) if not stage.heavy and stage.name in needed]
-    if not found:
+    light = [stage for stage in stages_of(config) if not stage.heavy and stage.name in needed]
+    if not light:
         return ()
-    names = {stage.name for stage in (*_light_before(found, config), *found)}
+    names = {stage.name for stage in (*_light_before(light, config), *light)}
     return tuple(stage for stage in stages_of(config) if stage.name in names)

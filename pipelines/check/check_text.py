@@ -97,9 +97,9 @@ def _dialogue_lines(file: FileReport) -> Iterator[str]:
 
 def _length_lines(file: FileReport, report: Report) -> Iterator[str]:
     yield _line("characters", _spread(file.characters, "a row"))
-    for name, found in (("prompt", file.prompt_characters), ("answer", file.answer_characters)):
-        if found is not None:
-            yield _line(f"  {name}", _spread(found, ""))
+    for name, lengths in (("prompt", file.prompt_characters), ("answer", file.answer_characters)):
+        if lengths is not None:
+            yield _line(f"  {name}", _spread(lengths, ""))
     if report.model is None:
         yield _line("tokens", "n/a: give --model to count them and to see what is too long")
         return
@@ -118,9 +118,9 @@ def _fit_lines(fits: Mapping[str, Fit]) -> Iterator[str]:
 
 
 def _repeat_lines(file: FileReport) -> Iterator[str]:
-    found = file.repeats
-    yield _line("prompts", f"{_n(found.prompts)} different")
-    yield _line("exact duplicates", f"{_repeating(found.duplicates)} an earlier one")
+    repeats = file.repeats
+    yield _line("prompts", f"{_n(repeats.prompts)} different")
+    yield _line("exact duplicates", f"{_repeating(repeats.duplicates)} an earlier one")
     measured = "" if file.sampled == file.good else f"; among {_count(file.sampled, 'row')} drawn at random"
     yield _line("near duplicates", f"about {_repeating(file.near)} an earlier one with small changes{measured}")
 
@@ -151,11 +151,11 @@ def _line(label: str, text: str) -> str:
     return f"  {label:{_WIDTH}}{text}".rstrip()
 
 
-def _spread(found: Spread | None, unit: str) -> str:
-    if found is None:
+def _spread(lengths: Spread | None, unit: str) -> str:
+    if lengths is None:
         return "none"
-    figures = f"5 % up to {_n(found.low)}, half up to {_n(found.median)}, 95 % up to {_n(found.high)}"
-    return f"{_bars(found.bars)}  {figures}, most {_n(found.most)} {unit}".rstrip()
+    figures = f"5 % up to {_n(lengths.low)}, half up to {_n(lengths.median)}, 95 % up to {_n(lengths.high)}"
+    return f"{_bars(lengths.bars)}  {figures}, most {_n(lengths.most)} {unit}".rstrip()
 
 
 def _bars(counts: tuple[int, ...]) -> str:

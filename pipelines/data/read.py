@@ -144,7 +144,7 @@ class SourceReader(Generic[Kind]):
             rows = layout.model_validate(row).rows() if quick is None else (quick,)
             if self._kind is None or type(quick) is self._kind:
                 return cast("tuple[Kind, ...]", rows), None
-            return tuple(to_kind(found, self._kind) for found in rows), None
+            return tuple(to_kind(row, self._kind) for row in rows), None
         except ValidationError as error:
             fault = fault_of(error, columns)
             return (), fault if self._turns is None else self._turns.named(fault)
@@ -160,11 +160,11 @@ class SourceReader(Generic[Kind]):
             return
         rows = [row if record.typed else for_detection(row) for record, row in first]
         place = first[0][0].place
-        layout = detect_format(rows, place, [found for found in FORMATS.values() if self._serves(found)])
+        layout = detect_format(rows, place, [candidate for candidate in FORMATS.values() if self._serves(candidate)])
         self._take(layout, place, f"seen in the columns {', '.join(layout.shape)}")
 
     def _serves(self, layout: type[Format]) -> bool:
-        return self._kind is None or any(can_serve(found, self._kind) for found in layout.holds)
+        return self._kind is None or any(can_serve(candidate, self._kind) for candidate in layout.holds)
 
     def _way_out(self, verdict: str | None, *, prompts_only: bool) -> str | None:
         """Return the hint for judged answers, or prompts, where other rows are needed."""
@@ -195,12 +195,12 @@ class SourceReader(Generic[Kind]):
 
 def _first(rows: Iterator[_Named]) -> tuple[list[_Named], Iterator[_Named]]:
     """The next `FIRST_ROWS` rows, and those behind them; where the file breaks off earlier, it does so behind them."""
-    found: list[_Named] = []
+    first: list[_Named] = []
     try:
-        found.extend(islice(rows, FIRST_ROWS))
+        first.extend(islice(rows, FIRST_ROWS))
     except DataError as error:
-        return found, _broken(error)
-    return found, rows
+        return first, _broken(error)
+    return first, rows
 
 
 def _broken(error: DataError) -> Iterator[_Named]:

@@ -48,9 +48,9 @@ def simulated_labels(ctx: StageContext, tasks: Collection[Task]) -> LabelSet:
     ):
         store.add_tasks([*tasks, *controls])
         answer_all(store, pool, ctx.reporter)
-        found = store.snapshot()
+        label_set = store.snapshot()
     # when a simulated label was written says nothing, and would make equal runs differ
-    return replace(found, labels=[replace(given, time=None) for given in found.labels])
+    return replace(label_set, labels=[replace(given, time=None) for given in label_set.labels])
 
 
 def human_labels(ctx: StageContext, asked: LabelSet) -> LabelSet:
@@ -71,7 +71,7 @@ def human_labels(ctx: StageContext, asked: LabelSet) -> LabelSet:
         raise PeopleNeeded(now.words, where=str(path), hint=_what_to_do(ctx, now.people))
     if now.given_up:
         ctx.reporter.warn(f"labels: {now.given_up} tasks have fewer than {overlap} answers, as somebody skipped them")
-    return now.found
+    return now.label_set
 
 
 @dataclass(frozen=True)
@@ -79,14 +79,14 @@ class LabelProgress:
     """Progress of people with the tasks of a round.
 
     Attributes:
-        found: the round's tasks and labels so far.
+        label_set: the round's tasks and labels so far.
         missing: how many answers are still needed, by task.
         given_up: tasks that will never have as many as they should.
         people: how many annotators there are.
         words: what is still needed, and who has done how much.
     """
 
-    found: LabelSet
+    label_set: LabelSet
     missing: Mapping[str, int]
     given_up: int
     people: int
@@ -96,8 +96,8 @@ class LabelProgress:
 def standing(store: LabelStore, asked: LabelSet, overlap: int) -> LabelProgress:
     """Measure the progress with the tasks `asked`, each of which needs `overlap` answers."""
     people = [one for one in store.progress().annotators if not one.simulated]
-    found = _of_round(store.snapshot(), asked)
-    missing, given_up = _missing(found, overlap, len(people))
+    label_set = _of_round(store.snapshot(), asked)
+    missing, given_up = _missing(label_set, overlap, len(people))
     said = [f"{one.name} has done {one.done} and has {one.left} left" for one in people] or ["nobody judges them yet"]
     done = "; ".join([*said, *(["the admin has paused the page"] if store.paused else [])])
     tasks = len(asked.tasks)
@@ -107,7 +107,7 @@ def standing(store: LabelStore, asked: LabelSet, overlap: int) -> LabelProgress:
         if missing
         else "all answers are there: `rlhf all` goes on"
     )
-    return LabelProgress(found, missing, given_up, len(people), words)
+    return LabelProgress(label_set, missing, given_up, len(people), words)
 
 
 def describe_wait(config: Config, run: RunDir, stage: str) -> str:
@@ -140,14 +140,14 @@ def _of_round(everything: LabelSet, asked: LabelSet) -> LabelSet:
     )
 
 
-def _missing(found: LabelSet, overlap: int, people: int) -> tuple[dict[str, int], int]:
+def _missing(label_set: LabelSet, overlap: int, people: int) -> tuple[dict[str, int], int]:
     """Count the answers still needed, by task, and the tasks that will never get as many as they should.
 
     These are the ones that somebody skipped and everybody has looked at: nobody is left to wait for. Unless there are
     fewer people than it takes, who cannot settle anything.
     """
-    looks: dict[str, list[bool]] = {task.id: [] for task in found.tasks.values() if task.control is None}
-    for label in found.labels:
+    looks: dict[str, list[bool]] = {task.id: [] for task in label_set.tasks.values() if task.control is None}
+    for label in label_set.labels:
         if label.task in looks:
             looks[label.task].append(label.skipped)
     needed = {task: overlap - skipped.count(False) for task, skipped in looks.items() if skipped.count(False) < overlap}
@@ -188,14 +188,14 @@ def labels(ctx: StageContext) -> dict[str, Any]:
     if not asked.tasks:
         raise DataError("there is no task to judge", where=str(path))
     simulated = ctx.config.feedback.source == "simulated"
-    found = simulated_labels(ctx, list(asked.tasks.values())) if simulated else human_labels(ctx, asked)
-    write_tasks(ctx.out / TASKS, found)
+    label_set = simulated_labels(ctx, list(asked.tasks.values())) if simulated else human_labels(ctx, asked)
+    write_tasks(ctx.out / TASKS, label_set)
     copy_sides(path.parent, ctx.out)
-    reports = [agreement(found, question.name, seed=ctx.config.run.seed) for question in found.questions]
+    reports = [agreement(label_set, question.name, seed=ctx.config.run.seed) for question in label_set.questions]
     _write_agreement(ctx, reports)
     for pattern in dict.fromkeys(pattern for report in reports for pattern in report.suspicious):
         ctx.reporter.warn(f"labels: look at {pattern}")
-    return _figures(found, reports[0])
+    return _figures(label_set, reports[0])
 
 
 def _write_agreement(ctx: StageContext, reports: Sequence[AgreementReport]) -> None:
@@ -206,18 +206,18 @@ def _write_agreement(ctx: StageContext, reports: Sequence[AgreementReport]) -> N
         ctx.reporter.info(f"labels: {line}")
 
 
-def _figures(found: LabelSet, report: AgreementReport) -> dict[str, Any]:
-    given = [label for label in found.labels if not label.skipped]
+def _figures(label_set: LabelSet, report: AgreementReport) -> dict[str, Any]:
+    given = [label for label in label_set.labels if not label.skipped]
     seconds = [label.seconds for label in given if label.seconds is not None]
     controls = [one.controls for one in report.annotators if one.controls.value is not None]
     seen = sum(figure.n for figure in controls)
     return {
         "labels": len(given),
-        "skipped": len(found.labels) - len(given),
-        "flagged": sum(label.flagged for label in found.labels),
-        "annotators": len({label.annotator for label in found.labels}),
-        "tasks": sum(task.control is None for task in found.tasks.values()),
-        "controls": sum(task.control is not None for task in found.tasks.values()),
+        "skipped": len(label_set.labels) - len(given),
+        "flagged": sum(label.flagged for label in label_set.labels),
+        "annotators": len({label.annotator for label in label_set.labels}),
+        "tasks": sum(task.control is None for task in label_set.tasks.values()),
+        "controls": sum(task.control is not None for task in label_set.tasks.values()),
         "alpha": report.alpha.value,
         "alpha_low": report.alpha.low,
         "alpha_high": report.alpha.high,

@@ -29,14 +29,14 @@ def open_source(source: Source, *, seed: int = 0) -> LabelSet:
     """
     path = Path(source.path)
     if holds_tasks(path):
-        found = read_tasks(path)
+        label_set = read_tasks(path)
     else:
-        found = _of_rows(source, seed)
-    if not found.tasks:
+        label_set = _of_rows(source, seed)
+    if not label_set.tasks:
         raise DataError("the file holds no task", where=source.path)
-    if not found.questions:
-        found.questions = (_suiting({len(task.answers) for task in found.tasks.values()}),)
-    return found
+    if not label_set.questions:
+        label_set.questions = (_suiting({len(task.answers) for task in label_set.tasks.values()}),)
+    return label_set
 
 
 def good_rows(source: Source) -> Iterator[tuple[str, CanonicalRow]]:
@@ -62,13 +62,13 @@ def comparison_task(row: Comparison, seed: int) -> Task:
 
 
 def _of_rows(source: Source, seed: int) -> LabelSet:
-    found = LabelSet((), {}, [])
+    label_set = LabelSet((), {}, [])
     for place, row in good_rows(source):
         task = _task(row, seed, place)
-        found.tasks.setdefault(task.id, task)
+        label_set.tasks.setdefault(task.id, task)
         if isinstance(row, Demonstration):  # its one answer is a draft, not something to judge
-            found.questions = (_suiting({0}),)
-    return found
+            label_set.questions = (_suiting({0}),)
+    return label_set
 
 
 def _task(row: CanonicalRow, seed: int, place: str) -> Task:

@@ -71,23 +71,23 @@ class _TaskRow(_Row):
     labels: list[_LabelRow] = []
 
 
-def write_tasks(path: Path, found: LabelSet) -> None:
-    """Write everything that `found` holds, tasks in their order; whole or not at all.
+def write_tasks(path: Path, label_set: LabelSet) -> None:
+    """Write everything that `label_set` holds, tasks in their order; whole or not at all.
 
     Raises:
         DiskError: it cannot be written.
     """
     with disk_errors(path.absolute().parent):
-        write_atomic(path, "".join(task_lines(found)))
+        write_atomic(path, "".join(task_lines(label_set)))
 
 
-def task_lines(found: LabelSet) -> Iterator[str]:
+def task_lines(label_set: LabelSet) -> Iterator[str]:
     """The lines of the file, each with its end."""
     labels: dict[str, list[Label]] = {}
-    for label in found.labels:
+    for label in label_set.labels:
         labels.setdefault(label.task, []).append(label)
-    header = {"rlhf": MAGIC, "version": 1, "questions": [question_dict(question) for question in found.questions]}
-    rows = (task_dict(task, labels.get(task.id, ())) for task in found.tasks.values())
+    header = {"rlhf": MAGIC, "version": 1, "questions": [question_dict(question) for question in label_set.questions]}
+    rows = (task_dict(task, labels.get(task.id, ())) for task in label_set.tasks.values())
     for row in (header, *rows):
         yield json.dumps(row, ensure_ascii=False) + "\n"
 
@@ -105,8 +105,8 @@ def task_dict(task: Task, labels: Iterable[Label] = ()) -> dict[str, Any]:
         plain["control"] = {name: list(value) for name, value in task.control.items()}
     if task.source:
         plain["source"] = task.source
-    if found := [_label_dict(label) for label in labels]:
-        plain["labels"] = found
+    if given_labels := [_label_dict(label) for label in labels]:
+        plain["labels"] = given_labels
     return plain
 
 
@@ -126,23 +126,23 @@ def read_tasks(path: Path) -> LabelSet:
     """
     lines = _lines(path)
     place, questions = _header(path, lines)
-    found = LabelSet(questions, {}, [])
+    label_set = LabelSet(questions, {}, [])
     by_name = {question.name: question for question in questions}
     if len(by_name) < len(questions):
         raise DataError("two questions have the same name", where=place)
     for place, line in lines:
         row = _checked(_TaskRow, line, place)
         task = _task(row, place)
-        if task.id in found.tasks:
+        if task.id in label_set.tasks:
             raise DataError(f"the task {task.id} stands there twice", where=place)
-        found.tasks[task.id] = task
+        label_set.tasks[task.id] = task
         known = _LabelRow(annotator="control", values=dict(row.control or {}))
         for given in (known, *row.labels):
             _check_values(given, by_name, len(task.answers), place)
-        found.labels += [_label(task.id, given) for given in row.labels]
+        label_set.labels += [_label(task.id, given) for given in row.labels]
         if len({given.annotator for given in row.labels}) < len(row.labels):
             raise DataError("one annotator has two labels for the same task", where=place)
-    return found
+    return label_set
 
 
 def read_controls(path: Path) -> tuple[tuple[Question, ...], list[tuple[str, Task]]]:
@@ -271,11 +271,11 @@ def _write(directory: Path, sides: Mapping[str, str]) -> None:
 def _read(directory: Path) -> dict[str, str]:
     path = directory / SIDES
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        sides = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
         raise ArtifactError(f"the sides of the tasks cannot be read: {error}", where=str(path)) from error
-    if not isinstance(found, dict) or not {*found.values()} <= {TRAIN, HELDOUT}:
+    if not isinstance(sides, dict) or not {*sides.values()} <= {TRAIN, HELDOUT}:
         raise ArtifactError(f"the sides of the tasks are not {TRAIN} or {HELDOUT} each", where=str(path))
-    return found
+    return sides

@@ -62,26 +62,26 @@ class Votes:
         first = []
         most = int(np.bincount(self.task).max(initial=0))
         index = np.arange(len(self.task))
-        found = [index[:0]]
+        second = [index[:0]]
         for step in range(1, most):
             same = index[: len(index) - step][self.task[step:] == self.task[: len(index) - step]]
             first.append(same)
-            found.append(same + step)
-        return np.concatenate([index[:0], *first]), np.concatenate(found)
+            second.append(same + step)
+        return np.concatenate([index[:0], *first]), np.concatenate(second)
 
 
 def votes_of(labels: LabelSet, question: Question, *, control: bool = False) -> Votes:
     """The labels that answer `question`, which is no demonstration: of the control tasks, or of all others."""
     order = {name: number for number, name in enumerate(labels.tasks)}
-    found = sorted(
+    answered = sorted(
         labels.answered(question.name, control=control), key=lambda entry: (order[entry[0].id], entry[1].annotator)
     )
-    tasks = tuple({task.id: task for task, _, _ in found}.values())
+    tasks = tuple({task.id: task for task, _, _ in answered}.values())
     number = {task.id: index for index, task in enumerate(tasks)}
-    names = tuple(sorted({label.annotator for _, label, _ in found}))
+    names = tuple(sorted({label.annotator for _, label, _ in answered}))
     person = {name: index for index, name in enumerate(names)}
-    value = np.full((len(found), max((len(task.answers) for task in tasks), default=0)), np.nan)
-    for row, (_, _, given) in enumerate(found):
+    value = np.full((len(answered), max((len(task.answers) for task in tasks), default=0)), np.nan)
+    for row, (_, _, given) in enumerate(answered):
         value[row, : len(given)] = np.array(given, dtype=np.float64)
     if question.kind in ("ranking", "pairwise"):
         value = mid_ranks(value)
@@ -89,9 +89,9 @@ def votes_of(labels: LabelSet, question: Question, *, control: bool = False) -> 
         question,
         tasks,
         names,
-        tuple(label for _, label, _ in found),
-        np.array([number[task.id] for task, _, _ in found], dtype=np.int64),
-        np.array([person[label.annotator] for _, label, _ in found], dtype=np.int64),
+        tuple(label for _, label, _ in answered),
+        np.array([number[task.id] for task, _, _ in answered], dtype=np.int64),
+        np.array([person[label.annotator] for _, label, _ in answered], dtype=np.int64),
         value,
     )
 

@@ -97,11 +97,11 @@ class Manifest:
 
 def simulated_among(directories: Iterable[Path]) -> list[str]:
     """The stages among these artifacts, and among all that they were made from, whose labels no human gave."""
-    found: set[str] = set()
+    names: set[str] = set()
     for manifest in filter(None, map(Manifest.read, directories)):
-        found.update([manifest.stage] if manifest.notes.get("simulated") else [])
-        found.update(manifest.notes.get("simulated_inputs", []))
-    return sorted(found)
+        names.update([manifest.stage] if manifest.notes.get("simulated") else [])
+        names.update(manifest.notes.get("simulated_inputs", []))
+    return sorted(names)
 
 
 def _damaged(path: Path, error: Exception) -> ArtifactError:
@@ -120,12 +120,12 @@ def digest_of(records: list[FileRecord]) -> str:
 
 def record_files(directory: Path, *, but: Iterable[str] = ()) -> list[FileRecord]:
     """Records of all files below `directory`, except those under the names in `but`."""
-    found = []
+    records = []
     for path in sorted(directory.rglob("*")):
         name = path.relative_to(directory).as_posix()
         if path.is_file() and name.split("/")[0] not in (*but, MANIFEST):
-            found.append(FileRecord.of(path, name))
-    return found
+            records.append(FileRecord.of(path, name))
+    return records
 
 
 def changed_files(directory: Path, records: list[FileRecord], *, full: bool = False) -> list[str]:

@@ -116,24 +116,24 @@ def convert(
     if with_labels and to != "label-studio":
         raise UsageError("--with-labels goes with --to label-studio only")
     make_room(out, [file, *([tasks] if tasks is not None else [])], replace=force)
-    found = _read(file, columns, value, ties_from_empty, tasks)
+    label_set = _read(file, columns, value, ties_from_empty, tasks)
     if pseudonyms:
         from pipelines.labels.label_types import with_pseudonyms
 
-        found = with_pseudonyms(found)
-    lost = _write(found, to, out, seed, with_labels)
-    skipped = sum(label.skipped for label in found.labels)
-    counts = {"tasks": len(found.tasks), "labels": len(found.labels) - skipped, "skipped": skipped}
-    told = {**counts, "notes": found.notes, "left_out": lost}
+        label_set = with_pseudonyms(label_set)
+    lost = _write(label_set, to, out, seed, with_labels)
+    skipped = sum(label.skipped for label in label_set.labels)
+    counts = {"tasks": len(label_set.tasks), "labels": len(label_set.labels) - skipped, "skipped": skipped}
+    told = {**counts, "notes": label_set.notes, "left_out": lost}
     if json:
         print_json({"file": str(file), "to": to, "out": str(out), **told})
         return
     from pipelines.labels.exchange.label_files import counted
 
-    held = counts if to == "tasks" else {"tasks": len(found.tasks)}
+    held = counts if to == "tasks" else {"tasks": len(label_set.tasks)}
     print(f"{out}: {', '.join(f'{count} {name}' for name, count in held.items())}")
     if not quiet:
-        for line in counted(f"of note in {file}", found.notes) + counted("not written", lost):
+        for line in counted(f"of note in {file}", label_set.notes) + counted("not written", lost):
             print(harmless(line), file=sys.stderr)
 
 
@@ -169,8 +169,8 @@ def _read(
 
 
 def _columns(entries: list[str] | None) -> dict[str, str]:
-    found = settings.pairs("--columns", "KEY=FIELD", entries or ())
-    for key in found:
+    columns = settings.pairs("--columns", "KEY=FIELD", entries or ())
+    for key in columns:
         number = key.removeprefix("answer_")
         if key not in ("prompt", "system", "answer", "answers") and not number.isdecimal():
             raise UsageError(
@@ -178,31 +178,31 @@ def _columns(entries: list[str] | None) -> dict[str, str]:
                 where="--columns",
                 hint="prompt, system, answers, answer_1, answer_2",
             )
-    return found
+    return columns
 
 
 def _numbers(entries: list[str] | None) -> dict[str, int]:
-    found = {}
+    numbers = {}
     for text, number in settings.pairs("--value", "TEXT=NUMBER", entries or ()).items():
         if not number.isdecimal():
             raise UsageError(f"the value of `{text}` must be a whole number, not `{number}`", where="--value")
-        found[text] = int(number)
-    return found
+        numbers[text] = int(number)
+    return numbers
 
 
-def _write(found: LabelSet, to: str, out: Path, seed: int, with_labels: bool) -> dict[str, int]:
+def _write(label_set: LabelSet, to: str, out: Path, seed: int, with_labels: bool) -> dict[str, int]:
     """Write the file; what it does not hold, with how often."""
     from pipelines.labels.exchange import argilla
     from pipelines.labels.exchange import label_studio as label_studio_out
     from pipelines.labels.tasks_file import write_tasks
 
     if to == "tasks":
-        write_tasks(out, found)
+        write_tasks(out, label_set)
         return {}
     if to == "label-studio":
-        text, lost = label_studio_out.tasks(found, seed, with_labels=with_labels)
+        text, lost = label_studio_out.tasks(label_set, seed, with_labels=with_labels)
     else:
-        text, lost = argilla.records(found, seed)
+        text, lost = argilla.records(label_set, seed)
     with disk_errors(out.absolute().parent):
         write_atomic(out, text)
     return lost

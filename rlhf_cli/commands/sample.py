@@ -237,13 +237,13 @@ def _alone(target: FileRequest, config: Config, mode: OutputMode) -> None:
             target.sources, target.out, target.form, config, target.max_per_source, target.force
         )
         prepared = sample_file.prepare(request, reporter)
-        found = None if mode.dry_run else sample_file.sample_file(request, prepared, reporter)
-    if found is None:
+        result = None if mode.dry_run else sample_file.sample_file(request, prepared, reporter)
+    if result is None:
         _show_plan(prepared, request, as_json=mode.json)
     elif mode.json:
-        print_json(found)
+        print_json(result)
     else:
-        for line in _summary(found):
+        for line in _summary(result):
             print(harmless(line))
 
 
@@ -277,18 +277,18 @@ def _source_line(count: dict[str, Any]) -> str:
     return f"{count['path']}: {count['prompts']} prompts of {count['rows']} rows ({beside})"
 
 
-def _summary(found: dict[str, Any]) -> list[str]:
-    made = f"{found['tasks']} tasks" if "tasks" in found else f"{found['rows']} demonstrations"
-    lines = [f"{made} in {found['out']}: {found['completions']} completions of {found['prompts']} prompts"]
-    lines += [f"  {_source_line(count)}" for count in found["sources"]]
+def _summary(result: dict[str, Any]) -> list[str]:
+    made = f"{result['tasks']} tasks" if "tasks" in result else f"{result['rows']} demonstrations"
+    lines = [f"{made} in {result['out']}: {result['completions']} completions of {result['prompts']} prompts"]
+    lines += [f"  {_source_line(count)}" for count in result["sources"]]
     lines += [
         f"  {one['model']}: {one['completions']} completions, {one['finished_share']:.0%} finished, "
         f"{one['mean_tokens']:.0f} tokens on average, {one['distinct_share']:.0%} of the draws distinct"
-        for one in found["models"]
+        for one in result["models"]
     ]
     names = {"too_long": "prompts too long", "redrawn": "drawn again", "left_out": "completions left out"}
     names |= {"short": "tasks with fewer answers", "without_task": "prompts without a task"}
-    counted = [f"{found[key]} {words}" for key, words in names.items() if found.get(key)]
+    counted = [f"{result[key]} {words}" for key, words in names.items() if result.get(key)]
     return lines + ([f"  {', '.join(counted)}"] if counted else [])
 
 

@@ -15,8 +15,8 @@ from pipelines.errors import DataError, UsageError
 
 # Where a row fits several, the first one counts: richer formats stand before poorer ones.
 FORMATS: dict[str, type[Format]] = {
-    found.name: found
-    for found in (
+    layout.name: layout
+    for layout in (
         trl.ComparisonRow,
         judged.JudgementRow,
         trl.Preference,
@@ -73,10 +73,10 @@ def detect_format(rows: Sequence[Mapping[str, Any]], place: str, among: Collecti
         DataError: they fit none.
     """
     for formats in (among, FORMATS.values()):
-        votes = Counter(found for found in (_fitting(row, formats) for row in rows) if found is not None)
+        votes = Counter(layout for layout in (_fitting(row, formats) for row in rows) if layout is not None)
         if votes:
             return votes.most_common(1)[0][0]
-        nearest = next((found for found in (_nearest(row, formats) for row in rows) if found is not None), None)
+        nearest = next((layout for layout in (_nearest(row, formats) for row in rows) if layout is not None), None)
         if nearest is not None:
             return nearest
     row = rows[0]
@@ -95,8 +95,8 @@ def _hint(rows: Sequence[Mapping[str, Any]]) -> str:
     ]
     if len(rows) == 1 and lists:
         return f"if the rows lie in the list `{lists[0]}`, save that list alone as the file"
-    near = sorted(FORMATS.values(), key=lambda found: -len(rows[0].keys() & set(found.shape)))
-    accepted = "\n".join(f"  {found.described()}" for found in near)
+    near = sorted(FORMATS.values(), key=lambda layout: -len(rows[0].keys() & set(layout.shape)))
+    accepted = "\n".join(f"  {layout.described()}" for layout in near)
     return (
         "name the columns with `columns: {prompt: <name in the file>, ...}`, or the format with `format:`; they are\n"
         f"{accepted}"
@@ -104,14 +104,14 @@ def _hint(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _fitting(row: Mapping[str, Any], formats: Collection[type[Format]]) -> type[Format] | None:
-    return next((found for found in formats if found.likeness(row) == len(found.shape)), None)
+    return next((layout for layout in formats if layout.likeness(row) == len(layout.shape)), None)
 
 
 def _nearest(row: Mapping[str, Any], formats: Collection[type[Format]]) -> type[Format] | None:
     """The format whose columns are all there, some with the right type."""
-    scores = {found: found.likeness(row) for found in formats}
-    near = [found for found in formats if scores[found] > 0]
-    return max(near, key=lambda found: len(found.shape) * 10 + scores[found], default=None)
+    scores = {layout: layout.likeness(row) for layout in formats}
+    near = [layout for layout in formats if scores[layout] > 0]
+    return max(near, key=lambda layout: len(layout.shape) * 10 + scores[layout], default=None)
 
 
 def known_columns() -> tuple[str, ...]:

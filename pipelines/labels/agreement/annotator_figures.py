@@ -40,17 +40,17 @@ class ControlAnswers:
         known, size = ~np.isnan(self.share), len(self.votes.tasks)
         task = self.votes.task[known]
         answers, right = np.bincount(task, minlength=size), np.bincount(task, self.share[known], size)
-        found: np.ndarray[tuple[int], np.dtype[np.bool_]] = (answers >= 2) & (right < answers / 2)
-        return found
+        doubtful: np.ndarray[tuple[int], np.dtype[np.bool_]] = (answers >= 2) & (right < answers / 2)
+        return doubtful
 
     def by_annotator(self) -> dict[str, list[float]]:
         """The shares of each annotator, one a control task; without the tasks whose key is contradicted."""
         against = self._against[self.votes.task]
-        found: dict[str, list[float]] = {}
+        shares: dict[str, list[float]] = {}
         for person, share, left_out in zip(self.votes.annotator, self.share, against, strict=True):
             if not np.isnan(share) and not left_out:
-                found.setdefault(self.votes.annotators[person], []).append(float(share))
-        return found
+                shares.setdefault(self.votes.annotators[person], []).append(float(share))
+        return shares
 
 
 def control_answers(labels: LabelSet, question: Question) -> ControlAnswers:
@@ -146,14 +146,14 @@ def figures_of(labels: LabelSet, question: Question, votes: Votes) -> People:
     length = _lengths(votes)
     longer, tau_parts = lengths_against_worth(votes, length)
     number = {name: index for index, name in enumerate(votes.annotators)}
-    found = []
+    figures = []
     for name in names:
         rows = np.flatnonzero(votes.annotator == number.get(name, -1))
         own = by_name[name]
         answered = [one for one in own if question.name in one.values and labels.tasks[one.task].control is None]
         timed, seconds, speed = _speed(answered, new_characters(own, labels.tasks))
         shown = _shown_first(votes, rows, first)
-        found.append(
+        figures.append(
             AnnotatorFigures(
                 name=name,
                 simulated=all(label.simulated for label in own),
@@ -175,7 +175,7 @@ def figures_of(labels: LabelSet, question: Question, votes: Votes) -> People:
                 characters_per_second=speed,
             )
         )
-    return People(tuple(found), _longer_figure(longer, np.arange(len(votes.labels))))
+    return People(tuple(figures), _longer_figure(longer, np.arange(len(votes.labels))))
 
 
 def share_figure(values: Floats, reason: str) -> Estimate:
@@ -212,11 +212,11 @@ def correlation(own: Floats, others: Floats, z: float = 1.959964) -> Estimate:
         return Estimate.none("fewer than four answers were judged by others too")
     if np.ptp(one) == 0 or np.ptp(two) == 0:
         return Estimate.none("the values never vary")
-    found = float(np.clip(np.corrcoef(one, two)[0, 1], -1, 1))
-    if abs(found) > 1 - 1e-12:
-        return Estimate(round(found), round(found), round(found), n)
-    middle, half = math.atanh(found), z / math.sqrt(n - 3)
-    return Estimate(found, math.tanh(middle - half), math.tanh(middle + half), n)
+    correlation = float(np.clip(np.corrcoef(one, two)[0, 1], -1, 1))
+    if abs(correlation) > 1 - 1e-12:
+        return Estimate(round(correlation), round(correlation), round(correlation), n)
+    middle, half = math.atanh(correlation), z / math.sqrt(n - 3)
+    return Estimate(correlation, math.tanh(middle - half), math.tanh(middle + half), n)
 
 
 def _rest_figure(votes: Votes, rows: Ints, rest: Floats, others: Floats) -> Estimate:
@@ -308,10 +308,10 @@ def new_characters(labels: Sequence[Label], tasks: Mapping[str, Task]) -> dict[s
     tasks share again and again. Labels without a time are taken in their order.
     """
     seen: set[tuple[str, str]] = set()
-    found = {}
+    characters = {}
     for label in sorted(labels, key=lambda one: one.time or ""):
         task = tasks[label.task]
         turns = {(turn.role, turn.content) for turn in task.prompt} - seen
         seen |= turns
-        found[task.id] = sum(len(text) for _, text in turns) + sum(len(answer.text) for answer in task.answers)
-    return found
+        characters[task.id] = sum(len(text) for _, text in turns) + sum(len(answer.text) for answer in task.answers)
+    return characters

@@ -37,30 +37,30 @@ Z = 3.290527
 """Quantile of the normal distribution for an interval of 99.9 %."""
 
 
-def with_patterns(votes: Votes, found: Sequence[people.AnnotatorFigures]) -> tuple[people.AnnotatorFigures, ...]:
+def with_patterns(votes: Votes, figures: Sequence[people.AnnotatorFigures]) -> tuple[people.AnnotatorFigures, ...]:
     """The same figures with `patterns` filled in."""
     number = {name: index for index, name in enumerate(votes.annotators)}
     alike = _likeness(votes)
     complete = []
-    for one in found:
+    for one in figures:
         rows = np.flatnonzero(votes.annotator == number.get(one.name, -1))
-        patterns = [*_speed(one, found)]
+        patterns = [*_speed(one, figures)]
         if len(rows):
             patterns += [*_same_place(votes, rows), *_all_tied(votes, rows), *_all_equal(votes, rows)]
             patterns += _by_chance(votes, number[one.name], alike)
-        patterns += _controls(one, found)
+        patterns += _controls(one, figures)
         complete.append(replace(one, patterns=tuple(patterns)))
     return tuple(complete)
 
 
-def _speed(one: people.AnnotatorFigures, found: Sequence[people.AnnotatorFigures]) -> Iterator[str]:
+def _speed(one: people.AnnotatorFigures, figures: Sequence[people.AnnotatorFigures]) -> Iterator[str]:
     """Faster than anybody reads, and much faster than the others, where there are any; or faster than any haste."""
     speed = one.characters_per_second
     if one.timed < FEWEST or speed is None or speed <= READING_CHARACTERS:
         return
     others = [
         other.characters_per_second
-        for other in found
+        for other in figures
         if other.name != one.name and other.timed >= FEWEST and other.characters_per_second is not None
     ]
     usual = float(np.median(others)) if others else None
@@ -196,12 +196,12 @@ def _chance(votes: Votes, one: Flags, two: Flags) -> float:
 
 def _unrelated(votes: Votes, person: int) -> Iterator[str]:
     others, mine = people.mean_of_others(votes), votes.annotator == person
-    found = {
+    shares = {
         number: people.correlation(votes.value[votes.annotator == number], others[votes.annotator == number], Z)
         for number in range(len(votes.annotators))
     }
-    own = found.pop(person)
-    rest = [one.value for one in found.values() if one.value is not None]
+    own = shares.pop(person)
+    rest = [one.value for one in shares.values() if one.value is not None]
     tasks = int((mine & ~np.isnan(others).all(axis=1)).sum())
     if own.value is None or own.high is None or tasks < FEWEST or len(rest) < 2:
         return
@@ -213,7 +213,7 @@ def _unrelated(votes: Votes, person: int) -> Iterator[str]:
         )
 
 
-def _controls(one: people.AnnotatorFigures, found: Sequence[people.AnnotatorFigures]) -> Iterator[str]:
+def _controls(one: people.AnnotatorFigures, figures: Sequence[people.AnnotatorFigures]) -> Iterator[str]:
     """Control tasks missed that others do not miss; where they have answered few, no more than 80 % is expected.
 
     Tasks whose key most people contradict are not in these figures.
@@ -221,7 +221,7 @@ def _controls(one: people.AnnotatorFigures, found: Sequence[people.AnnotatorFigu
     own = one.controls
     if own.value is None or own.n < FEWEST:
         return
-    others = [other.controls for other in found if other.name != one.name and other.controls.value is not None]
+    others = [other.controls for other in figures if other.name != one.name and other.controls.value is not None]
     n = sum(other.n for other in others)
     right = sum((other.value or 0.0) * other.n for other in others)
     # one more right and one more wrong: nobody is certain to be always right (Laplace's rule of succession)

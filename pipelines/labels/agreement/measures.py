@@ -118,13 +118,13 @@ def _alpha(votes: Votes, level: alphas.Level, seed: int, bootstrap: int) -> Esti
         return Estimate.none("all values are equal")
     size = len(domain)
     by_task = alphas.coincidences(counts).reshape(len(counts), -1)
-    found = alphas.interval(
+    bounds = alphas.interval(
         by_task,
         lambda sums: alphas.alphas_of(sums.reshape(-1, size, size), level),
         seed=seed,
         samples=bootstrap,
     )
-    low, high = found or (None, None)
+    low, high = bounds or (None, None)
     return Estimate(value, low, high, len(counts))
 
 
@@ -144,10 +144,10 @@ def _tau(votes: Votes, first: Ints, second: Ints) -> Estimate:
     which = np.nan_to_num(verdicts(votes.worth))
     strict = (which**2).sum(axis=1)
     scale = np.sqrt(strict[first] * strict[second])
-    found = (which[first] * which[second]).sum(axis=1)[scale > 0] / scale[scale > 0]
-    if not len(found):
+    taus = (which[first] * which[second]).sum(axis=1)[scale > 0] / scale[scale > 0]
+    if not len(taus):
         return Estimate.none("everything is tied")
-    return Estimate(float(found.mean()), n=len(found))
+    return Estimate(float(taus.mean()), n=len(taus))
 
 
 def _pairwise(votes: Votes, same: Floats, first: Ints, seed: int, bootstrap: int) -> Estimate:
@@ -159,8 +159,8 @@ def _pairwise(votes: Votes, same: Floats, first: Ints, seed: int, bootstrap: int
     sums = np.bincount(task, np.nansum(same, axis=1), tasks)
     counts = np.bincount(task, known.sum(axis=1), tasks)
     by_task = np.stack([sums, counts], axis=1)[counts > 0].astype(np.float64)
-    found = alphas.interval(by_task, lambda drawn: drawn[:, 0] / drawn[:, 1], seed=seed, samples=bootstrap)
-    low, high = found or (None, None)
+    bounds = alphas.interval(by_task, lambda drawn: drawn[:, 0] / drawn[:, 1], seed=seed, samples=bootstrap)
+    low, high = bounds or (None, None)
     return Estimate(float(sums.sum() / counts.sum()), low, high, int(known.sum()))
 
 
@@ -185,15 +185,15 @@ def _pairs(votes: Votes, same: Floats, first: Ints, second: Ints) -> tuple[PairF
     size = people * people
     sums, counts = np.bincount(couple, np.nansum(same, axis=1), size), np.bincount(couple, known, size)
     tasks = np.bincount(couple, known > 0, size).astype(int)
-    found = []
+    figures = []
     for one in np.flatnonzero(tasks):
         share = float(sums[one] / counts[one])
         low, high = wilson(share * tasks[one], int(tasks[one]))
         names = votes.annotators[one // people], votes.annotators[one % people]
         if any(map(is_unknown, names)):
             continue
-        found.append(PairFigures(*names, Estimate(share, low, high, n=int(counts[one])), int(tasks[one])))
-    return tuple(found)
+        figures.append(PairFigures(*names, Estimate(share, low, high, n=int(counts[one])), int(tasks[one])))
+    return tuple(figures)
 
 
 def _distances(votes: Votes, same: Floats, first: Ints, second: Ints) -> Floats:
@@ -208,27 +208,27 @@ def _disputed(votes: Votes, apart: Floats, first: Ints) -> tuple[Disputed, ...]:
     task, tasks = votes.task[first], len(votes.tasks)
     counts = np.bincount(task, known, tasks)
     spread = np.bincount(task, np.nansum(apart, axis=1), tasks) / np.maximum(counts, 1)
-    found = []
+    disputed = []
     for index in np.argsort(-spread, kind="stable")[:MOST_LISTED]:
         if spread[index] <= 0:
             break
         rows = np.flatnonzero(votes.task == index)
         values = {votes.labels[row].annotator: _given(votes, int(row)) for row in rows}
         one = votes.tasks[index]
-        found.append(Disputed(one.id, _last_turn(one), float(spread[index]), values))
-    return tuple(found)
+        disputed.append(Disputed(one.id, _last_turn(one), float(spread[index]), values))
+    return tuple(disputed)
 
 
 def _contradicted(labels: LabelSet, question: Question) -> tuple[Contradicted, ...]:
     if question.kind == "demonstration":
         return ()
     answers = control_answers(labels, question)
-    found = []
+    contradicted = []
     for task in answers.contradicted:
         rows = [row for row, label in enumerate(answers.votes.labels) if label.task == task.id]
         values = {answers.votes.labels[row].annotator: _given(answers.votes, row) for row in rows}
-        found.append(Contradicted(task.id, _last_turn(task), tuple((task.control or {})[question.name]), values))
-    return tuple(found)
+        contradicted.append(Contradicted(task.id, _last_turn(task), tuple((task.control or {})[question.name]), values))
+    return tuple(contradicted)
 
 
 def _given(votes: Votes, row: int) -> tuple[int, ...]:

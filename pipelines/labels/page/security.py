@@ -60,11 +60,11 @@ class Guard:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                found = MutableHeaders(scope=message)
+                headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
-                    found.setdefault(name, value)
+                    headers.setdefault(name, value)
                 if has_body and message["status"] >= 400:  # what was not read of it is not waited for
-                    found["Connection"] = "close"
+                    headers["Connection"] = "close"
             await send(message)
 
         refusal = self._refusal(scope, headers)
@@ -130,19 +130,19 @@ async def json_body(request: Request, limit: int) -> Mapping[str, Any]:
     """
     body = await read_body(request, limit)
     try:
-        found = json.loads(body.decode(), object_pairs_hook=_distinct, parse_constant=_no_number)
+        data = json.loads(body.decode(), object_pairs_hook=_distinct, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
         raise HTTPException(422, f"the body is no JSON object that can be read: {_short(error)}") from None
-    if not isinstance(found, dict):
+    if not isinstance(data, dict):
         raise HTTPException(422, "the body must be a JSON object")
-    return found
+    return data
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    data = dict(pairs)
+    if len(data) < len(pairs):
         raise ValueError("a key stands there twice")
-    return found
+    return data
 
 
 def _no_number(name: str) -> Any:

@@ -36,17 +36,17 @@ def fit(chosen: Floats, sets: Floats, task: Ints, tasks: int, *, penalty: float 
         [T, K] strengths; the differences within a task are log-odds. An answer in no set has 0.
     """
     size = chosen.shape[1]
-    found = np.zeros((tasks, size))
+    strengths = np.zeros((tasks, size))
     weight = chosen.sum(axis=1, keepdims=True)
     wins = np.zeros((tasks, size))
     np.add.at(wins, task, chosen)
     for _ in range(100):
-        logits = np.where(sets > 0, found[task], -np.inf)
+        logits = np.where(sets > 0, strengths[task], -np.inf)
         odds = np.exp(logits - logits.max(axis=1, keepdims=True))
         share = odds / odds.sum(axis=1, keepdims=True)
         expected = np.zeros((tasks, size))
         np.add.at(expected, task, weight * share)
-        gradient = wins - expected - 2 * penalty * found
+        gradient = wins - expected - 2 * penalty * strengths
         if np.abs(gradient).max(initial=0.0) < 1e-9:
             break
         curvature = np.zeros((tasks, size, size))
@@ -55,8 +55,8 @@ def fit(chosen: Floats, sets: Floats, task: Ints, tasks: int, *, penalty: float 
         curvature[:, diagonal, diagonal] += expected + 2 * penalty
         step = np.linalg.solve(curvature, gradient[:, :, None])[:, :, 0]
         # far from the solution the quadratic is a poor picture: a step is never longer than 1
-        found += step / np.maximum(1.0, np.abs(step).max(axis=1, keepdims=True))
-    return found
+        strengths += step / np.maximum(1.0, np.abs(step).max(axis=1, keepdims=True))
+    return strengths
 
 
 def bradley_terry(votes: Votes, wins: Floats, task: Ints) -> Floats:
@@ -116,7 +116,7 @@ def plackett_luce(votes: Votes, weights: Floats) -> Floats:
 
 def _stages(worth: Floats) -> list[tuple[Floats, Floats]]:
     """The choices that a ranking stands for: [K] how often each answer is chosen, and [K] from which."""
-    found = []
+    pairs = []
     for value in sorted(set(worth[~np.isnan(worth)]), reverse=True):
         tied, below = np.flatnonzero(worth == value), worth < value
         if len(tied) > MOST_TIED:
@@ -130,8 +130,8 @@ def _stages(worth: Floats) -> list[tuple[Floats, Floats]]:
                 # of all orders of the tie, the share in which just these are left at some point
                 picked = np.zeros(len(worth))
                 picked[list(subset)] = 1 / comb(len(tied), left) / left
-                found.append((picked, among))
-    return found
+                pairs.append((picked, among))
+    return pairs
 
 
 Method = Literal["mean_rank", "majority", "bradley_terry", "plackett_luce"]
@@ -228,11 +228,11 @@ def reliability(labels: LabelSet, votes: Votes) -> dict[str, float]:
         if is_unknown(name):
             continue
         rows = np.flatnonzero(votes.annotator == number)
-        found, n = _skill_by_rest(votes, rows)
+        agreement, n = _skill_by_rest(votes, rows)
         right = controls.get(name, [])
         m = len(right)
         evidence[name] = n + m
-        skill[name] = (n * found + sum(2 * share - 1 for share in right)) / max(n + m, 1)
+        skill[name] = (n * agreement + sum(2 * share - 1 for share in right)) / max(n + m, 1)
     total = sum(evidence.values())
     usual = sum(evidence[name] * skill[name] for name in skill) / total if total else 0.0
     equal = dict.fromkeys(votes.annotators, 1.0)

@@ -46,14 +46,14 @@ def pairs(ctx: StageContext) -> dict[str, Any]:
             where=str(ctx.inputs["labels"] / TASKS),
             hint="lower min_annotators, min_agreement or min_margin of feedback.pairs, or collect more labels",
         )
-    for name, found in rows.items():
-        if found or name in COMPARISONS.values():
-            write_rows(ctx.out / name, found)
+    for name, part in rows.items():
+        if part or name in COMPARISONS.values():
+            write_rows(ctx.out / name, part)
     if made.demonstrations:
         write_rows(ctx.out / DEMONSTRATIONS, made.demonstrations)
     if made.simulated_labels:
         ctx.notes["simulated"] = {"labels": made.simulated_labels}
-    counts = {name.removesuffix(".jsonl"): len(found) for name, found in rows.items() if found or "-" not in name}
+    counts = {name.removesuffix(".jsonl"): len(part) for name, part in rows.items() if part or "-" not in name}
     ctx.reporter.info(
         f"pairs: {', '.join(f'{count} {name}' for name, count in counts.items())}; {made.made} of {made.possible} of "
         f"this round; left out: {_reasons(made)}"
@@ -72,22 +72,22 @@ def _with_earlier(ctx: StageContext, judged: LabelSet, made: PairsResult) -> dic
     heldout = heldout_prompts(ctx.inputs["labels"], judged.tasks.values(), ctx.config.data.eval_fraction)
     heldout |= {prompt_key(row.prompt) for names in (COMPARISONS, JUDGEMENTS) for row in old[names["heldout"]]}
     for names, new in ((COMPARISONS, made.comparisons), (JUDGEMENTS, made.judgements)):
-        found = [row for name in names.values() for row in old[name] if _about(row) not in again] + list(new)
+        candidates = [row for name in names.values() for row in old[name] if _about(row) not in again] + list(new)
         for side, name in names.items():
-            rows[name] = [row for row in found if (prompt_key(row.prompt) in heldout) is (side == "heldout")]
+            rows[name] = [row for row in candidates if (prompt_key(row.prompt) in heldout) is (side == "heldout")]
     return rows
 
 
 def _earlier(ctx: StageContext) -> dict[str, list[Comparison | Judgement]]:
     """The rows of the round before, by the name of their file; none in the first round."""
     directory = ctx.inputs.get("pairs")
-    found: dict[str, list[Comparison | Judgement]] = {}
+    earlier: dict[str, list[Comparison | Judgement]] = {}
     for kind, names in ((Comparison, COMPARISONS), (Judgement, JUDGEMENTS)):
         for name in names.values():
-            found[name] = []
+            earlier[name] = []
             if directory is not None and (directory / name).exists():
-                found[name] += read_rows(directory / name, kind)
-    return found
+                earlier[name] += read_rows(directory / name, kind)
+    return earlier
 
 
 def _judged(labels: LabelSet, question: Question) -> Iterator[tuple[int, frozenset[str]]]:
