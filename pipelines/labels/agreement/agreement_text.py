@@ -21,10 +21,10 @@ MOST_CONTROLS = 10
 NOTHING = "-"
 _COLUMNS = ("annotator", "labels", "skipped", "flagged", "rest", "controls", "first", "longer", "seconds", "chars/s")
 _MEANING = (
-    "In %, with 95 % intervals: rest, agreement with the others of the same tasks together (on a scale their "
-    "correlation); controls, control tasks right; first, the answer shown first came out best (by chance); longer, the "
-    "longer of two answers wins. seconds: a task, the middle one. chars/s: what there is to read and new, in a second; "
-    "nobody reads more than 50."
+    "In %, with 95 % intervals: rest, agreement with the other annotators of the same tasks (for a scale, the "
+    "correlation with them); controls, accuracy on control tasks; first, how often the answer shown first is the best "
+    "(by chance); longer, how often the longer of two answers wins. seconds: median per task. chars/s: new characters "
+    "to read per second; above 50, nobody reads them all."
 )
 
 
@@ -70,15 +70,15 @@ def blocks(report: AgreementReport) -> Iterator[Block]:
 
 
 def fitted(block: Block, width: int) -> Block:
-    """The block, its table without intervals where it would be wider than `width` columns."""
+    """Return the block, without intervals if its table would be wider than `width` columns."""
     if not block.header or max(map(cell_len, aligned(block))) <= width:
         return block
     rows = tuple(tuple(re.sub(r" \[[^]]*\]$| \[[^]]*\](?= \()", "", cell) for cell in row) for row in block.rows)
-    return replace(block, rows=rows, notes=(*block.notes, "Too wide for the intervals: --json and --out have them."))
+    return replace(block, rows=rows, notes=(*block.notes, "The intervals do not fit here; --json and --out have them."))
 
 
 def plain(reports: Sequence[AgreementReport]) -> str:
-    """The reports as plain text, safe to print."""
+    """Return the reports as plain text that is safe to print."""
     lines: list[str] = []
     for report in reports:
         for block in (fitted(block, WIDTH - 2) for block in blocks(report)):
@@ -90,7 +90,7 @@ def plain(reports: Sequence[AgreementReport]) -> str:
 
 
 def markdown(reports: Sequence[AgreementReport]) -> str:
-    """The same as Markdown, with nothing in it that markup of others could change."""
+    """Return the reports as Markdown, with all foreign text escaped."""
     lines = ["# Agreement", ""]
     for report in reports:
         for number, block in enumerate(blocks(report)):
@@ -112,7 +112,7 @@ def _reader_notes(reports: Sequence[AgreementReport]) -> list[str]:
 
 
 def aligned(block: Block) -> Iterator[str]:
-    """Rows with their columns under one another: the label to the left, figures to the right."""
+    """Yield the rows as aligned lines: the label to the left, figures to the right."""
     rows = [block.header, *block.rows] if block.header else list(block.rows)
     if not rows:
         return
@@ -174,17 +174,17 @@ def _pairs(report: AgreementReport) -> Block:
     )
     rest = len(report.pairs) - len(rows)
     notes = (_more(rest),) if rest else ()
-    return Block("Every two annotators, the least agreement first", ("", "tasks", "agreement, %"), rows, notes)
+    return Block("Pairs of annotators, the lowest agreement first", ("", "tasks", "agreement, %"), rows, notes)
 
 
 def _dispute(one: Disputed) -> str:
     return f"{one.task}  spread {one.spread:.2f}  {_values(one.values)}  [{one_line(one.prompt, TEXT_WIDTH)}]"
 
 
-def _contradicted(found: Sequence[Contradicted]) -> Block:
-    rest = len(found) - MOST_CONTROLS
-    notes = [*map(_contradiction, found[:MOST_CONTROLS]), *([_more(rest)] if rest > 0 else [])]
-    return Block("Controls whose key most people contradict (they count for nobody)", notes=tuple(notes))
+def _contradicted(tasks: Sequence[Contradicted]) -> Block:
+    rest = len(tasks) - MOST_CONTROLS
+    notes = [*map(_contradiction, tasks[:MOST_CONTROLS]), *([_more(rest)] if rest > 0 else [])]
+    return Block("Controls whose key most people contradict (ignored for everybody)", notes=tuple(notes))
 
 
 def _more(rest: int) -> str:

@@ -22,7 +22,7 @@ READING_CHARACTERS = 50.0
 """Characters per second above which nobody reads: twice the silent reading of adults, which is 238 words or about 1,400
 characters a minute (Brysbaert 2019, How many words do we read per minute?)."""
 MUCH_FASTER = 3.0
-"""How many times as fast as the middle one of the others somebody must be to be named for speed."""
+"""Factor by which a speed must exceed the median of the others to be reported."""
 NO_EXCUSE = 5.0
 """How many times `READING_CHARACTERS` somebody is named for, also where the others are as fast."""
 FEWEST = 10
@@ -38,7 +38,7 @@ Z = 3.290527
 
 
 def with_patterns(votes: Votes, figures: Sequence[people.AnnotatorFigures]) -> tuple[people.AnnotatorFigures, ...]:
-    """The same figures with `patterns` filled in."""
+    """Return the figures with `patterns` filled in."""
     number = {name: index for index, name in enumerate(votes.annotators)}
     alike = _likeness(votes)
     complete = []
@@ -65,10 +65,9 @@ def _speed(one: people.AnnotatorFigures, figures: Sequence[people.AnnotatorFigur
     ]
     usual = float(np.median(others)) if others else None
     if usual is None or speed >= min(MUCH_FASTER * usual, NO_EXCUSE * READING_CHARACTERS):
-        beside = "reading takes a second for about 25" if usual is None else f"the others: {usual:.0f}"
+        beside = "people read about 25" if usual is None else f"the others: {usual:.0f}"
         yield (
-            f"faster than reading: {speed:.0f} new characters a second in the middle one of {one.timed} tasks "
-            f"({beside})"
+            f"faster than reading: {speed:.0f} new characters per second, the median of {one.timed} tasks ({beside})"
         )
 
 

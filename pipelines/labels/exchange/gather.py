@@ -14,17 +14,15 @@ from pipelines.labels.label_types import UNKNOWN, Kind, Label, LabelSet, Questio
 REPEATED = "earlier labels of the same annotator for the same task (the last one counts)"
 EMPTY_SKIPPED = "empty results (read as skipped; --ties-from-empty reads them as ties)"
 EMPTY_TIED = "empty results (read as ties)"
-FROM_ZERO = "scales that begin at 0 (read as one higher, to begin at 1)"
-ALL_ONES = "questions whose numbers are all 1 (read as 0/1; --tasks tells a scale)"
-UNTOLD = f"labels whose annotator is not told (named {UNKNOWN}1, {UNKNOWN}2 within a task; nobody's figures)"
-ADRIFT = "tasks that the file of --tasks does not hold (it should be the one that was sent out)"
+FROM_ZERO = "scales that begin at 0 (raised by one, to begin at 1)"
+ALL_ONES = "questions whose numbers are all 1 (read as 0/1; --tasks decides whether it is a scale)"
+UNTOLD = f"labels without an annotator (named {UNKNOWN}1, {UNKNOWN}2 within a task; no figures are made of them)"
+ADRIFT = "tasks that are not in the file of --tasks (it should be the file that was sent out)"
 BARE = (
-    "tasks sent out from here that come home without models, known values and sources (`rlhf labels convert` takes "
-    "--tasks FILE: the file that it was given with --to label-studio or --to argilla)"
+    "tasks of ours that came back without models, known values and sources (give `rlhf labels convert` the file that "
+    "was sent out: --tasks FILE)"
 )
-WRITTEN = (
-    "texts of `{}` that read like choices (taken as written: its texts differ, and most are none; --tasks tells it)"
-)
+WRITTEN = "texts of `{}` that look like choices (read as written texts, because most of them are; --tasks decides it)"
 ONLY_TEXTS = "labels of texts that answer no question (read as skipped, with the texts as comments)"
 _WIDER: Mapping[Kind, Kind] = {"pairwise": "ranking", "binary": "scale"}
 """Kinds whose answers may be answers to another kind."""
@@ -35,11 +33,11 @@ class ReadingOptions:
     """Options for reading a file of another program.
 
     Attributes:
-        columns: fields that are named otherwise than usual, see `shown_task`.
+        columns: fields that are named otherwise than usual, see `read_foreign_task`.
         ties_from_empty: a pairwise annotation without a result says that both are equal; otherwise it was skipped.
         choices: numbers that the texts of choices stand for, such as ``{"toxic": 1, "fine": 0}``.
-        tasks: what was sent out: tasks that come home get back their models, controls and source from it, and the
-            questions their words.
+        tasks: the file that was sent out; returning tasks get their models, controls and source from it, and the
+            questions their texts.
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)

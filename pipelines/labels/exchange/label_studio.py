@@ -27,7 +27,7 @@ from pipelines.labels.exchange.verdicts import COMMENT, Verdict, ranked_groups
 from pipelines.labels.label_types import Label, LabelSet, Question, Task, Value
 from pipelines.labels.questions import WORDS
 
-UNTOUCHED = "rankings in the very order that was shown (perhaps submitted untouched)"
+UNTOUCHED = "rankings in the order of the page (perhaps submitted untouched)"
 _READ = {"pairwise": "selected", "ranker": "ranker", "choices": "choices", "rating": "rating", "number": "number"}
 _READ |= {"textarea": "text"}
 _MIN = {field: kind for kind, field in _READ.items()}
