@@ -252,7 +252,7 @@ def test_an_answer_that_is_chosen_and_rated_names_its_record_and_annotator(expor
 
 def test_what_comes_home_without_its_tasks_says_what_is_missing_and_where_it_is(export: Any) -> None:
     home = {"rlhf": {"task": next(iter(sent().tasks)), "order": []}}
-    assert "--tasks FILE: the file that it was given with --to label-studio" in BARE
+    assert "--tasks FILE" in BARE
     twice = [minimal(PROMPT | home, {"overall": text}, annotator=text) for text in ("Hello!", "Hi!")]
     assert export(*twice).notes == {BARE: 1}
     found = export(*twice, tasks=sent())
