@@ -47,6 +47,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=place)
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One worker more than cores, for `-n auto`: many tests wait for a browser or a program that they started."""
+    return len(os.sched_getaffinity(0)) + 1 if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+
+
 def pytest_collection_finish() -> None:
     """Keep what the imports made out of the garbage collector, which the trainers call for every run."""
     gc.collect()
