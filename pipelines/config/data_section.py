@@ -12,7 +12,7 @@ TagName = Literal[
     "role_tag", "content_tag", "user_tag", "assistant_tag", "observation_tag", "function_tag", "system_tag"
 ]
 Tags = dict[TagName, str]
-"""What a dialogue calls the keys and the speakers of its turns, under the names that LLaMA-Factory gives them."""
+"""Names of the keys and the speakers of turns in a dialogue, under LLaMA-Factory's names for them."""
 
 
 class Source(Section):

@@ -12,7 +12,7 @@ from pipelines.config.scorer_section import ScorerSection
 from pipelines.config.section import Section, cosmetic
 
 RUN_NAMES = ("policy", "base", "sft", "ppo")
-"""What models of the run itself are called."""
+"""Names of the models of the run itself."""
 
 
 class SampledModel(Section):

@@ -190,7 +190,7 @@ def question_dict(question: Question) -> dict[str, Any]:
 
 
 UNKNOWN = "unknown-"
-"""What the name of a label's annotator begins with where the file does not tell who it was; a number follows.
+"""Start of the name of an annotator whom the file does not name; a number follows.
 
 The numbers keep the labels of one task apart: the same number at two tasks need not be the same person.
 """

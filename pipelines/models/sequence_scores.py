@@ -53,7 +53,7 @@ def pad_left(rows: Sequence[Sequence[int]], device: torch.device | str) -> tuple
 
 
 def pad_right(rows: Sequence[Sequence[int]], device: torch.device | str) -> tuple[Tensor, Tensor]:
-    """As `pad_left`, with the padding on the right."""
+    """Pad on the right; see `pad_left`."""
     return _pad(rows, device, left=False)
 
 

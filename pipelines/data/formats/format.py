@@ -15,7 +15,7 @@ from pipelines.data.rows import CanonicalRow, Demonstration, Message, Role
 CONTEXT = ("history", "input")
 """Parts of the question."""
 VERDICTS = ("label", "score")
-"""What somebody thought of the answer."""
+"""Remark of the annotator on the answer."""
 
 
 def is_judged(row: Mapping[str, Any]) -> bool:

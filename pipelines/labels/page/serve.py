@@ -21,10 +21,10 @@ from pipelines.errors import UsageError
 MOST_CONNECTIONS = 500
 """At once: 50 annotators, each with a browser that opens several, leave room."""
 REQUEST_SECONDS = 20.0
-"""How long a client may take to send the head of a request."""
+"""Seconds in which a client must send the head of a request."""
 KEEP_ALIVE_SECONDS = 15
 CLOSING_SECONDS = 5
-"""How long answers that are under way may take after the signal that ends the server."""
+"""Seconds for which pending responses may continue after the signal that stops the server."""
 
 
 class PatientProtocol(H11Protocol):

@@ -16,7 +16,7 @@ from pipelines.labels.label_types import LabelSet, is_unknown
 from pipelines.labels.votes import Floats, Ints, Votes, verdicts
 
 PENALTY = 0.125
-"""What a strength costs: its square times this, a prior with a standard deviation of 2. One vote for one of two answers
+"""Penalty on the square of a strength: a prior with a standard deviation of 2. One vote for one of two answers
 gives a difference of 1.5, three of three 2.3, ten of ten 3.7."""
 MOST_TIED = 8
 """Answers of one tie that Plackett-Luce can take: it looks at every subset of them."""

@@ -27,7 +27,7 @@ LENGTH_GROWTH, LENGTH_SHRINKAGE = 2.0, 0.5
 LENGTH_WITH_SCORE = 1.4
 """Growth that is suspicious once the score rises with it."""
 CORRELATION = 0.7
-"""Of score and length over the updates so far; above .7 for two series that rise at the same updates."""
+"""Correlation of score and length over the updates so far; above .7 for two series that rise at the same updates."""
 FINISHED_DROP = 0.1
 """Smallest absolute drop; it must also be a third of the start: from 1 to .66, from .3 to .2."""
 ENTROPY_LEFT = 1 / 3
