@@ -108,30 +108,30 @@ async def _next_task(page: PageContext, request: Request) -> Response:
         return RedirectResponse("/admin", 303)
     who = await page.require(request, "annotator")
     try:
-        given = await page.call(page.store.next_task, who.name)
+        assignment = await page.call(page.store.next_task, who.name)
     except Paused:
         return page.page("paused.html", who)
-    if given is None:
+    if assignment is None:
         progress = await page.call(page.store.progress)
         own = next(one for one in progress.annotators if one.name == who.name)
         return page.page("done.html", who, answered=own.done - own.skipped, skipped=own.skipped)
-    return _task_page(page, who, given, editing=False)
+    return _task_page(page, who, assignment, editing=False)
 
 
 async def _own_task(page: PageContext, request: Request) -> Response:
     who = await page.require(request, "annotator")
     try:
-        given = await page.call(page.store.assignment, who.name, request.path_params["task"])
+        assignment = await page.call(page.store.assignment, who.name, request.path_params["task"])
     except Paused:
         return page.page("paused.html", who)
-    if given is None:
+    if assignment is None:
         raise HTTPException(404, "there is no such task among yours")
-    return _task_page(page, who, given, editing=given.earlier is not None)
+    return _task_page(page, who, assignment, editing=assignment.earlier is not None)
 
 
-def _task_page(page: PageContext, who: Identity, given: Assignment, *, editing: bool) -> Response:
-    view = task_view(given, page.settings.questions, editing=editing)
-    progress = {"done": given.done, "left": given.left}
+def _task_page(page: PageContext, who: Identity, assignment: Assignment, *, editing: bool) -> Response:
+    view = task_view(assignment, page.settings.questions, editing=editing)
+    progress = {"done": assignment.done, "left": assignment.left}
     return page.page("task.html", who, task=view, draft=view["draft"], progress=progress)
 
 
@@ -161,8 +161,8 @@ async def _report(page: PageContext, request: Request) -> Response:
 async def _submit(page: PageContext, request: Request) -> Response:
     who = await page.require(request, "annotator")
     writing = any(question.kind == "demonstration" for question in page.settings.questions)
-    given = _read(_Submitted, await json_body(request, WRITING_LIMIT if writing else BODY_LIMIT))
-    return await page.call(_take, page, who.name, given)
+    submitted = _read(_Submitted, await json_body(request, WRITING_LIMIT if writing else BODY_LIMIT))
+    return await page.call(_take, page, who.name, submitted)
 
 
 def _read(kind: type[_Found], body: object) -> _Found:
@@ -172,26 +172,26 @@ def _read(kind: type[_Found], body: object) -> _Found:
         raise HTTPException(422, str(fault_of(error))) from None
 
 
-def _take(page: PageContext, name: str, given: _Submitted) -> Response:
+def _take(page: PageContext, name: str, submitted: _Submitted) -> Response:
     store = page.store
-    before = store.assignment(name, given.task)
+    before = store.assignment(name, submitted.task)
     if before is None:
-        raise NotAssigned(given.task)
+        raise NotAssigned(submitted.task)
     submission = Submission(
-        values=own_values(given.values, before.order),
-        seconds=None if given.seconds is None else min(given.seconds, _DAY),
-        comment=given.comment,
-        flagged=given.flagged,
-        skipped=given.skipped,
-        key=given.key,
-        version=given.version,
+        values=own_values(submitted.values, before.order),
+        seconds=None if submitted.seconds is None else min(submitted.seconds, _DAY),
+        comment=submitted.comment,
+        flagged=submitted.flagged,
+        skipped=submitted.skipped,
+        key=submitted.key,
+        version=submitted.version,
     )
     try:
-        receipt = store.submit(name, given.task, submission)
+        receipt = store.submit(name, submitted.task, submission)
     except Conflict as conflict:
         values = shown_values(conflict.label.values, before.order) if conflict.label else {}
         return refusal(409, str(conflict), {"version": conflict.version, "values": values, "kept": conflict.kept})
-    after = store.assignment(name, given.task) or before
+    after = store.assignment(name, submitted.task) or before
     return JSONResponse(
         {
             "version": receipt.version,
