@@ -22,9 +22,11 @@ class Source(Section):
         description="Data file (.json .jsonl .txt .csv .tsv, each also .gz; .parquet .arrow .feather), directory, hub "
         "data set (owner/name), or LLaMA-Factory's dataset_info.json.",
     )
-    name: str | None = Field(None, description="Configuration of a hub data set, or entry of a dataset_info.json.")
+    name: str | None = Field(
+        None, description="Configuration of a hub data set, or entry of a dataset_info.json; null: the only one."
+    )
     split: str = Field("train", description="Split of a hub data set or directory.")
-    revision: str | None = Field(None, description="Commit, branch or tag of a hub data set.")
+    revision: str | None = Field(None, description="Commit, branch or tag of a hub data set; null: the newest commit.")
     format: str | None = Field(None, description="Name of the row format; null: detected from the first rows.")
     columns: dict[str, str] = Field(
         {}, description="Map from canonical column names to those of the file, e.g. {prompt: question}."

@@ -22,7 +22,7 @@ class SampledModel(Section):
         description="Model that answers: policy (the newest of the run), base, sft, ppo, or the hub id or directory of "
         "another model."
     )
-    revision: str | None = Field(None, description="Commit of the hub repository.")
+    revision: str | None = Field(None, description="Commit of the hub repository; null: the newest one.")
     num_completions: int = Field(2, ge=1, description="Number of completions of each prompt by this model.")
     temperature: float | None = Field(
         None, gt=0, description="Sampling temperature of this model; null: that of `feedback.sample`."
@@ -96,14 +96,15 @@ class LabelSection(Section):
         [QuestionSection(name="overall")], min_length=1, description="Questions to the annotators about every task."
     )
     guidelines: Path | None = Field(
-        None, strict=False, description="Markdown file with guidelines that the page shows."
+        None, strict=False, description="Markdown file with guidelines that the page shows; null: none."
     )
     annotators: list[str] = Field([], description="Names of the annotators; `rlhf label --annotator` adds more.")
     overlap: int = Field(1, ge=1, description="Number of annotators who judge the same task.")
     controls: Path | None = Field(
         None,
         strict=False,
-        description="File of tasks, comparisons or judgements with known answers, mixed in to measure attention.",
+        description="File of tasks, comparisons or judgements with known answers, mixed in to measure attention; "
+        "null: none.",
     )
     control_share: float = Field(0.1, ge=0, le=0.5, description="Share of control tasks in an annotator's queue.")
 

@@ -44,7 +44,7 @@ class ModelSection(Section):
     name_or_path: str | None = Field(
         None, description="Base model: hub id, directory, .gguf file, or package:<module>/<path inside it>."
     )
-    revision: str | None = Field(None, description="Commit of the hub repository.")
+    revision: str | None = Field(None, description="Commit of the hub repository; null: the newest one.")
     trust_remote_code: bool = Field(
         False, description="Whether to run code of the model's repository; needs a pinned revision."
     )

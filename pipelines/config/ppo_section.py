@@ -96,7 +96,9 @@ class PpoSection(Section):
         None, gt=0, description="KL per response, in nats, that kl_coef is adapted to reach; null: kl_coef is fixed."
     )
     kl_horizon: int = Field(
-        10000, ge=1, description="Number of episodes in which kl_coef changes by at most a fifth (with kl_target)."
+        10000,
+        ge=1,
+        description="Number of episodes in which kl_coef changes by about a fifth at most (with kl_target).",
     )
     kl_early_stop: float | None = Field(
         None,

@@ -40,7 +40,7 @@ class RewardSection(TrainerSection):
         description="Hub id or directory of another base, encoder or decoder. It is read with its own tokenizer and "
         "trained whole in fp32, whatever `model` says about LoRA and dtype. null: the SFT model.",
     )
-    base_revision: str | None = Field(None, description="Commit of the hub repository of `base`.")
+    base_revision: str | None = Field(None, description="Commit of the hub repository of `base`; null: the newest one.")
     learning_rate: float = Field(1e-5, gt=0, description="Peak learning rate of the AdamW optimizer.")
     use_margin: bool = Field(True, description="Whether to use the margins of comparisons that have one (pairwise).")
     center_rewards_coefficient: float | None = Field(

@@ -44,7 +44,7 @@ class ScorerSection(Section):
         None, description="Python function module:function, called with (prompts, completions) and returning floats."
     )
     path: str | None = Field(None, description="Hub id or directory of a text classifier or reward model.")
-    revision: str | None = Field(None, description="Commit of the hub repository.")
+    revision: str | None = Field(None, description="Commit of the hub repository; null: the newest one.")
     label: int | str | None = Field(
         None, description="Class whose logit is the score; needed only if the classifier has several classes."
     )

@@ -9,7 +9,6 @@ from typing import Any
 
 from pipelines.data.faults import shorten, type_name
 from pipelines.data.formats import alpaca, hh, judged, sharegpt, trl
-from pipelines.data.formats import judged as scored
 from pipelines.data.formats.format import VERDICTS, Format, column_names, is_judged, way_out
 from pipelines.errors import DataError, UsageError
 
@@ -25,14 +24,14 @@ FORMATS: dict[str, type[Format]] = {
         alpaca.AlpacaPreference,
         trl.PreferenceImplicit,
         hh.Transcripts,
-        scored.ScoredList,
-        scored.UltraFeedback,
+        judged.ScoredList,
+        judged.UltraFeedback,
         judged.Kto,
         judged.MessagesKto,
         judged.ShareGPTKto,
         judged.AlpacaKto,
-        scored.Scored,
-        scored.ScoredResponse,
+        judged.Scored,
+        judged.ScoredResponse,
         trl.Messages,
         sharegpt.ShareGPT,
         alpaca.Alpaca,

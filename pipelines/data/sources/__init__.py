@@ -123,4 +123,4 @@ def _is_hub_id(path: str) -> bool:
     return _HUB_ID.fullmatch(path) is not None and not ending(Path(path))
 
 
-__all__ = ["Found", "Record", "find_source", "read_records", "source_files"]
+__all__ = ["Record", "ResolvedSource", "find_source", "read_records", "source_files"]
