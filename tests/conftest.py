@@ -47,6 +47,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=place)
 
 
+@pytest.hookimpl(optionalhook=True)  # mutants and breaks run without xdist
 def pytest_xdist_auto_num_workers() -> int:
     """One worker more than cores, for `-n auto`: many tests wait for a browser or a program that they started."""
     return len(os.sched_getaffinity(0)) + 1 if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
