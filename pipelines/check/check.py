@@ -92,7 +92,7 @@ def _file_report(
     scan: Scan, stage: str | None, config: Config, measure: Measure | None, reporter: Reporter
 ) -> FileReport:
     texts = [text_of(row) for row in scan.sample]
-    found = languages(texts)
+    guesses = languages(texts)
     good = max(scan.good, 1)
     return FileReport(
         path=scan.path,
@@ -111,7 +111,7 @@ def _file_report(
         roles=dict(scan.roles.most_common()),
         system_share=scan.with_system / good,
         multi_turn_share=scan.multi_turn / good,
-        languages=dict(found.most_common()) if found is not None else None,
+        languages=dict(guesses.most_common()) if guesses is not None else None,
         characters=spread(scan.characters),
         prompt_characters=spread(scan.prompt_characters),
         answer_characters=spread(scan.answer_characters),

@@ -128,7 +128,7 @@ def near_duplicates(texts: Sequence[str], reporter: Reporter) -> int:
     count = 0
     with reporter.task("comparing (rows)", len(texts)) as task:
         for group in _groups(texts):
-            count += sum([_joins(buckets, found) for found in signatures(group)])
+            count += sum([_joins(buckets, signature) for signature in signatures(group)])
             task.advance(len(group))
     return count
 
@@ -147,15 +147,15 @@ def _groups(texts: Sequence[str]) -> Iterator[list[str]]:
         yield group
 
 
-def _joins(buckets: dict[tuple[int, bytes], Any], found: Any) -> bool:
+def _joins(buckets: dict[tuple[int, bytes], Any], signature: Any) -> bool:
     """Put a signature into its buckets; whether it is near to one that is there already."""
     is_near = False
-    whole, size = found.tobytes(), BAND * found.itemsize
+    whole, size = signature.tobytes(), BAND * signature.itemsize
     for start in range(0, len(whole), size):
         band = (start, whole[start : start + size])
         other = buckets.get(band)
-        is_near = is_near or (other is not None and bool((found == other).mean() >= NEAR))
-        buckets[band] = found
+        is_near = is_near or (other is not None and bool((signature == other).mean() >= NEAR))
+        buckets[band] = signature
     return is_near
 
 

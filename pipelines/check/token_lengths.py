@@ -73,12 +73,12 @@ class Measure:
             rows: measured one by one.
             reporter: shows the progress.
         """
-        found = {}
+        fits = {}
         for stage, (kind, encode, overlong) in self._stages().items():
             usable = [row for row in rows if _serves(row, kind)]
             if usable:
-                found[stage] = _fit(usable, kind, encode, self.limits[stage], overlong, stage, reporter)
-        return found
+                fits[stage] = _fit(usable, kind, encode, self.limits[stage], overlong, stage, reporter)
+        return fits
 
     def _stages(self) -> dict[str, tuple[type[Any], Callable[..., Any], str]]:
         from pipelines.data.encode import encode_comparisons, encode_demonstrations, encode_judgements, encode_prompts

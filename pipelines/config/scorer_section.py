@@ -132,11 +132,11 @@ ScorerSection.model_rebuild()
 def _check_url(url: str) -> None:
     """Refuse an address that cannot be asked, without showing it: it may hold a secret."""
     try:
-        found = urlsplit(url)
-        usable = found.scheme in ("http", "https") and bool(found.hostname) and found.port != 0
+        address = urlsplit(url)
+        usable = address.scheme in ("http", "https") and bool(address.hostname) and address.port != 0
     except ValueError:
         usable = False
     if not usable:
         raise ValueError("`url` must be an address such as http://localhost:8000/score")
-    if found.username is not None or found.password is not None:
+    if address.username is not None or address.password is not None:
         raise ValueError("`url` holds a user or a password, which would be recorded: use `token_env` instead")

@@ -34,9 +34,9 @@ def prompt_of(row: CanonicalRow) -> tuple[Message, ...]:
     return messages
 
 
-def can_serve(found: type, needed: type) -> bool:
-    """Whether rows of kind `found` can become rows of kind `needed`."""
-    return found is needed or needed is Prompt or (found is Comparison and needed is Demonstration)
+def can_serve(kind: type, needed: type) -> bool:
+    """Whether rows of kind `kind` can become rows of kind `needed`."""
+    return kind is needed or needed is Prompt or (kind is Comparison and needed is Demonstration)
 
 
 def to_kind(row: CanonicalRow, kind: type[Kind]) -> Kind:

@@ -56,12 +56,12 @@ def _parsed(cell: str, kinds: frozenset[type]) -> tuple[Any, bool]:
 @cache
 def _kinds(layout: type[Format]) -> dict[str, frozenset[type]]:
     """The columns of a format that hold numbers or truth values and never text."""
-    found = {}
+    parsed = {}
     for name, field in layout.model_fields.items():
         kinds = frozenset(_types_of(field.annotation))
         if kinds & {bool, float} and str not in kinds:
-            found[field.alias or name] = kinds & {bool, float}
-    return found
+            parsed[field.alias or name] = kinds & {bool, float}
+    return parsed
 
 
 @cache
@@ -71,9 +71,9 @@ def _unambiguous() -> dict[str, frozenset[type]]:
     text: set[str] = set()
     for layout in FORMATS.values():
         own = _kinds(layout)
-        kinds |= {name: kinds.get(name, frozenset()) | found for name, found in own.items()}
+        kinds |= {name: kinds.get(name, frozenset()) | types for name, types in own.items()}
         text |= {field.alias or name for name, field in layout.model_fields.items()} - set(own)
-    return {name: found for name, found in kinds.items() if name not in text}
+    return {name: types for name, types in kinds.items() if name not in text}
 
 
 def _types_of(annotation: Any) -> set[type]:

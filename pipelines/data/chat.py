@@ -64,8 +64,8 @@ class ChatEncoder:
     @property
     def bos_id(self) -> int | None:
         """The token that opens a text, where the tokenizer has one."""
-        found: int | None = self._tokenizer.bos_token_id
-        return found
+        bos: int | None = self._tokenizer.bos_token_id
+        return bos
 
     def prompt(self, messages: Sequence[Message]) -> Ids:
         """Ids up to where the assistant's answer starts.
@@ -153,8 +153,8 @@ class ChatEncoder:
             whole = self._render([question, Message(role="assistant", content=_PROBE)])
         except DataError:
             return "", ""
-        before, found, after = whole.removeprefix(opening).partition(_PROBE)
-        return (before, after.partition(self._eos)[0].rstrip()) if found else ("", "")
+        before, probe, after = whole.removeprefix(opening).partition(_PROBE)
+        return (before, after.partition(self._eos)[0].rstrip()) if probe else ("", "")
 
     def _prompt_segments(self, messages: Sequence[Message], *, cut_or_raise: bool = False) -> list[_Segment]:
         """The prompt in pieces, its earlier assistant turns each by itself.
@@ -272,7 +272,7 @@ class ChatEncoder:
     def _refuse_tools(self, messages: Sequence[Message], template: str) -> None:
         """Raise where there are tools, or calls of them, that the template never mentions: it would drop them."""
         used = {"tools": messages[0].tools, "tool_calls": any(message.tool_calls for message in messages)}
-        for word in (word for word, found in used.items() if found):
+        for word in (word for word, is_used in used.items() if is_used):
             if not re.search(rf"\b{word}\b", template):
                 what = "the chat template never mentions" if template else "there is no chat template that could write"
                 raise DataError(

@@ -155,10 +155,10 @@ def _maker(kind: type[_Kind]) -> Callable[[Mapping[str, Any]], _Kind]:
         )
         for name, field in kind.model_fields.items()
     }
-    found: Callable[[Mapping[str, Any]], _Kind] = SchemaValidator(
+    make: Callable[[Mapping[str, Any]], _Kind] = SchemaValidator(
         core_schema.model_schema(kind, core_schema.model_fields_schema(fields))
     ).validate_python
-    return found
+    return make
 
 
 _message = _maker(Message)

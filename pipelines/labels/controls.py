@@ -30,11 +30,11 @@ def control_tasks(path: Path, questions: Sequence[Question], *, seed: int = 0) -
         DataError: the file cannot be read, a row is bad, or what it knows does not answer the questions; with place.
     """
     tasks: dict[str, Task] = {}
-    for place, found in _of_tasks(path, questions) if holds_tasks(path) else _of_rows(path, questions, seed):
+    for place, source in _of_tasks(path, questions) if holds_tasks(path) else _of_rows(path, questions, seed):
         # another id than an ordinary task of the same answers has, and one that does not show what it is
-        known_by = task_id(found.prompt, [answer.text for answer in found.answers])
+        known_by = task_id(source.prompt, [answer.text for answer in source.answers])
         own_id = hashlib.sha256(f"control\n{known_by}".encode()).hexdigest()[:16]
-        task = Task(found.prompt, found.answers, found.control, "control", own_id)
+        task = Task(source.prompt, source.answers, source.control, "control", own_id)
         try:
             check_task(task, tuple(questions))
         except DataError as error:

@@ -201,14 +201,14 @@ def is_unknown(annotator: str) -> bool:
     return re.fullmatch(f"{UNKNOWN}[0-9]+", annotator) is not None
 
 
-def with_pseudonyms(found: LabelSet, annotators: Iterable[str] | None = None) -> LabelSet:
+def with_pseudonyms(labels: LabelSet, annotators: Iterable[str] | None = None) -> LabelSet:
     """The same labels by annotator-01, annotator-02 and so on; those of unknown people keep their names.
 
     Args:
-        found: the labels.
+        labels: the labels.
         annotators: the names in the order in which they are numbered; None: in that of their first labels.
     """
-    named = dict.fromkeys(annotators if annotators is not None else (label.annotator for label in found.labels))
+    named = dict.fromkeys(annotators if annotators is not None else (label.annotator for label in labels.labels))
     known = [name for name in named if not is_unknown(name)]
     names = {name: name for name in named} | {name: f"annotator-{number:02d}" for number, name in enumerate(known, 1)}
-    return replace(found, labels=[replace(label, annotator=names[label.annotator]) for label in found.labels])
+    return replace(labels, labels=[replace(label, annotator=names[label.annotator]) for label in labels.labels])

@@ -37,16 +37,16 @@ def parse_questions(entries: Sequence[str]) -> tuple[Question, ...]:
     Raises:
         UsageError: an entry is not of this form, or the questions do not go together.
     """
-    found = []
+    sections = []
     for entry in entries:
         name, _, rest = entry.partition(":")
         kind, _, text = rest.partition(":")
         plain: dict[str, object] = {"name": name, "kind": kind, "text": text.strip()}
         if kind.startswith("scale") and kind[5:].isdigit():
             plain |= {"kind": "scale", "points": int(kind[5:])}
-        found.append(plain)
+        sections.append(plain)
     try:
-        return questions_of(LabelSection.model_validate({"questions": found}))
+        return questions_of(LabelSection.model_validate({"questions": sections}))
     except ValidationError as error:
         raise UsageError(
             str(fault_of(error)),

@@ -25,14 +25,14 @@ def wilson(successes: float, n: int) -> tuple[float, float]:
 def ranks(values: Sequence[float]) -> list[float]:
     """The place of each value from 1 on; equal values share the mean of their places."""
     order = sorted(range(len(values)), key=values.__getitem__)
-    found = [0.0] * len(values)
+    places = [0.0] * len(values)
     start = 0
     for stop in range(1, len(order) + 1):
         if stop == len(order) or values[order[stop]] != values[order[start]]:
             for index in order[start:stop]:
-                found[index] = (start + 1 + stop) / 2
+                places[index] = (start + 1 + stop) / 2
             start = stop
-    return found
+    return places
 
 
 def auc(good: Sequence[bool], scores: Sequence[float]) -> float | None:
@@ -76,7 +76,7 @@ def spread(numbers: Sequence[float] | array[int] | array[float]) -> Spread | Non
         return None
     values = np.asarray(numbers)
     low, median, high, most = (
-        found.item() for found in np.quantile(values, [0.05, 0.5, 0.95, 1.0], method="inverted_cdf")
+        quantile.item() for quantile in np.quantile(values, [0.05, 0.5, 0.95, 1.0], method="inverted_cdf")
     )
     bottom = min(0.0, float(values.min()))
     top = high if high > bottom else bottom + 1

@@ -53,19 +53,19 @@ class Checkpoints:
     def newest(self) -> Checkpoint | None:
         """The newest complete one, its files hashed; every newer one that is not complete is named by a warning."""
         faults: list[str] = []
-        found: Checkpoint | None = None
+        newest: Checkpoint | None = None
         for step, path in _newest_first(self._root):
             if step not in self._read:
                 self._read[step] = _fault(path, step, full=True)
                 if (fault := self._read[step]) is not None:
                     faults.append(f"{path.name} is left out: {fault}")
             if self._read[step] is None:
-                found = Checkpoint(path, step)
+                newest = Checkpoint(path, step)
                 break
-        used = f"the one of step {found.step} is used" if found else "there is no other: training starts again"
+        used = f"the one of step {newest.step} is used" if newest else "there is no other: training starts again"
         for fault in faults:
             self._warn(f"{fault}; {used}")
-        return found
+        return newest
 
     def begin(self, step: int) -> Path:
         """An empty directory for the checkpoint of `step`, to write into.

@@ -83,17 +83,17 @@ class RunDir:
 
     def waiting(self) -> dict[str, str]:
         """The stages that wait for people, and what they said last."""
-        found: dict[str, str] = {}
+        messages: dict[str, str] = {}
         path = self.root / "events.jsonl"
         for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
             try:
                 event = json.loads(line)
-                found.pop(event.get("stage"), None)
+                messages.pop(event.get("stage"), None)
                 if event["event"] == "stage_waiting":
-                    found[event["stage"]] = event["message"]
+                    messages[event["stage"]] = event["message"]
             except (ValueError, KeyError, AttributeError):  # a line that a full disk cut off
                 continue
-        return found
+        return messages
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
@@ -202,11 +202,11 @@ class RunDir:
     def _directories(self, suffix: str) -> list[Path]:
         """Stage directories with `suffix`; what a stage itself wrote below its own directory is left alone."""
         patterns = (f"*{suffix}", f"*/*{suffix}", f"{ROUNDS}/*/*{suffix}")
-        found = [path for pattern in patterns for path in self.root.glob(pattern)]
+        paths = [path for pattern in patterns for path in self.root.glob(pattern)]
         own = (".partial", ".old")
         return [
             path
-            for path in found
+            for path in paths
             if path.is_dir() and not (path.parent / MANIFEST).exists() and path.parent.suffix not in own
         ]
 

@@ -110,12 +110,12 @@ def prepare(request: Request, reporter: Reporter) -> Prepared:
         )
     elif before is not None:
         differences = before.differences(section)
-        found = newest_at_a_glance(request.work / CHECKPOINTS)
-        resumes = found.step if found is not None and not differences else None
-        if found is not None and differences and not request.force:
+        checkpoint = newest_at_a_glance(request.work / CHECKPOINTS)
+        resumes = checkpoint.step if checkpoint is not None and not differences else None
+        if checkpoint is not None and differences and not request.force:
             shown = "\n".join(f"  {line}" for line in differences)
             conflict = ConflictError(
-                f"sampling was interrupted after chunk {found.step}, with other settings:\n{shown}",
+                f"sampling was interrupted after chunk {checkpoint.step}, with other settings:\n{shown}",
                 where=str(request.work),
                 hint="undo the change, use another --out, or begin anew with --force",
             )

@@ -82,8 +82,8 @@ def agreement(
         with disk_errors(out.absolute().parent):
             write_atomic(out, markdown(reports))
     if json:
-        found = {"source": str(path), "simulated": labels.simulated, "questions": [one.as_dict() for one in reports]}
-        print_json(found)
+        data = {"source": str(path), "simulated": labels.simulated, "questions": [one.as_dict() for one in reports]}
+        print_json(data)
     elif sys.stdout.isatty() and os.environ.get("TERM") != "dumb":
         for report in reports:
             for block in blocks(report):

@@ -98,16 +98,16 @@ def check(
 def _configured(config: Config, path: Path | None) -> tuple[list[Source], list[str]]:
     """The sources that the configuration names, and the stage that reads each."""
     data = config.data
-    found = [("sft", one) for one in data.demonstrations]
-    found += [("reward", one) for one in data.comparisons] + [("pointwise", one) for one in data.judgements]
-    found += [("ppo", one) for one in data.prompts]
-    if not found:
+    entries = [("sft", one) for one in data.demonstrations]
+    entries += [("reward", one) for one in data.comparisons] + [("pointwise", one) for one in data.judgements]
+    entries += [("ppo", one) for one in data.prompts]
+    if not entries:
         raise UsageError(
             "no data file is named" if path is None else "the configuration names no data files",
             where=str(path) if path else None,
             hint="give FILE, or --config with data.demonstrations, data.comparisons, data.judgements or data.prompts",
         )
-    return [source for _, source in found], [stage for stage, _ in found]
+    return [source for _, source in entries], [stage for stage, _ in entries]
 
 
 def _mark(text: str) -> str:

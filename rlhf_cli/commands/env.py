@@ -46,7 +46,7 @@ def env(full: Full = False, json: options.Json = False) -> None:
 
 
 def _facts() -> dict[str, Any]:
-    packages = {name: found for name, found in package_versions().items() if name not in ("python", "rlhf")}
+    packages = {name: version for name, version in package_versions().items() if name not in ("python", "rlhf")}
     for name in ("typer", "rich"):
         try:
             packages[name] = version(name)

@@ -91,10 +91,10 @@ def _on_hub(stage: str, config: Config) -> list[str]:
     """The hub data sets that a data stage reads, each with its revision."""
     if not stage.startswith("data/"):
         return []
-    found = [find_source(source) for source in effective_sources(config, cast(DataKind, stage.removeprefix("data/")))]
+    sources = [find_source(source) for source in effective_sources(config, cast(DataKind, stage.removeprefix("data/")))]
     return [
         f"{one.source.path}@{one.source.revision}" if one.source.revision else one.source.path
-        for one in found
+        for one in sources
         if one.path is None
     ]
 

@@ -95,10 +95,10 @@ def _items(outer: dict[str, Any] | list[Any]) -> list[Any]:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    data = dict(pairs)
+    if len(data) < len(pairs):
         raise ValueError("a key stands twice")
-    return found
+    return data
 
 
 def _refuse_constant(name: str) -> Any:
@@ -118,10 +118,10 @@ def _with_object(call: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(arguments, str):
         return call
     try:
-        found = _parsed(arguments)
+        parsed = _parsed(arguments)
     except (ValueError, RecursionError):
         return call
-    return {**call, "arguments": found} if isinstance(found, dict) else call
+    return {**call, "arguments": parsed} if isinstance(parsed, dict) else call
 
 
 Tools = Annotated[list[dict[str, Any]] | None, BeforeValidator(_as_objects)]

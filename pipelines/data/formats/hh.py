@@ -47,8 +47,8 @@ class Transcripts(Labeled):
 
 def _cut(column: str, transcript: str) -> tuple[tuple[Message, ...], str]:
     """The turns before the last answer, and that answer; blanks around a turn belong to the transcript."""
-    earlier, found, answer = transcript.rpartition(_LAST)
-    if not found:
+    earlier, marker, answer = transcript.rpartition(_LAST)
+    if not marker:
         raise ValueError(rf"{column} has no `\n\nAssistant:`; a transcript is `\n\nHuman: ... \n\nAssistant: ...`")
     if "\n\nHuman:" in answer:
         raise ValueError(f"{column} ends with a turn of the human")

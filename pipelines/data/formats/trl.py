@@ -189,15 +189,15 @@ class Messages(Format):
         turns = row.get("messages")
         if type(turns) is not list or not beside_the_shape(cls).isdisjoint(row):
             return None
-        found = []
+        messages = []
         for turn in turns:
             if type(turn) is not dict or len(turn) != 2:
                 return None
             role, content = turn.get("role"), turn.get("content")
             if type(content) is not str or not content.strip() or type(role) is not str or role not in ROLES:
                 return None
-            found.append(unchecked_message(role, content))
-        return dialogue(tuple(found))
+            messages.append(unchecked_message(role, content))
+        return dialogue(tuple(messages))
 
 
 class PromptText(Format):

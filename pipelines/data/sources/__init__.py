@@ -101,13 +101,13 @@ def source_files(source: Source) -> tuple[Path, ...]:
     Raises:
         UsageError: as for `find_source`.
     """
-    found = find_source(source)
-    files = () if found.registry is None else (found.registry,)
-    if found.path is None:
+    resolved = find_source(source)
+    files = () if resolved.registry is None else (resolved.registry,)
+    if resolved.path is None:
         return files
-    if found.path.is_dir():
-        return files + tuple(sorted(path for path in found.path.rglob("*") if path.is_file()))
-    return (*files, found.path)
+    if resolved.path.is_dir():
+        return files + tuple(sorted(path for path in resolved.path.rglob("*") if path.is_file()))
+    return (*files, resolved.path)
 
 
 def _registry_of(path: Path) -> Path | None:

@@ -70,8 +70,8 @@ def ending(path: Path) -> str:
     """Return the ending that tells the kind of a file, without `.gz`; empty: it cannot be read."""
     suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
     packed = suffixes[-1:] == [".gz"]
-    found = suffixes[-2] if packed and len(suffixes) == 2 else "" if packed else "".join(suffixes[-1:])
-    return found if found in READERS or (found in COLUMNAR and not packed) else ""
+    suffix = suffixes[-2] if packed and len(suffixes) == 2 else "" if packed else "".join(suffixes[-1:])
+    return suffix if suffix in READERS or (suffix in COLUMNAR and not packed) else ""
 
 
 def endings() -> str:

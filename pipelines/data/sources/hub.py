@@ -66,7 +66,7 @@ def open_directory(part: DatasetPart) -> Iterator[Record]:
             f"there is no split `{part.split}`", where=part.path, hint=f"splits: {', '.join(sorted(splits))}"
         )
     if not _names_its_files(Path(part.path)):
-        taken = [Path(file) for found in splits.values() for file in found]
+        taken = [Path(file) for files in splits.values() for file in files]
         _refuse_left_out(Path(part.path, part.folder or ""), taken)
     if files and all(ending(file) for file in files):
         return itertools.chain.from_iterable(read_records(file) for file in files)

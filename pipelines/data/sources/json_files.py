@@ -133,8 +133,8 @@ class _Window:
     def next_char(self) -> str:
         """Skip blanks; the character there, or nothing at the end of the file."""
         while True:
-            found = _BLANKS.match(self._text, self.position)
-            self.position = found.end() if found else self.position
+            blanks = _BLANKS.match(self._text, self.position)
+            self.position = blanks.end() if blanks else self.position
             if self.position < len(self._text):
                 return self._text[self.position]
             if not self._more(CHUNK):
@@ -149,8 +149,8 @@ class _Window:
         while True:
             problem, value, end = self._decode(place)
             if problem is None:
-                found = _BLANKS.match(self._text, end)
-                after = found.end() if found else end
+                blanks = _BLANKS.match(self._text, end)
+                after = blanks.end() if blanks else end
                 if self._text[after : after + 1] in (",", "]") and after < len(self._text):
                     text = self._text[self.position : end]
                     self.position = after

@@ -127,9 +127,9 @@ def _row_fault(header: list[str], cells: list[str]) -> Fault | None:
     if len(cells) != len(header):
         return Fault("", "the row has another number of cells than the header", f"{len(cells)}, not {len(header)}")
     for name, cell in zip(header, cells, strict=True):
-        found = None if cell.isascii() else _BAD_BYTE.search(cell)
-        if found:
-            return Fault(name, "not UTF-8", f"byte 0x{ord(found.group()) - 0xDC00:02x}")
+        match = None if cell.isascii() else _BAD_BYTE.search(cell)
+        if match:
+            return Fault(name, "not UTF-8", f"byte 0x{ord(match.group()) - 0xDC00:02x}")
     return None
 
 

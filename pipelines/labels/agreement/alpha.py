@@ -55,8 +55,8 @@ def coincidences(counts: Floats) -> Floats:
     """
     share = 1 / (np.maximum(counts.sum(axis=-1), 2) - 1)
     together = np.einsum("tkv,tkw,tk->tvw", counts, counts, share)
-    found: Floats = together - np.einsum("tkv,tk->tv", counts, share)[..., None] * np.eye(counts.shape[-1])
-    return found
+    sums: Floats = together - np.einsum("tkv,tk->tv", counts, share)[..., None] * np.eye(counts.shape[-1])
+    return sums
 
 
 def alphas_of(together: Floats, level: Level) -> Floats:
@@ -76,8 +76,8 @@ def alphas_of(together: Floats, level: Level) -> Floats:
     with np.errstate(divide="ignore", invalid="ignore"):
         # the diagonal of the coincidences expected by chance is left out: its distance is 0
         expected = of_value[:, :, None] * of_value[:, None, :] / (total - 1)[:, None, None]
-        found = 1 - (together * distance).sum(axis=(1, 2)) / (expected * distance).sum(axis=(1, 2))
-    return np.where(np.isfinite(found), found, np.nan)
+        values = 1 - (together * distance).sum(axis=(1, 2)) / (expected * distance).sum(axis=(1, 2))
+    return np.where(np.isfinite(values), values, np.nan)
 
 
 def interval(
@@ -102,13 +102,13 @@ def interval(
         return None
     rng = np.random.default_rng(seed)
     at_once = max(1, _CELLS_AT_ONCE // tasks)
-    found = []
+    statistics = []
     for start in range(0, samples, at_once):
         size = min(at_once, samples - start)
         drawn = rng.integers(tasks, size=(size, tasks)) + np.arange(size)[:, None] * tasks
         counts = np.bincount(drawn.ravel(), minlength=size * tasks).reshape(size, tasks)
-        found.append(statistic(counts.astype(np.float64) @ by_task))
-    values = np.concatenate(found)
+        statistics.append(statistic(counts.astype(np.float64) @ by_task))
+    values = np.concatenate(statistics)
     if np.isnan(values).mean() > 0.5:
         return None
     tail = tail_of(tasks)

@@ -45,8 +45,8 @@ class ForeignTask:
 
     def home(self, by_place: Sequence[_Item]) -> tuple[_Item, ...]:
         """Reorder values by place into the task's own order of answers."""
-        found = dict(zip(self.order, by_place, strict=True))
-        return tuple(found[index] for index in range(len(found)))
+        by_index = dict(zip(self.order, by_place, strict=True))
+        return tuple(by_index[index] for index in range(len(by_index)))
 
     def place(self, key: object) -> int:
         """The place of the answer that a result calls so.
@@ -184,14 +184,14 @@ def _answers(data: Mapping[str, Any], columns: Mapping[str, str]) -> tuple[tuple
     if named is not None:
         return _of_list(named, data[named])
     taken = set(columns.values())
-    found = {name: match for name in data if name not in taken and (match := _NUMBERED.fullmatch(name))}
+    matches = {name: match for name in data if name not in taken and (match := _NUMBERED.fullmatch(name))}
     families: dict[str, list[str]] = {}
-    for name, match in found.items():
+    for name, match in matches.items():
         if data[name] is not None:
             families.setdefault(match[1].lower(), []).append(name)
     if families:
         family = max(families.values(), key=len)
-        return _of_fields(data, sorted(family, key=lambda name: _rank(found[name][2])))
+        return _of_fields(data, sorted(family, key=lambda name: _rank(matches[name][2])))
     prompt = columns.get("prompt") or next((name for name in PROMPTS if name in data), None)
     single = next((name for name in _ONE if isinstance(data.get(name), str) and name != prompt), None)
     return _of_fields(data, [single]) if single else ((), ())

@@ -211,14 +211,14 @@ class LabelCollection:
         for verdict in self.verdicts:
             for name, (kind, _) in verdict.values.items():
                 kinds.setdefault(name, set()).add(kind)
-        found = [self._question(name, some, self._sent.get(name), where) for name, some in kinds.items()]
-        found += [question for name, question in self._sent.items() if name not in kinds]
+        questions = [self._question(name, some, self._sent.get(name), where) for name, some in kinds.items()]
+        questions += [question for name, question in self._sent.items() if name not in kinds]
         unread = {control for verdict in self.verdicts for control in verdict.unread}
-        if not found:
+        if not questions:
             texts = dict.fromkeys(name for verdict in self.verdicts for name in verdict.texts)
             chosen = {name for verdict in self.verdicts for name in verdict.texts.keys() & verdict.unread}
-            found = [Question(name, "demonstration", "") for name in texts if name not in {COMMENT, *chosen}]
-        if not found:
+            questions = [Question(name, "demonstration", "") for name in texts if name not in {COMMENT, *chosen}]
+        if not questions:
             hint = "export it when it has been annotated"
             if unread:
                 hint = f"{', '.join(sorted(unread))}: what choices mean is told with --value TEXT=NUMBER; "
@@ -230,7 +230,7 @@ class LabelCollection:
                 where=where,
                 hint=hint,
             )
-        return tuple(found)
+        return tuple(questions)
 
     def _question(self, name: str, kinds: set[Kind], sent: Question | None, where: str) -> Question:
         """The question of a name: as it was sent out, else by its values in all verdicts, taken together."""

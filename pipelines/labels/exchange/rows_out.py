@@ -88,7 +88,7 @@ class OutFormat:
     def _checked_kind(self, kind: type[CanonicalRow], path: Path) -> type[CanonicalRow]:
         if kind not in self.kinds:
             held = " or ".join(f"{one.__name__.lower()}s" for one in self.kinds)
-            others = [found.name for found in OUT_FORMATS.values() if kind in found.kinds]
+            others = [other.name for other in OUT_FORMATS.values() if kind in other.kinds]
             raise UsageError(
                 f"format `{self.name}` holds {held}, and the rows are {kind.__name__.lower()}s",
                 where=str(path),
@@ -143,8 +143,8 @@ def _called(row: CanonicalRow) -> str:
 _ALL = (Comparison, Judgement, Demonstration)
 
 OUT_FORMATS: dict[str, OutFormat] = {
-    found.name: found
-    for found in (
+    layout.name: layout
+    for layout in (
         OutFormat("rlhf", "this program's own rows; they lose nothing", _ALL),
         OutFormat(
             "trl", "TRL: prompt, chosen, rejected as lists of turns; margin", (Comparison, Demonstration), layouts.trl

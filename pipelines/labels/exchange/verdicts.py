@@ -186,13 +186,13 @@ class Verdict:
         if place is None:
             self.pass_over(control)
             return
-        found, by_place = self._numbers.get(question, (kind, {}))
+        earlier, by_place = self._numbers.get(question, (kind, {}))
         if place in by_place:
             raise ValueError(f"`{control}` judges the same answer twice")
-        if {found, kind} == {"binary", "scale"}:
+        if {earlier, kind} == {"binary", "scale"}:
             raise ValueError(f"`{control}` judges one answer by a choice and another by a number")
-        kinds: tuple[Kind | None, ...] = (found, kind)
-        both = found if found == kind else ("scale" if "scale" in kinds else None)
+        kinds: tuple[Kind | None, ...] = (earlier, kind)
+        both = earlier if earlier == kind else ("scale" if "scale" in kinds else None)
         self._numbers[question] = (both, {**by_place, place: value})
 
     def choice(self, control: str, target: str, text: str) -> None:

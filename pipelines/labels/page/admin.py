@@ -47,7 +47,7 @@ def admin_routes(page: PageContext) -> list[BaseRoute]:
     return [
         Route("/admin", handler(page, _overview), methods=["GET"]),
         Route("/admin/export", handler(page, _export), methods=["GET"]),
-        *(Route(f"/api/admin/{name}", handler(page, found), methods=["POST"]) for name, found in posts.items()),
+        *(Route(f"/api/admin/{name}", handler(page, handle), methods=["POST"]) for name, handle in posts.items()),
     ]
 
 
@@ -87,9 +87,9 @@ def _agreement(labels: LabelSet) -> list[dict[str, Any]]:
     return list(agreement_lines(labels))
 
 
-def _told(found: Sequence[Label], most: int, labels: LabelSet) -> list[dict[str, Any]]:
+def _told(remarks: Sequence[Label], most: int, labels: LabelSet) -> list[dict[str, Any]]:
     """Return remarks with their annotator and task, the newest first."""
-    newest = sorted(found, key=lambda label: label.time or "", reverse=True)
+    newest = sorted(remarks, key=lambda label: label.time or "", reverse=True)
     return [
         {
             "task": label.task,

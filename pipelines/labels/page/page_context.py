@@ -78,8 +78,8 @@ class PageContext:
     async def identity(self, request: Request, role: Role) -> Identity | None:
         """Return the identity behind a request in that role; None: it is not known."""
         token = request.cookies.get(cookie_name(request, role))
-        found = await self.call(self.store.session, token) if token else None
-        return found if found is not None and found.role == role else None
+        visitor = await self.call(self.store.session, token) if token else None
+        return visitor if visitor is not None and visitor.role == role else None
 
     async def require(self, request: Request, role: Role) -> Identity:
         """Return the identity behind a request in that role.
@@ -87,8 +87,8 @@ class PageContext:
         Raises:
             HTTPException: 401: nobody that is known; 403: somebody of the other role.
         """
-        if found := await self.identity(request, role):
-            return found
+        if visitor := await self.identity(request, role):
+            return visitor
         other: Role = "annotator" if role == "admin" else "admin"
         if await self.identity(request, other):
             raise HTTPException(403, f"this is for {'the admin' if role == 'admin' else 'annotators'} only")

@@ -70,14 +70,14 @@ def annotator_routes(page: PageContext) -> list[BaseRoute]:
     }
     posts: dict[str, _Handler] = {"/api/submit": _submit, "/api/undo": _undo, REPORT_PATH: _report}
     return [
-        *(Route(path, handler(page, found), methods=["GET"]) for path, found in pages.items()),
-        *(Route(path, handler(page, found), methods=["POST"]) for path, found in posts.items()),
+        *(Route(path, handler(page, handle), methods=["GET"]) for path, handle in pages.items()),
+        *(Route(path, handler(page, handle), methods=["POST"]) for path, handle in posts.items()),
     ]
 
 
-def handler(page: PageContext, found: _Handler) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+def handler(page: PageContext, handle: _Handler) -> Callable[[Request], Coroutine[Any, Any, Response]]:
     """The handler as Starlette calls it."""
-    return partial(found, page)
+    return partial(handle, page)
 
 
 async def _enter(page: PageContext, request: Request) -> Response:
@@ -221,14 +221,14 @@ def _take_back(page: PageContext, name: str, key: str) -> Response:
     after = page.store.assignment(name, task)
     # The same version as before: a repeated request, which took nothing back now.
     withdrawn = [entry for entry in newest if after and (entry.label.task, entry.version + 1) == (task, after.version)]
-    found = {
+    content = {
         "task": task,
         "next": f"/task/{task}",
         "stands": after is not None and after.earlier is not None,
         "withdrawn": withdrawn_view(withdrawn[0]) if withdrawn else None,
     }
-    page.undone[name] = (key, found)
-    return JSONResponse(found)
+    page.undone[name] = (key, content)
+    return JSONResponse(content)
 
 
 STORE_ERRORS: dict[type[Exception], tuple[int, str]] = {

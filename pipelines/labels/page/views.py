@@ -41,7 +41,7 @@ def visible(text: str) -> str:
     These are bidirectional controls, zero-width and other invisible characters, control characters but for the line
     feed and the tabulator, tag characters and halves of surrogate pairs. CR LF becomes LF.
     """
-    return _HIDDEN.sub(lambda found: f"⟨U+{ord(found[0]):04X}⟩", text.replace("\r\n", "\n"))
+    return _HIDDEN.sub(lambda match: f"⟨U+{ord(match[0]):04X}⟩", text.replace("\r\n", "\n"))
 
 
 def encodable(text: str) -> str:

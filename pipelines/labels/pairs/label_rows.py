@@ -149,7 +149,7 @@ def _skipped(labels: LabelSet) -> set[str]:
 
 def _compare(votes: Votes, section: PairsSection, result: PairsResult) -> None:
     """Comparisons of every two answers of each task."""
-    found = aggregate(votes, section.method, result.weights or None)
+    verdicts = aggregate(votes, section.method, result.weights or None)
     pairs = list(zip(*np.triu_indices(votes.value.shape[1], 1), strict=True))
     for index, (task, labels) in enumerate(_by_task(votes)):
         annotator, source = _who(labels, result.weights)
@@ -157,8 +157,8 @@ def _compare(votes: Votes, section: PairsSection, result: PairsResult) -> None:
             if second >= len(task.answers):
                 continue
             texts = task.answers[first].text, task.answers[second].text
-            margin, share = float(found.margin[index, number]), float(found.share[index, number])
-            reason = _why_not(texts, int(found.annotators[index, number]), margin, share, section)
+            margin, share = float(verdicts.margin[index, number]), float(verdicts.share[index, number])
+            reason = _why_not(texts, int(verdicts.annotators[index, number]), margin, share, section)
             if reason:
                 result.dropped[reason] += 1
                 continue
@@ -224,7 +224,7 @@ def _undecided(ones: float, section: PairsSection) -> str | None:
 def _demonstrations(labels: LabelSet, question: Question, result: PairsResult) -> None:
     """One demonstration for each text; the same text of two people counts once."""
     written: dict[str, list[str]] = {}
-    for task, _, value in sorted(labels.answered(question.name), key=lambda found: found[1].annotator):
+    for task, _, value in sorted(labels.answered(question.name), key=lambda answer: answer[1].annotator):
         written.setdefault(task.id, []).append(str(value))
     skipped = _skipped(labels)
     for task in labels.tasks.values():

@@ -128,11 +128,11 @@ def scored_truth(scorer: Scorer, tasks: Sequence[Task]) -> Truth:
     flat = [(task.prompt, Completion(answer.text, (), True)) for task in tasks for answer in task.answers]
     scores = scorer([prompt for prompt, _ in flat], [completion for _, completion in flat]) if flat else [0.0]
     mean, deviation = statistics.fmean(scores), statistics.pstdev(scores)
-    found = iter(scores)
+    remaining = iter(scores)
     unit = deviation or 1.0  # all answers alike: nothing but taste and slips tells them apart
     return Truth(
         scorer.name,
-        {task.id: tuple({SCORE: (next(found) - mean) / unit} for _ in task.answers) for task in tasks},
+        {task.id: tuple({SCORE: (next(remaining) - mean) / unit} for _ in task.answers) for task in tasks},
     )
 
 
@@ -215,12 +215,12 @@ def ranks(worths: Sequence[float], tie_below: float) -> tuple[int, ...]:
     >>> ranks([0.1, 0.9, 0.85, 0.5], 0.1)
     (3, 1, 1, 2)
     """
-    found, rank, best = [0] * len(worths), 0, float("inf")
+    ranks, rank, best = [0] * len(worths), 0, float("inf")
     for index in sorted(range(len(worths)), key=lambda index: -worths[index]):
         if not rank or best - worths[index] > tie_below:
             rank, best = rank + 1, worths[index]
-        found[index] = rank
-    return tuple(found)
+        ranks[index] = rank
+    return tuple(ranks)
 
 
 def answer_all(store: LabelStore, pool: Pool, reporter: Reporter) -> int:

@@ -74,8 +74,8 @@ class Database:
         connection = self._connection
         # in this order: somebody else may be making it just now
         empty = not connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
-        found = connection.execute("PRAGMA application_id").fetchone()[0]
-        if found != APPLICATION and not (make and empty):
+        application = connection.execute("PRAGMA application_id").fetchone()[0]
+        if application != APPLICATION and not (make and empty):
             raise DataError(
                 "this SQLite file is no label store of rlhf", where=str(self.path), hint="`rlhf label` makes one"
             )
