@@ -137,10 +137,10 @@ def read_tasks(path: Path) -> LabelSet:
             raise DataError(f"the task {task.id} stands there twice", where=place)
         label_set.tasks[task.id] = task
         known = _LabelRow(annotator="control", values=dict(row.control or {}))
-        for given in (known, *row.labels):
-            _check_values(given, by_name, len(task.answers), place)
-        label_set.labels += [_label(task.id, given) for given in row.labels]
-        if len({given.annotator for given in row.labels}) < len(row.labels):
+        for row_label in (known, *row.labels):
+            _check_values(row_label, by_name, len(task.answers), place)
+        label_set.labels += [_label(task.id, row_label) for row_label in row.labels]
+        if len({row_label.annotator for row_label in row.labels}) < len(row.labels):
             raise DataError("one annotator has two labels for the same task", where=place)
     return label_set
 
@@ -191,14 +191,14 @@ def _task(row: _TaskRow, place: str) -> Task:
     return Task(tuple(row.prompt), answers, control, row.source, row.id)
 
 
-def _check_values(given: _LabelRow, questions: Mapping[str, Question], answers: int, place: str) -> None:
-    for name, value in given.values.items():
+def _check_values(row_label: _LabelRow, questions: Mapping[str, Question], answers: int, place: str) -> None:
+    for name, value in row_label.values.items():
         if name not in questions:
             raise DataError(f"labels: no question is named `{name}`", where=place)
         if fault := questions[name].fault(value, answers):
-            raise DataError(f"labels: {given.annotator}'s answer to `{name}`: {fault}", where=place)
-    if given.order and sorted(given.order) != list(range(answers)):
-        raise DataError(f"labels: the order {given.order} is not one of {answers} answers", where=place)
+            raise DataError(f"labels: {row_label.annotator}'s answer to `{name}`: {fault}", where=place)
+    if row_label.order and sorted(row_label.order) != list(range(answers)):
+        raise DataError(f"labels: the order {row_label.order} is not one of {answers} answers", where=place)
 
 
 def _label(task: str, row: _LabelRow) -> Label:

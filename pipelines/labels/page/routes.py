@@ -205,8 +205,8 @@ def _take(page: PageContext, name: str, submitted: _Submitted) -> Response:
 
 async def _undo(page: PageContext, request: Request) -> Response:
     who = await page.require(request, "annotator")
-    given = _read(_Undone, await json_body(request, BODY_LIMIT))
-    return await page.call(_take_back, page, who.name, given.key)
+    undone = _read(_Undone, await json_body(request, BODY_LIMIT))
+    return await page.call(_take_back, page, who.name, undone.key)
 
 
 def _take_back(page: PageContext, name: str, key: str) -> Response:

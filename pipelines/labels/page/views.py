@@ -82,20 +82,20 @@ _START = 160
 """Characters of a prompt in a list."""
 
 
-def task_view(given: Assignment, questions: Sequence[Question], *, editing: bool) -> dict[str, Any]:
+def task_view(assignment: Assignment, questions: Sequence[Question], *, editing: bool) -> dict[str, Any]:
     """The task as `task.html` shows it; who wrote an answer, and what a control task is, is not in it."""
-    answers = [given.task.answers[index] for index in given.order]
+    answers = [assignment.task.answers[index] for index in assignment.order]
     writing = any(question.kind == "demonstration" for question in questions)
     return {
-        "id": given.task.id,
-        "version": given.version,
-        "number": given.number,
-        "done": given.done,
-        "left": given.left,
-        "prompt": [turn_view(turn) for turn in given.task.prompt],
+        "id": assignment.task.id,
+        "version": assignment.version,
+        "number": assignment.number,
+        "done": assignment.done,
+        "left": assignment.left,
+        "prompt": [turn_view(turn) for turn in assignment.task.prompt],
         "answers": [{"place": place, "text": answer.text} for place, answer in enumerate(answers, 1)],
         "questions": questions,
-        "earlier": None if given.earlier is None else _earlier(given.earlier, given.order),
+        "earlier": None if assignment.earlier is None else _earlier(assignment.earlier, assignment.order),
         "editing": editing,
         "draft": encodable(answers[0].text) if writing and answers else "",
     }

@@ -107,25 +107,27 @@ def _values_fault(values: Mapping[str, Value], questions: tuple[Question, ...], 
     return None
 
 
-def check_submission(given: Submission, questions: tuple[Question, ...], answers: int) -> None:
+def check_submission(submission: Submission, questions: tuple[Question, ...], answers: int) -> None:
     """Raise Invalid, with the reason, unless it answers the questions about a task of so many answers."""
-    check_key(given.key)
-    if len(given.comment) > MAX_COMMENT:
-        raise Invalid(f"the comment has {len(given.comment)} characters; {MAX_COMMENT} at most can be kept")
-    if given.seconds is not None and not (math.isfinite(given.seconds) and given.seconds >= 0):
+    check_key(submission.key)
+    if len(submission.comment) > MAX_COMMENT:
+        raise Invalid(f"the comment has {len(submission.comment)} characters; {MAX_COMMENT} at most can be kept")
+    if submission.seconds is not None and not (math.isfinite(submission.seconds) and submission.seconds >= 0):
         raise Invalid("the time must be a number of seconds, 0 or more")
-    written = [value for value in given.values.values() if isinstance(value, str)]
-    if not all(is_text(text) for text in (given.comment, *given.values, *written)):
+    written = [value for value in submission.values.values() if isinstance(value, str)]
+    if not all(is_text(text) for text in (submission.comment, *submission.values, *written)):
         raise Invalid("it holds half a character that no text can hold")
-    if given.skipped:
+    if submission.skipped:
         return
-    if fault := _values_fault(given.values, questions, answers):
+    if fault := _values_fault(submission.values, questions, answers):
         raise Invalid(fault)
     if any(len(text) > MAX_TEXT for text in written):
         raise Invalid(f"a text can have {MAX_TEXT} characters at most")
-    if missing := [question.name for question in questions if question.required and question.name not in given.values]:
+    if missing := [
+        question.name for question in questions if question.required and question.name not in submission.values
+    ]:
         raise Invalid(f"still to be answered: {', '.join(missing)}")
-    if not given.values:
+    if not submission.values:
         raise Invalid("answer at least one question, or skip the task")
 
 
@@ -204,9 +206,9 @@ def order_of(shown: str) -> tuple[int, ...]:
     return tuple(json.loads(shown))
 
 
-def values_text(given: Submission) -> str:
+def values_text(submission: Submission) -> str:
     """The values of an answer as a column; none where it is skipped."""
-    values = {} if given.skipped else given.values
+    values = {} if submission.skipped else submission.values
     return _text({name: value if isinstance(value, str) else list(value) for name, value in values.items()})
 
 
