@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import itertools
+import json as json_text
 import re
+import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from pipelines.config import Config, explain_config, load_config
+from pipelines.config.reference import Key, find_key, keys_of, values_at
 from pipelines.errors import UsageError
 from pipelines.run.disk import disk_errors
 from rlhf_cli import options, settings
 from rlhf_cli.console import print_json
 
 Name = Annotated[str, typer.Argument(metavar="[NAME]", help="Name of the configuration; see --list.")]
+Explain = Annotated[
+    str | None,
+    typer.Option(
+        "--explain", metavar="KEY", help="Key to explain by its type, default, meaning and value; or a section."
+    ),
+]
 List = Annotated[bool, typer.Option("--list", help="List the shipped configurations.")]
 Output = Annotated[
     Path | None,
@@ -33,22 +43,52 @@ def show(
     model: options.Model = None,
     reward_model: options.RewardModel = None,
     dataset: options.Dataset = None,
+    explain: Explain = None,
     json: options.Json = False,
 ) -> None:
     """Print the resolved configuration with the meaning of every key.
 
     Values come from the defaults, the file, --set and named options; the later one wins. Without a file, the defaults
-    are printed.
+    are printed. With --explain, only one key or section is printed, with its type and default.
     """
+    keys = [] if explain is None else _explained_keys(explain)
     flags = settings.named_flags("all", model=model, reward_model=reward_model, dataset=dataset)
     if config is None and run_dir is None:
         resolved: Config = settings.checked(load_config(None, sets or (), flags))
     else:
         resolved, _ = settings.resolve(config, run_dir, sets or (), flags)
     if json:
-        print_json(resolved.model_dump(mode="json"))
+        print_json({"keys": [_facts(key, resolved) for key in keys]} if keys else resolved.model_dump(mode="json"))
+    elif keys:
+        print("\n\n".join("\n".join(_explanation(key, resolved)) for key in keys))
     else:
         print(explain_config(resolved), end="")
+
+
+def _explained_keys(dotted: str) -> list[Key]:
+    """The key, and those of its section if it is one."""
+    key = find_key(dotted)
+    return [key, *(keys_of(key.section, key.key) if key.section else ())]
+
+
+def _explanation(key: Key, config: Config) -> Iterator[str]:
+    yield key.key if key.section else f"{key.key}: {json_text.dumps(values_at(config, key.key), ensure_ascii=False)}"
+    yield from textwrap.wrap(key.description, 116, initial_indent="  ", subsequent_indent="  ")
+    default = "" if key.section else "; must be given" if key.default is None else f"; default: {key.default}"
+    yield f"  type: {key.values}{default}"
+    if not key.affects_results:
+        yield "  never changes a result: another value is accepted in an existing run"
+
+
+def _facts(key: Key, config: Config) -> dict[str, object]:
+    return {
+        "key": key.key,
+        "type": key.values,
+        "default": key.default,
+        "description": key.description,
+        "affects_results": key.affects_results,
+        "value": values_at(config, key.key),
+    }
 
 
 def init(
@@ -100,8 +140,8 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(help="Look at the configuration.", no_args_is_help=True)
     group.command(
         epilog=options.examples(
-            "rlhf config show --config my.yaml",
             "rlhf config show --config my.yaml --set ppo.kl_coef=0.1",
+            "rlhf config show --explain ppo.kl_coef",
             "rlhf config show --run-dir runs/my --json",
         )
     )(show)
@@ -110,7 +150,7 @@ def register(app: typer.Typer) -> None:
         name="config",
         epilog=options.examples(
             "rlhf config show",
-            "rlhf config show --config my.yaml",
+            "rlhf config show --explain ppo.kl_coef",
             "rlhf config show --run-dir runs/my --json",
         ),
     )

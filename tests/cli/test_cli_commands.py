@@ -210,6 +210,21 @@ def test_no_command_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert "error:" not in captured.err
 
 
+def test_config_show_explains_a_key_and_a_section(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("config", "show", "-c", "my.yaml", "--explain", "ppo.kl_coef", "--json") == 0
+    (key,) = json.loads(capsys.readouterr().out)["keys"]
+    assert key["key"] == "ppo.kl_coef"
+    assert (key["type"], key["default"], key["value"], key["affects_results"]) == ("number ≥ 0", "0.05", 0.2, True)
+    assert run("config", "show", "-c", "my.yaml", "--explain", "ppo.kl_coef") == 0
+    first, *others = capsys.readouterr().out.splitlines()
+    assert first == "ppo.kl_coef: 0.2"
+    assert len(others) == 2
+    assert run("config", "show", "--explain", "feedback.pairs", "--json") == 0
+    keys = [entry["key"] for entry in json.loads(capsys.readouterr().out)["keys"]]
+    assert keys[:2] == ["feedback.pairs", "feedback.pairs.question"]
+    assert run("config", "show", "--explain", "ppo.kl_coeff") == 2
+
+
 def test_config_show_prints_what_reads_back(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("config", "show", "-c", "my.yaml", "--set", "ppo.lam=0.5") == 0
     data, _ = parse_yaml(capsys.readouterr().out, "shown")

@@ -1,0 +1,137 @@
+"""Reference of the configuration: type, default and meaning of every key, read from the schema."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from pipelines.config.schema import Config
+from pipelines.config.section import Section
+from pipelines.errors import UsageError
+
+_NAMES = {"string": "text", "integer": "integer", "number": "number", "boolean": "true or false", "null": "null"}
+_BOUNDS = {"minimum": "≥ {}", "exclusiveMinimum": "> {}", "maximum": "≤ {}", "exclusiveMaximum": "< {}"}
+
+
+@dataclass(frozen=True)
+class Key:
+    """One key of the configuration.
+
+    Attributes:
+        key: dotted, such as ``ppo.kl_coef``; a key of list entries has the list's, such as ``data.comparisons.path``.
+        values: type of its values, in words.
+        default: as YAML on one line; None: a value must be given, or each key of a section has its own default.
+        description: its meaning.
+        affects_results: whether another value makes the artifacts of a run stale.
+        section: the section it holds, itself or in a list; None: a plain value.
+    """
+
+    key: str
+    values: str
+    default: str | None
+    description: str
+    affects_results: bool
+    section: type[Section] | None
+
+
+def keys_of(section: type[Section], prefix: str = "") -> Iterator[Key]:
+    """Yield the keys of a section in their order, without those inside its sections."""
+    schema = section.model_json_schema()
+    properties = schema["$defs"][section.__name__]["properties"] if "$ref" in schema else schema["properties"]
+    for name, field in section.model_fields.items():
+        extra = field.json_schema_extra
+        yield Key(
+            key=f"{prefix}.{name}" if prefix else name,
+            values=_type_text(properties[name]),
+            default=None if field.is_required() or _is_section(field) else _default_text(field),
+            description=field.description or "",
+            affects_results=not (isinstance(extra, dict) and extra.get("affects_results") is False),
+            section=section_in(field.annotation),
+        )
+
+
+def find_key(dotted: str) -> Key:
+    """Return a key by its dotted name.
+
+    Raises:
+        UsageError: there is no such key; the hint has the nearest ones.
+    """
+    section: type[Section] | None = Config
+    parent, _, name = dotted.replace("-", "_").rpartition(".")
+    if parent:
+        section = find_key(parent).section
+    for key in keys_of(section, parent) if section else ():
+        if key.key.rpartition(".")[2] == name:
+            return key
+    raise UsageError(f"unknown key `{dotted}`", hint=_near(dotted))
+
+
+def values_at(config: Config, dotted: str) -> Any:
+    """Return the value of a key as JSON data; of a key of list entries, one value for each entry."""
+    value: Any = config.model_dump(mode="json")
+    for name in dotted.split("."):
+        if isinstance(value, list):
+            value = [entry[name] for entry in value]
+        else:
+            value = None if value is None else value[name]
+    return value
+
+
+def section_in(annotation: Any) -> type[Section] | None:
+    """Return the section class inside ``X``, ``X | None`` or ``list[X]``."""
+    if get_origin(annotation) is None:
+        return annotation if isinstance(annotation, type) and issubclass(annotation, Section) else None
+    return next((section for section in map(section_in, get_args(annotation)) if section is not None), None)
+
+
+def all_keys(section: type[Section] = Config, prefix: str = "") -> Iterator[Key]:
+    """Yield every key; the parts of a scorer, which are scorers with parts, one level deep."""
+    for key in keys_of(section, prefix):
+        yield key
+        if key.section is not None and ".parts." not in key.key:
+            yield from all_keys(key.section, key.key)
+
+
+def _near(dotted: str) -> str:
+    names = [key.key for key in all_keys()]
+    last = dotted.replace("-", "_").rpartition(".")[2]
+    same = [name for name in names if name.rpartition(".")[2] == last and ".parts." not in name]
+    near = same or difflib.get_close_matches(dotted, names, n=3, cutoff=0.6)
+    if near:
+        return f"did you mean {', '.join(f'`{name}`' for name in near[:5])}?"
+    return f"the sections are {', '.join(Config.model_fields)}"
+
+
+def _is_section(field: FieldInfo) -> bool:
+    return isinstance(field.default, BaseModel)
+
+
+def _default_text(field: FieldInfo) -> str:
+    value = field.get_default(call_default_factory=True)
+    if isinstance(value, list):
+        value = [entry.model_dump(exclude_defaults=True) if isinstance(entry, BaseModel) else entry for entry in value]
+    return value if isinstance(value, str) and value else json.dumps(value)
+
+
+def _type_text(schema: dict[str, Any]) -> str:
+    if "anyOf" in schema:
+        return " or ".join(_type_text(option) for option in schema["anyOf"])
+    if "enum" in schema:
+        return " | ".join(map(str, schema["enum"]))
+    if "$ref" in schema:
+        return "section"
+    if schema.get("type") == "array":
+        pair = schema.get("prefixItems")
+        return f"list of {len(pair)} {_type_text(pair[0])}s" if pair else f"list of {_type_text(schema['items'])}"
+    if schema.get("type") == "object":
+        inner = schema.get("additionalProperties")
+        return f"mapping to {_type_text(inner)}" if isinstance(inner, dict) else "mapping"
+    bounds = [text.format(f"{schema[name]:g}") for name, text in _BOUNDS.items() if name in schema]
+    name = "path" if schema.get("format") == "path" else _NAMES[schema["type"]]
+    return " ".join([name, ", ".join(bounds)]) if bounds else name
