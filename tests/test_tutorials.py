@@ -1,25 +1,27 @@
-"""Every command of docs/tutorials, in order, on tiny models: hub ids stand for models built here, people for programs.
+"""Every command of docs/tutorials, in order and character by character, by bash in a folder of its own.
 
-In the pages a comment says what to do beside the commands: ``<!-- file: NAME -->`` writes the next block to a file,
-``<!-- demonstrations: NAME -->`` makes one; ``# exit N`` behind a command is the exit code that it must end with.
+Three things stand in for what a reader has: a tiny model at the relative path that is the hub id of the pages, `rlhf`
+on PATH, and programs that answer for the annotators. A comment above a block, ``<!-- file: NAME -->``, writes the block
+to a file. ``# exit N`` behind a command, a comment to bash as well, is the exit code that the command must end with.
 """
 
 from __future__ import annotations
 
-import json
+import os
 import re
-import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx2
 import pytest
+from filelock import FileLock
 
 from tests.programs import environment
 from tests.tiny import save_pair, tiny_llama, tiny_tokenizer
@@ -27,48 +29,34 @@ from tests.tiny import save_pair, tiny_llama, tiny_tokenizer
 REPOSITORY = Path(__file__).parents[1]
 TUTORIALS = sorted((REPOSITORY / "docs" / "tutorials").glob("*.md"))
 HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
-SMALL = {
-    "run": {"device": "cpu", "threads": 1},
-    "model": {"lora_r": 2},
-    "data": {"eval_fraction": 0.3},
-    "sft": {"max_steps": 4, "max_length": 192},
-    "reward": {"max_steps": 4, "max_length": 192},
-    "ppo": {
-        "total_episodes": 8,
-        "rollout_batch_size": 8,
-        "response_length": 12,
-        "num_ppo_epochs": 1,
-        "num_mini_batches": 2,
-        "num_eval_prompts": 2,
-        "per_device_train_batch_size": 4,
-    },
-    "eval": {"num_prompts": 8, "bootstrap_samples": 100},
-}
-"""Settings that make every stage short; a page does not show them."""
+PORT = 8765
+"""Default port of `rlhf label`: one page at a time can be open on a machine."""
 _BLOCK = re.compile(r"((?:^<!--[^\n]*-->\n)*)^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-_NOTE = re.compile(r"<!-- (\w+): (\S+) -->")
+_FILE = re.compile(r"<!-- file: (\S+) -->")
+_EXIT = re.compile(r"   # exit (\d+)$")
+_LINK = re.compile(rf"(\S+) +(http://127\.0\.0\.1:{PORT})(/\S+)")
 
 
 @dataclass(frozen=True)
 class Step:
-    """A thing to do: write a file, make demonstrations, or run a command."""
+    """A thing to do: write a file, or run a command.
 
-    kind: str
-    name: str
-    text: str = ""
+    `text` is the content of the file `name`, or the command as it stands on the page.
+    """
+
+    text: str
+    name: str = ""
+    exit_code: int = 0
 
 
 def steps_of(page: Path) -> Iterator[Step]:
     for notes, language, body in _BLOCK.findall(page.read_text(encoding="utf-8")):
-        named = dict(_NOTE.findall(notes))
-        if "demonstrations" in named:
-            yield Step("demonstrations", named["demonstrations"])
-        if "file" in named:
-            yield Step("file", named["file"], body)
+        if file := _FILE.search(notes):
+            yield Step(body, name=file[1])
         elif language == "sh":
-            for line in body.replace("\\\n", " ").splitlines():
-                command, _, expected = line.partition("   # exit ")
-                yield Step("run", command.strip(), expected.strip() or "0")
+            for line in re.split(r"(?<!\\)\n", body.rstrip("\n")):
+                code = _EXIT.search(line)
+                yield Step(line, exit_code=int(code[1]) if code else 0)
 
 
 class Bench:
@@ -77,68 +65,65 @@ class Bench:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         tokenizer = tiny_tokenizer()
-        save_pair(tiny_llama(tokenizer), tokenizer, folder / "model")
-        self.environment = environment()
+        save_pair(tiny_llama(tokenizer), tokenizer, folder / HUB_ID)
+        programs = folder / "bin"
+        programs.mkdir()
+        (programs / "rlhf").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m rlhf_cli "$@"\n')
+        (programs / "rlhf").chmod(0o755)
+        self.environment = environment(PATH=f"{programs}{os.pathsep}{os.environ['PATH']}")
 
     def do(self, step: Step) -> None:
-        if step.kind == "file":
-            (self.folder / step.name).write_text(step.text.replace(HUB_ID, str(self.folder / "model")))
-        elif step.kind == "demonstrations":
-            rows = ({"prompt": f"question {index} please", "completion": f"answer {index % 7}"} for index in range(40))
-            (self.folder / step.name).write_text("".join(json.dumps(row) + "\n" for row in rows))
-        elif shlex.split(step.name)[:2] == ["rlhf", "label"]:
-            self.label(step.name)
+        if step.name:
+            (self.folder / step.name).write_text(step.text, encoding="utf-8")
+        elif step.text.startswith("rlhf label "):
+            with FileLock(Path(tempfile.gettempdir()) / f"rlhf-tests-{os.getuid()}-port-{PORT}.lock"):
+                self.label(step)
         else:
-            self.run(step.name, int(step.text))
+            self.run(step)
 
-    def command(self, line: str) -> list[str]:
-        words = [word.replace(HUB_ID, str(self.folder / "model")) for word in shlex.split(line)]
-        assert words[0] == "rlhf", f"the tutorials use rlhf alone: {line}"
-        trains = words[1] in ("all", "sft", "reward", "ppo", "eval")
-        first = "--config" in words or "--model" in words  # later the run has them in its own configuration
-        entries = [f"{section}.{key}={value}" for section, keys in SMALL.items() for key, value in keys.items()]
-        small = [part for entry in entries for part in ("--set", entry)] if trains and first else []
-        return [sys.executable, "-m", "rlhf_cli", words[1], *small, *words[2:]]
+    def run(self, step: Step) -> None:
+        assert step.text.startswith("rlhf "), f"the tutorials use rlhf alone: {step.text}"
+        with self.start(step) as process:
+            output, errors = process.communicate(timeout=240)
+        assert process.returncode == step.exit_code, f"{step.text}\n{output[-2000:]}\n{errors[-4000:]}"
+        assert "Traceback" not in errors
 
-    def run(self, line: str, expected: int) -> None:
-        done = subprocess.run(
-            self.command(line), cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=240
+    def start(self, step: Step) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            ["bash", "-c", step.text],
+            cwd=self.folder,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
-        assert done.returncode == expected, f"{line}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
-        assert "Traceback" not in done.stderr
 
-    def label(self, line: str) -> None:
+    def label(self, step: Step) -> None:
         """Open the page, let a program answer for every person until nothing is left, and close it by Ctrl-C."""
-        command = [*self.command(line), "--port", "0", "--json"]
-        page = subprocess.Popen(
-            command, cwd=self.folder, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        try:
+        with self.start(step) as page:
             assert page.stdout is not None
-            opened = read_object(page.stdout)
-            assert "error" not in opened, opened
-            links = [entry["link"] for entry in opened["annotators"]]
-            with ThreadPoolExecutor(len(links)) as people:
-                for done in [people.submit(judge_all, opened["address"], link) for link in links]:
-                    done.result(120)
-        finally:
-            page.send_signal(signal.SIGINT)
+            try:
+                links = dict(read_links(page.stdout))
+                assert links.pop("admin", None), page.stderr.read() if page.stderr else ""
+                with ThreadPoolExecutor(len(links)) as people:
+                    for done in [people.submit(judge_all, *link) for link in links.values()]:
+                        done.result(120)
+            finally:
+                page.send_signal(signal.SIGINT)
             _, errors = page.communicate(timeout=30)
         assert page.returncode == 130, errors
         assert "Traceback" not in errors
 
 
-def read_object(lines: Iterator[str]) -> dict[str, object]:
-    """The JSON object that a program prints before it goes on."""
-    text = ""
+def read_links(lines: Iterable[str]) -> Iterator[tuple[str, tuple[str, str]]]:
+    """Name, and address and path of the link, of everybody for whom the label page prints one; the admin is last."""
     for line in lines:
-        text += line
-        try:
-            found: dict[str, object] = json.loads(text)
-        except ValueError:
-            continue
-        return found
-    raise AssertionError(f"no JSON object: {text}")
+        link = _LINK.fullmatch(line.rstrip())
+        assert link, f"no name and link: {line}"
+        name, address, path = link.groups()
+        yield name, (address, path)
+        if name == "admin":
+            return
 
 
 def judge_all(address: str, link: str) -> None:
@@ -171,6 +156,6 @@ def judge_all(address: str, link: str) -> None:
 @pytest.mark.parametrize("page", TUTORIALS, ids=[page.stem for page in TUTORIALS])
 def test_every_command_of_the_tutorial(page: Path, tmp_path: Path) -> None:
     bench, steps = Bench(tmp_path), list(steps_of(page))
-    assert any(step.kind == "run" for step in steps)
+    assert any(step.text.startswith("rlhf ") for step in steps)
     for step in steps:
         bench.do(step)

@@ -38,7 +38,7 @@ def lines(report: Report, mark: Change, clean: Change) -> Iterator[str]:
         f"{_n(leaks.train)} to train on, {_n(leaks.heldout)} held out (data.eval_fraction {report.eval_fraction:g})",
     )
     if leaks.train and not leaks.heldout:
-        yield _line("", "a run needs prompts of both sides: raise data.eval_fraction, or add rows")
+        yield _line("", "a run needs prompts of both sides: add rows with other prompts")
     yield _line(
         "nearly on both sides",
         f"{_count(leaks.near, 'held-out prompt')} {'differs' if leaks.near == 1 else 'differ'} from a training prompt "

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipelines.data.split import threshold
 from pipelines.run.reporting import Reporter
 
 
@@ -82,13 +83,14 @@ def leaks(prompts: array[int], sides: array[int], loose: array[int], fraction: f
         prompts: [rows] keys of `prompt_key`.
         sides: [rows] keys of `split_key`.
         loose: [rows] hashes of what `split_key` goes by, without case, blanks and punctuation.
-        fraction: of the prompts that is held out.
+        fraction: `data.eval_fraction`.
     """
     import numpy as np
 
     _, index = np.unique(_hashes(prompts), return_index=True)
     # the same arithmetic as split.share_of, on all keys at once
-    held_out = (_hashes(sides)[index] >> np.uint64(11)).astype(np.float64) / 2**53 < fraction
+    shares = (_hashes(sides)[index] >> np.uint64(11)).astype(np.float64) / 2**53
+    held_out = shares < threshold(shares.tolist(), fraction)
     words = _hashes(loose)[index]
     near = int(np.isin(words[held_out], words[~held_out]).sum())
     return Leaks(train=int((~held_out).sum()), heldout=int(held_out.sum()), near=near)

@@ -79,7 +79,11 @@ class DataSection(Section):
         "demonstrations.",
     )
     eval_fraction: float = Field(
-        0.1, gt=0, lt=1, description="Share of the prompts that is held out of every stage, chosen by hash."
+        0.1,
+        gt=0,
+        lt=1,
+        description="Share of the prompts that is held out of every stage, chosen by hash; at least two prompts, or "
+        "one of two.",
     )
     on_bad_row: Literal["fail", "drop"] = Field(
         "fail",

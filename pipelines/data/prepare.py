@@ -12,11 +12,11 @@ from typing import Any, Literal, TextIO, TypeAlias
 
 from pipelines.config import Config
 from pipelines.config.data_section import Source, TaskSource
-from pipelines.data.canonical import Kind, prompt_of, to_line
+from pipelines.data.canonical import Kind, prompt_of, read_rows, to_line
 from pipelines.data.faults import FaultLog
 from pipelines.data.read import SourceReader, with_progress
 from pipelines.data.rows import CanonicalRow, Comparison, Demonstration, Judgement, Message, Prompt
-from pipelines.data.split import FEWEST_EVALUATED, plain, prompt_key, share_of, split_key
+from pipelines.data.split import FEWEST_EVALUATED, plain, prompt_key, share_of, split_key, threshold
 from pipelines.errors import DataError, UsageError
 from pipelines.run.stage import StageContext
 
@@ -128,19 +128,49 @@ def _prepare(ctx: StageContext, name: DataKind, kind: type[Kind]) -> dict[str, A
             f"{tally.faults.count} of {tally.rows_read} {name} were bad and are in rejects.jsonl: "
             f"{tally.faults.summary()}"
         )
+    fraction = threshold(tally.prompts.values(), data.eval_fraction)
+    if fraction > data.eval_fraction:
+        _hold_out_more(ctx, kind, fraction, tally)
     # the evaluation comes last: what it lacks must be said before anybody has trained or judged anything
     least = FEWEST_EVALUATED if name == "prompts" and ctx.config.eval.enabled else 1
-    _check_sides(name, tally, data.eval_fraction, least)
+    _check_sides(name, tally, fraction, least)
     ctx.reporter.info(
         f"{name}: {tally.train} rows to train on, {tally.heldout} held out; left out: {tally.duplicates} duplicates, "
         f"{tally.equal_pairs} equal pairs, {tally.faults.count} bad"
         + (f", {tally.thinned} by weight" if tally.thinned else "")
     )
-    return tally.metrics(data.eval_fraction)
+    return tally.metrics(fraction)
 
 
-def _writer(ctx: StageContext, name: str) -> TextIO:
-    return (ctx.out / f"{name}.jsonl").open("w", encoding="utf-8", newline="\n")
+def _hold_out_more(ctx: StageContext, kind: type[Kind], fraction: float, tally: _Tally) -> None:
+    """Move the training rows of the prompts below `fraction` to the held-out ones, each row once."""
+    rows = list(read_rows(ctx.out / "train.jsonl", kind))
+    with (
+        _writer(ctx, "train") as train,
+        (ctx.out / "heldout.jsonl").open("a", encoding="utf-8", newline="\n") as heldout,
+    ):
+        moved: set[str] = set()
+        for row in rows:
+            line = to_line(row) + "\n"
+            if share_of(split_key(prompt_of(row))) >= fraction:
+                train.write(line)
+                continue
+            tally.train -= 1
+            if line in moved:
+                tally.repeated -= 1
+                continue
+            moved.add(line)
+            tally.heldout += 1
+            heldout.write(line)
+    held_out = sum(share < fraction for share in tally.prompts.values())
+    ctx.reporter.info(
+        f"{held_out} of {len(tally.prompts)} prompts are held out, the smallest number that can be judged; "
+        f"data.eval_fraction {ctx.config.data.eval_fraction:g} would hold out fewer"
+    )
+
+
+def _writer(ctx: StageContext, name: str, mode: Literal["w", "a"] = "w") -> TextIO:
+    return (ctx.out / f"{name}.jsonl").open(mode, encoding="utf-8", newline="\n")
 
 
 def _read(
@@ -260,16 +290,9 @@ def _check_sides(name: DataKind, tally: _Tally, fraction: float, least: int = 1)
             f"needed, {least} of them held out",
             where=f"data.{name}",
         )
-    if tally.train:
-        # what holds out enough for the evaluation as well, where the same prompts serve it
-        enough = shares[min(max(least, FEWEST_EVALUATED), len(shares) - 1) - 1]
-        side, wanted = "held out", math.ceil(enough * 10_000 + 1e-6) / 10_000
-    else:
-        side, wanted = "left to train on", math.floor(shares[-1] * 10_000) / 10_000
-    count = "only 1" if tally.train and held_out else "none"
-    needed = f", and the evaluation needs {least}" if least > 1 and tally.train else ""
+    wanted = math.floor(shares[-1] * 10_000) / 10_000
     raise DataError(
-        f"{count} of the {len(tally.prompts)} prompts of the {name} is {side}{needed}",
+        f"none of the {len(tally.prompts)} prompts of the {name} is left to train on",
         where="data.eval_fraction",
         hint=f"set data.eval_fraction to {wanted:g} instead of {fraction:g}, or add data",
     )

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import heapq
 import json
+import math
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from pipelines.data.rows import Message
 
@@ -40,8 +42,23 @@ def share_of(key: int) -> float:
     return (key >> 11) / 2**53
 
 
+def threshold(shares: Iterable[float], fraction: float) -> float:
+    """Return the share below which prompts are held out: `fraction`, or a larger one where it holds out too few.
+
+    With three prompts or more at least `FEWEST_EVALUATED` are held out, with two at least one: those that a larger
+    fraction would hold out first. One prompt is left to train on.
+
+    Args:
+        shares: `share_of` the `split_key` of every prompt.
+        fraction: `data.eval_fraction`.
+    """
+    lowest = heapq.nsmallest(FEWEST_EVALUATED + 1, set(shares))
+    fewest = min(FEWEST_EVALUATED, len(lowest) - 1)
+    return max(fraction, math.nextafter(lowest[fewest - 1], 1)) if fewest > 0 else fraction
+
+
 def is_held_out(messages: Sequence[Message], fraction: float) -> bool:
-    """Whether the prompt is kept from training; true for about `fraction` of all prompts.
+    """Whether the prompt is kept from training; true for about `fraction` of all prompts; see also `threshold`.
 
     The seed is not the run's: the split stays when the training seed changes.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 import tracemalloc
@@ -131,16 +132,16 @@ def test_between_files_and_across_the_split(tmp_path: Path) -> None:
     def held_out(text: str) -> bool:
         return is_held_out([Message(role="user", content=text)], CONFIG.data.eval_fraction)
 
-    kept_back = next(text for text in (f"Question {index}" for index in range(1000)) if held_out(text))
+    kept_back, further = itertools.islice(filter(held_out, map("Question {}".format, itertools.count())), 2)
     variants = (kept_back.upper() + mark for mark in ("?", "!", " ...", "."))
     trained = next(text for text in variants if not held_out(text))
-    first = write(tmp_path / "a.jsonl", [pair(kept_back, "a", "b"), pair("other", "a", "b")])
+    first = write(tmp_path / "a.jsonl", [pair(text, "a", "b") for text in (kept_back, further, "other")])
     second = write(tmp_path / "b.jsonl", [pair(trained, "a", "b"), pair("other", "a", "c"), pair(kept_back, "a", "b")])
     report = check([first, second], CONFIG, QUIET)
     assert (report.shared_prompts, report.shared_rows) == (2, 1)
     assert report.leaks.near == 1
-    assert report.leaks.heldout == sum(map(held_out, (kept_back, trained, "other")))
-    assert report.leaks.train + report.leaks.heldout == 3
+    assert report.leaks.heldout == sum(map(held_out, (kept_back, further, trained, "other")))
+    assert report.leaks.train + report.leaks.heldout == 4
     assert check([first], CONFIG, QUIET).leaks.near == 0
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from pipelines.config import Config
 from pipelines.data import read, sources
-from pipelines.data.canonical import read_rows, write_rows
+from pipelines.data.canonical import prompt_of, read_rows, write_rows
 from pipelines.data.prepare import comparisons, demonstrations, effective_sources, prompts
 from pipelines.data.rows import Comparison, Demonstration, Message, Prompt
 from pipelines.data.sources import Record
@@ -231,22 +231,37 @@ def test_the_commit_of_a_hub_data_set_is_noted(tmp_path: Path, monkeypatch: pyte
     assert ctx.notes["dataset_revisions"] == {"org/set": "abc"}
 
 
-@pytest.mark.parametrize("fraction", [0.001, 0.999])
-def test_a_side_without_prompts_is_refused_with_a_fraction_that_works(tmp_path: Path, fraction: float) -> None:
+def test_no_prompt_to_train_on_is_refused_with_a_fraction_that_works(tmp_path: Path) -> None:
     source = jsonl(tmp_path / "a.jsonl", pairs(4))
     with pytest.raises(DataError) as caught:
-        prompts(context(tmp_path / "out", comparisons=source, eval_fraction=fraction))
+        prompts(context(tmp_path / "out", comparisons=source, eval_fraction=0.999))
     suggested = float(str(caught.value.hint).split()[3])
     metrics = prompts(context(tmp_path / "out", comparisons=source, eval_fraction=suggested))
     assert metrics["train"] > 0 < metrics["heldout"]
 
 
-def test_what_the_comparisons_ask_for_is_enough_for_the_evaluation(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("count", "fewest"), [(2, 1), (3, 2), (4, 2), (28, 2)])
+def test_some_prompts_are_held_out_however_small_the_fraction(tmp_path: Path, count: int, fewest: int) -> None:
+    rows = [{**row, "rejected": text} for row in pairs(count) for text in ("no", "never")]
+    source = {"path": jsonl(tmp_path / "a.jsonl", rows), "weight": 2}
+    ctx = context(tmp_path / "out", comparisons=[source], eval_fraction=0.0001)
+    metrics = comparisons(ctx)
+    train, heldout = (list(read_rows(ctx.out / f"{side}.jsonl", Comparison)) for side in ("train", "heldout"))
+    assert (metrics["heldout_prompts"], metrics["train_prompts"]) == (fewest, count - fewest)
+    assert (len(heldout), len(train)) == (2 * fewest, 4 * (count - fewest))  # held-out rows stand there once
+    assert (metrics["heldout"], metrics["train"], metrics["repeated"]) == (len(heldout), len(train), len(train) // 2)
+    shares = [{share_of(split_key(row.prompt)) for row in side} for side in (heldout, train)]
+    assert max(shares[0]) < min(shares[1])  # as a larger fraction would have it
+
+
+def test_the_same_prompts_are_held_out_of_every_kind(tmp_path: Path) -> None:
     source = jsonl(tmp_path / "a.jsonl", pairs(9))
-    with pytest.raises(DataError, match="of the comparisons is held out") as caught:
-        comparisons(context(tmp_path / "out", comparisons=source, eval_fraction=0.001))
-    suggested = float(str(caught.value.hint).split()[3])
-    assert prompts(context(tmp_path / "out", comparisons=source, eval_fraction=suggested))["heldout_prompts"] == 2
+    sides = []
+    for stage, kind in ((demonstrations, Demonstration), (comparisons, Comparison), (prompts, Prompt)):
+        ctx = context(tmp_path / stage.__name__, comparisons=source, eval_fraction=0.0001)
+        assert stage(ctx)["heldout_prompts"] == 2
+        sides.append({split_key(prompt_of(row)) for row in read_rows(ctx.out / "heldout.jsonl", kind)})
+    assert sides[0] == sides[1] == sides[2]
 
 
 def test_one_prompt_or_no_rows_are_refused(tmp_path: Path) -> None:
@@ -313,14 +328,9 @@ def test_canonical_rows_survive_the_disk(tmp_path: Path) -> None:
 
 
 def test_the_evaluation_needs_two_held_out_prompts_and_says_so_first(tmp_path: Path) -> None:
-    rows = [{"prompt": f"question {index}"} for index in range(12)]
-    path = jsonl(tmp_path / "prompts.jsonl", rows)
-    shares = sorted(share_of(split_key((Message(role="user", content=row["prompt"]),))) for row in rows)
-    between = (shares[0] + shares[1]) / 2
-    given = context(tmp_path / "one", prompts=path, eval_fraction=between)
-    with pytest.raises(DataError, match=r"only 1 of the 12 prompts of the prompts is held out, .*needs 2") as caught:
-        prompts(given)
-    wanted = float(str(caught.value.hint).split()[3])
-    assert prompts(context(tmp_path / "two", prompts=path, eval_fraction=wanted))["heldout_prompts"] == 2
-    without = given.config.model_copy(update={"eval": given.config.eval.model_copy(update={"enabled": False})})
-    assert prompts(replace(given, config=without))["heldout_prompts"] == 1
+    two = context(tmp_path / "out", prompts=jsonl(tmp_path / "two.jsonl", [{"prompt": "a"}, {"prompt": "b"}]))
+    with pytest.raises(DataError) as caught:
+        prompts(two)
+    assert caught.value.where == "data.prompts"
+    without = two.config.model_copy(update={"eval": two.config.eval.model_copy(update={"enabled": False})})
+    assert prompts(replace(two, config=without))["heldout_prompts"] == 1
