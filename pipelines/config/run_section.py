@@ -20,4 +20,6 @@ class RunSection(Section):
     threads: int | None = cosmetic(
         None, ge=1, description="Number of CPU threads; null: 1 for models under 5 M parameters, else all cores."
     )
-    report_to: list[Tracker] = cosmetic([], description="Experiment trackers, by Hugging Face's names.")
+    report_to: list[Tracker] = cosmetic(
+        [], description="Experiment trackers, by Hugging Face's names; docs/trackers.md describes them."
+    )

@@ -11,7 +11,9 @@ from pipelines.config import load_config
 from rlhf_cli.app import run
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-WANTED = {"quickstart", "smollm2-135m", "llama-factory", "hh-rlhf", "tldr", "sentiment", "qlora-8b"}
+WANTED = {
+    *("quickstart", "smollm2-135m", "llama-factory", "hh-rlhf", "tldr", "sentiment", "qlora-8b", "my-comparisons"),
+}
 
 
 @pytest.fixture
@@ -68,6 +70,17 @@ def test_llama_factory_reads_the_registry_where_it_lies(tmp_path: Path, planned)
         "identity.json",
         "alpaca_en_demo.json",
     }
+
+
+def test_own_comparisons_need_their_file_and_nothing_else(tmp_path: Path, planned):
+    code, entries = planned("my-comparisons")
+    assert code == 3
+    assert entries["problem"]["where"] == "comparisons.jsonl"
+    example = next(line for line in (CONFIGS / "my-comparisons.yaml").read_text().splitlines() if "chosen" in line)
+    (tmp_path / "comparisons.jsonl").write_text(example.lstrip("# ") + "\n")
+    code, entries = planned("my-comparisons")
+    assert code == 0, entries["problem"]
+    assert stages(entries) == ["data/comparisons", "data/prompts", "reward", "ppo", "eval"]
 
 
 def test_smollm2_is_planned_or_says_which_package_is_missing(planned):
