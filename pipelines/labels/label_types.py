@@ -144,13 +144,15 @@ class LabelSet:
         questions: at least one; names are distinct.
         tasks: by id.
         labels: at most one of an annotator for a task.
-        notes: what a reader has to say of its file: what was left out, and how often.
+        notes: counts of what was left out of the file, or read in a way that the user should know.
+        ordered: the first question is the main one; False: the file gives its questions no order.
     """
 
     questions: tuple[Question, ...]
     tasks: dict[str, Task]
     labels: list[Label]
     notes: dict[str, int] = field(default_factory=dict)
+    ordered: bool = True
 
     def question(self, name: str | None = None) -> Question:
         """The question of that name; None: the first one.

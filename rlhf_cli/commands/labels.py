@@ -47,6 +47,20 @@ Tasks = Annotated[
         "--tasks", metavar="FILE", help="Tasks file that was sent out, with its models, controls and questions."
     ),
 ]
+Configuration = Annotated[
+    Path | None,
+    typer.Option(
+        "--label-config",
+        metavar="FILE",
+        help="Label Studio's labeling configuration (XML) of the export, with its controls and the order of buckets.",
+    ),
+]
+Buckets = Annotated[
+    str | None,
+    typer.Option(
+        "--buckets", metavar="BEST,...,WORST", help="Buckets of a Label Studio Ranker in order, e.g. good,fair,bad."
+    ),
+]
 Out = Annotated[Path, typer.Option("--out", metavar="FILE", help="File to write.")]
 To = Annotated[Literal["tasks", "label-studio", "argilla"], typer.Option("--to", help="Format to write.")]
 ConfigTo = Annotated[Literal["label-studio", "argilla"], typer.Option("--to", help="Program to configure.")]
@@ -79,12 +93,14 @@ def show(
     value: ValueOf = None,
     ties_from_empty: TiesFromEmpty = False,
     tasks: Tasks = None,
+    label_config: Configuration = None,
+    buckets: Buckets = None,
     json: options.Json = False,
 ) -> None:
     """Show the questions, tasks, labels and annotators in a file, and what was left out."""
     from pipelines.labels.exchange import label_files as summary
 
-    told = summary.summary(_read(file, columns, value, ties_from_empty, tasks))
+    told = summary.summary(_read(file, columns, value, ties_from_empty, tasks, label_config, buckets))
     if json:
         print_json({"file": str(file), **told})
         return
@@ -101,6 +117,8 @@ def convert(
     value: ValueOf = None,
     ties_from_empty: TiesFromEmpty = False,
     tasks: Tasks = None,
+    label_config: Configuration = None,
+    buckets: Buckets = None,
     pseudonyms: Pseudonyms = False,
     with_labels: WithLabels = False,
     seed: Seed = 0,
@@ -115,8 +133,8 @@ def convert(
     """
     if with_labels and to != "label-studio":
         raise UsageError("--with-labels goes with --to label-studio only")
-    make_room(out, [file, *([tasks] if tasks is not None else [])], replace=force)
-    label_set = _read(file, columns, value, ties_from_empty, tasks)
+    make_room(out, [path for path in (file, tasks, label_config) if path is not None], replace=force)
+    label_set = _read(file, columns, value, ties_from_empty, tasks, label_config, buckets)
     if pseudonyms:
         from pipelines.labels.label_types import with_pseudonyms
 
@@ -138,9 +156,8 @@ def convert(
 
 
 def config(to: ConfigTo, question: Questions = None, answers: Answers = None, json: options.Json = False) -> None:
-    """Print the labelling configuration for another program: Label Studio's XML, or Python code for Argilla."""
-    from pipelines.labels.exchange import argilla
-    from pipelines.labels.exchange import label_studio as label_studio_out
+    """Print the labeling configuration for another program: Label Studio's XML, or Python code for Argilla."""
+    from pipelines.labels.exchange import argilla, label_config
     from pipelines.labels.questions import parse_questions
 
     asked = parse_questions(question or ["overall:ranking"])
@@ -149,7 +166,7 @@ def config(to: ConfigTo, question: Questions = None, answers: Answers = None, js
         raise UsageError(f"a pairwise question is about 2 answers, not {answers}", where="--answers")
     writing = any(one.kind == "demonstration" for one in asked)
     count = answers or (2 if pairwise else 0 if writing else 4)
-    text = (label_studio_out.config if to == "label-studio" else argilla.settings)(asked, count)
+    text = (label_config.config if to == "label-studio" else argilla.settings)(asked, count)
     if json:
         print_json({"to": to, "config": text})
     else:
@@ -157,15 +174,36 @@ def config(to: ConfigTo, question: Questions = None, answers: Answers = None, js
 
 
 def _read(
-    file: Path, columns: list[str] | None, values: list[str] | None, ties_from_empty: bool, tasks: Path | None
+    file: Path,
+    columns: list[str] | None,
+    values: list[str] | None,
+    ties_from_empty: bool,
+    tasks: Path | None,
+    label_config: Path | None,
+    buckets: str | None,
 ) -> LabelSet:
     from pipelines.labels.exchange.gather import ReadingOptions
+    from pipelines.labels.exchange.label_config import read_config
     from pipelines.labels.exchange.label_files import read_labels
 
     reading = ReadingOptions(
-        _columns(columns), ties_from_empty, _numbers(values), read_labels(tasks) if tasks is not None else None
+        _columns(columns),
+        ties_from_empty,
+        _numbers(values),
+        read_labels(tasks) if tasks is not None else None,
+        read_config(label_config) if label_config is not None else None,
+        _buckets(buckets),
     )
     return read_labels(file, reading)
+
+
+def _buckets(text: str | None) -> tuple[str, ...]:
+    if text is None:
+        return ()
+    names = tuple(name.strip() for name in text.split(","))
+    if not all(names) or len(set(names)) < len(names):
+        raise UsageError(f"--buckets wants distinct names, separated by commas, not `{text}`", where="--buckets")
+    return names
 
 
 def _columns(entries: list[str] | None) -> dict[str, str]:
@@ -192,15 +230,14 @@ def _numbers(entries: list[str] | None) -> dict[str, int]:
 
 def _write(label_set: LabelSet, to: str, out: Path, seed: int, with_labels: bool) -> dict[str, int]:
     """Write the file; what it does not hold, with how often."""
-    from pipelines.labels.exchange import argilla
-    from pipelines.labels.exchange import label_studio as label_studio_out
+    from pipelines.labels.exchange import argilla, label_studio
     from pipelines.labels.tasks_file import write_tasks
 
     if to == "tasks":
         write_tasks(out, label_set)
         return {}
     if to == "label-studio":
-        text, lost = label_studio_out.tasks(label_set, seed, with_labels=with_labels)
+        text, lost = label_studio.tasks(label_set, seed, with_labels=with_labels)
     else:
         text, lost = argilla.records(label_set, seed)
     with disk_errors(out.absolute().parent):

@@ -113,6 +113,20 @@ def test_values_and_columns(folder: Path, capsys: pytest.CaptureFixture[str]) ->
     assert told(capsys, *args, "--value", "toxic=1")["questions"] == [{"name": "verdict", "kind": "binary", "text": ""}]
 
 
+def test_buckets_from_the_option_or_the_configuration(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    exports = Path(__file__).parents[1] / "labels" / "exchange" / "faults"
+    (folder / "config.xml").write_text(
+        '<View><Ranker name="rank" toName="items"><Bucket name="good"/><Bucket name="bad"/></Ranker></View>'
+    )
+    for file in ("ranker_config_order.json", "ranker_jsonb_order.json"):
+        assert run("convert", str(exports / file), "--to", "tasks", "--out", "labels.jsonl") == 3
+        assert not (folder / "labels.jsonl").exists()
+        for order in (("--buckets", "good,bad"), ("--label-config", "config.xml")):
+            assert run("convert", str(exports / file), "--to", "tasks", "--out", "labels.jsonl", "--force", *order) == 0
+            assert [label.values for label in read_labels(folder / "labels.jsonl").labels] == [{"rank": (2, 1)}] * 3
+        (folder / "labels.jsonl").unlink()
+
+
 def test_configurations(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("config", "--to", "label-studio", "--question", "overall:ranking", "--question", "safe:binary") == 0
     root = ElementTree.fromstring(capsys.readouterr().out)
@@ -128,6 +142,9 @@ def test_configurations(capsys: pytest.CaptureFixture[str]) -> None:
         (["show", "none.json"], 3, "No such file"),
         (["show", "export.json", "--columns", "promt=q"], 2, "there is no `promt`"),
         (["show", "export.json", "--columns", "prompt"], 2, "KEY=FIELD"),
+        (["show", "export.json", "--buckets", "good,,bad"], 2, "--buckets wants distinct names"),
+        (["show", "export.json", "--buckets", "good,good"], 2, "--buckets wants distinct names"),
+        (["show", "export.json", "--label-config", "none.xml"], 3, "cannot be read"),
         (["show", "export.json", "--value", "toxic=bad"], 2, "must be a whole number"),
         (["convert", "export.json", "--to", "tasks", "--out", "."], 2, "this is a directory"),
         (["convert", "export.json", "--to", "argilla", "--out", "x.json", "--with-labels"], 2, "label-studio only"),

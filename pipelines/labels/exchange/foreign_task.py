@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from pipelines.data.faults import fault_of, shorten, type_name
+from pipelines.data.faults import fault_of, type_name
 from pipelines.data.formats.format import Turns, messages_of
 from pipelines.data.formats.sharegpt import Turn
 from pipelines.data.rows import Message, as_dict, check_dialogue
@@ -23,13 +23,21 @@ PROMPTS += ("conversation", "conversations", "context")
 LISTS = ("items", "answers", "responses", "completions", "candidates", "outputs")
 _ONE = ("answer", "response", "completion", "output", "candidate", "reply", "generation", "option", "text", "model")
 _NUMBERED = re.compile(rf"({'|'.join(_ONE)})[ _\-]?(\d{{1,2}}|(?<=[ _\-])[a-h])", re.IGNORECASE)
+_BODIES = ("body", "text", "content", "html", "title")
 _TURNS, _SHAREGPT = TypeAdapter(Turns), TypeAdapter(list[Turn])
 _Item = TypeVar("_Item")
 
 
+class UnusableTask(ValueError):
+    """A record without a prompt or an answer that anybody could train on, such as a blank answer.
+
+    Unlike other faults of a record, it says nothing against the rest of the file: the record is left out and counted.
+    """
+
+
 @dataclass(frozen=True)
 class ForeignTask:
-    """A task, and how another program showed it.
+    """A task, and its presentation in another program.
 
     Attributes:
         task: the task, its answers in its own order.
@@ -48,16 +56,10 @@ class ForeignTask:
         by_index = dict(zip(self.order, by_place, strict=True))
         return tuple(by_index[index] for index in range(len(by_index)))
 
-    def place(self, key: object) -> int:
-        """The place of the answer that a result calls so.
-
-        Raises:
-            ValueError: there is none.
-        """
-        name = str(key) if isinstance(key, str | int) else type_name(key)
-        if name not in self.keys:
-            raise ValueError(f"there is no answer {shorten(name)}; there are {', '.join(self.keys) or 'none'}")
-        return self.keys.index(name)
+    def place(self, key: object) -> int | None:
+        """Return the place of the answer that results call `key`; None: there is no such answer."""
+        name = str(key) if isinstance(key, str | int) else None
+        return self.keys.index(name) if name in self.keys else None
 
 
 class _Home(BaseModel):
@@ -71,20 +73,21 @@ class _Home(BaseModel):
 def read_foreign_task(
     data: Mapping[str, Any], columns: Mapping[str, str], home: Mapping[str, Any] | None = None
 ) -> ForeignTask:
-    """The task that a record's data fields hold.
+    """Read a task from the fields of a record.
 
     Args:
         data: the fields.
-        columns: what is named otherwise than usual: `prompt`, `system`, `answers` for a list, or `answer_1`,
-            `answer_2` and so on, each with the name of the field.
-        home: what stood in the field `HOME`; None: the task is not from here.
+        columns: names of fields that differ from the usual ones: of the `prompt`, of the `system` turn, and of the
+            `answers` (a list) or of `answer_1`, `answer_2` and so on.
+        home: the value of the field `HOME`; None: the task was not sent out from here.
 
     Raises:
-        ValueError: the fields hold no prompt, or what stands there is not what it should be.
+        UnusableTask: the prompt or an answer is missing, blank or not a text.
+        ValueError: a field of `columns` is missing, `home` is damaged, or several sets of fields may be the answers.
     """
     keys, texts = _answers(data, columns)
     if len(set(keys)) < len(keys):
-        raise ValueError("two answers have the same id")
+        raise UnusableTask("two answers have the same id")
     order = tuple(range(len(texts)))
     if home is None:
         prompt = _prompt(data, columns)
@@ -147,7 +150,7 @@ def _prompt(data: Mapping[str, Any], columns: Mapping[str, str]) -> tuple[Messag
     name = prompt_field(data, columns)
     if name is None:
         what = f"there is no field `{columns['prompt']}`" if "prompt" in columns else "there is no prompt"
-        raise ValueError(f"{what}; the fields are {', '.join(data) or '(none)'}; name it with columns prompt=FIELD")
+        raise UnusableTask(f"{what}; the fields are {', '.join(data) or '(none)'}; name it with --columns prompt=FIELD")
     turns = _turns(name, data[name])
     system = data.get(columns.get("system", "system"))
     if isinstance(system, str) and system.strip() and turns[0].role != "system":
@@ -155,21 +158,21 @@ def _prompt(data: Mapping[str, Any], columns: Mapping[str, str]) -> tuple[Messag
     try:
         check_dialogue(turns)
     except ValueError as error:
-        raise ValueError(f"{name}: {error}") from error
+        raise UnusableTask(f"{name}: {error}") from error
     return turns
 
 
 def _turns(name: str, value: Any) -> tuple[Message, ...]:
-    if isinstance(value, str) and value.strip():
-        return (Message(role="user", content=value),)
+    if isinstance(value, str):
+        return (Message(role="user", content=_text(name, value)),)
     if not isinstance(value, list) or not value:
-        raise ValueError(f"{name}: must be a text that is not blank, or a list of turns, not {type_name(value)}")
+        raise UnusableTask(f"{name} must be a text or a list of turns, not {type_name(value)}")
     try:
         if all(isinstance(turn, dict) and "from" in turn for turn in value):
             return tuple(turn.message() for turn in _SHAREGPT.validate_python(value))
         return messages_of(_TURNS.validate_python(value))
     except ValidationError as error:
-        raise ValueError(f"{name}{fault_of(error)}") from error
+        raise UnusableTask(f"{name}{fault_of(error)}") from error
 
 
 def _answers(data: Mapping[str, Any], columns: Mapping[str, str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -189,8 +192,14 @@ def _answers(data: Mapping[str, Any], columns: Mapping[str, str]) -> tuple[tuple
     for name, match in matches.items():
         if data[name] is not None:
             families.setdefault(match[1].lower(), []).append(name)
+    if len(families) > 1:
+        families.pop("model", None)  # then `model1` names the author of `text1`
     if families:
-        family = max(families.values(), key=len)
+        largest = max(map(len, families.values()))
+        family, *others = [names for names in families.values() if len(names) == largest]
+        if others:
+            several = " or ".join(sorted(", ".join(sorted(names)) for names in (family, *others)))
+            raise ValueError(f"the answers may be {several}; name them with --columns answer_1=FIELD and so on")
         return _of_fields(data, sorted(family, key=lambda name: _rank(matches[name][2])))
     prompt = columns.get("prompt") or next((name for name in PROMPTS if name in data), None)
     single = next((name for name in _ONE if isinstance(data.get(name), str) and name != prompt), None)
@@ -207,7 +216,7 @@ def _of_fields(data: Mapping[str, Any], names: Sequence[str]) -> tuple[tuple[str
 
 def _of_list(name: str, items: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
     if not isinstance(items, list):
-        raise ValueError(f"{name}: must be a list of answers, not {type_name(items)}")
+        raise UnusableTask(f"{name} must be a list of answers, not {type_name(items)}")
     keys, texts = [], []
     for number, item in enumerate(items):
         place = f"{name}[{number}]"
@@ -216,19 +225,21 @@ def _of_list(name: str, items: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
             texts.append(_text(place, item))
             continue
         if not isinstance(item, dict):
-            raise ValueError(f"{place}: must be a text or an object, not {type_name(item)}")
+            raise UnusableTask(f"{place} must be a text or an object, not {type_name(item)}")
         key = item.get("id", str(number + 1))
         if type(key) not in (str, int):
-            raise ValueError(f"{place}.id: must be text or a number, not {type_name(key)}")
-        held = next((field for field in ("body", "text", "content", "html", "title") if item.get(field)), None)
+            raise UnusableTask(f"{place}.id must be text or a number, not {type_name(key)}")
+        held = next((field for field in _BODIES if item.get(field)), None)
         if held is None:
-            raise ValueError(f"{place}: has no body, text or title")
+            raise UnusableTask(f"{place} has no text in {', '.join(_BODIES)}")
         keys.append(str(key))
         texts.append(_text(f"{place}.{held}", item[held]))
     return tuple(keys), tuple(texts)
 
 
 def _text(place: str, value: Any) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise ValueError(f"{place}: must be a text that is not blank, not {type_name(value)}")
+    if not isinstance(value, str):
+        raise UnusableTask(f"{place} must be a text, not {type_name(value)}")
+    if not value.strip():
+        raise UnusableTask(f"{place} is blank")
     return value

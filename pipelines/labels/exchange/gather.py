@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from pipelines.errors import DataError
 from pipelines.labels.exchange.foreign_task import ForeignTask
+from pipelines.labels.exchange.label_config import LabelConfig
 from pipelines.labels.exchange.verdicts import COMMENT, Verdict, plain
 from pipelines.labels.label_types import UNKNOWN, Kind, Label, LabelSet, Question, Task, Value
 
+LEFT_OUT = "records left out: {} (the first: {})"
 REPEATED = "earlier labels of the same annotator for the same task (the last one counts)"
 EMPTY_SKIPPED = "empty results (read as skipped; --ties-from-empty reads them as ties)"
 EMPTY_TIED = "empty results (read as ties)"
@@ -33,27 +36,50 @@ class ReadingOptions:
     """Options for reading a file of another program.
 
     Attributes:
-        columns: fields that are named otherwise than usual, see `read_foreign_task`.
-        ties_from_empty: a pairwise annotation without a result says that both are equal; otherwise it was skipped.
+        columns: fields that have other names than usual, see `read_foreign_task`.
+        ties_from_empty: a pairwise annotation without a result is a tie; otherwise it is a skip.
         choices: numbers that the texts of choices stand for, such as ``{"toxic": 1, "fine": 0}``.
         tasks: the file that was sent out; returning tasks get their models, controls and source from it, and the
             questions their texts.
+        config: the labeling configuration of Label Studio; None: not known.
+        buckets: names of the buckets of Label Studio's Rankers from best to worst, where `config` does not have them.
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)
     ties_from_empty: bool = False
     choices: Mapping[str, int] = field(default_factory=dict)
     tasks: LabelSet | None = None
+    config: LabelConfig | None = None
+    buckets: tuple[str, ...] = ()
+
+    def buckets_of(self, ranker: str) -> tuple[str, ...]:
+        """Return the buckets of a Ranker from best to worst; empty: it has none, or they are not known."""
+        known = self.config.buckets if self.config is not None else {}
+        return known.get(ranker, self.buckets)
+
+    def was_sent(self, control: str) -> bool:
+        """Whether our own labeling configuration has this control for a question that was sent out."""
+        stem = re.sub(r"_(tie|\d+)$", "", control)
+        return self.tasks is not None and any(question.name in (control, stem) for question in self.tasks.questions)
 
 
 @dataclass
 class LabelCollection:
-    """The tasks and verdicts of a file, as they come."""
+    """The tasks and verdicts of a file, collected record by record.
+
+    Attributes:
+        reading: the options.
+        notes: counts of what was left out or read in a way that the user should know.
+        tasks: by id.
+        verdicts: in the order of the file.
+        unusable: places of the records that were left out, by reason.
+    """
 
     reading: ReadingOptions
     notes: Counter[str] = field(default_factory=Counter)
     tasks: dict[str, Task] = field(default_factory=dict)
     verdicts: list[Verdict] = field(default_factory=list)
+    unusable: dict[str, list[str]] = field(default_factory=dict)
     _nobody: Counter[str] = field(default_factory=Counter)
 
     def nobody(self, foreign: ForeignTask) -> str:
@@ -61,6 +87,10 @@ class LabelCollection:
         self.notes[UNTOLD] += 1
         self._nobody[foreign.task.id] += 1
         return f"{UNKNOWN}{self._nobody[foreign.task.id]}"
+
+    def leave_out(self, reason: str, place: str) -> None:
+        """Note a record that is left out because nobody could train on its task."""
+        self.unusable.setdefault(reason, []).append(place)
 
     def add_task(self, foreign: ForeignTask) -> ForeignTask:
         """Take note of a task; the same one as it was sent out, where that is known.
@@ -89,6 +119,9 @@ class LabelCollection:
             DataError: it asks nothing that can be read, a verdict contradicts itself, or a value is no answer to its
                 question.
         """
+        if self.unusable and not self.tasks:
+            reason, places = next(iter(self.unusable.items()))
+            raise DataError(f"no record of the file can be used: {reason}", where=places[0])
         written = self._written()
         for verdict in self.verdicts:
             try:
@@ -112,8 +145,16 @@ class LabelCollection:
             self.notes[ONLY_TEXTS] += bool(verdict.texts) and not values
             self._keep(labels, verdict, values)
         kept = [label for _, label in labels.values()]
-        notes = {name: count for name, count in self.notes.items() if count}
-        return LabelSet(questions, self.tasks, kept, notes)
+        ordered = self.reading.tasks is not None or self.reading.config is not None
+        return LabelSet(questions, self.tasks, kept, self._counts(where), ordered=ordered)
+
+    def _counts(self, where: str) -> dict[str, int]:
+        """Return the counts that are not 0, records left out among them, with the place of the first."""
+        counts = {name: count for name, count in self.notes.items() if count}
+        for reason, places in self.unusable.items():
+            first = places[0].removeprefix(f"{where}:")
+            counts[LEFT_OUT.format(reason, first)] = len(places)
+        return counts
 
     def _keep(
         self, labels: dict[tuple[str, str], tuple[str, Label]], verdict: Verdict, values: dict[str, Value]
@@ -182,6 +223,9 @@ class LabelCollection:
             count = len(verdict.foreign.keys)
             for control in verdict.ties:
                 name = control if control in paired else _belonging(control, paired)
+                if name is None:
+                    verdict.pass_over(control)
+                    continue
                 if name in verdict.values and control in verdict.bare and not control.startswith(name):
                     # Perhaps a remark: it overrules no answer.
                     verdict.pass_over(control)
@@ -213,11 +257,13 @@ class LabelCollection:
                 kinds.setdefault(name, set()).add(kind)
         questions = [self._question(name, some, self._sent.get(name), where) for name, some in kinds.items()]
         questions += [question for name, question in self._sent.items() if name not in kinds]
+        questions.sort(key=self._place)
         unread = {control for verdict in self.verdicts for control in verdict.unread}
         if not questions:
             texts = dict.fromkeys(name for verdict in self.verdicts for name in verdict.texts)
             chosen = {name for verdict in self.verdicts for name in verdict.texts.keys() & verdict.unread}
             questions = [Question(name, "demonstration", "") for name in texts if name not in {COMMENT, *chosen}]
+            questions.sort(key=self._place)
         if not questions:
             hint = "export it when it has been annotated"
             if unread:
@@ -231,6 +277,15 @@ class LabelCollection:
                 hint=hint,
             )
         return tuple(questions)
+
+    def _place(self, question: Question) -> tuple[int, str]:
+        """Return the sort key of a question: its place where the questions have an order, else its name.
+
+        The order of the results is no order of the questions: it is that of the annotator's clicks, or of JSON keys.
+        """
+        config = self.reading.config
+        order = list(self._sent) or [re.sub(r"_\d+$", "", name) for name in (config.controls if config else ())]
+        return order.index(question.name) if question.name in order else len(order), question.name
 
     def _question(self, name: str, kinds: set[Kind], sent: Question | None, where: str) -> Question:
         """The question of a name: as it was sent out, else by its values in all verdicts, taken together."""
@@ -274,9 +329,12 @@ class LabelCollection:
                 raise DataError(f"{verdict.annotator}'s answer to `{question.name}`: {fault}", where=verdict.place)
 
 
-def _belonging(control: str, questions: list[str]) -> str:
-    """The question that a tie control is about: the longest that its name begins with, else the first."""
+def _belonging(control: str, questions: list[str]) -> str | None:
+    """Return the question that a tie control is about: the longest that its name begins with, else the only one.
+
+    None: there are several, and the name says of none.
+    """
     if not questions:
         return control.removesuffix("_tie")
     named = [name for name in questions if control.startswith(name)]
-    return max(named, key=len, default=questions[0])
+    return max(named, key=len, default=questions[0] if len(questions) == 1 else None)

@@ -12,6 +12,7 @@ from pipelines.data.sources.json_files import json_rows
 from pipelines.data.sources.record import Record, StrictDecoder, checked
 from pipelines.errors import ArtifactError, DataError
 from pipelines.labels.exchange import argilla, label_studio
+from pipelines.labels.exchange.foreign_task import UnusableTask
 from pipelines.labels.exchange.gather import LabelCollection, ReadingOptions
 from pipelines.labels.label_types import Label, LabelSet, is_unknown, question_dict
 from pipelines.labels.tasks_file import is_tasks_file, read_tasks
@@ -162,6 +163,8 @@ def _of_text(path: Path, file: BinaryIO, reading: ReadingOptions) -> LabelSet:
             raise DataError("the record is of another kind than the first one", where=record.place)
         try:
             reader(record.row, record.place, collection)
+        except UnusableTask as error:
+            collection.leave_out(str(error), record.place)
         except ValueError as error:
             raise DataError(str(error), where=record.place) from error
     return collection.finish(str(path))

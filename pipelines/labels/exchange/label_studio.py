@@ -1,4 +1,4 @@
-"""Label Studio: exports (JSON, JSON_MIN) in, labelling configurations and tasks out."""
+"""Label Studio: exports (JSON, JSON_MIN) in, labeling configurations and tasks out."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
-from xml.sax.saxutils import quoteattr
 
 from pydantic import Field, ValidationError
 
@@ -22,16 +21,16 @@ from pipelines.labels.exchange.foreign_task import (
     task_fields,
     task_metadata,
 )
-from pipelines.labels.exchange.gather import LabelCollection
+from pipelines.labels.exchange.gather import LabelCollection, ReadingOptions
 from pipelines.labels.exchange.verdicts import COMMENT, Verdict, ranked_groups
 from pipelines.labels.label_types import Label, LabelSet, Question, Task, Value
-from pipelines.labels.questions import WORDS
 
 UNTOUCHED = "rankings in the order of the page (perhaps submitted untouched)"
 _READ = {"pairwise": "selected", "ranker": "ranker", "choices": "choices", "rating": "rating", "number": "number"}
 _READ |= {"textarea": "text"}
 _MIN = {field: kind for kind, field in _READ.items()}
-_ABOUT = ("annotation_id", "annotator", "created_at", "updated_at", "lead_time", "id")
+_TAIL = ("annotator", "annotation_id", "created_at", "updated_at", "lead_time")
+_ABOUT = (*_TAIL, "id")
 
 
 class _Result(Lenient):
@@ -105,7 +104,7 @@ def read_task(row: Mapping[str, Any], place: str, collection: LabelCollection) -
         if not annotation.was_cancelled:
             for index, result in enumerate(annotation.result):
                 try:
-                    _take_result(verdict, result)
+                    _take_result(verdict, result, collection.reading)
                 except ValueError as error:
                     raise ValueError(f"annotations[{number}].result[{index}]: {error}") from error
         collection.verdicts.append(verdict)
@@ -121,7 +120,7 @@ def read_minimal(row: Mapping[str, Any], place: str, collection: LabelCollection
         about = _Minimal.model_validate(row)
     except ValidationError as error:
         raise ValueError(str(fault_of(error))) from error
-    controls = _controls(row, collection.reading.columns)
+    controls = _controls(row, collection.reading)
     results = {name: some for name in controls if (some := _results(row[name]))}
     told = {*controls, *_ABOUT}
     foreign = _shown({name: value for name, value in row.items() if name not in told}, collection)
@@ -132,7 +131,7 @@ def read_minimal(row: Mapping[str, Any], place: str, collection: LabelCollection
     )
     for control, value in results.items():
         try:
-            _take_minimal(verdict, control, value)
+            _take_minimal(verdict, control, value, collection.reading)
         except ValueError as error:
             raise ValueError(f"{control}: {error}") from error
     for control in controls:
@@ -157,7 +156,7 @@ def _shown(data: Mapping[str, Any], collection: LabelCollection) -> ForeignTask:
     return collection.add_task(read_foreign_task(data, collection.reading.columns, home))
 
 
-def _take_result(verdict: Verdict, result: _Result) -> None:
+def _take_result(verdict: Verdict, result: _Result, reading: ReadingOptions) -> None:
     if result.type not in _READ:
         verdict.notes[f"results of type {shorten(result.type)} (not read)"] += 1
         return
@@ -166,18 +165,21 @@ def _take_result(verdict: Verdict, result: _Result) -> None:
     if result.value is None or _READ[result.type] not in result.value:
         raise ValueError(f"value.{_READ[result.type]}: missing")
     targets = result.to_name if isinstance(result.to_name, list) else [result.to_name or ""]
-    _take(verdict, result.type, result.from_name, targets[0] if len(targets) == 1 else "", result.value)
+    target = targets[0] if len(targets) == 1 else ""
+    _take(verdict, result.type, result.from_name, target, result.value, reading)
 
 
-def _take_minimal(verdict: Verdict, control: str, results: list[dict[str, Any]]) -> None:
+def _take_minimal(verdict: Verdict, control: str, results: list[dict[str, Any]], reading: ReadingOptions) -> None:
     for result in results:
         kind = _kind_of(result)
         if kind is None:
             raise ValueError(f"must be a result such as {{'selected': 'left'}}, not {type_name(result)}")
-        _take(verdict, kind, control, "", result)
+        _take(verdict, kind, control, "", result, reading)
 
 
-def _take(verdict: Verdict, kind: str, control: str, target: str, value: Mapping[str, Any]) -> None:
+def _take(
+    verdict: Verdict, kind: str, control: str, target: str, value: Mapping[str, Any], reading: ReadingOptions
+) -> None:
     """Read one result of one control.
 
     Raises:
@@ -197,7 +199,8 @@ def _take(verdict: Verdict, kind: str, control: str, target: str, value: Mapping
         verdict.prefer(control, 0 if said == "left" else 1)
     elif kind == "ranker":
         # Who submits without touching the list stores the order that it had at first.
-        verdict.notes[UNTOUCHED] += verdict.rank(control, ranked_groups(control, said, verdict.notes))
+        groups = ranked_groups(control, said, reading.buckets_of(control), verdict.notes)
+        verdict.notes[UNTOUCHED] += verdict.rank(control, groups)
     elif kind == "choices":
         if not isinstance(said, list) or not all(isinstance(item, str) for item in said):
             raise ValueError(f"choices must be a list of texts, not {type_name(said)}")
@@ -206,17 +209,21 @@ def _take(verdict: Verdict, kind: str, control: str, target: str, value: Mapping
         else:
             verdict.pass_over(control)
     else:
-        if type(said) is not int and not (type(said) is float and said.is_integer()):
+        if type(said) not in (int, float) or (kind == "rating" and said != int(said)):
             raise ValueError(f"{kind} must be a whole number, not {shorten(said)}")
+        if said != int(said):
+            verdict.pass_over(control)  # a Number may have decimals, a scale here has none
+            return
         # Stars are a scale, even where everybody gave one; a Number may be 0/1.
         verdict.number(control, target, int(said), "scale" if kind == "rating" else None)
 
 
 def _kind_of(result: Any) -> str | None:
-    """The type of a result of JSON_MIN, which does not name it."""
+    """The type of a result of JSON_MIN, which does not name it; None: unknown, such as a choice about a region."""
     if not isinstance(result, dict) or result.keys() & {"id", "role", "author"}:
         return None
-    return next((_MIN[name] for name in result if name in _MIN), None)
+    kinds = [_MIN[name] for name in result if name in _MIN]
+    return kinds[0] if len(kinds) == 1 else None
 
 
 def _results(value: Any) -> list[dict[str, Any]]:
@@ -225,22 +232,51 @@ def _results(value: Any) -> list[dict[str, Any]]:
     return results if isinstance(results, list) and results and _kind_of(results[0]) is not None else []
 
 
-def _controls(row: Mapping[str, Any], columns: Mapping[str, str]) -> list[str]:
-    """The names of the controls: they stand between the id and the annotator, and the task before the id.
+def _controls(row: Mapping[str, Any], reading: ReadingOptions) -> list[str]:
+    """Return the fields of a JSON_MIN record that are results; the other fields are the task.
 
-    A task with an ``id`` of its own keeps it where it was, so that its fields may stand behind it: then what the task
-    is made of is known by name. So it is where the fields are in another order; there only lists of results tell a
-    control.
+    The configuration or the questions that were sent out name them. Without these, Label Studio's own order of the
+    fields does: task, id, results, annotator. (A task with an ``id`` of its own keeps it in its place, so that its
+    fields may follow; these are known by their names.) In any other order of the fields, only results that are lists
+    can be told from the task.
+
+    Raises:
+        ValueError: the fields are in another order, and a text may be a result or a part of the task.
     """
     names = list(row)
-    ordered = "id" in row and "annotator" in row and names.index("id") < names.index("annotator")
-    first, last = (names.index("id") + 1, names.index("annotator")) if ordered else (0, len(names))
-    before = {name: row[name] for name in names[:first]}
-    fields = {HOME, *columns.values(), *_ABOUT}
-    if prompt_field(before, columns) is None:
-        fields |= task_fields(row, columns)
-    between = [name for name in names[first:last] if name not in fields]
-    return between if ordered else [name for name in between if isinstance(row[name], list) and _results(row[name])]
+    own_order = "id" in row and _written_by_label_studio(names)
+    first, last = (names.index("id") + 1, names.index("annotator")) if own_order else (0, len(names))
+    fields = {HOME, *reading.columns.values(), *_ABOUT}
+    if not own_order or prompt_field({name: row[name] for name in names[:first]}, reading.columns) is None:
+        fields |= task_fields(row, reading.columns)
+    if reading.config is not None:
+        return [name for name in names if name in reading.config.controls]
+    candidates = [name for name in names[first:last] if name not in fields]
+    if own_order:
+        return candidates
+    if reading.tasks is not None:
+        return [name for name in candidates if name == COMMENT or reading.was_sent(name)]
+    texts = [
+        name
+        for name in candidates
+        if (isinstance(row[name], str) and row[name].strip()) or (isinstance(row[name], dict) and _results(row[name]))
+    ]
+    if texts:
+        raise ValueError(
+            f"the fields are not in Label Studio's order, so {', '.join(texts)} may be results or parts of the task; "
+            "`rlhf labels convert` takes the names of the controls from the labeling configuration "
+            "(--label-config FILE) or from the tasks that were sent out (--tasks FILE)"
+        )
+    return [name for name in candidates if isinstance(row[name], list) and _results(row[name])]
+
+
+def _written_by_label_studio(names: Sequence[str]) -> bool:
+    """Whether the fields are in the order in which Label Studio writes a record of JSON_MIN."""
+    if not {"annotator", "annotation_id", "created_at"} <= set(names):
+        return False
+    place = names.index("annotator")
+    tail = [name for name in _TAIL if name in names]
+    return names.index("id") < place and names[place : place + len(tail)] == tail
 
 
 MODELS = "names of models (kept from annotators; --tasks brings them home)"
@@ -350,53 +386,3 @@ def _result(question: Question, value: Value, order: Sequence[int]) -> Iterator[
 
 def _one(name: str, target: str, kind: str, value: Mapping[str, Any]) -> dict[str, Any]:
     return {"from_name": name, "to_name": target, "type": kind, "value": dict(value)}
-
-
-def config(questions: Sequence[Question], answers: int) -> str:
-    """A labelling configuration to paste, in XML, for tasks that `tasks` wrote with so many answers each."""
-    lines = ["<View>", '  <Header value="Prompt"/>', '  <Text name="prompt" value="$prompt"/>']
-    if any(question.kind in ("pairwise", "binary", "scale") for question in questions):
-        for place in range(1, answers + 1):
-            lines.append(f'  <Header value="Answer {place}"/>')
-            lines.append(f'  <Text name="answer_{place}" value="$text{place}"/>')
-            lines += [
-                line
-                for question in questions
-                if question.kind in ("binary", "scale")
-                for line in _about_one(question, place)
-            ]
-    for question in questions:
-        lines += _about_all(question)
-    lines.append('  <TextArea name="comment" toName="prompt" placeholder="Comment" rows="2" maxSubmissions="1"/>')
-    return "\n".join([*lines, "</View>", ""])
-
-
-def _about_one(question: Question, place: int) -> Iterator[str]:
-    name, target = f"{question.name}_{place}", f"answer_{place}"
-    required = ' required="true"' if question.required else ""
-    yield f"  <Header value={quoteattr(question.text or question.name)} size={quoteattr('5')}/>"
-    if question.kind == "scale":
-        yield f'  <Rating name="{name}" toName="{target}" maxRating="{question.points}"{required}/>'
-        return
-    yield f'  <Choices name="{name}" toName="{target}" choice="single-radio" showInline="true"{required}>'
-    for number, words in (("1", question.high or "yes"), ("0", question.low or "no")):
-        yield f'    <Choice value={quoteattr(words)} alias="{number}"/>'
-    yield "  </Choices>"
-
-
-def _about_all(question: Question) -> Iterator[str]:
-    name, words = question.name, quoteattr(question.text or question.name)
-    if question.kind == "pairwise":
-        yield f"  <Header value={words}/>"
-        yield f'  <Pairwise name="{name}" toName="answer_1,answer_2"/>'
-        yield f'  <Choices name="{name}_tie" toName="answer_1" choice="single">'
-        yield '    <Choice value="They are equally good" alias="tie"/>'
-        yield "  </Choices>"
-    elif question.kind == "ranking":
-        if question.text == WORDS["ranking"]:  # a Ranker has no ties
-            words = quoteattr("Rank the answers from best to worst.")
-        yield f'  <List name="{name}_answers" value="$items" title={words}/>'
-        yield f'  <Ranker name="{name}" toName="{name}_answers"/>'
-    elif question.kind == "demonstration":
-        yield f"  <Header value={words}/>"
-        yield f'  <TextArea name="{name}" toName="prompt" rows="8" maxSubmissions="1"/>'

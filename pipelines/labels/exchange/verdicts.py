@@ -97,8 +97,13 @@ def _bare(name: str) -> str:
 
 
 UNDISTRIBUTED = "answers left in no bucket (read as tied for the last rank)"
+NO_ANSWER = "ranked things of `{}` that are no answers of the task (passed over)"
 INCOMPLETE = "questions answered for some of the answers only (left out)"
 NOT_READ = "answers to `{}` that are not read (of no known form, or not about an answer of the task)"
+BUCKETS_UNKNOWN = (
+    "ranker: the order of the buckets of `{}` from best to worst is not known: {}; `rlhf labels convert` takes it from "
+    "the labeling configuration (--label-config FILE) or from an option (--buckets BEST,...,WORST)"
+)
 COMMENT = "comment"
 """The control of our own configurations that holds what an annotator remarks: never a judgement, whatever it says."""
 _AGAINST = re.compile("worse|worst|reject|dislike|loser|bad", re.IGNORECASE)
@@ -141,31 +146,42 @@ class Verdict:
     _numbers: dict[str, tuple[Kind | None, dict[int, int]]] = field(default_factory=dict)
 
     def prefer(self, question: str, place: int) -> None:
-        """The answer at this place is the better one of two.
+        """Record that the answer at this place is the better one of two; counted as not read where there is only one.
 
         Raises:
-            ValueError: there are not two.
+            ValueError: there are more than two.
         """
-        if len(self.foreign.keys) != 2:
+        if len(self.foreign.keys) < 2:
+            self.pass_over(question)
+            return
+        if len(self.foreign.keys) > 2:
             raise ValueError(f"`{question}` chooses one of two answers, and the task has {len(self.foreign.keys)}")
         self._set(question, "pairwise", self.foreign.home((1, 2) if place == 0 else (2, 1)))
 
     def rank(self, question: str, groups: Sequence[Sequence[object]]) -> bool:
-        """Answers from best to worst, tied ones together; whether that is the very order of the page.
+        """Record a ranking: answers from best to worst, tied ones together.
+
+        Ranked things that are no answers of the task are counted and passed over, such as the names of optional fields
+        that the record lacks. A ranking without one of the answers is counted and left out.
+
+        Returns:
+            Whether the ranking is the order in which the answers were shown.
 
         Raises:
-            ValueError: one is unknown, missing, or stands there twice.
+            ValueError: an answer is ranked twice.
         """
         ranks: dict[int, int] = {}
-        for number, group in enumerate((group for group in groups if group), 1):
-            for key in group:
-                place = self.foreign.place(key)
+        known = [[place for key in group if (place := self.foreign.place(key)) is not None] for group in groups]
+        self.notes[NO_ANSWER.format(question)] += sum(map(len, groups)) - sum(map(len, known))
+        for number, places in enumerate((places for places in known if places), 1):
+            for place in places:
                 if place in ranks:
-                    raise ValueError(f"`{question}` ranks the answer {shorten(key)} twice")
+                    raise ValueError(f"`{question}` ranks the answer {shorten(self.foreign.keys[place])} twice")
                 ranks[place] = number
-        missing = [key for place, key in enumerate(self.foreign.keys) if place not in ranks]
-        if missing:
-            raise ValueError(f"`{question}` does not rank the answer {', '.join(missing)}")
+        if not ranks or len(ranks) < len(self.foreign.keys):
+            self.notes[INCOMPLETE] += 1
+            self.unread.add(question)
+            return False
         by_place = [ranks[place] for place in range(len(ranks))]
         self._set(question, "ranking", self.foreign.home(by_place))
         return len(by_place) > 1 and by_place == list(range(1, len(by_place) + 1))
@@ -296,31 +312,43 @@ class Verdict:
         return control, 1 if count == 1 else None
 
 
-def ranked_groups(control: str, value: Any, notes: Counter[str]) -> list[list[Any]]:
-    """Label Studio's Ranker in each of its shapes, best first: a bare list, the list under its name, or buckets.
+def ranked_groups(control: str, value: Any, buckets: Sequence[str], notes: Counter[str]) -> list[list[Any]]:
+    """Return the answers of a Ranker of Label Studio from best to worst, tied ones together.
 
-    Buckets go from best to worst in the order of the file, which is that of the configuration, and the answers in one
-    bucket are tied. What is left in ``_`` stands behind them all.
+    A Ranker gives a list, the same list under its own name, or buckets: a list for each bucket, and the answers that
+    are in no bucket under ``_``. Answers in one bucket are tied. Those in no bucket rank last, unless `buckets` has a
+    place for ``_``.
 
     Args:
         control: the name of the Ranker.
-        value: what it says.
-        notes: of the file.
+        value: its result.
+        buckets: names of the buckets from best to worst; empty: not known. The order of the keys in `value` says
+            nothing, because programs and databases between Label Studio and here may change it.
+        notes: counts of the file; answers in no bucket are counted there.
 
     Raises:
-        ValueError: it is none of these.
+        ValueError: the result has none of these shapes, or the order of its buckets is not known.
     """
-    lists = {"": value} if isinstance(value, list) else value
-    if not isinstance(lists, dict) or not lists or not all(isinstance(group, list) for group in lists.values()):
+    if isinstance(value, list):
+        return [[key] for key in value]
+    if not isinstance(value, dict) or not value or not all(isinstance(group, list) for group in value.values()):
         raise ValueError(f"ranker: must be a list of ids, or an object of such lists, not {type_name(value)}")
-    rest = lists.get("_", [])
-    if lists.keys() == {control, "_"} and not rest:
-        lists = {control: lists[control]}
-    if len(lists) == 1:
-        (only,) = lists.values()
-        return [[key] for key in only]
-    notes[UNDISTRIBUTED] += len(rest)
-    return [*(group for name, group in lists.items() if name != "_"), rest]
+    rest = value.get("_", [])
+    named = [name for name in value if name != "_"]
+    if named == [control] and control not in buckets:
+        if not rest:
+            return [[key] for key in value[control]]
+        buckets = (control,)
+    if len(value) == len(named) == 1 and not buckets:
+        return [[key] for key in value[named[0]]]
+    filled = [name for name in value if value[name]]
+    unknown = [name for name in filled if name not in (*buckets, "_")]
+    if len(filled) > 1 and (unknown or not buckets):
+        raise ValueError(BUCKETS_UNKNOWN.format(control, ", ".join(unknown)))
+    if "_" not in buckets:
+        notes[UNDISTRIBUTED] += len(rest)
+        buckets = (*buckets, "_")
+    return [value[name] for name in (buckets if len(filled) > 1 else filled) if name in value]
 
 
 def _kind_of(numbers: Sequence[int]) -> Kind:

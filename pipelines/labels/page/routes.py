@@ -233,7 +233,7 @@ def _take_back(page: PageContext, name: str, key: str) -> Response:
 
 STORE_ERRORS: dict[type[Exception], tuple[int, str]] = {
     NotAssigned: (404, "there is no such task among yours"),
-    Paused: (423, "labelling is paused; what you submitted is kept, please try again later"),
+    Paused: (423, "labeling is paused; what you submitted is kept, please try again later"),
     Invalid: (422, ""),
 }
 """Status and words for what the store refuses; without words its own are shown."""

@@ -94,10 +94,16 @@ def build(labels: LabelSet, section: PairsSection) -> PairsResult:
         UsageError: there is no such question, or an option does not go with its kind.
         DataError: a prompt cannot be one of a training row.
     """
+    names = ", ".join(one.name for one in labels.questions) or "none at all"
+    if section.question is None and len(labels.questions) > 1 and not labels.ordered:
+        raise UsageError(
+            f"the file has several questions, and does not say which is the main one: {names}",
+            where="--question",
+            hint="name one with --question",
+        )
     try:
         question = labels.question(section.question)
-    except (StopIteration, IndexError, KeyError):
-        names = ", ".join(one.name for one in labels.questions) or "none at all"
+    except KeyError:
         raise UsageError(f"no question is named `{section.question}`; there are: {names}") from None
     given = Counter(label.annotator for _, label, _ in labels.answered(question.name))
     labels = labels.without(section.leave_out)

@@ -52,7 +52,7 @@ class Answers(Contents):
             None: nothing is open. What others have on their screens may come back later.
 
         Raises:
-            Paused: labelling is paused.
+            Paused: labeling is paused.
             NotAssigned: there is no such annotator.
         """
         with self._database.write() as connection:
@@ -81,7 +81,7 @@ class Answers(Contents):
             Invalid: it does not fit the questions.
             Conflict: the label has another version than the one that the answer was given to; or the key is that of an
                 answer that no longer stands, or that said something else.
-            Paused: labelling is paused. The repetition of an answer that stands already gets its receipt even then.
+            Paused: labeling is paused. The repetition of an answer that stands already gets its receipt even then.
             NotAssigned: the task was never given to this annotator, or there is none of that name.
         """
         with self._database.write() as connection:
@@ -131,13 +131,13 @@ class Answers(Contents):
         Args:
             annotator: name.
             key: made anew for every undo by the sender; the same key again takes nothing more back, and gets the
-                same result, even while labelling is paused. None: a repeated request cannot be recognized.
+                same result, even while labeling is paused. None: a repeated request cannot be recognized.
 
         Returns:
             Id of the task; None: there is nothing to take back.
 
         Raises:
-            Paused: labelling is paused, so that the task could not be answered again.
+            Paused: labeling is paused, so that the task could not be answered again.
             Invalid: the key is not valid.
             NotAssigned: there is no such annotator.
         """

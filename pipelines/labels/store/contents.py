@@ -80,7 +80,7 @@ class Contents(StorePart):
 
     @property
     def paused(self) -> bool:
-        """Whether labelling is paused: no task is handed out and no answer is accepted."""
+        """Whether labeling is paused: no task is handed out and no answer is accepted."""
         with self._database.read() as connection:
             return bool(number_of(connection, "SELECT paused FROM settings"))
 

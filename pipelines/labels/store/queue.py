@@ -71,7 +71,7 @@ class Queue:
     goes on to others.
 
     Of the open tasks those come first that have most labels already. So tasks become complete one after the other,
-    and whenever labelling stops, most of what was paid for can be compared: three labels of one task tell about
+    and whenever labeling stops, most of what was paid for can be compared: three labels of one task tell about
     agreement, one label of each of three tasks does not. Ties go by an order that is shuffled by the seed, so that
     no part of the file is always judged last.
 

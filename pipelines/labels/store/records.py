@@ -80,7 +80,7 @@ class Identity:
 
 @dataclass(frozen=True)
 class AnnotatorState:
-    """Number of an annotator, the settings, and whether labelling is paused, all of one moment."""
+    """Number of an annotator, the settings, and whether labeling is paused, all of one moment."""
 
     me: int
     settings: Settings

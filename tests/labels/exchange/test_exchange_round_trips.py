@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from pipelines.data.rows import Message
 from pipelines.errors import DataError
-from pipelines.labels.exchange import argilla
+from pipelines.labels.exchange import argilla, label_config
 from pipelines.labels.exchange import label_studio as label_studio_out
 from pipelines.labels.exchange.gather import ReadingOptions
 from pipelines.labels.exchange.label_files import read_labels
@@ -223,7 +223,7 @@ def test_answers_that_were_changed_are_refused(tmp_path: Path) -> None:
 )
 def test_configurations_are_xml_whose_controls_point_at_what_is_there(asked: list[str]) -> None:
     questions = parse_questions(asked)
-    root = ElementTree.fromstring(label_studio_out.config(questions, 2))
+    root = ElementTree.fromstring(label_config.config(questions, 2))
     tags = list(root.iter())
     names = [tag.get("name") for tag in tags if tag.get("name")]
     assert len(set(names)) == len(names)
@@ -238,7 +238,7 @@ def test_results_come_from_the_controls_of_the_configuration() -> None:
     """What `tasks` writes as results names controls, kinds and choices of the configuration."""
     for asked in (["better:pairwise"], ["clear:scale3", "safe:binary", "overall:ranking"], ["reply:demonstration"]):
         questions = parse_questions(asked)
-        tags = {tag.get("name"): tag for tag in ElementTree.fromstring(label_studio_out.config(questions, 2)).iter()}
+        tags = {tag.get("name"): tag for tag in ElementTree.fromstring(label_config.config(questions, 2)).iter()}
         found = _one_task(questions)
         rows = json.loads(label_studio_out.tasks(found, 0, with_labels=True)[0])
         results = [result for one in rows[0]["annotations"] for result in one["result"]]

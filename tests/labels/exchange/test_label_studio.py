@@ -88,7 +88,8 @@ def test_ranker_in_its_shapes(export: Any) -> None:
             annotation(ranker({"rank": ["wiki", "mdn", "blog"], "_": []}), by=6),
             annotation(ranker({"ok": ["wiki", "mdn", "blog"], "_": []}), by=7),
             annotation(ranker({"rank": ["wiki"], "_": ["mdn", "blog"]}), by=8),
-        )
+        ),
+        buckets=("best", "ok", "worst"),
     )
     ranks = [value["rank"] for value in values(found)]
     assert ranks == [(2, 1, 3), (3, 2, 1), (2, 1, 1), (2, 1, 3), (1, 1, 1), (2, 1, 3), (1, 1, 1), (2, 1, 2)]
