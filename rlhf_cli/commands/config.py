@@ -137,7 +137,7 @@ def _about(path: Path) -> str:
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    group = typer.Typer(help="Look at the configuration.", no_args_is_help=True)
+    group = typer.Typer(help="Show the configuration.", no_args_is_help=True)
     group.command(
         epilog=options.examples(
             "rlhf config show --config my.yaml --set ppo.kl_coef=0.1",

@@ -55,8 +55,9 @@ def check(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Check data files before training: formats, bad rows, duplicates, lengths.
+    """Check data files before training.
 
+    The report shows formats, bad rows, duplicates and lengths.
     Nothing is written. --name, --format, --columns, --tags, --split, --revision and --limit apply to every FILE. Exit
     code 3 means that there are bad rows or a file cannot be read; the rest of the report is still printed.
     """
@@ -118,7 +119,7 @@ def _mark(text: str) -> str:
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    group = typer.Typer(help="Look at data.", no_args_is_help=True)
+    group = typer.Typer(help="Check data files.", no_args_is_help=True)
     group.command(
         epilog=options.examples(
             "rlhf data check pairs.jsonl --model org/model",

@@ -120,8 +120,9 @@ def label(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Serve the label page, where people rank, compare, rate or write answers in a browser. It works offline.
+    """Serve the page where people judge answers.
 
+    They rank, compare, rate or write answers in a browser; the page works offline.
     Prints one link for each annotator and one for the admin; each link works once, in one browser. Every answer that
     the page acknowledges is on disk. Ctrl-C stops the page; the same command opens it again with all earlier answers.
     With --run-dir, questions and overlap come from the configuration of the run.

@@ -97,7 +97,10 @@ def show(
     buckets: Buckets = None,
     json: options.Json = False,
 ) -> None:
-    """Show the questions, tasks, labels and annotators in a file, and what was left out."""
+    """Show what a file of labels holds.
+
+    The summary has the questions, tasks, labels and annotators, and counts of what was left out.
+    """
     from pipelines.labels.exchange import label_files as summary
 
     told = summary.summary(_read(file, columns, value, ties_from_empty, tasks, label_config, buckets))
@@ -126,8 +129,9 @@ def convert(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Convert labels of another program to a tasks file (--to tasks), or tasks for another program.
+    """Convert labels from other programs, or tasks for them.
 
+    With --to tasks, labels of another program become a tasks file; otherwise tasks are written for another program.
     Tasks that were sent out are recognized when their labels come back, with their order of answers. Whatever the
     format cannot hold, or annotators must not see, is counted.
     """
@@ -156,7 +160,10 @@ def convert(
 
 
 def config(to: ConfigTo, question: Questions = None, answers: Answers = None, json: options.Json = False) -> None:
-    """Print the labeling configuration for another program: Label Studio's XML, or Python code for Argilla."""
+    """Print the labeling configuration for another program.
+
+    It is XML for Label Studio, or Python code for Argilla.
+    """
     from pipelines.labels.exchange import argilla, label_config
     from pipelines.labels.questions import parse_questions
 
@@ -247,7 +254,7 @@ def _write(label_set: LabelSet, to: str, out: Path, seed: int, with_labels: bool
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    group = typer.Typer(help="Look at labels, and exchange them with other programs.", no_args_is_help=True)
+    group = typer.Typer(help="Show labels, and exchange them with other programs.", no_args_is_help=True)
     commands: list[tuple[Any, tuple[str, str, str]]] = [
         (
             show,

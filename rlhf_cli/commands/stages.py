@@ -81,8 +81,9 @@ def all_command(
     verbose: options.Verbose = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Run the whole pipeline: data, SFT, sampling and labels, reward model, PPO, evaluation.
+    """Run all stages, from the data to the evaluation.
 
+    They are data, SFT, sampling and labels, reward model, PPO and evaluation.
     Complete stages are skipped. Exit code 11 means that the run waits for people to judge answers; once they have, the
     same command continues.
     """

@@ -35,7 +35,7 @@ def status(
     verify: Verify = False,
     json: options.Json = False,
 ) -> None:
-    """Show which stages of a run are complete, stale or missing, and why.
+    """Show what is complete, stale or missing in a run.
 
     With --config or --set, the run is compared with those settings instead of its own. Exit code 6 means that an
     artifact is damaged.
