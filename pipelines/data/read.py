@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from itertools import islice
@@ -112,7 +112,8 @@ class SourceReader(Generic[Kind]):
             first, rows = _first(rows)
             if not first:
                 break
-            good = [(record, row) for record, row, fault in first if fault is None]
+            able = [(record, row) for record, row, fault in first if fault is None]
+            good = [(record, row) for record, row in able if not record.column_faults] or able
             if good:
                 self._settle(good)
             yield from first
@@ -132,6 +133,10 @@ class SourceReader(Generic[Kind]):
 
     def _convert(self, record: Record, row: dict[str, Any]) -> tuple[tuple[Kind, ...], Fault | None]:
         columns, layout = self._source.columns, cast("type[Format]", self.format)
+        if record.column_faults:
+            for name, found in _rename(record.column_faults, columns, only=self._found.registry is not None).items():
+                if name in column_names(layout):
+                    return (), found
         fault = layout.unread(row)
         if fault is not None:
             return (), fault
@@ -240,7 +245,7 @@ def sampled(records: Iterator[Record], count: int) -> list[Record]:
     return [record for _, record in sorted(kept, key=lambda pair: pair[0])]
 
 
-def _rename(row: dict[str, Any], columns: dict[str, str], *, only: bool) -> dict[str, Any]:
+def _rename(row: Mapping[str, Any], columns: dict[str, str], *, only: bool) -> dict[str, Any]:
     """The row under canonical names; a mapped column hides one that already has that name.
 
     Args:

@@ -11,6 +11,7 @@ from pipelines.config.data_section import Source
 from pipelines.data.canonical import prompt_of, to_kind
 from pipelines.data.read import SourceReader
 from pipelines.data.rows import CanonicalRow, Comparison, Demonstration, Judgement, Prompt
+from pipelines.data.sources.files import open_text
 from pipelines.errors import DataError
 from pipelines.labels.label_types import Answer, Kind, LabelSet, Question, Task
 from pipelines.labels.questions import default_question
@@ -102,8 +103,8 @@ def _suiting(sizes: set[int]) -> Question:
 def holds_tasks(path: Path) -> bool:
     """Whether the first line of a file is the header of a tasks file."""
     try:
-        with path.open(encoding="utf-8") as file:
-            first = json.loads(file.readline(100_000))
-    except (OSError, ValueError, RecursionError):
+        with open_text(path) as file:
+            first = json.loads(file.readline(100_000).decode("utf-8-sig"))
+    except (DataError, ValueError, RecursionError):
         return False
     return isinstance(first, dict) and is_tasks_file(first)

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipelines.data.faults import fault_of
 from pipelines.data.rows import Message, as_dict, check_dialogue
+from pipelines.data.sources.files import open_text
 from pipelines.data.split import is_held_out, prompt_key
 from pipelines.errors import ArtifactError, DataError
 from pipelines.labels.label_types import Answer, Kind, Label, LabelSet, Question, Task, question_dict
@@ -166,13 +167,13 @@ def is_tasks_file(first: Mapping[str, Any]) -> bool:
 
 def _lines(path: Path) -> Iterator[tuple[str, str]]:
     """Every line that is not blank, with its place."""
-    try:
-        with path.open(encoding="utf-8", newline="\n") as file:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    yield f"{path}:{number}", line
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"the tasks cannot be read: {error}", where=str(path)) from error
+    with open_text(path) as file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                try:
+                    yield f"{path}:{number}", line.decode("utf-8-sig" if number == 1 else "utf-8")
+                except UnicodeDecodeError as error:
+                    raise DataError(f"the tasks cannot be read: {error}", where=f"{path}:{number}") from error
 
 
 def _header(path: Path, lines: Iterator[tuple[str, str]]) -> tuple[str, tuple[Question, ...]]:

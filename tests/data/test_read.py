@@ -94,3 +94,18 @@ def test_a_sample_holds_no_more_than_itself_in_memory() -> None:
     assert len(sampled(records(20_000, 1000), 20)) == 20
     assert tracemalloc.get_traced_memory()[1] < 500_000
     tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "unread",
+    ["NaN", "[1e999]", '{"y": 1, "y": 2}', '"\\u0000"', '{"\\ud800": 1}', "[" * 200 + "]" * 200, '1, "x": 2'],
+)
+def test_a_column_that_nobody_reads_may_hold_anything(tmp_path: Path, unread: str) -> None:
+    """The same value makes the row bad where it is read, be it under another name."""
+    path = tmp_path / "a.jsonl"
+    row = '{"q": "a", "chosen": "b", "rejected": "c", "x": '
+    path.write_text((row + unread + "}\n") * 2)
+    outcomes = list(SourceReader(Source(path=str(path), columns={"prompt": "q", "margin": "x"}), Comparison))
+    assert [outcome.fault is not None for outcome in outcomes] == [True, True]
+    good = list(SourceReader(Source(path=str(path), columns={"prompt": "q"}), Comparison))
+    assert [outcome.row.chosen for outcome in good if outcome.row is not None] == ["b", "b"]

@@ -38,6 +38,14 @@ def write(tmp_path: Path, name: str, content: bytes) -> Path:
         ("a.json.gz", gzip.compress(GOOD, mtime=0), [("1", {"prompt": "a"})]),
         ("a.jsonl.gz", gzip.compress(GOOD, mtime=0), [("1", {"prompt": "a"})]),
         ("a.csv.GZ", gzip.compress(b"prompt\na", mtime=0), [("2", {"prompt": "a"})]),
+        ("a.jsonl", b"\n[" + GOOD + b",\n" + GOOD + b"]\n", [("row 1", {"prompt": "a"}), ("row 2", {"prompt": "a"})]),
+        ("a.jsonl", b"\xef\xbb\xbf[\n" + GOOD + b"\n]", [("row 1", {"prompt": "a"})]),
+        ("a.jsonl", b'"a"\n"b"', [("1", {"prompt": "a"}), ("2", {"prompt": "b"})]),
+        ("a.json", b'["a", "b"]', [("row 1", {"prompt": "a"}), ("row 2", {"prompt": "b"})]),
+        ("a.json", b'"a"\n"b"', [("1", {"prompt": "a"}), ("2", {"prompt": "b"})]),
+        ("a.json", ("[" + GOOD.decode() + "]").encode("utf-16"), [("row 1", {"prompt": "a"})]),
+        ("a.jsonl.gz", gzip.compress(GOOD.decode().encode("utf-16-be")), [("1", {"prompt": "a"})]),
+        ("a.txt", "é".encode("utf-32"), [("1", {"prompt": "é"})]),
         ("a.txt", b"\xef\xbb\xbfone \r\n\r\n\xc3\xa9t\xc3\xa9", [("1", {"prompt": "one "}), ("3", {"prompt": "été"})]),
     ],
 )
@@ -77,8 +85,7 @@ def test_a_bad_line_has_a_place_and_the_next_is_read(tmp_path: Path, line: bytes
     first, bad, last = read_records(path)
     assert first.row == last.row == {"prompt": "a"}
     assert bad.place == f"{path}:2"
-    assert reason in str(bad.fault)
-    assert bad.row == {}
+    assert reason in str(bad.any_fault)
 
 
 @pytest.mark.parametrize(
@@ -95,9 +102,9 @@ def test_a_bad_row_of_an_array_has_a_place_and_the_next_is_read(tmp_path: Path, 
     path = write(tmp_path, "a.json", b"[" + GOOD + b",\n" + row + b",\n" + GOOD + b"]")
     _, bad, last = read_records(path)
     assert bad.place == f"{path}:row 2"
-    assert reason in str(bad.fault)
+    assert reason in str(bad.any_fault)
     assert last.row == {"prompt": "a"}
-    assert last.fault is None
+    assert last.any_fault is None
 
 
 @pytest.mark.parametrize(
@@ -116,8 +123,8 @@ def test_a_bad_row_of_an_array_has_a_place_and_the_next_is_read(tmp_path: Path, 
         ("a.json", b"[" + GOOD + b"]\nx", ":2", "after the end"),
         ("a.json", b"[" * 100_000, ":row 1", "nested too deeply"),
         ("a.json", b"[\n\xff]", ":2", "not UTF-8 (byte 0xff at offset 2)"),
-        ("a.json", '[{"a": 1}]'.encode("utf-16"), ":1", "UTF-16"),
-        ("a.jsonl", '{"a": 1}'.encode("utf-16"), ":1", "UTF-16"),
+        ("a.json", '[{"a": 1}]'.encode("utf-16")[:-1], "", "begins as UTF-16"),
+        ("a.jsonl", '{"a": "\ud800"}'.encode("utf-16", "surrogatepass"), "", "begins as UTF-16"),
         ("a.xlsx", GOOD, "", "`.xlsx` is unknown; data files end in .json, .jsonl, .txt, .csv, .tsv, .parquet"),
         ("a", GOOD, "", "no ending"),
         ("a.zip.gz", GOOD, "", "`.gz` is unknown"),
@@ -132,6 +139,29 @@ def test_a_file_that_cannot_be_read(tmp_path: Path, name: str, content: bytes, w
         list(read_records(path))
     assert reason in caught.value.message
     assert caught.value.where == f"{path}{where}"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "way_out"),
+    [
+        ("a.xlsx", b"PK", "CSV UTF-8"),
+        ("a.jsonl.zst", b"(", "unpack"),
+        ("a.json", b'["\xfc"]', "iconv"),
+        ("a.json", b'{"prompt": "' + b"a" * 11_000_000 + b'"}', 'orient="records"'),
+        ("a.json", b'{\n"prompt": {"0": "a"}}', 'orient="records"'),
+    ],
+)
+def test_the_way_out_is_named(tmp_path: Path, name: str, content: bytes, way_out: str) -> None:
+    with pytest.raises(DataError) as caught:
+        list(read_records(write(tmp_path, name, content)))
+    assert way_out in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("lines", [b'["a", "b"]\n["c", "d"]\n', b'[{"role": "user", "content": "a"}]\n' * 2])
+def test_lines_that_are_lists_are_no_array(tmp_path: Path, lines: bytes) -> None:
+    records = list(read_records(write(tmp_path, "a.jsonl", lines)))
+    assert [record.place[-1] for record in records] == ["1", "2"]
+    assert all("must be an object, not a list" in str(record.fault) for record in records)
 
 
 def test_missing_file_and_directory(tmp_path: Path) -> None:

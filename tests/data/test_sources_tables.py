@@ -63,10 +63,12 @@ def test_a_bad_row_of_a_table_and_the_next_is_read(tmp_path: Path, row: bytes, r
         (b"", "", "no rows"),
         (b"prompt\n", "", "no rows"),
         (b"prompt,prompt\na,b", ":1", "'prompt' is there twice"),
-        (b"prompt,\na,b", ":1", "'' is blank"),
+        (b"prompt,x,x\na,b,c", ":1", "'x' is there twice"),
+        (b",\na,b", ":1", "it is blank"),
+        (b"prompt\ra\rb", ":1", "new-line character"),
         (b"pr\xffmpt\na", ":1", "not UTF-8"),
         (b'prompt\na\n"b\nc\n', ":3", "unexpected end of data"),
-        ("prompt\na".encode("utf-16"), ":1", "UTF-16"),
+        ("prompt\na".encode("utf-16")[:-1], "", "begins as UTF-16"),
     ],
 )
 def test_a_table_that_cannot_be_read(tmp_path: Path, content: bytes, where: str, reason: str) -> None:
@@ -154,7 +156,6 @@ def test_columnar_files(tmp_path: Path, name: str) -> None:
         ({"prompt": b"a"}, "prompt: must be text, not bytes"),
         ({"prompt": 5}, "prompt: must be text, not a number"),
         ({"prompt": None}, "prompt: must be text, not null"),
-        ({"prompt": "a", "margin": float("nan")}, "margin: NaN or infinity is not a number in JSON"),
     ],
 )
 def test_typed_values_are_never_turned_into_text(tmp_path: Path, row: dict[str, Any], reason: str) -> None:
@@ -174,8 +175,43 @@ def test_broken_columnar_files(tmp_path: Path, name: str) -> None:
         list(read_records(save(tmp_path, name, [])))
 
 
-def test_semicolons_are_named_as_what_is_wrong(tmp_path: Path) -> None:
-    path = write(tmp_path, "a.csv", "prompt;completion\na;b\n")
-    with pytest.raises(DataError, match="';' between the columns") as caught:
-        list(read_records(path))
-    assert caught.value.where == f"{path}:1"
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize(
+    ("name", "lines"),
+    [
+        ("a.csv", ["prompt;completion", '"a, b;";c, "d"']),
+        ("a.csv", ['"prompt, long";"completion"', '"a, b;";c, "d"']),
+        ("a.csv", ["prompt\tcompletion", 'a, b;\tc, "d"']),
+        ("a.csv", ["sep=;", "prompt;completion", '"a, b;";c, "d"']),
+        ("a.csv", ["SEP=|", "prompt|completion", 'a, b;|c, "d"']),
+        ("a.tsv", ["", "prompt;completion", '"a, b;";c, "d"']),
+        ("a.csv", ["prompt,completion,", '"a, b;","c, ""d""",,']),
+        ("a.csv", ["prompt,completion,,", '"a, b;","c, ""d"""']),
+    ],
+)
+def test_a_table_as_excel_writes_it(tmp_path: Path, name: str, lines: list[str], encoding: str) -> None:
+    (record,) = read_records(write(tmp_path, name, "\r\n".join(lines).encode(encoding)))
+    assert list(record.row.values()) == ["a, b;", 'c, "d"']
+    assert record.place.endswith(f":{len(lines)}")
+
+
+@pytest.mark.parametrize("head", [",prompt,chosen,rejected", "Unnamed: 0,prompt,chosen,rejected"])
+def test_the_index_of_pandas_is_left_alone(tmp_path: Path, head: str) -> None:
+    path = write(tmp_path, "a.csv", f"{head}\n0,q,good,bad\n1,r,good,bad\n")
+    rows = [outcome.row for outcome in SourceReader(Source(path=str(path)), Comparison)]
+    assert [row.prompt[0].content for row in rows if row is not None] == ["q", "r"]
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "stream.arrow"])
+def test_nan_in_a_column_that_nobody_reads(tmp_path: Path, name: str) -> None:
+    rows = [{"prompt": "a", "chosen": "b", "rejected": "c", "rating": rating} for rating in (float("nan"), 1.0)]
+    path = save(tmp_path, name, rows)
+    assert faults(path) == []
+    ((place, fault),) = faults(path, columns={"margin": "rating"})
+    assert place == "row 1"
+    assert fault.startswith("rating: NaN or infinity")
+
+
+def test_bytes_of_another_encoding_count_only_where_they_are_read(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.csv", b"prompt,by\na,caf\xe9\n\xfc,b\n")
+    assert faults(path) == [("3", "prompt: not UTF-8 (byte 0xfc)")]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import SpooledTemporaryFile
 from typing import BinaryIO, cast
 
 from pipelines.data.sources.json_files import json_lines, json_rows, text_lines
@@ -47,14 +50,64 @@ def _records(path: Path, kind: str) -> Iterator[Record]:
     if kind in COLUMNAR:
         yield from _columnar(path, COLUMNAR[kind])
         return
+    with open_text(path) as file:
+        yield from READERS[kind](file, str(path))
+
+
+@contextmanager
+def open_text(path: Path) -> Iterator[BinaryIO]:
+    """A file of text as UTF-8 bytes, unpacked where its name ends in .gz, and recoded where it is UTF-16.
+
+    Raises:
+        DataError: it cannot be opened, or breaks off while it is read.
+    """
     packed = path.suffix.lower() == ".gz"
     try:
         with cast(BinaryIO, gzip.open(path)) if packed else path.open("rb") as file:
-            yield from READERS[kind](file, str(path))
+            encoding = _wide_encoding(file.read(4))
+            file.seek(0)
+            if encoding is None:
+                yield file
+                return
+            with _recoded(file, encoding, path) as text:
+                yield text
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(f"the file cannot be unpacked: {error}", where=str(path)) from error
     except OSError as error:
         raise DataError(f"the file cannot be read: {error.strerror or error}", where=str(path)) from error
+
+
+def _wide_encoding(start: bytes) -> str | None:
+    """The encoding of a file whose first bytes are those of UTF-16 or UTF-32; None: another one, such as UTF-8."""
+    if start.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        return "utf-32"
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    if len(start) == 4 and start[1] == start[3] == 0 != start[0]:
+        return "utf-16-le"
+    if len(start) == 4 and start[0] == start[2] == 0 != start[1]:
+        return "utf-16-be"
+    return None
+
+
+_CHUNK = 1 << 20
+
+
+def _recoded(file: BinaryIO, encoding: str, path: Path) -> BinaryIO:
+    """The text of a file as UTF-8, in a temporary file where it is long."""
+    decoder = codecs.getincrementaldecoder(encoding)()
+    plain = cast(BinaryIO, SpooledTemporaryFile(max_size=64 * _CHUNK))  # noqa: SIM115
+    ended = False
+    while not ended:
+        data = file.read(_CHUNK)
+        ended = not data
+        try:
+            plain.write(decoder.decode(data, final=ended).encode())
+        except UnicodeError as error:
+            problem = f"the file begins as {encoding.upper()} and does not go on so"
+            raise DataError(problem, where=str(path), hint="save it as UTF-8") from error
+    plain.seek(0)
+    return plain
 
 
 def _columnar(path: Path, reader: Callable[[Path], Iterator[Record]]) -> Iterator[Record]:
@@ -87,4 +140,13 @@ def _check_there(path: Path, kind: str) -> None:
         raise DataError("no such data file", where=str(path), hint=hint)
     if not kind:
         named = f"the ending `{path.suffix}` is unknown" if path.suffix else "the file name has no ending"
-        raise DataError(f"{named}; data files end in {endings()}", where=str(path))
+        raise DataError(
+            f"{named}; data files end in {endings()}", where=str(path), hint=_WAYS_OUT.get(path.suffix.lower())
+        )
+
+
+_WAYS_OUT = {
+    **dict.fromkeys((".xlsx", ".xls", ".ods"), "save the sheet as a .csv file (in Excel: CSV UTF-8) and name that"),
+    **dict.fromkeys((".zip", ".bz2", ".xz", ".zst", ".7z", ".tar", ".tgz"), "unpack it and name the file inside"),
+    **dict.fromkeys((".ndjson", ".jsonlines"), "one object a line: rename it to .jsonl"),
+}

@@ -10,18 +10,40 @@ from typing import Any, BinaryIO
 
 from pipelines.data.faults import Fault
 from pipelines.data.sources import record as limits
-from pipelines.data.sources.record import Record, StrictDecoder, checked, not_utf8, too_long, without_bom
+from pipelines.data.sources.record import OTHER_ENCODING, Record, StrictDecoder, json_record, not_utf8, too_long
 from pipelines.errors import DataError
 
 
 def json_lines(file: BinaryIO, name: str) -> Iterator[Record]:
-    """One object a line; blank lines are skipped."""
+    """One object a line; blank lines are skipped. Lines that are texts are prompts, and one array is read as such."""
+    if _holds_array(file):
+        yield from json_rows(file, name)
+        return
     decoder = StrictDecoder()  # One for all lines: to make one takes as long as to decode a short line.
+    texts: bool | None = None
     for place, text, fault in _lines(file, name):
-        row: dict[str, Any] = {}
-        if fault is None:
-            row, fault = _parse_line(text, decoder)
-        yield Record(place, text, row, fault)
+        if fault is not None:
+            yield Record(place, text, {}, fault)
+            continue
+        texts = text.lstrip().startswith('"') if texts is None else texts
+        yield _parse_line(place, text, decoder, texts=texts)
+
+
+def _holds_array(file: BinaryIO) -> bool:
+    """Whether the whole file is one array of rows; lines that are lists are none. The file is back at its start."""
+    line = file.readline(limits.MAX_ROW_SIZE).removeprefix(codecs.BOM_UTF8)
+    while line and not line.strip():
+        line = file.readline(limits.MAX_ROW_SIZE)
+    ended = not file.read(1 << 16).strip()
+    file.seek(0)
+    opening = line.strip()
+    if not re.match(rb'\[\s*([{"\]]|$)', opening):
+        return False
+    try:
+        json.loads(opening)
+    except (ValueError, RecursionError):
+        return True
+    return ended
 
 
 def text_lines(file: BinaryIO, name: str) -> Iterator[Record]:
@@ -37,7 +59,7 @@ def _lines(file: BinaryIO, name: str) -> Iterator[tuple[str, str, Fault | None]]
         number += 1
         place = f"{name}:{number}"
         if number == 1:
-            raw = without_bom(raw, name)
+            raw = raw.removeprefix(codecs.BOM_UTF8)
         if len(raw.rstrip(b"\r\n")) > limits.MAX_ROW_SIZE:
             while raw and not raw.endswith(b"\n"):
                 raw = file.readline(limits.MAX_ROW_SIZE)
@@ -54,7 +76,7 @@ def _lines(file: BinaryIO, name: str) -> Iterator[tuple[str, str, Fault | None]]
             yield place, text, None
 
 
-def _parse_line(text: str, decoder: StrictDecoder) -> tuple[dict[str, Any], Fault | None]:
+def _parse_line(place: str, text: str, decoder: StrictDecoder, *, texts: bool) -> Record:
     decoder.duplicates.clear()
     try:
         value, end = decoder.raw_decode(text) if text[0] == "{" else (None, -1)
@@ -62,12 +84,17 @@ def _parse_line(text: str, decoder: StrictDecoder) -> tuple[dict[str, Any], Faul
             decoder.duplicates.clear()
             value = decoder.decode(text)
     except json.JSONDecodeError as error:
-        return {}, Fault("", "not valid JSON", f"column {error.colno}: {error.msg}")
+        return Record(place, text, {}, Fault("", "not valid JSON", f"column {error.colno}: {error.msg}"))
     except RecursionError:
-        return {}, Fault("", "nested too deeply")
+        return Record(place, text, {}, Fault("", "nested too deeply"))
     except ValueError as error:
-        return {}, Fault("", "not valid JSON", str(error))
-    return checked(text, value, decoder.duplicates)
+        return Record(place, text, {}, Fault("", "not valid JSON", str(error)))
+    return json_record(place, text, _row_of(value, texts=texts), decoder.duplicates)
+
+
+def _row_of(value: Any, *, texts: bool) -> Any:
+    """The value itself, or the prompt that it is, in a file of texts."""
+    return {"prompt": value} if texts and isinstance(value, str) else value
 
 
 CHUNK = 1 << 16
@@ -75,11 +102,14 @@ _BLANKS = re.compile(r"[ \t\n\r]*")
 _TAIL = 10  # A word or an escape that the end of the window cuts is shorter than this.
 
 
+PANDAS = 'of a table of pandas, write df.to_json(path, orient="records", lines=True)'
+
+
 def json_rows(file: BinaryIO, name: str) -> Iterator[Record]:
     """The objects of one array. A file that opens with an object is read as JSON lines: hubs hold many of these."""
     window = _Window(file, name)
     first = window.next_char()
-    if first == "{":
+    if first in ("{", '"'):
         file.seek(0)
         return _as_lines(file, name)
     if first == "":
@@ -92,21 +122,23 @@ def json_rows(file: BinaryIO, name: str) -> Iterator[Record]:
 
 def _as_lines(file: BinaryIO, name: str) -> Iterator[Record]:
     for number, record in enumerate(json_lines(file, name)):
-        if number == 0 and record.fault is not None and record.fault.reason == "not valid JSON":
+        fault = record.fault
+        if number == 0 and fault is not None and fault.reason in ("not valid JSON", too_long("line").reason):
             raise DataError(
-                f"a .json file must be one array of objects, or one object a line; this line is {record.fault}",
+                f"a .json file must be one array of objects, or one object a line; here: {fault}",
                 where=record.place,
-                hint='of rows wrapped like {"data": [...]}, save the inner list alone',
+                hint=f'of rows wrapped like {{"data": [...]}}, save the inner list alone; {PANDAS}',
             )
         yield record
 
 
 def _array(window: _Window, name: str) -> Iterator[Record]:
     number = 0
-    closed = window.next_char() == "]"
+    first = window.next_char()
+    closed, texts = first == "]", first == '"'
     while not closed:
         number += 1
-        yield window.element(f"{name}:row {number}")
+        yield window.element(f"{name}:row {number}", texts=texts)
         closed = window.next_char() == "]"
         if not closed:  # `element` has seen to it that this is a comma.
             window.position += 1
@@ -140,8 +172,8 @@ class _Window:
             if not self._more(CHUNK):
                 return ""
 
-    def element(self, place: str) -> Record:
-        """Decode the value at the position and move behind it.
+    def element(self, place: str, *, texts: bool) -> Record:
+        """Decode the value at the position and move behind it; a text of an array of `texts` is a prompt.
 
         Raises:
             DataError: it is no JSON, is followed by neither a comma nor the end of the array, or has no end.
@@ -154,7 +186,7 @@ class _Window:
                 if self._text[after : after + 1] in (",", "]") and after < len(self._text):
                     text = self._text[self.position : end]
                     self.position = after
-                    return Record(place, text, *checked(text, value, self._decoder.duplicates))
+                    return json_record(place, text, _row_of(value, texts=texts), self._decoder.duplicates)
                 # A number may go on behind the window, so only the end of the file settles it.
                 problem = (after, "Expecting ',' or ']'")
             if len(self._text) - self.position > 4 * limits.MAX_ROW_SIZE:
@@ -207,7 +239,7 @@ class _Window:
         data = self._file.read(size)
         self._ended = not data
         if self._bytes == 0:
-            plain = without_bom(data, self._name)
+            plain = data.removeprefix(codecs.BOM_UTF8)
             self._bytes, data = len(data) - len(plain), plain
         before = self._bytes - len(self._utf8.getstate()[0])
         try:
@@ -215,6 +247,6 @@ class _Window:
         except UnicodeDecodeError as error:
             line = self._place_of(len(self._text))[0] + error.object.count(b"\n", 0, error.start)
             fault = not_utf8(error.object, error.start, before)
-            raise DataError(str(fault), where=f"{self._name}:{line}", hint="save the file as UTF-8") from error
+            raise DataError(str(fault), where=f"{self._name}:{line}", hint=OTHER_ENCODING) from error
         self._bytes += len(data)
         return True

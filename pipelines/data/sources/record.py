@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import codecs
 import json
 import math
 import re
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from pipelines.data.faults import Fault, type_name
-from pipelines.errors import DataError
 
 MAX_ROW_SIZE = 10_000_000
 MAX_DEPTH = 100
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_NONE: Mapping[str, Fault] = {}
 
 
 class Record(NamedTuple):  # made a million times: a frozen dataclass takes three times as long
@@ -27,6 +26,7 @@ class Record(NamedTuple):  # made a million times: a frozen dataclass takes thre
         row: its columns; empty where there is a fault.
         fault: why it could not be read.
         typed: whether the values have types; in a table of text (.csv, .tsv) all of them are text.
+        column_faults: the columns that hold what no row may hold, such as NaN; the row is bad if one of them is read.
     """
 
     place: str
@@ -34,6 +34,12 @@ class Record(NamedTuple):  # made a million times: a frozen dataclass takes thre
     row: dict[str, Any]
     fault: Fault | None = None
     typed: bool = True
+    column_faults: Mapping[str, Fault] = _NONE
+
+    @property
+    def any_fault(self) -> Fault | None:
+        """The fault of the row, or of any column of it, for a reader that knows not which columns count."""
+        return self.fault or next(iter(self.column_faults.values()), None)
 
 
 class StrictDecoder(json.JSONDecoder):
@@ -41,42 +47,75 @@ class StrictDecoder(json.JSONDecoder):
 
     def __init__(self) -> None:
         super().__init__(object_pairs_hook=self._object)
-        self.duplicates: list[str] = []
+        self.duplicates: list[tuple[dict[str, Any], str]] = []
+        """Objects with the key that stands twice in them."""
 
     def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         result = dict(pairs)
         if len(result) < len(pairs):
             keys = [key for key, _ in pairs]
-            self.duplicates += [key for key in result if keys.count(key) > 1]
+            self.duplicates += [(result, key) for key in result if keys.count(key) > 1]
         return result
 
 
-def checked(text: str, value: Any, duplicates: list[str]) -> tuple[dict[str, Any], Fault | None]:
-    """A decoded JSON value as a row; an empty one and a fault where it is none, or holds what no row may hold."""
-    fault: Fault | None
+def json_record(place: str, text: str, value: Any, duplicates: list[tuple[dict[str, Any], str]]) -> Record:
+    """A decoded JSON value as a record; its fault says why it is no row.
+
+    Args:
+        place: of the value in the file.
+        text: as it stands there.
+        value: what it was decoded to.
+        duplicates: as `StrictDecoder` found them in it.
+    """
     if not isinstance(value, dict):
-        fault = Fault("", f"must be an object, not {type_name(value)}")
-    elif len(text) > MAX_ROW_SIZE:
-        fault = too_long("row")
-    else:
-        fault = value_fault(value)
-        if fault is None and duplicates:
-            fault = Fault(duplicates[0], "the key stands twice")
-    return (value, None) if fault is None else ({}, fault)
+        detail = 'of a list of turns, write {"messages": [...]}' if isinstance(value, list) else ""
+        return Record(place, text, {}, Fault("", f"must be an object, not {type_name(value)}", detail))
+    if len(text) > MAX_ROW_SIZE:
+        return Record(place, text, {}, too_long("row"))
+    return checked_record(place, text, value, duplicates=duplicates)
 
 
-def value_fault(row: dict[str, Any]) -> Fault | None:
-    """Return the fault of a value that JSON allows and no row may hold. Without recursion, for deeply nested rows."""
+def checked_record(
+    place: str,
+    text: str,
+    row: dict[str, Any],
+    *,
+    typed: bool = True,
+    duplicates: list[tuple[dict[str, Any], str]] | None = None,
+    column_faults: Mapping[str, Fault] = _NONE,
+) -> Record:
+    """A row as a record, its values checked column by column.
+
+    Args:
+        place: of the row in the file.
+        text: as it stands there.
+        row: its columns.
+        typed: whether the values have types.
+        duplicates: as `StrictDecoder` found them.
+        column_faults: what is known already.
+    """
     for key, value in row.items():
         if type(value) is not str or not value.isascii() or "\0" in value or not key.isascii() or "\0" in key:
             break
-    else:
-        return None  # What most rows are; the walk below takes as long as decoding them.
-    return _walk(row)
+    else:  # What most rows are; the walk below takes as long as decoding them.
+        if not duplicates and not column_faults:
+            return Record(place, text, row, None, typed)
+    doubled = {id(holder): key for holder, key in duplicates or ()}
+    found: dict[str, Fault] = {}
+    for column, value in row.items():
+        if reason := _text_fault(column):
+            return Record(place, text, {}, Fault("", f"{reason} in a key"), typed)
+        fault = column_faults.get(column) or _value_fault(column, value, doubled)
+        if any(holder is row and key == column for holder, key in duplicates or ()):
+            fault = Fault(column, "the key stands twice")
+        if fault is not None:
+            found[column] = fault
+    return Record(place, text, row, None, typed, found or _NONE)
 
 
-def _walk(row: dict[str, Any]) -> Fault | None:
-    stack: list[tuple[str, Any, int]] = [("", row, 0)]
+def _value_fault(column: str, value: Any, doubled: Mapping[int, str]) -> Fault | None:
+    """Return the fault of a value that JSON allows and no row may hold. Without recursion, for deeply nested rows."""
+    stack: list[tuple[str, Any, int]] = [(column, value, 1)]
     while stack:
         field, value, depth = stack.pop()
         if isinstance(value, str):
@@ -89,15 +128,21 @@ def _walk(row: dict[str, Any]) -> Fault | None:
         elif isinstance(value, dict | list):
             if depth == MAX_DEPTH:
                 return Fault("", "nested too deeply", f"more than {MAX_DEPTH} levels")
-            if isinstance(value, dict):
-                for key, item in value.items():
-                    reason = _text_fault(key)
-                    if reason:
-                        return Fault("", f"{reason} in a key")
-                    stack.append((f"{field}.{key}" if field else key, item, depth + 1))
-            else:
-                stack.extend((f"{field}[{index}]", item, depth + 1) for index, item in enumerate(value))
+            if id(value) in doubled:
+                return Fault(doubled[id(value)], "the key stands twice")
+            for name, item in _items(field, value):
+                reason = _text_fault(name) if isinstance(value, dict) else None
+                if reason:
+                    return Fault("", f"{reason} in a key")
+                stack.append((name, item, depth + 1))
     return None
+
+
+def _items(field: str, value: dict[str, Any] | list[Any]) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        yield from ((f"{field}.{key}", item) for key, item in value.items())
+    else:
+        yield from ((f"{field}[{index}]", item) for index, item in enumerate(value))
 
 
 def _text_fault(text: str) -> str | None:
@@ -113,6 +158,12 @@ def too_long(what: str) -> Fault:
     return Fault("", f"the {what} is longer than {MAX_ROW_SIZE // 1_000_000} MB")
 
 
+OTHER_ENCODING = (
+    "the text is not UTF-8, but perhaps Windows-1252, as Excel writes it: save it as UTF-8 (in Excel: CSV UTF-8), or "
+    "convert it with `iconv -f WINDOWS-1252 -t UTF-8 FILE > NEW`"
+)
+
+
 def not_utf8(data: bytes, start: int, offset: int = 0) -> Fault:
     """The fault of bytes that are no text.
 
@@ -122,14 +173,3 @@ def not_utf8(data: bytes, start: int, offset: int = 0) -> Fault:
         offset: where `data` begins in its line or file, which the message counts from.
     """
     return Fault("", "not UTF-8", f"byte 0x{data[start]:02x} at offset {offset + start}")
-
-
-def without_bom(data: bytes, name: str) -> bytes:
-    """The beginning of a file without its byte order mark.
-
-    Raises:
-        DataError: the mark is that of UTF-16.
-    """
-    if data.startswith(_UTF16):
-        raise DataError("the file is UTF-16", where=f"{name}:1", hint="save the file as UTF-8")
-    return data.removeprefix(codecs.BOM_UTF8)

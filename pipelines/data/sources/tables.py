@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import json
 import re
@@ -11,7 +12,7 @@ from typing import Any, BinaryIO
 
 from pipelines.data.faults import Fault
 from pipelines.data.sources import record as limits
-from pipelines.data.sources.record import Record, value_fault, without_bom
+from pipelines.data.sources.record import OTHER_ENCODING, Record, checked_record
 from pipelines.errors import DataError
 
 _BAD_BYTE = re.compile("[\udc80-\udcff]")
@@ -19,17 +20,18 @@ _NO_END = ("unexpected end of data", "field larger than field limit")
 
 
 def csv_rows(file: BinaryIO, name: str) -> Iterator[Record]:
-    """Rows of a comma-separated file; a row is named by the line that it begins on."""
+    """Rows of a table with commas, or what its first line has instead; a row is named by the line that it begins on."""
     return _table(file, name, ",")
 
 
 def tsv_rows(file: BinaryIO, name: str) -> Iterator[Record]:
-    """Rows of a tab-separated file; a row is named by the line that it begins on."""
+    """Rows of a table with tabs, or what its first line has instead; a row is named by the line that it begins on."""
     return _table(file, name, "\t")
 
 
-def _table(file: BinaryIO, name: str, delimiter: str) -> Iterator[Record]:
+def _table(file: BinaryIO, name: str, usual: str) -> Iterator[Record]:
     csv.field_size_limit(limits.MAX_ROW_SIZE)
+    delimiter = _delimiter(file, usual)
     feed = _Feed(file, name)
     reader = csv.reader(feed, delimiter=delimiter, strict=True)
     header: list[str] | None = None
@@ -42,23 +44,50 @@ def _table(file: BinaryIO, name: str, delimiter: str) -> Iterator[Record]:
             return
         except csv.Error as error:
             if str(error).startswith(_NO_END) or header is None:
-                raise DataError(f"not a valid table: {error}", where=feed.place, hint=_HINT) from error
+                hint = _BARE_CR if str(error).startswith("new-line character") else _HINT
+                raise DataError(f"not a valid table: {error}", where=feed.place, hint=hint) from error
             fault = Fault("", "not a valid row of the table", str(error))
         place, text = feed.take()
         if not cells and fault is None:
             continue  # A blank line.
         if header is None:
-            header = _checked_header(cells, place)
-            if delimiter == "," and len(header) == 1 and (other := re.search("[;\t]", header[0])):
-                raise DataError(
-                    f"the first line has {other.group()!r} between the columns, where a .csv file has commas",
-                    where=place,
-                    hint="save the table with commas; with tabs it is a .tsv file",
-                )
+            if not _SEPARATOR.fullmatch(text):
+                header = _checked_header(cells, place)
             continue
-        fault = fault or _row_fault(header, cells) or _swallowed(text, delimiter, len(header))
-        row = {} if fault else dict(zip(header, cells, strict=True))
-        yield Record(place, text, row, fault or value_fault(row), typed=False)
+        cells = _as_wide(cells, header)
+        fault = fault or _width_fault(header, cells) or _swallowed(text, delimiter, len(header))
+        if fault is not None:
+            yield Record(place, text, {}, fault, typed=False)
+            continue
+        # A column without a name, such as the index that pandas writes, can be read by nobody.
+        row = {column: cell for column, cell in zip(header, cells, strict=True) if column.strip()}
+        yield checked_record(place, text, row, typed=False, column_faults=_not_utf8(row))
+
+
+_SEPARATOR = re.compile('"?sep=(.)"?', re.IGNORECASE)
+"""The line by which a file tells Excel its delimiter."""
+
+
+def _delimiter(file: BinaryIO, usual: str) -> str:
+    """What stands between the cells of the first line. The file is back at its start."""
+    raw = file.readline(limits.MAX_ROW_SIZE).removeprefix(codecs.BOM_UTF8)
+    while raw and not raw.strip():
+        raw = file.readline(limits.MAX_ROW_SIZE)
+    file.seek(0)
+    line = raw.decode("utf-8", "replace").strip("\r\n").partition("\r")[0]
+    if told := _SEPARATOR.fullmatch(line):
+        return str(told.group(1))
+    # Of equals, the first one counts.
+    return max((usual, *",;\t"), key=lambda mark: len(next(csv.reader([line], delimiter=mark), [])))
+
+
+def _as_wide(cells: list[str], header: list[str]) -> list[str]:
+    """The cells of a row without empty ones behind the header, and with the empty ones that Excel leaves out."""
+    cut = len(header)
+    if not any(cells[cut:]):
+        cells = cells[:cut]
+    missing = header[len(cells) :]
+    return cells if any(name.strip() for name in missing) else cells + [""] * len(missing)
 
 
 def _swallowed(text: str, delimiter: str, width: int) -> Fault | None:
@@ -68,6 +97,7 @@ def _swallowed(text: str, delimiter: str, width: int) -> Fault | None:
     return None
 
 
+_BARE_CR = "the lines may end as on an old Macintosh: save the table as CSV UTF-8"
 _HINT = 'a cell that holds a comma, a quote or a newline stands in quotes, with quotes in it doubled: "say ""yes"""'
 
 
@@ -90,7 +120,7 @@ class _Feed:
             raise StopIteration
         self._number += 1
         if self._number == 1:
-            raw = without_bom(raw, self._name)
+            raw = raw.removeprefix(codecs.BOM_UTF8)
         self._size += len(raw)
         if self._size > limits.MAX_ROW_SIZE:
             size = limits.MAX_ROW_SIZE // 1_000_000
@@ -114,23 +144,33 @@ class _Feed:
 
 def _checked_header(names: list[str], place: str) -> list[str]:
     for name in names:
-        problem = "blank" if not name.strip() else "there twice" if names.count(name) > 1 else None
-        if problem or _BAD_BYTE.search(name) or "\0" in name:
+        foreign = bool(_BAD_BYTE.search(name))
+        twice = bool(name.strip()) and names.count(name) > 1
+        if foreign or twice or "\0" in name:
             raise DataError(
-                f"the first line must hold the names of the columns, but {name!r} is {problem or 'not UTF-8 text'}",
+                f"the first line must hold the names of the columns, but {name!r} is "
+                f"{'there twice' if twice else 'not UTF-8 text'}",
                 where=place,
+                hint=OTHER_ENCODING if foreign else None,
             )
+    if not any(name.strip() for name in names):
+        raise DataError("the first line must hold the names of the columns, but it is blank", where=place)
     return names
 
 
-def _row_fault(header: list[str], cells: list[str]) -> Fault | None:
-    if len(cells) != len(header):
-        return Fault("", "the row has another number of cells than the header", f"{len(cells)}, not {len(header)}")
-    for name, cell in zip(header, cells, strict=True):
-        match = None if cell.isascii() else _BAD_BYTE.search(cell)
-        if match:
-            return Fault(name, "not UTF-8", f"byte 0x{ord(match.group()) - 0xDC00:02x}")
-    return None
+def _width_fault(header: list[str], cells: list[str]) -> Fault | None:
+    if len(cells) == len(header):
+        return None
+    return Fault("", "the row has another number of cells than the header", f"{len(cells)}, not {len(header)}")
+
+
+def _not_utf8(row: dict[str, str]) -> dict[str, Fault]:
+    """The columns of a row that hold bytes that are no text."""
+    return {
+        name: Fault(name, "not UTF-8", f"byte 0x{ord(match.group()) - 0xDC00:02x}")
+        for name, cell in row.items()
+        if not cell.isascii() and (match := _BAD_BYTE.search(cell))
+    }
 
 
 BATCH = 1000
@@ -167,9 +207,8 @@ def arrow_rows(path: Path) -> Iterator[Record]:
 def object_rows(rows: Iterator[dict[str, Any]], name: str) -> Iterator[Record]:
     """Rows that come as objects and not as text. Their values are left as they are: the format checks the types."""
     for number, row in enumerate(rows, 1):
-        fault = value_fault(row)
-        text = json.dumps(row, ensure_ascii=fault is not None, default=str)
-        yield Record(f"{name}:row {number}", text, {} if fault else row, fault)
+        record = checked_record(f"{name}:row {number}", "", row)
+        yield record._replace(text=json.dumps(row, ensure_ascii=record.any_fault is not None, default=str))
 
 
 def columnar_error(error: Exception, path: Path) -> DataError:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import ast
+import contextlib
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from statistics import median
 from typing import Any, BinaryIO
 
+from pipelines.data.sources.files import READERS, ending, open_text
 from pipelines.data.sources.json_files import json_rows
-from pipelines.data.sources.record import Record, StrictDecoder, checked
+from pipelines.data.sources.record import Record, StrictDecoder, json_record
 from pipelines.errors import ArtifactError, DataError
 from pipelines.labels.exchange import argilla, label_studio
 from pipelines.labels.exchange.foreign_task import UnusableTask
@@ -117,7 +121,7 @@ def _question(question: dict[str, Any]) -> str:
 
 
 ACCEPTED = (
-    "a label store of `rlhf label`, a tasks file, an export of Label Studio (JSON or JSON_MIN), "
+    "a label store of `rlhf label`, a tasks file, an export of Label Studio (JSON, JSON_MIN or CSV), "
     "or records of Argilla (to_list as JSON, or the server's)"
 )
 _Reader = Callable[[Mapping[str, Any], str, LabelCollection], None]
@@ -140,10 +144,10 @@ def read_labels(path: Path, reading: ReadingOptions | None = None) -> LabelSet:
 
             with LabelStore.open(path) as store:
                 return store.snapshot()
-        with path.open("rb") as file:
-            return _of_text(path, file, reading or ReadingOptions())
     except OSError as error:
         raise DataError(f"the labels cannot be read: {error.strerror or error}", where=str(path)) from error
+    with open_text(path) as file:
+        return _of_text(path, file, reading or ReadingOptions())
 
 
 def _of_text(path: Path, file: BinaryIO, reading: ReadingOptions) -> LabelSet:
@@ -151,13 +155,13 @@ def _of_text(path: Path, file: BinaryIO, reading: ReadingOptions) -> LabelSet:
     first = next(records, None)
     if first is None:
         raise DataError("the file holds nothing", where=str(path), hint=f"a file of labels is {ACCEPTED}")
-    if first.fault is None and is_tasks_file(first.row):
+    if first.any_fault is None and is_tasks_file(first.row):
         return read_tasks(path)
     collection = LabelCollection(reading)
     reader: _Reader | None = None
     for record in chain([first], records):
-        if record.fault is not None:
-            raise DataError(str(record.fault), where=record.place)
+        if record.any_fault is not None:
+            raise DataError(str(record.any_fault), where=record.place)
         reader = reader or _reader(record)
         if _reader(record) is not reader:
             raise DataError("the record is of another kind than the first one", where=record.place)
@@ -185,7 +189,10 @@ def _reader(record: Record) -> _Reader:
 
 
 def _records(path: Path, file: BinaryIO) -> Iterator[Record]:
-    """The objects of an array, of lines, or of the list `items` of the one object that the server answers with."""
+    """The rows of a table, or the objects of an array, of lines, or of the list `items` of a server's one object."""
+    if ending(path) in (".csv", ".tsv"):
+        yield from map(_of_cells, READERS[ending(path)](file, str(path)))
+        return
     rows = json_rows(file, str(path))
     try:
         first = next(rows, None)
@@ -200,7 +207,7 @@ def _records(path: Path, file: BinaryIO) -> Iterator[Record]:
     items = first.row.get("items")
     if isinstance(items, list) and not {"data", "fields"} & first.row.keys() and "annotation_id" not in first.row:
         for number, item in enumerate(items, 1):
-            yield Record(f"{path}:items {number}", "", *checked("", item, []))
+            yield json_record(f"{path}:items {number}", "", item, [])
         return
     yield first
     yield from rows
@@ -214,4 +221,24 @@ def _whole(path: Path, file: BinaryIO) -> Record | None:
         value = decoder.decode(text)
     except (ValueError, RecursionError):
         return None
-    return Record(f"{path}:row 1", text, *checked("", value, decoder.duplicates)) if isinstance(value, dict) else None
+    return json_record(f"{path}:row 1", "", value, decoder.duplicates) if isinstance(value, dict) else None
+
+
+def _of_cells(record: Record) -> Record:
+    """A row of Label Studio's CSV export as JSON_MIN has it: lists and objects are written into the cells."""
+    row: dict[str, Any] = {name: _value(cell) for name, cell in record.row.items() if cell}
+    with contextlib.suppress(ValueError):  # of a cell that is no number, the reader says what it must be
+        row |= {"lead_time": float(row["lead_time"])} if "lead_time" in row else {}
+    return record._replace(row=row)
+
+
+def _value(cell: str) -> Any:
+    """The list or object of a cell, in JSON or as Python prints it; any other cell is text."""
+    if not cell.startswith(("[", "{")):
+        return cell
+    for parse in (json.loads, ast.literal_eval):
+        try:
+            return parse(cell)
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+    return cell

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import csv
+import gzip
 import json
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +51,39 @@ def test_one_object_on_one_line_or_on_several(tmp_path: Path, indent: int | None
     path = tmp_path / "record.json"
     path.write_text(json.dumps(exports.task(exports.PAIR, exports.annotation(exports.selected("left"))), indent=indent))
     assert len(read_labels(path).labels) == 1
+
+
+@pytest.mark.parametrize("written", [json.dumps, str])
+@pytest.mark.parametrize("name", ["pair", "demo", "tasks"])
+def test_the_csv_export_of_label_studio_holds_what_its_json_min_does(
+    tmp_path: Path, name: str, written: Callable[[Any], str]
+) -> None:
+    """A list stands in a cell as JSON or as Python prints it, by the version of Label Studio."""
+    minimal = Path(__file__).parent / "live" / f"{name}.JSON_MIN.json"
+    rows = json.loads(minimal.read_text())
+    about = ("annotator", "annotation_id", "created_at", "updated_at", "lead_time")
+    task = [name for name in rows[0] if name in ("prompt", "items", "text1", "text2", "text3", "rlhf")]
+    said = [name for row in rows for name in row if name not in (*task, *about, "id")]
+    path = tmp_path / "export.csv"
+    with path.open("w", newline="") as file:
+        table = csv.DictWriter(file, list(dict.fromkeys([*task, "text1", "id", *said, *about])))
+        table.writeheader()
+        table.writerows(
+            {key: value if isinstance(value, str) else written(value) for key, value in row.items()} for row in rows
+        )
+    assert read_labels(path) == read_labels(minimal)
+
+
+@pytest.mark.parametrize("tasks", [True, False])
+def test_packed_files_are_read(tmp_path: Path, tasks: bool) -> None:
+    plain = tmp_path / "plain.jsonl"
+    if tasks:
+        write_tasks(plain, LabelSet(ASKED, {TASK.id: TASK}, [GIVEN]))
+    else:
+        plain.write_text(json.dumps(exports.task(exports.PAIR, exports.annotation(exports.selected("left")))))
+    packed = tmp_path / "a.jsonl.gz"
+    packed.write_bytes(gzip.compress(plain.read_bytes()))
+    assert read_labels(packed) == read_labels(plain)
 
 
 def test_lines_of_records(tmp_path: Path) -> None:
