@@ -78,7 +78,8 @@ def _delimiter(file: BinaryIO, usual: str) -> str:
     if told := _SEPARATOR.fullmatch(line):
         return str(told.group(1))
     # Of equals, the first one counts.
-    return max((usual, *",;\t"), key=lambda mark: len(next(csv.reader([line], delimiter=mark), [])))
+    marks: tuple[str, ...] = (usual, *",;\t")
+    return max(marks, key=lambda mark: len(next(csv.reader([line], delimiter=mark), [])))
 
 
 def _as_wide(cells: list[str], header: list[str]) -> list[str]:
