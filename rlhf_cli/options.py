@@ -54,7 +54,9 @@ Format = Annotated[str | None, typer.Option("--format", metavar="F", help="Row f
 Columns = Annotated[
     list[str] | None,
     typer.Option(
-        "--columns", metavar="KEY=COL", help="Column COL of the file that holds KEY, e.g. prompt=question. Repeatable."
+        "--columns",
+        metavar="KEY=COL",
+        help="Column COL of the file that holds KEY, e.g. prompt=question; KEY= ignores a column. Repeatable.",
     ),
 ]
 Tags = Annotated[

@@ -65,7 +65,7 @@ def source_of(
         if tag not in known:
             raise UsageError(f"there is no tag `{tag}`", where="--tags", hint=f"the tags are {', '.join(known)}")
     source = Source.model_validate(
-        {"path": path, "columns": pairs("--columns", "KEY=COLUMN", columns or ()), "tags": told, **options}
+        {"path": path, "columns": pairs("--columns", "KEY=COLUMN", columns or (), blank=True), "tags": told, **options}
     )
     if source.columns:
         from pipelines.data.read import check_column_names
@@ -74,8 +74,14 @@ def source_of(
     return source
 
 
-def pairs(option: str, form: str, entries: Sequence[str]) -> dict[str, str]:
+def pairs(option: str, form: str, entries: Sequence[str], *, blank: bool = False) -> dict[str, str]:
     """The entries of a repeatable option, each with an equals sign, as a mapping.
+
+    Args:
+        option: as it is written.
+        form: of an entry, for the message.
+        entries: what was given.
+        blank: whether nothing may stand behind the equals sign.
 
     Raises:
         UsageError: an entry is not of this form.
@@ -83,7 +89,7 @@ def pairs(option: str, form: str, entries: Sequence[str]) -> dict[str, str]:
     values = {}
     for entry in entries:
         key, separator, value = entry.partition("=")
-        if not (key and separator and value):
+        if not (key and separator and (value or blank)):
             raise UsageError(f"{option} wants {form}, not `{entry}`", where=option)
         values[key] = value
     return values

@@ -10,7 +10,7 @@ from typing import Any
 from pipelines.check.duplicates import Leaks, Repeats
 from pipelines.check.scan import answers_of
 from pipelines.check.token_lengths import Fit
-from pipelines.data.faults import speakers_hint
+from pipelines.data.faults import remedies
 from pipelines.data.rows import CanonicalRow, Comparison, Demonstration, Message
 from pipelines.errors import DataError, RlhfError
 from pipelines.report.statistics import Spread
@@ -209,7 +209,7 @@ class Report:
             f"{sum(file.bad for file in bad)} of {rows} rows are bad",
             where=bad[0].bad_places[0][0],
             hint="correct the rows, or set data.on_bad_row: drop to leave them out of a run"
-            + speakers_hint(kind for file in bad for kind in file.bad_kinds),
+            + remedies(kind for file in bad for kind in file.bad_kinds),
         )
 
     def as_dict(self) -> dict[str, Any]:

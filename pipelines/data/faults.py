@@ -15,6 +15,11 @@ from pipelines.errors import DataError
 SHOWN_PLACES = 20
 SHOWN_KINDS = 10
 SHOWN_CHARACTERS = 60
+OTHER_ENCODING = (
+    "text that is not UTF-8 may be Windows-1252, as Excel writes it: save it as UTF-8 (in Excel: CSV UTF-8), or "
+    "convert it with `iconv -f WINDOWS-1252 -t UTF-8 FILE > NEW`"
+)
+PANDAS = 'of a table of pandas, write df.to_json(path, orient="records", lines=True)'
 
 
 @dataclass(frozen=True)
@@ -98,14 +103,18 @@ def shorten(value: Any) -> str:
     return repr(value if len(value) <= SHOWN_CHARACTERS else value[: SHOWN_CHARACTERS - 3] + "...")
 
 
-def speakers_hint(kinds: Iterable[str]) -> str:
-    """Return a hint for rows that are bad because of the role of a turn, else an empty text."""
-    if not any(".role: must be" in kind for kind in kinds):
-        return ""
-    return (
-        "; speakers by other names are told with columns: {conversations: messages} and tags: {role_tag: role, "
-        "content_tag: content, user_tag: <name>, assistant_tag: <name>}"
-    )
+def remedies(kinds: Iterable[str]) -> str:
+    """Return what else helps against faults of these kinds, each after a semicolon; empty where nothing does."""
+    told = list(kinds)
+    speakers = any(".role: must be" in kind for kind in told)
+    foreign = any(kind.endswith("not UTF-8") for kind in told)
+    return f"; {_SPEAKERS}" * speakers + f"; {OTHER_ENCODING}" * foreign
+
+
+_SPEAKERS = (
+    "speakers by other names are told with columns: {conversations: messages} and tags: {role_tag: role, "
+    "content_tag: content, user_tag: <name>, assistant_tag: <name>}"
+)
 
 
 class FaultLog:
@@ -133,7 +142,7 @@ class FaultLog:
     def error(self, rows_read: int) -> DataError:
         """All of it as one error."""
         hint = "correct the rows, or set data.on_bad_row: drop to leave them out and list them in rejects.jsonl"
-        hint += speakers_hint(self.kinds)
+        hint += remedies(self.kinds)
         place, fault = self._first[0]
         if self.count == 1:
             return DataError(str(fault), where=place, hint=hint)

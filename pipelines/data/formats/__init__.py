@@ -10,6 +10,7 @@ from typing import Any
 from pipelines.data.faults import shorten, type_name
 from pipelines.data.formats import alpaca, hh, judged, sharegpt, trl
 from pipelines.data.formats.format import VERDICTS, Format, column_names, is_judged, way_out
+from pipelines.data.formats.unrecognized import column_map, way_in
 from pipelines.errors import DataError, UsageError
 
 # Where a row fits several, the first one counts: richer formats stand before poorer ones.
@@ -78,27 +79,14 @@ def detect_format(rows: Sequence[Mapping[str, Any]], place: str, among: Collecti
         nearest = next((layout for layout in (_nearest(row, formats) for row in rows) if layout is not None), None)
         if nearest is not None:
             return nearest
-    row = rows[0]
+    row, known = rows[0], among or FORMATS.values()
     columns = ", ".join(f"{shorten(name)} ({type_name(value)})" for name, value in row.items()) or "(none)"
     raise DataError(
         f"the format is not recognized from the columns {columns}",
         where=place,
-        hint=" or ".join(way_out(name) for name in VERDICTS if name in row) if is_judged(row) else _hint(rows),
-    )
-
-
-def _hint(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return a hint for rows of unknown format, the formats with most columns in common first."""
-    lists = [
-        name for name, value in rows[0].items() if isinstance(value, list) and value and isinstance(value[0], dict)
-    ]
-    if len(rows) == 1 and lists:
-        return f"if the rows lie in the list `{lists[0]}`, save that list alone as the file"
-    near = sorted(FORMATS.values(), key=lambda layout: -len(rows[0].keys() & set(layout.shape)))
-    accepted = "\n".join(f"  {layout.described()}" for layout in near)
-    return (
-        "name the columns with `columns: {prompt: <name in the file>, ...}`, or the format with `format:`; they are\n"
-        f"{accepted}"
+        hint=column_map(rows, known)
+        or " or ".join(way_out(name) for name in VERDICTS if name in row and is_judged(row))
+        or way_in(rows, known),
     )
 
 

@@ -42,7 +42,7 @@ def unread(row: Mapping[str, Any], watched: Collection[str]) -> Fault | None:
 
 def way_out(name: str) -> str:
     """Return the hint how to declare that a column means something else."""
-    return f"where it need not be read, set columns: {{{name}: ''}}"
+    return f"where it need not be read: `--columns {name}=` (in a configuration columns: {{{name}: ''}})"
 
 
 def _is_set(value: Any) -> bool:

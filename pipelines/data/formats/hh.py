@@ -34,6 +34,9 @@ class Transcripts(Labeled):
     def likeness(cls, row: Mapping[str, Any]) -> int:
         if any(column in row for column in ("prompt", "instruction", "conversations")):
             return -1  # the question stands by itself, even where its value is of the wrong type
+        texts = [row.get(column) for column in cls.shape]
+        if all(isinstance(text, str) and "Assistant:" not in text for text in texts):
+            return -1  # two answers, whose question has another name
         return super().likeness(row)
 
     @override

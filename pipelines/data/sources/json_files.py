@@ -8,9 +8,9 @@ import re
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from pipelines.data.faults import Fault
+from pipelines.data.faults import OTHER_ENCODING, PANDAS, Fault
 from pipelines.data.sources import record as limits
-from pipelines.data.sources.record import OTHER_ENCODING, Record, StrictDecoder, json_record, not_utf8, too_long
+from pipelines.data.sources.record import Record, StrictDecoder, json_record, not_utf8, too_long
 from pipelines.errors import DataError
 
 
@@ -100,9 +100,6 @@ def _row_of(value: Any, *, texts: bool) -> Any:
 CHUNK = 1 << 16
 _BLANKS = re.compile(r"[ \t\n\r]*")
 _TAIL = 10  # A word or an escape that the end of the window cuts is shorter than this.
-
-
-PANDAS = 'of a table of pandas, write df.to_json(path, orient="records", lines=True)'
 
 
 def json_rows(file: BinaryIO, name: str) -> Iterator[Record]:

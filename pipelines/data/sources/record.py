@@ -158,12 +158,6 @@ def too_long(what: str) -> Fault:
     return Fault("", f"the {what} is longer than {MAX_ROW_SIZE // 1_000_000} MB")
 
 
-OTHER_ENCODING = (
-    "the text is not UTF-8, but perhaps Windows-1252, as Excel writes it: save it as UTF-8 (in Excel: CSV UTF-8), or "
-    "convert it with `iconv -f WINDOWS-1252 -t UTF-8 FILE > NEW`"
-)
-
-
 def not_utf8(data: bytes, start: int, offset: int = 0) -> Fault:
     """The fault of bytes that are no text.
 

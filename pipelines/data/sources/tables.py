@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from pipelines.data.faults import Fault
+from pipelines.data.faults import OTHER_ENCODING, Fault
 from pipelines.data.sources import record as limits
-from pipelines.data.sources.record import OTHER_ENCODING, Record, checked_record
+from pipelines.data.sources.record import Record, checked_record
 from pipelines.errors import DataError
 
 _BAD_BYTE = re.compile("[\udc80-\udcff]")
