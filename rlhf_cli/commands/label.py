@@ -80,6 +80,10 @@ ControlShare = Annotated[
 ]
 Title = Annotated[str | None, typer.Option("--title", metavar="T", help="Title of the project, shown on every page.")]
 Seed = Annotated[int | None, typer.Option("--seed", metavar="N", help="Seed of every shuffle.")]
+Markdown = Annotated[
+    bool,
+    typer.Option("--markdown", help="Render Markdown and code in prompts and answers, without HTML, images and links."),
+]
 Port = Annotated[int, typer.Option("--port", min=0, max=65535, metavar="N", help="Port of the page; 0: any free one.")]
 Host = Annotated[
     str,
@@ -113,6 +117,7 @@ def label(
     title: Title = None,
     seed: Seed = None,
     rows: options.SourceOptions = options.DEFAULT_ROWS,
+    markdown: Markdown = False,
     port: Port = 8765,
     host: Host = "127.0.0.1",
     i_know: IKnow = False,
@@ -191,7 +196,7 @@ def label(
                     "others on the network can reach this page. Between it and them nothing is encrypted, links "
                     "and answers included, unless a proxy with TLS stands in front and --url names its address"
                 )
-            _serve(opened, listener, origins, json, reporter)
+            _serve(opened, listener, origins, markdown, json, reporter)
 
 
 def _refuse_what_the_run_says(run_dir: Path, **given: object) -> None:
@@ -226,7 +231,12 @@ def _set_up(store: LabelStore, tasks: LabelSet | None, changes: StoreChanges, re
 
 
 def _serve(
-    store: LabelStore, listener: socket.socket, origins: Sequence[str], json: bool, reporter: ConsoleReporter
+    store: LabelStore,
+    listener: socket.socket,
+    origins: Sequence[str],
+    markdown: bool,
+    json: bool,
+    reporter: ConsoleReporter,
 ) -> None:
     """Open the page over a store, and say where, until a signal ends it."""
     from pipelines.labels.page import serve
@@ -244,7 +254,7 @@ def _serve(
         _print_links(store, origins[0], links, json)
 
     try:
-        serve.serve(make_app(store, origins=origins), listener, started=started)
+        serve.serve(make_app(store, origins=origins, markdown=markdown), listener, started=started)
     except (KeyboardInterrupt, failures.Terminated) as error:  # how it is meant to end
         reporter.info(f"the page is closed; what was answered is kept in {store.path}")
         raise SystemExit(143 if isinstance(error, failures.Terminated) else 130) from None

@@ -30,15 +30,16 @@ _PLAIN = {"Not Found": "nothing is at this address", "Method Not Allowed": "this
 _TITLES = {401: "Please use your own link", 403: "Not for you", 404: "There is no such page"}
 
 
-def make_app(store: LabelStore, *, origins: Sequence[str]) -> Starlette:
+def make_app(store: LabelStore, *, origins: Sequence[str], markdown: bool = False) -> Starlette:
     """The label page over a store.
 
     Args:
         store: open for writing; whoever opened it closes it.
         origins: the exact addresses by which the page is opened, each as ``http://127.0.0.1:8765``: under any other
             name it answers nothing.
+        markdown: render Markdown in prompts and answers; otherwise they are shown as they are written.
     """
-    page = PageContext(store)
+    page = PageContext(store, markdown=markdown)
     static = [Route(f"/static/{name}", _static(name, kind), methods=["GET"]) for name, kind in _TYPES.items()]
     app = Starlette(
         routes=[*annotator_routes(page), *admin_routes(page), *static],

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from pipelines.labels.page.security import visible
-from pipelines.labels.page.views import guidelines_html
+from pipelines.labels.page.views import guidelines_html, rendered_html
 from pipelines.labels.store import Identity, LabelStore, Role, Session
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -31,6 +31,7 @@ class PageContext:
 
     Args:
         store: open for writing; whoever opened it closes it.
+        markdown: render Markdown in prompts and answers.
 
     Attributes:
         settings: of the store, as they were when it was last asked for something.
@@ -39,8 +40,9 @@ class PageContext:
             way; the store knows the key again, but not what stood before.
     """
 
-    def __init__(self, store: LabelStore) -> None:
+    def __init__(self, store: LabelStore, *, markdown: bool = False) -> None:
         self.store = store
+        self.markdown = markdown
         self.settings = store.settings
         self.csp_reports = 0
         self.undone: dict[str, tuple[str, dict[str, Any]]] = {}
@@ -50,6 +52,7 @@ class PageContext:
             loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
         )
         self._pages.filters["visible"] = visible
+        self._pages.filters["rendered"] = lambda text: Markup(rendered_html(text))
 
     @property
     def guidelines(self) -> Markup | None:
@@ -71,6 +74,7 @@ class PageContext:
             "title": self.settings.title,
             "annotator": who.name if who else None,
             "role": who.role if who else None,
+            "markdown": self.markdown,
             "has_guidelines": bool(self.settings.guidelines),
         }
         return HTMLResponse(self._pages.get_template(name).render(common | context), status)

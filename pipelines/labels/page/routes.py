@@ -114,7 +114,7 @@ async def _next_task(page: PageContext, request: Request) -> Response:
     if assignment is None:
         progress = await page.call(page.store.progress)
         own = next(one for one in progress.annotators if one.name == who.name)
-        return page.page("done.html", who, answered=own.done - own.skipped, skipped=own.skipped)
+        return page.page("done.html", who, answered=own.done, skipped=own.skipped)
     return _task_page(page, who, assignment, editing=False)
 
 
@@ -131,7 +131,7 @@ async def _own_task(page: PageContext, request: Request) -> Response:
 
 def _task_page(page: PageContext, who: Identity, assignment: Assignment, *, editing: bool) -> Response:
     view = task_view(assignment, page.settings.questions, editing=editing)
-    progress = {"done": assignment.done, "left": assignment.left}
+    progress = {"done": assignment.done, "skipped": assignment.skipped, "left": assignment.left}
     return page.page("task.html", who, task=view, draft=view["draft"], progress=progress)
 
 
@@ -197,6 +197,7 @@ def _take(page: PageContext, name: str, submitted: _Submitted) -> Response:
             "version": receipt.version,
             "next": "/",
             "done": after.done,
+            "skipped": after.skipped,
             "left": after.left,
             "repeated": receipt.repeated,
         }

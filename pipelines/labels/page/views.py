@@ -55,6 +55,14 @@ def guidelines_html(markdown: str) -> str:
     return str(_MARKDOWN.render(visible(markdown)))
 
 
+def rendered_html(markdown: str) -> str:
+    """A text of a model or a user as HTML: Markdown and code, but no raw HTML, no images, and no links.
+
+    Every heading has the same level, below those of the page. A line break stays one.
+    """
+    return str(_UNTRUSTED.render(visible(markdown)))
+
+
 def _link_open(renderer: RendererHTML, tokens: list[Token], index: int, options: object, env: object) -> str:
     tokens[index].attrSet("rel", "noopener noreferrer nofollow")
     tokens[index].attrSet("target", "_blank")
@@ -78,21 +86,44 @@ def _markdown() -> MarkdownIt:
 _MARKDOWN = _markdown()
 
 
+def _untrusted_markdown() -> MarkdownIt:
+    made = MarkdownIt("commonmark", {"html": False, "breaks": True}).enable(["table", "strikethrough"])
+    made.disable(["image", "link", "autolink", "reference"])
+    for tag in ("heading_open", "heading_close"):
+        made.add_render_rule(tag, _heading)
+    made.add_render_rule("th_open", _without_style)
+    made.add_render_rule("td_open", _without_style)
+    return made
+
+
+def _heading(renderer: RendererHTML, tokens: list[Token], index: int, options: object, env: object) -> str:
+    tokens[index].tag = "h4"
+    return renderer.renderToken(tokens, index, options, env)  # type: ignore[arg-type]
+
+
+_UNTRUSTED = _untrusted_markdown()
+
+
 _START = 160
 """Characters of a prompt in a list."""
+_LONG, _LINE = 800, 60
+"""Characters of the turns before the last one from which they are collapsed, and what a line break counts for."""
 
 
 def task_view(assignment: Assignment, questions: Sequence[Question], *, editing: bool) -> dict[str, Any]:
     """The task as `task.html` shows it; who wrote an answer, and what a control task is, is not in it."""
     answers = [assignment.task.answers[index] for index in assignment.order]
     writing = any(question.kind == "demonstration" for question in questions)
+    turns = [turn_view(turn) for turn in assignment.task.prompt]
+    collapsed = sum(len(turn["content"]) + _LINE * turn["content"].count("\n") for turn in turns[:-1]) > _LONG
     return {
         "id": assignment.task.id,
         "version": assignment.version,
         "number": assignment.number,
         "done": assignment.done,
         "left": assignment.left,
-        "prompt": [turn_view(turn) for turn in assignment.task.prompt],
+        "earlier_turns": turns[:-1] if collapsed else [],
+        "prompt": turns[-1:] if collapsed else turns,
         "answers": [{"place": place, "text": answer.text} for place, answer in enumerate(answers, 1)],
         "questions": questions,
         "earlier": None if assignment.earlier is None else _earlier(assignment.earlier, assignment.order),

@@ -175,9 +175,10 @@ class Answers(Contents):
             if row is None:
                 return None
             stands = only_row(connection, f"{STANDING} WHERE a.annotator = ? AND a.task = ?", queue.me, number)
-            done, left = queue.counts()
+            done, skipped, left = queue.counts()
         earlier = None if stands is None else label_of(stands)
-        return Assignment(task_of(row), order_of(row["shown"]), row["version"], earlier, row["mine"], done, left)
+        order = order_of(row["shown"])
+        return Assignment(task_of(row), order, row["version"], earlier, row["mine"], done, skipped, left)
 
 
 def _same(before: sqlite3.Row, submission: Submission) -> bool:

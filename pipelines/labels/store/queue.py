@@ -60,6 +60,9 @@ _COUNTS = f"""
         ),
         (SELECT count(*) FROM assignments INDEXED BY open WHERE annotator = :me AND standing IS NULL)
 """
+_SKIPPED = """
+    SELECT count(*) FROM assignments AS a JOIN history AS h ON h.id = a.standing WHERE a.annotator = ? AND h.skipped = 1
+"""
 
 
 @dataclass(frozen=True)
@@ -117,13 +120,17 @@ class Queue:
         self._assign(number, control is not None)
         return number
 
-    def counts(self) -> tuple[int, int]:
-        """Tasks done or skipped, and tasks left; both with the control tasks, which nobody can tell apart by them."""
+    def counts(self) -> tuple[int, int, int]:
+        """Return the numbers of tasks answered, skipped and left, control tasks among them.
+
+        Without the control tasks, the numbers would show an annotator which tasks are controls.
+        """
         asked = self._asked
         begun = self.connection.execute(_PENDING, asked).fetchall()
         ordinary, unanswered = self.connection.execute(_COUNTS, asked).fetchone()
         fresh = ordinary - sum(row["room"] for row in begun)
-        return self._given - unanswered, len(begun) + fresh + self._controls_among(fresh)
+        skipped = number_of(self.connection, _SKIPPED, self.me)
+        return self._given - unanswered - skipped, skipped, len(begun) + fresh + self._controls_among(fresh)
 
     @property
     def _given(self) -> int:

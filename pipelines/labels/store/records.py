@@ -98,7 +98,8 @@ class Assignment:
         version: of the label: 0 before the first answer; an answer, an edit and an undo each add one.
         earlier: the label that stands now; None: unanswered, or taken back.
         number: how many this one is for the annotator, from 1.
-        done: how many tasks this annotator has answered or skipped.
+        done: how many tasks this annotator has answered.
+        skipped: how many tasks this annotator has skipped.
         left: how many are still open for this annotator, this one among them if it is unanswered. It shrinks, too,
             when others answer.
     """
@@ -109,6 +110,7 @@ class Assignment:
     earlier: Label | None
     number: int
     done: int
+    skipped: int
     left: int
 
 
@@ -164,9 +166,9 @@ class AnnotatorProgress:
     Attributes:
         name: of the annotator.
         simulated: no human.
-        done: tasks answered or skipped, control tasks among them.
-        skipped: of these, skipped ones.
-        flagged: of these, flagged ones.
+        done: tasks answered, control tasks among them.
+        skipped: tasks skipped.
+        flagged: tasks flagged, answered or skipped.
         median_seconds: of an answer; None: none is known.
         last: time of the last answer that stands; None: there is none.
         left: tasks still open for this annotator.

@@ -76,10 +76,10 @@ class Reports(Answers):
         return AnnotatorProgress(
             name=queue.name,
             simulated=bool(simulated),
-            done=len(rows),
+            done=sum(not row["skipped"] for row in rows),
             skipped=sum(row["skipped"] for row in rows),
             flagged=sum(row["flagged"] for row in rows),
             median_seconds=statistics.median(times) if times else None,
             last=rows[-1]["time"] if rows else None,
-            left=queue.counts()[1],
+            left=queue.counts()[2],
         )

@@ -70,6 +70,7 @@ def label_page(
     questions: tuple[Question, ...] = RANKING,
     *,
     title: str = "Test <project>",
+    markdown: bool = False,
     **settings: Any,
 ) -> Iterator[LabelPage]:
     """Serve a new store on a free port, in a thread."""
@@ -79,7 +80,8 @@ def label_page(
     store.add_tasks(tasks)
     listener = bind("127.0.0.1", 0)
     origins = origins_of("127.0.0.1", listener.getsockname()[1])
-    config = uvicorn.Config(make_app(store, origins=origins), lifespan="off", log_config=None, access_log=False)
+    app = make_app(store, origins=origins, markdown=markdown)
+    config = uvicorn.Config(app, lifespan="off", log_config=None, access_log=False)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve([listener])))
     thread.start()

@@ -62,7 +62,8 @@ class StoreMachine(RuleBasedStateMachine):
             return
         assert found.task.id not in self.standing(name)
         assert found.version == self.versions.setdefault((name, found.task.id), 0)
-        assert found.done == len(self.standing(name))
+        standing = self.standing(name).values()
+        assert (found.done, found.skipped) == (sum(map(bool, standing)), sum(not ranks for ranks in standing))
         assert found.earlier is None
         assert found.task.id not in self.retired or found.version
         if found.task.control is None and not found.version:
@@ -158,7 +159,9 @@ class StoreMachine(RuleBasedStateMachine):
         assert progress.left == sum(max(OVERLAP - labels[task], 0) for task in used)
         assert (progress.tasks, progress.controls) == (len(used), len({"c0", "c1"} - self.retired))
         assert progress.complete == sum(count >= OVERLAP for count in labels.values())
-        assert [one.done for one in progress.annotators] == [len(self.standing(name)) for name in PEOPLE]
+        held = [self.standing(name).values() for name in PEOPLE]
+        assert [one.done for one in progress.annotators] == [sum(map(bool, ranks)) for ranks in held]
+        assert [one.done + one.skipped for one in progress.annotators] == list(map(len, held))
 
 
 StoreMachine.TestCase.settings = settings(max_examples=examples(20), stateful_step_count=25, deadline=None)

@@ -230,7 +230,10 @@ def test_progress(folder: Path) -> None:
         assert (anna.name, anna.done, anna.skipped, anna.flagged, anna.median_seconds, anna.left) == (
             "anna", 2, 0, 2, 5.0, 1,
         )  # fmt: skip
-        assert (ben.done, ben.skipped, ben.median_seconds, ben.left) == (2, 1, None, 1)
+        assert (ben.done, ben.skipped, ben.median_seconds, ben.left) == (1, 1, None, 1)
+        following = store.next_task("ben")
+        assert following is not None
+        assert (following.done, following.skipped, following.left) == (1, 1, 1)
         assert anna.last is not None
 
 

@@ -1,6 +1,6 @@
 // The admin page: pause, links, and figures that stay fresh.
 
-import { $, $$, post, readPage } from "./common.js";
+import { $, $$, localTimes, post, readPage } from "./common.js";
 
 const EVERY = 5000;
 
@@ -25,6 +25,7 @@ async function act(path, body) {
 async function refresh() {
   try {
     const page = await readPage(location.pathname);
+    localTimes(page);
     for (const old of $$("[data-live]")) {
       const fresh = page.getElementById(old.id);
       // Not under somebody's hands: a button that has the focus would lose it.

@@ -34,6 +34,8 @@ export class Choices {
     this.writing = $("#writing", form);
     /** The cell that keys go to. */
     this.current = null;
+    /** The cell in which something was chosen last. */
+    this.latest = null;
   }
 
   radios(cell) { return $$("input", cell); }
@@ -132,7 +134,7 @@ export class Choices {
   /** What has just been chosen in a cell, for the ear. */
   spoken(cell) {
     const order = this.questions("ranking", "pairwise").includes(cell.dataset.question);
-    if (!order || !this.chosen(cell)) return `${this.nameOf(cell)}: ${this.chosen(cell) ?? "no choice"}`;
+    if (!order || !this.chosen(cell)) return `${this.nameOf(cell)}: ${this.#wordOf(cell) ?? "no choice"}`;
     return "Order: " + orderSpoken(this.#picks(cell.dataset.question));
   }
 
@@ -144,17 +146,40 @@ export class Choices {
   /** Show what is chosen: ties and finished cards, the order so far in `order`, and how much is missing. */
   show(order) {
     const rankings = this.questions("ranking", "pairwise");
-    const lines = rankings.map((question) => this.#orderLine(question, rankings.length > 1)).filter(Boolean);
+    const several = this.questions().length > 1;
+    const lines = rankings.map((question) => this.#orderLine(question, rankings.length > 1));
+    // Of several questions with a value for each answer, the bar has room for one.
+    const marked = this.latest?.dataset.question ?? this.questions("binary", "scale")[0];
+    if (this.questions("binary", "scale").includes(marked)) lines.push(this.#markLine(marked, several));
     const given = this.cells.filter((cell) => this.chosen(cell)).length;
     const count = this.cells.length > 1 ? `${given} of ${this.cells.length} given` : "no choice yet";
     const hint = this.questions("ranking").length && !given ? "1 is best; the same rank is a tie" : count;
     if (given < this.cells.length) lines.push(element("span", "quiet", hint));
-    order.replaceChildren(...lines);
+    order.replaceChildren(...lines.filter(Boolean));
     for (const card of $$(".card", this.form)) {
       const mine = this.cells.filter((cell) => cell.dataset.place === card.dataset.place);
       card.classList.toggle("given", mine.length > 0 && mine.every((cell) => this.chosen(cell)));
     }
     if (this.writing) $("#count").textContent = sizeText(this.writing.value);
+  }
+
+  /** A chosen value in words. */
+  #wordOf(cell) {
+    const radio = this.radios(cell).find((each) => each.checked);
+    return radio && (radio.dataset.word || radio.value);
+  }
+
+  /** The values that are chosen for the answers, as "A yes  B no"; null: none yet. */
+  #markLine(question, named) {
+    const cells = this.cellsOf(question).filter((cell) => this.chosen(cell));
+    if (!cells.length) return null;
+    const line = element("span", "line", "");
+    if (named) line.append(element("span", "name", words(question)));
+    for (const cell of cells) {
+      const letter = this.cellsOf(question).length > 1 ? `${letterOf(cell.dataset.place)} ` : "";
+      line.append(element("span", "chip letter-chip", letter + this.#wordOf(cell)));
+    }
+    return line;
   }
 
   #orderLine(question, named) {

@@ -1,4 +1,4 @@
-// What both scripts of the label page use: finding elements, posting, remembering, dialogs.
+// Every page: times in the reader's zone, dialogs; and what the other scripts use: finding elements, posting, remembering.
 
 export const $ = (selector, root = document) => root.querySelector(selector);
 export const $$ = (selector, root = document) => [...root.querySelectorAll(selector)];
@@ -60,6 +60,19 @@ document.addEventListener("click", (event) => {
   if (opener) openDialog($("#" + opener.dataset.open));
   else if (closer || event.target.matches("dialog")) event.target.closest("dialog").close();
 });
+
+const ZONED = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
+
+/** The times of a page, which the server writes in UTC, in the zone and words of the reader. */
+export function localTimes(root = document) {
+  for (const time of $$("time[datetime]", root)) {
+    const at = new Date(time.dateTime);
+    if (Number.isNaN(at.getTime())) continue;
+    time.title = time.dateTime;
+    time.textContent = ZONED.format(at);
+  }
+}
+localTimes();
 
 // A page that the browser kept for its "back" shows an old version of the task.
 addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); });

@@ -104,6 +104,7 @@ function show() {
 }
 
 function changed(cell) {
+  choices.latest = cell;
   say("");
   show();
   keep();
@@ -247,16 +248,23 @@ const acts = {
   skip: () => { if (!locked) send(submission(true)); },
   flag: () => {
     flag.setAttribute("aria-pressed", String(!flagged()));
-    say(flagged() ? "Flagged: say in the comment what is wrong, then submit or skip" : "");
-    if (flagged()) acts.comment();
+    say(flagged() ? "Flagged: say in the comment what is wrong (key c), then submit or skip" : "");
+    if (flagged()) openComment(true);  // without the focus, so that the next key still acts
     keep();
   },
   comment: () => {
-    const again = document.activeElement === commentButton && !$("#comment-box").hidden;  // a second click closes it
+    // A second click closes it.
+    const again = document.activeElement === commentButton && !$("#comment-box").hidden && !flagged();
     openComment(!again || comment.value.trim() !== "");
     if (!again) comment.focus();
   },
 };
+
+const earlier = $("#earlier");
+if (earlier) {
+  earlier.open = kept.read("earlier") === true;
+  earlier.addEventListener("toggle", () => kept.write("earlier", earlier.open));
+}
 
 const panelLink = $("[data-panel]");
 
@@ -310,15 +318,21 @@ openComment(comment.value !== "" || flagged());
 listen(choices, {
   submit,
   locked: () => locked,
-  byKey: { s: acts.skip, u: undo, f: acts.flag, c: acts.comment, g: guidelines, "?": () => openDialog($("#help")) },
+  byKey: { s: acts.skip, u: undo, f: acts.flag, c: acts.comment, g: guidelines, e: () => { if (earlier) earlier.open = !earlier.open; },
+    "?": () => openDialog($("#help")) },
 }, changed);
 new ResizeObserver(([bar]) => {  // so that what sticks above the bar, and what is scrolled to, stays clear of it
   document.documentElement.style.setProperty("--bar", `${bar.target.offsetHeight}px`);
 }).observe($(".bar"));
 const heights = new ResizeObserver((cards) => {
-  for (const { target } of cards) target.classList.toggle("tall", target.offsetHeight > 0.6 * innerHeight);
+  for (const { target } of cards) {
+    // Controls that would cover the text themselves do not stick.
+    const low = ($(".controls", target)?.offsetHeight ?? target.offsetHeight) < 0.4 * innerHeight;
+    target.classList.toggle("tall", target.offsetHeight > 0.6 * innerHeight);
+    target.classList.toggle("sticks", low);
+  }
 });
-for (const card of $$(".card", form)) heights.observe(card);
+for (const part of $$(".card, .verdict", form)) heights.observe(part);
 say(kept.read("told") || "", "good");
 kept.drop("told");
 const pace = (kept.read(PACE) || []).sort((a, b) => a - b);
