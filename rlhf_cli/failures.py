@@ -10,6 +10,7 @@ from typing import Any
 
 import typer
 
+from pipelines.config.reference import keys_called
 from pipelines.errors import DiskError, EnvironmentProblem, HubError, PeopleNeeded, RlhfError
 from pipelines.run.disk import disk_error
 from rlhf_cli.console import harmless, print_json, styled
@@ -47,6 +48,8 @@ def describe(error: BaseException) -> dict[str, Any]:
         return _entry("interrupted", 130, "interrupted", hint=GO_ON)
     if isinstance(error, typer.TyperException):
         command = getattr(getattr(error, "ctx", None), "command_path", "rlhf")
+        if settings := _settings_called(error):
+            return _entry("usage", error.exit_code, str(getattr(error, "message", error)), hint=f"use {settings}")
         message = error.format_message().replace("Value error, ", "")  # words of pydantic's
         return _entry("usage", error.exit_code, message, hint=f"see {command} --help")
     known = error if isinstance(error, RlhfError) else _recognized(error)
@@ -55,6 +58,16 @@ def describe(error: BaseException) -> dict[str, Any]:
     log = log_of(error)
     where = f"the traceback is in {log}" if log else "the traceback is above"
     return _entry("bug", 1, f"this is a bug: {type(error).__name__}: {error}", hint=f"{where}; please report it")
+
+
+def _settings_called(error: typer.TyperException) -> str:
+    """The keys that an unknown option is the name of, as --set takes them; empty where there are none."""
+    context, option = getattr(error, "ctx", None), getattr(error, "option_name", None)
+    if context is None or option is None or all("--set" not in one.opts for one in context.command.params):
+        return ""
+    keys = keys_called(option.lstrip("-"))
+    own = [key for key in keys if key.startswith(f"{context.command.name}.")]
+    return " or ".join(f"--set {key}=VALUE" for key in own or keys)
 
 
 def render(entry: dict[str, Any], error: BaseException, *, as_json: bool, verbose: bool) -> None:

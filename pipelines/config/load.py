@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import difflib
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from pipelines.config.reference import did_you_mean, keys_called, section_in
 from pipelines.config.schema import Config
 from pipelines.config.section import Section
 from pipelines.config.yaml12 import Dumper, Places, parse_yaml
@@ -31,6 +32,7 @@ def load_config(path: Path | None, sets: Iterable[str] = (), flags: Mapping[str,
     data: dict[str, Any] = {}
     places: Places = {}
     label = str(path or "the configuration")
+    overrides: list[str] = []
     if path is not None:
         data, places = _read(path)
     for entry in sets:
@@ -39,6 +41,7 @@ def load_config(path: Path | None, sets: Iterable[str] = (), flags: Mapping[str,
         if not separator or not all(key.split(".")):
             raise UsageError(f"--set wants section.key=value, not `{entry}`", where="--set")
         place = f"--set {key}"
+        overrides.append(place)
         _assign(data, places, key, parse_yaml(value, place)[0], place)
     for key, value in (flags or {}).items():
         _assign(data, places, key, value, f"the option for {key}")
@@ -47,7 +50,7 @@ def load_config(path: Path | None, sets: Iterable[str] = (), flags: Mapping[str,
     try:
         return Config.model_validate(sections)
     except ValidationError as error:
-        raise _as_usage_error(error, label, places) from error
+        raise _as_usage_error(error, ", ".join([label, *overrides]), places) from error
 
 
 def dump_config(config: Config) -> str:
@@ -96,14 +99,16 @@ def _read(path: Path) -> tuple[dict[str, Any], Places]:
 def _assign(data: dict[str, Any], places: Places, dotted: str, value: Any, place: str) -> None:
     *parents, last = dotted.split(".")
     here = data
-    for part in parents:
+    for depth, part in enumerate(parents, 1):
         below = here.get(part)
         if below is not None and not isinstance(below, dict):
             raise UsageError(f"`{part}` in `{dotted}` is a value, not a section", where=place)
+        if below is None:
+            places[tuple(parents[:depth])] = place
         # A copy, because two sections may be one object through a YAML alias.
         here[part] = here = dict(below or {})
     here[last] = value
-    places[tuple(dotted.split("."))] = place
+    places[(*parents, last)] = place
 
 
 def _as_usage_error(error: ValidationError, label: str, places: Places) -> UsageError:
@@ -117,8 +122,10 @@ def _as_usage_error(error: ValidationError, label: str, places: Places) -> Usage
     if first["type"] == "extra_forbidden":
         message = f"unknown key `{dotted}`"
         known = _keys_at(location[:-1])
-        near = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
-        hint = f"did you mean `{near[0]}`?" if near else f"known keys here: {', '.join(known)}"
+        near = _near(location, known)
+        hint = did_you_mean(near) if near else f"known keys here: {', '.join(known)}"
+        if not near and "trainer" in known:
+            hint += f"; further fields of TRL's configuration go into {location[0]}.trainer"
     else:
         text = "should be a mapping of keys" if first["type"] == "model_type" else first["msg"]
         text = text.removeprefix("Value error, ").removeprefix("Input ")
@@ -130,7 +137,18 @@ def _as_usage_error(error: ValidationError, label: str, places: Places) -> Usage
         message += f"; and {others} more"
     while location and location not in places:
         location = location[:-1]
-    return UsageError(message, where=places.get(location, label), hint=hint)
+    # A fault between sections is that of no line.
+    return UsageError(message, where=places[location] if location else label, hint=hint)
+
+
+def _near(location: tuple[int | str, ...], known: list[str]) -> Sequence[str]:
+    """The keys that an unknown one is likely to mean: of its own section, misspelled here, of any section."""
+    name = str(location[-1])
+    keys = keys_called(name)
+    own = [key for key in keys if key.startswith(f"{location[0]}.")]
+    misspelled = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
+    elsewhere = [key for key in keys if key.count(".") < 3]  # deeper ones are of another kind of thing
+    return own or misspelled or elsewhere or difflib.get_close_matches(name, known, n=1, cutoff=0.5)
 
 
 def _without_tags(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
@@ -144,7 +162,7 @@ def _without_tags(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
         kept.append(part)
         if isinstance(part, str) and model is not None:
             field = model.model_fields.get(part)
-            model = _section_in(field.annotation) if field else None
+            model = section_in(field.annotation) if field else None
             in_mapping = field is not None and "dict[" in str(field.annotation)
     return tuple(kept)
 
@@ -155,14 +173,7 @@ def _keys_at(location: tuple[str | int, ...]) -> list[str]:
         if isinstance(part, int):
             continue
         field = model.model_fields.get(part)
-        model = _section_in(field.annotation) if field else None
+        model = section_in(field.annotation) if field else None
         if model is None:
             return []
     return list(model.model_fields)
-
-
-def _section_in(annotation: Any) -> Any:
-    """The section class inside ``X``, ``X | None`` or ``list[X]``."""
-    if get_origin(annotation) is None:
-        return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
-    return next((section for section in map(_section_in, get_args(annotation)) if section is not None), None)

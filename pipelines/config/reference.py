@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from pipelines.config.other_names import OTHER_NAMES
 from pipelines.config.schema import Config
 from pipelines.config.section import Section
 from pipelines.errors import UsageError
@@ -98,14 +99,23 @@ def all_keys(section: type[Section] = Config, prefix: str = "") -> Iterator[Key]
             yield from all_keys(key.section, key.key)
 
 
+def keys_called(name: str) -> tuple[str, ...]:
+    """Return the dotted keys that mean this in another program, then those of this name nearest to the top."""
+    last = name.replace("-", "_").rpartition(".")[2]
+    same = [key.key for key in all_keys() if key.key.endswith(f".{last}") and ".parts." not in key.key]
+    depth = min((key.count(".") for key in same), default=0)
+    return OTHER_NAMES.get(last, ()) + tuple(key for key in same if key.count(".") == depth)
+
+
+def did_you_mean(keys: Sequence[str]) -> str:
+    """Return the question for one of these keys."""
+    return f"did you mean {', '.join(f'`{key}`' for key in keys[:5])}?"
+
+
 def _near(dotted: str) -> str:
     names = [key.key for key in all_keys()]
-    last = dotted.replace("-", "_").rpartition(".")[2]
-    same = [name for name in names if name.rpartition(".")[2] == last and ".parts." not in name]
-    near = same or difflib.get_close_matches(dotted, names, n=3, cutoff=0.6)
-    if near:
-        return f"did you mean {', '.join(f'`{name}`' for name in near[:5])}?"
-    return f"the sections are {', '.join(Config.model_fields)}"
+    near = keys_called(dotted) or difflib.get_close_matches(dotted, names, n=3, cutoff=0.6)
+    return did_you_mean(near) if near else f"the sections are {', '.join(Config.model_fields)}"
 
 
 def _is_section(field: FieldInfo) -> bool:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from pipelines.config.section import Section, cosmetic
 
@@ -23,3 +23,11 @@ class RunSection(Section):
     report_to: list[Tracker] = cosmetic(
         [], description="Experiment trackers, by Hugging Face's names; docs/trackers.md describes them."
     )
+
+    @field_validator("report_to", mode="before")
+    @classmethod
+    def _as_trackers(cls, value: Any) -> Any:
+        """One text of names, as Hugging Face's `none` or a list between commas, is a list of them."""
+        if not (isinstance(value, list) and len(value) == 1 and isinstance(value[0], str)):
+            return value
+        return [name for name in value[0].replace(",", " ").split() if name != "none"]

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Section(BaseModel):
-    """A strict, frozen section: an unknown key or a value of another type is an error."""
+    """A strict, frozen section: an unknown key or a value of another type is an error.
+
+    Where a list is wanted, one text or one mapping is a list of it.
+    """
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_for_a_list(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        lists = [name for name, field in cls.model_fields.items() if get_origin(field.annotation) is list]
+        return data | {name: [data[name]] for name in lists if isinstance(data.get(name), str | dict)}
 
     def results_view(self) -> dict[str, Any]:
         """The values that affect results, as plain JSON data: what a stage's fingerprint is made of."""

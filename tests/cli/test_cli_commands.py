@@ -297,3 +297,27 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     project = tomllib.loads((Path(rlhf_cli.__file__).parents[1] / "pyproject.toml").read_text())["project"]
     assert run("--version") == 0
     assert capsys.readouterr().out == f"rlhf {project['version']}\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "hint"),
+    [
+        ("sft --learning-rate 1e-5", "use --set sft.learning_rate=VALUE"),
+        ("ppo --learning_rate=1e-5", "use --set ppo.learning_rate=VALUE"),
+        ("reward --num-train-epochs 2", "use --set reward.num_train_epochs=VALUE"),
+        ("sft --lora-r 8", "use --set model.lora_r=VALUE"),
+        ("all --beta 0.1", "use --set ppo.kl_coef=VALUE"),
+        ("all --report_to wandb", "use --set run.report_to=VALUE"),
+        (
+            "all --learning-rate 1",
+            "use --set sft.learning_rate=VALUE or --set reward.learning_rate=VALUE or --set ppo.learning_rate=VALUE",
+        ),
+        ("sft --nothing-like-it", "see rlhf sft --help"),
+        ("data check --learning-rate 1", "see rlhf data check --help"),
+    ],
+)
+def test_an_option_of_another_program_is_told_as_a_setting(
+    line: str, hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert application.run([*line.split(), "--json"]) == 2
+    assert json.loads(capsys.readouterr().out)["error"]["hint"] == hint

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from pipelines.config import Config, dump_config, explain_config, load_config
+from pipelines.config.other_names import OTHER_NAMES
+from pipelines.config.reference import all_keys
 from pipelines.config.yaml12 import parse_yaml
 from pipelines.errors import UsageError
 
@@ -208,3 +210,75 @@ def test_the_explained_configuration_describes_every_key_and_reads_back(tmp_path
     sections = [Config, *(field.annotation for field in Config.model_fields.values())]
     assert all(lines[number - 1].lstrip().startswith("#") for number in keys if not lines[number].startswith("    "))
     assert all(field.description for section in sections for field in section.model_fields.values())
+
+
+@pytest.mark.parametrize(
+    ("entry", "where"),
+    [
+        ("trainer.foo=1", "--set trainer.foo"),
+        ("a.b.c=1", "--set a.b.c"),
+        ("ppo.reward.kind=http", "--set ppo.reward.kind"),
+        ("sft.max_length=x", "--set sft.max_length"),
+    ],
+)
+def test_a_fault_of_an_option_is_not_that_of_the_file(tmp_path: Path, entry: str, where: str) -> None:
+    assert refusal(tmp_path, "run:\n  seed: 1\n", entry).where == where
+    assert str(refusal(tmp_path, "trainer:\n  bar: 1\n", "trainer.foo=1").where).endswith("my.yaml:1")
+
+
+def test_a_fault_between_sections_names_the_file_and_the_options(tmp_path: Path) -> None:
+    error = refusal(tmp_path, "model: {init: scratch}\n", "sft.enabled=false")
+    assert error.where == f"{tmp_path / 'my.yaml'}, --set sft.enabled"
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("model_name_or_path", "`model.name_or_path`"),
+        ("model.model_name_or_path", "`model.name_or_path`"),
+        ("learning_rate", "`sft.learning_rate`, `reward.learning_rate`, `ppo.learning_rate`"),
+        ("report_to", "`run.report_to`"),
+        ("output_dir", "`run.dir`"),
+        ("lora_rank", "`model.lora_r`"),
+        ("model.lora_rank", "`model.lora_r`"),
+        ("cutoff_len", "`sft.max_length`"),
+        ("sft.max_seq_length", "`sft.max_length`?"),
+        ("ppo.beta", "`ppo.kl_coef`"),
+        ("sft.seed", "`run.seed`"),
+        ("trainer", "`sft.trainer`"),
+        ("rewards", "`reward`"),
+        ("batch_size", "`sft.per_device_train_batch_size`"),
+        ("ppo.kl_coeff", "`ppo.kl_coef`"),
+    ],
+)
+def test_a_key_of_another_program_is_told_as_it_is_called_here(tmp_path: Path, key: str, meant: str) -> None:
+    assert meant in str(refusal(tmp_path, "", f"{key}=1").hint)
+
+
+def test_the_other_names_lead_to_keys() -> None:
+    known = {key.key for key in all_keys()}
+    assert {key for keys in OTHER_NAMES.values() for key in keys} <= known
+
+
+@pytest.mark.parametrize(
+    ("value", "trackers"),
+    [
+        ("tensorboard", ["tensorboard"]),
+        ("[tensorboard]", ["tensorboard"]),
+        ("tensorboard,wandb", ["tensorboard", "wandb"]),
+        ("none", []),
+    ],
+)
+def test_trackers_need_no_brackets(value: str, trackers: list[str]) -> None:
+    config = load_config(None, [f"run.report_to={value}"])
+    assert config.run.report_to == trackers
+    assert parse_yaml(dump_config(config), "x")[0]["run"]["report_to"] == trackers
+
+
+def test_one_entry_is_a_list_of_it() -> None:
+    sets = ["eval.policies=sft", "ppo.stop_tokens=END", "eval.scorers={kind: function, function: 'a:b'}"]
+    config = load_config(None, sets)
+    assert (config.eval.policies, config.ppo.stop_tokens) == (["sft"], ["END"])
+    assert [scorer.function for scorer in config.eval.scorers] == ["a:b"]
+    with pytest.raises(UsageError, match="policies"):
+        load_config(None, ["eval.policies=3"])

@@ -21,7 +21,7 @@ from pipelines.config.ppo_section import PpoSection
         ({"kl_target": 6.0, "kl_coef": 0.0}, "kl_coef"),
         ({"kl_target": 6.0, "kl_horizon": 63}, "kl_horizon 63"),
         ({"top_p": 0.0}, "top_p"),
-        ({"stop_tokens": "x"}, "stop_tokens"),
+        ({"stop_tokens": 3}, "stop_tokens"),
         ({"normalize_reward": True}, "normalize_reward"),
         ({"num_sample_prompts": 1}, "num_sample_prompts"),
     ],
