@@ -101,12 +101,12 @@ def against_gold(run: Path) -> tuple[float, int]:
     from pipelines.models.reward_model import open_reward_model
 
     torch.set_num_threads(1)
-    config, gold = load_config(run / "config.yaml"), _gold(run)
+    config, gold = load_config(run / "config.yaml", recorded=run / "config.yaml"), _gold(run)
     model = open_reward_model(PublishedReward.read(run / "reward"), config.model, torch.device("cpu"), batch_size=100)
     tasks = read_tasks(run / "sample" / "tasks.jsonl").tasks.values()
     right: list[float] = []
     for task in tasks:
-        if not is_held_out(task.prompt, config.data.eval_fraction):
+        if not is_held_out(task.prompt, config.data.eval_fraction, config.data.split_by):
             continue
         texts = [answer.text for answer in task.answers]
         scores = model.scores([model.row(task.prompt, text) for text in texts])

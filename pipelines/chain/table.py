@@ -22,10 +22,16 @@ def _common(config: Config) -> dict[str, Any]:
     return {"seed": config.run.seed, "model": config.model.results_view()}
 
 
+def _split(config: Config) -> dict[str, Any]:
+    """Settings of the split; older runs have no `split_by`."""
+    data = config.data
+    return {"eval_fraction": data.eval_fraction} | ({"split_by": data.split_by} if data.split_by != "opening" else {})
+
+
 def _data_section(kind: DataKind) -> Callable[[Config], dict[str, Any]]:
     def section(config: Config) -> dict[str, Any]:
         data = config.data
-        view: dict[str, Any] = {"eval_fraction": data.eval_fraction, "on_bad_row": data.on_bad_row}
+        view: dict[str, Any] = _split(config) | {"on_bad_row": data.on_bad_row}
         if data.task is not None:
             view |= {"task": data.task.name, "rows": getattr(data.task, kind, 0), "seed": config.run.seed}
             if kind == "comparisons":
@@ -132,7 +138,7 @@ def _labels_files(config: Config) -> tuple[Path, ...]:
 
 
 def _pairs_section(config: Config) -> dict[str, Any]:
-    return {"pairs": config.feedback.pairs.results_view(), "eval_fraction": config.data.eval_fraction}
+    return {"pairs": config.feedback.pairs.results_view()} | _split(config)
 
 
 def _reward_needs(config: Config) -> dict[str, str]:

@@ -67,7 +67,7 @@ def check(
     stages = [stage] * len(sources) if stage is None or isinstance(stage, str) else list(stage)
     scans, files = [], []
     for source, name in zip(sources, stages, strict=True):
-        scan = Scan(source, STAGES[name] if name is not None else None, examples)
+        scan = Scan(source, STAGES[name] if name is not None else None, examples, config.data.split_by)
         scan.read(reporter)
         scans.append(scan)
         files.append(_file_report(scan, name, config, measure, reporter))

@@ -13,12 +13,12 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from pipelines.config.data_section import Source
+from pipelines.config.data_section import Source, SplitBy
 from pipelines.data.canonical import can_serve, prompt_of, to_line
 from pipelines.data.faults import SHOWN_PLACES, FaultLog
 from pipelines.data.read import SourceReader, with_progress
 from pipelines.data.rows import CanonicalRow, Comparison, Demonstration, Judgement, Message, Prompt
-from pipelines.data.split import plain, prompt_key, split_key
+from pipelines.data.split import plain, prompt_key, question, split_key
 from pipelines.errors import RlhfError
 from pipelines.run.reporting import Reporter
 
@@ -59,8 +59,8 @@ class Scan:
         ties: rows that give nothing because all their answers have the same score.
         turns: turns of each good row, the answer included.
         characters: [rows] of the whole row; prompt_characters and answer_characters of its parts, an entry an answer.
-        rows, prompts, sides: [rows] hashes of the row, of its prompt, and of how that begins, which the split goes by.
-        loose: [rows] hashes of the letters and digits of how the prompt begins.
+        rows, prompts, sides: [rows] hashes of the row, of its prompt, and of what the split goes by.
+        loose: [rows] hashes of the letters and digits of the question.
         pairs: a hash of prompt and both answers in either order; the lowest bit says which was chosen. Of an answer
             that was judged good or bad, a hash of prompt and answer; the lowest bit says which.
         labels: of judgements, true as 1.
@@ -68,11 +68,11 @@ class Scan:
         first: place and row of the first good rows.
     """
 
-    def __init__(self, source: Source, kind: type[Any] | None, examples: int) -> None:
+    def __init__(self, source: Source, kind: type[Any] | None, examples: int, split_by: SplitBy = "question") -> None:
         self.path = source.path
         self.format: str | None = None
         self.reason: str | None = None
-        self._source, self._kind = source, kind
+        self._source, self._kind, self._split_by = source, kind, split_by
         self.rows_read = 0
         self.faults = FaultLog()
         self.bad: list[tuple[str, str]] = []
@@ -140,9 +140,8 @@ class Scan:
         self.rows.append(row_key(row, roles, contents + answers))
         key = prompt_key(prompt)
         self.prompts.append(key)
-        self.sides.append(key if len(prompt) == 1 else split_key(prompt))
-        opening = contents[: roles.index("user") + 1] if roles else contents
-        self.loose.append(hash(tuple(map(loose, opening))) & _ALL)
+        self.sides.append(split_key(prompt, self._split_by))
+        self.loose.append(hash(tuple(map(loose, question(prompt)))) & _ALL)
         before, after = sum(map(len, contents)), [*map(len, answers)]
         self.prompt_characters.append(before)
         self.answer_characters.extend(after)

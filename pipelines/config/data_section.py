@@ -15,6 +15,9 @@ Tags = dict[TagName, str]
 """Names of the keys and the speakers of turns in a dialogue, under LLaMA-Factory's names for them."""
 
 
+SplitBy = Literal["question", "opening"]
+
+
 class Source(Section):
     """Source of rows: a data file, a directory, a hub data set, or an entry of a dataset_info.json."""
 
@@ -84,6 +87,12 @@ class DataSection(Section):
         lt=1,
         description="Share of the prompts that is held out of every stage, chosen by hash; at least two prompts, or "
         "one of two.",
+    )
+    split_by: SplitBy = Field(
+        "question",
+        description="Part of a prompt that decides whether it is held out: question (the first user turn, without case "
+        "and differences between blanks), or opening (all turns up to it, as they are written). A run that was begun "
+        "before there was a choice keeps opening.",
     )
     on_bad_row: Literal["fail", "drop"] = Field(
         "fail",

@@ -17,14 +17,24 @@ from pipelines.config.section import Section
 from pipelines.config.yaml12 import Dumper, Places, parse_yaml
 from pipelines.errors import UsageError
 
+KEPT: Mapping[str, Any] = {"data.split_by": "opening"}
+"""Keys that a run keeps as it was begun, and their values in a run that was begun before they existed."""
 
-def load_config(path: Path | None, sets: Iterable[str] = (), flags: Mapping[str, Any] | None = None) -> Config:
+
+def load_config(
+    path: Path | None,
+    sets: Iterable[str] = (),
+    flags: Mapping[str, Any] | None = None,
+    *,
+    recorded: Path | None = None,
+) -> Config:
     """Read a configuration: defaults < file < ``sets`` < ``flags``.
 
     Args:
         path: the YAML file; None: defaults only.
         sets: ``section.key=value`` with a YAML value.
         flags: values of named options by their dotted key; they win even if the value is None.
+        recorded: the configuration that the run recorded, if it was begun; what `KEPT` names is taken from it.
 
     Raises:
         UsageError: the file cannot be read, a key is unknown, or a value does not fit.
@@ -45,6 +55,11 @@ def load_config(path: Path | None, sets: Iterable[str] = (), flags: Mapping[str,
         _assign(data, places, key, parse_yaml(value, place)[0], place)
     for key, value in (flags or {}).items():
         _assign(data, places, key, value, f"the option for {key}")
+    if recorded is not None and recorded.is_file():
+        of_run = _read(recorded)[0]
+        for key, older in KEPT.items():
+            if _value_at(data, key) is None:
+                _assign(data, places, key, _value_at(of_run, key) or older, str(recorded))
     # A section with all its keys commented out reads as null.
     sections = {key: {} if value is None and key in Config.model_fields else value for key, value in data.items()}
     try:
@@ -109,6 +124,14 @@ def _assign(data: dict[str, Any], places: Places, dotted: str, value: Any, place
         here[part] = here = dict(below or {})
     here[last] = value
     places[(*parents, last)] = place
+
+
+def _value_at(data: Mapping[str, Any], dotted: str) -> Any:
+    """The value of a key; None where there is none."""
+    here: Any = data
+    for part in dotted.split("."):
+        here = here.get(part) if isinstance(here, Mapping) else None
+    return here
 
 
 def _as_usage_error(error: ValidationError, label: str, places: Places) -> UsageError:

@@ -6,22 +6,29 @@ import contextlib
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence, Set
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TextIO, TypeAlias
 
 from pipelines.config import Config
-from pipelines.config.data_section import Source, TaskSource
+from pipelines.config.data_section import DataSection, Source, TaskSource
 from pipelines.data.canonical import Kind, prompt_of, read_rows, to_line
 from pipelines.data.faults import FaultLog
 from pipelines.data.read import SourceReader, with_progress
 from pipelines.data.rows import CanonicalRow, Comparison, Demonstration, Judgement, Message, Prompt
-from pipelines.data.split import FEWEST_EVALUATED, plain, prompt_key, share_of, split_key, threshold
-from pipelines.errors import DataError, UsageError
+from pipelines.data.split import FEWEST_EVALUATED, beside_fraction, plain, prompt_key, share_of, split_key
+from pipelines.errors import DataError, RlhfError, UsageError
+from pipelines.run.reporting import SilentReporter
 from pipelines.run.stage import StageContext
 
 DataKind = Literal["demonstrations", "comparisons", "judgements", "prompts"]
 
+_KINDS: dict[DataKind, type[Any]] = {
+    "demonstrations": Demonstration,
+    "comparisons": Comparison,
+    "judgements": Judgement,
+    "prompts": Prompt,
+}
 _FALLBACKS: dict[DataKind, tuple[DataKind, ...]] = {
     "demonstrations": ("demonstrations", "comparisons"),
     "comparisons": ("comparisons",),
@@ -34,22 +41,22 @@ _Weighted: TypeAlias = tuple[Kind, float]
 
 def demonstrations(ctx: StageContext) -> dict[str, Any]:
     """Prepare what SFT trains on."""
-    return _prepare(ctx, "demonstrations", Demonstration)
+    return _prepare(ctx, "demonstrations")
 
 
 def comparisons(ctx: StageContext) -> dict[str, Any]:
     """Prepare what the reward model trains on."""
-    return _prepare(ctx, "comparisons", Comparison)
+    return _prepare(ctx, "comparisons")
 
 
 def judgements(ctx: StageContext) -> dict[str, Any]:
     """Prepare what a pointwise reward model trains on."""
-    return _prepare(ctx, "judgements", Judgement)
+    return _prepare(ctx, "judgements")
 
 
 def prompts(ctx: StageContext) -> dict[str, Any]:
     """Prepare what PPO answers."""
-    return _prepare(ctx, "prompts", Prompt)
+    return _prepare(ctx, "prompts")
 
 
 def effective_sources(config: Config, kind: DataKind) -> tuple[Source, ...]:
@@ -84,15 +91,16 @@ class _Tally:
     sources: list[dict[str, Any]] = field(default_factory=list)
     prompts: dict[int, float] = field(default_factory=dict)  # by key; where 0 to 1 each stands for the split
 
-    def metrics(self, fraction: float) -> dict[str, Any]:
-        held_out = sum(share < fraction for share in self.prompts.values())
+    held_out: set[int] = field(default_factory=set)  # keys of prompts
+
+    def metrics(self) -> dict[str, Any]:
         return {
             "rows_read": self.rows_read,
             "rows": self.rows,
             "train": self.train,
             "heldout": self.heldout,
-            "train_prompts": len(self.prompts) - held_out,
-            "heldout_prompts": held_out,
+            "train_prompts": len(self.prompts) - len(self.held_out),
+            "heldout_prompts": len(self.held_out),
             "duplicates": self.duplicates,
             "equal_pairs": self.equal_pairs,
             "thinned": self.thinned,
@@ -102,19 +110,16 @@ class _Tally:
         }
 
 
-def _prepare(ctx: StageContext, name: DataKind, kind: type[Kind]) -> dict[str, Any]:
+def _prepare(ctx: StageContext, name: DataKind) -> dict[str, Any]:
     data, tally = ctx.config.data, _Tally()
     drop = data.on_bad_row == "drop"
     with contextlib.ExitStack() as stack:
         train, heldout = (stack.enter_context(_writer(ctx, side)) for side in ("train", "heldout"))
         rejects = stack.enter_context(_writer(ctx, "rejects")) if drop else None
-        if data.task is not None:
-            rows = _generated(ctx, data.task, name, tally)
-        else:
-            rows = _read(ctx, effective_sources(ctx.config, name), kind, tally, rejects)
-        for line, key, share, copies in _wanted(rows, data.eval_fraction, tally):
+        for line, key, share, copies in _wanted(_rows(ctx, name, tally, rejects), data, tally):
             tally.prompts[key] = share
             if share < data.eval_fraction:
+                tally.held_out.add(key)
                 tally.heldout += 1
                 heldout.write(line)
                 continue
@@ -128,31 +133,56 @@ def _prepare(ctx: StageContext, name: DataKind, kind: type[Kind]) -> dict[str, A
             f"{tally.faults.count} of {tally.rows_read} {name} were bad and are in rejects.jsonl: "
             f"{tally.faults.summary()}"
         )
-    fraction = threshold(tally.prompts.values(), data.eval_fraction)
-    if fraction > data.eval_fraction:
-        _hold_out_more(ctx, kind, fraction, tally)
+    of_others = (_held_out_beside(ctx, other) for other in _KINDS if other != name)
+    beside = set(beside_fraction(tally.prompts.values(), data.eval_fraction)).union(*of_others)
+    if beside.intersection(tally.prompts.values()):
+        _hold_out_more(ctx, name, beside, tally)
     # the evaluation comes last: what it lacks must be said before anybody has trained or judged anything
     least = FEWEST_EVALUATED if name == "prompts" and ctx.config.eval.enabled else 1
-    _check_sides(name, tally, fraction, least)
+    _check_sides(name, tally, data.eval_fraction, least)
     ctx.reporter.info(
         f"{name}: {tally.train} rows to train on, {tally.heldout} held out; left out: {tally.duplicates} duplicates, "
         f"{tally.equal_pairs} equal pairs, {tally.faults.count} bad"
         + (f", {tally.thinned} by weight" if tally.thinned else "")
     )
-    return tally.metrics(fraction)
+    return tally.metrics()
 
 
-def _hold_out_more(ctx: StageContext, kind: type[Kind], fraction: float, tally: _Tally) -> None:
-    """Move the training rows of the prompts below `fraction` to the held-out ones, each row once."""
-    rows = list(read_rows(ctx.out / "train.jsonl", kind))
-    with (
-        _writer(ctx, "train") as train,
-        (ctx.out / "heldout.jsonl").open("a", encoding="utf-8", newline="\n") as heldout,
-    ):
+def _rows(ctx: StageContext, name: DataKind, tally: _Tally, rejects: TextIO | None = None) -> Iterator[_Weighted[Any]]:
+    """The good rows of one kind, generated or read."""
+    if ctx.config.data.task is not None:
+        return _generated(ctx, ctx.config.data.task, name, tally)
+    return _read(ctx, effective_sources(ctx.config, name), _KINDS[name], tally, rejects)
+
+
+def _held_out_beside(ctx: StageContext, name: DataKind) -> set[float]:
+    """`beside_fraction` of the rows of another kind: what a small file holds out for one stage is held out of all.
+
+    The rows are read only until there are enough below `data.eval_fraction`. A fault among them is for their own stage
+    to report.
+    """
+    data, tally = ctx.config.data, _Tally()
+    quiet = replace(ctx, notes={}, reporter=SilentReporter())
+    shares: set[float] = set()
+    try:
+        for _, _, share, _ in _wanted(_rows(quiet, name, tally), data, tally):
+            shares.add(share)
+            if share < data.eval_fraction and sum(other < data.eval_fraction for other in shares) >= FEWEST_EVALUATED:
+                return set()
+    except RlhfError:
+        return set()
+    return beside_fraction(shares, data.eval_fraction)
+
+
+def _hold_out_more(ctx: StageContext, name: DataKind, beside: Set[float], tally: _Tally) -> None:
+    """Move the training rows whose share is among `beside` to the held-out ones, each row once."""
+    rows = list(read_rows(ctx.out / "train.jsonl", _KINDS[name]))
+    with _writer(ctx, "train") as train, _writer(ctx, "heldout", "a") as heldout:
         moved: set[str] = set()
         for row in rows:
             line = to_line(row) + "\n"
-            if share_of(split_key(prompt_of(row))) >= fraction:
+            turns = prompt_of(row)
+            if share_of(split_key(turns, ctx.config.data.split_by)) not in beside:
                 train.write(line)
                 continue
             tally.train -= 1
@@ -160,12 +190,12 @@ def _hold_out_more(ctx: StageContext, kind: type[Kind], fraction: float, tally: 
                 tally.repeated -= 1
                 continue
             moved.add(line)
+            tally.held_out.add(prompt_key(turns))
             tally.heldout += 1
             heldout.write(line)
-    held_out = sum(share < fraction for share in tally.prompts.values())
     ctx.reporter.info(
-        f"{held_out} of {len(tally.prompts)} prompts are held out, the smallest number that can be judged; "
-        f"data.eval_fraction {ctx.config.data.eval_fraction:g} would hold out fewer"
+        f"{name}: {len(tally.held_out)} of {len(tally.prompts)} prompts are held out, so that enough can be judged; "
+        f"data.eval_fraction {ctx.config.data.eval_fraction:g} alone would hold out fewer"
     )
 
 
@@ -231,7 +261,7 @@ def _generated(ctx: StageContext, source: TaskSource, name: DataKind, tally: _Ta
     )
 
 
-def _wanted(rows: Iterator[_Weighted[Kind]], fraction: float, tally: _Tally) -> Iterator[tuple[str, int, float, int]]:
+def _wanted(rows: Iterator[_Weighted[Kind]], data: DataSection, tally: _Tally) -> Iterator[tuple[str, int, float, int]]:
     """Line, key of the prompt, its place in the split, and how often the line is to be written.
 
     Without rows that were written before, and without pairs whose answers are equal: these teach nothing. A row that
@@ -248,8 +278,8 @@ def _wanted(rows: Iterator[_Weighted[Kind]], fraction: float, tally: _Tally) -> 
             tally.duplicates += 1
             continue
         turns = prompt_of(row)
-        share = share_of(split_key(turns))
-        copies = 1 if weight == 1 or share < fraction else _copies(turns, weight)
+        share = share_of(split_key(turns, data.split_by))
+        copies = 1 if weight == 1 or share < data.eval_fraction else _copies(turns, weight)
         if not copies:
             tally.thinned += 1
             continue
@@ -275,7 +305,7 @@ def _check_sides(name: DataKind, tally: _Tally, fraction: float, least: int = 1)
             f"{tally.faults.count} bad)",
             where=f"data.{name}",
         )
-    held_out = sum(share < fraction for share in shares)
+    held_out = len({tally.prompts[key] for key in tally.held_out})
     if tally.train and held_out >= least:
         return
     if tally.thinned and not tally.train:

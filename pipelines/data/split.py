@@ -1,4 +1,4 @@
-"""The split into training and held-out prompts, by a hash of how a prompt begins: the same on every machine."""
+"""The split into training and held-out prompts, by a hash of the question: the same on every machine."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import math
 import unicodedata
 from collections.abc import Iterable, Sequence
 
+from pipelines.config.data_section import SplitBy
 from pipelines.data.rows import Message
 
 SPLIT_SEED = 0
@@ -24,15 +25,36 @@ def plain(text: str) -> str:
 
 def prompt_key(messages: Sequence[Message], seed: int = SPLIT_SEED) -> int:
     """Hash a prompt to 64 bits: role, `plain` content and tools of its turns."""
-    text = f"[{seed},[{','.join(map(_turn, messages))}]]"
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+    return _hashed(f"[{seed},[{','.join(map(_turn, messages))}]]")
 
 
-def split_key(messages: Sequence[Message]) -> int:
-    """Hash the start of a prompt, up to its first user turn, to the 64 bits that decide its side of the split.
+def question(messages: Sequence[Message]) -> tuple[str, ...]:
+    """Return the text that the split goes by: the first user turn, without case and differences between blanks.
 
-    A longer dialogue contains shorter prompts with their answers, so dialogues that begin alike are on one side.
+    A dialogue without a user turn goes by all its turns but the system's, or by that if there is no other.
     """
+    user = [message for message in messages if message.role == "user"][:1]
+    turns = user or [message for message in messages if message.role != "system"] or messages
+    return tuple(folded(message.content) for message in turns)
+
+
+def folded(text: str) -> str:
+    """Return the text in Unicode form NFC without case, and with one space for any run of blanks."""
+    return " ".join(unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold()).split())
+
+
+def split_key(messages: Sequence[Message], by: SplitBy = "question") -> int:
+    """Hash a prompt to the 64 bits that decide its side of the split.
+
+    A longer dialogue contains shorter prompts with their answers, so dialogues that begin alike are on one side. With
+    `question` that holds whatever system turn, tools or later turns one of them has.
+
+    Args:
+        messages: the prompt.
+        by: `data.split_by`; ``opening`` takes all turns up to the first user turn as they are written.
+    """
+    if by == "question":
+        return _hashed(f'[{SPLIT_SEED},["question",{_ENCODER.encode(question(messages))}]]')
     end = next((index for index, message in enumerate(messages, 1) if message.role == "user"), len(messages))
     return prompt_key(messages[:end])
 
@@ -57,12 +79,23 @@ def threshold(shares: Iterable[float], fraction: float) -> float:
     return max(fraction, math.nextafter(lowest[fewest - 1], 1)) if fewest > 0 else fraction
 
 
-def is_held_out(messages: Sequence[Message], fraction: float) -> bool:
+def beside_fraction(shares: Iterable[float], fraction: float) -> set[float]:
+    """Return the shares that are held out although they are not below `fraction`: see `threshold`."""
+    distinct = set(shares)
+    limit = threshold(distinct, fraction)
+    return {share for share in distinct if fraction <= share < limit}
+
+
+def is_held_out(messages: Sequence[Message], fraction: float, by: SplitBy = "question") -> bool:
     """Whether the prompt is kept from training; true for about `fraction` of all prompts; see also `threshold`.
 
     The seed is not the run's: the split stays when the training seed changes.
     """
-    return share_of(split_key(messages)) < fraction
+    return share_of(split_key(messages, by)) < fraction
+
+
+def _hashed(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
 
 def _turn(message: Message) -> str:

@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from pipelines.config.data_section import DataSection
 from pipelines.data.faults import fault_of
 from pipelines.data.rows import Message, as_dict, check_dialogue
 from pipelines.data.sources.files import open_text
@@ -244,24 +245,24 @@ def copy_sides(source: Path, target: Path) -> None:
         _write(target, sides)
 
 
-def heldout_prompts(directory: Path, tasks: Collection[Task], fraction: float) -> set[int]:
+def heldout_prompts(directory: Path, tasks: Collection[Task], data: DataSection) -> set[int]:
     """The `prompt_key` of every prompt that has a held-out task.
 
     Args:
         directory: of the tasks; where it holds no sides, or not that of a task, its prompt decides as everywhere else.
         tasks: all of them.
-        fraction: `data.eval_fraction`.
+        data: the `data` section, which decides it then.
 
     Raises:
         ArtifactError: the sides cannot be read.
     """
     sides = _read(directory)
-    return {prompt_key(task.prompt) for task in tasks if _held_out(task, sides, fraction)}
+    return {prompt_key(task.prompt) for task in tasks if _held_out(task, sides, data)}
 
 
-def _held_out(task: Task, sides: Mapping[str, str], fraction: float) -> bool:
+def _held_out(task: Task, sides: Mapping[str, str], data: DataSection) -> bool:
     known = sides.get(task.id)
-    return is_held_out(task.prompt, fraction) if known is None else known == HELDOUT
+    return is_held_out(task.prompt, data.eval_fraction, data.split_by) if known is None else known == HELDOUT
 
 
 def _write(directory: Path, sides: Mapping[str, str]) -> None:

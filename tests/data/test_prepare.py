@@ -264,6 +264,28 @@ def test_the_same_prompts_are_held_out_of_every_kind(tmp_path: Path) -> None:
     assert sides[0] == sides[1] == sides[2]
 
 
+def test_what_one_small_file_holds_out_is_held_out_of_all(tmp_path: Path) -> None:
+    many = pairs(30)
+    lowest = sorted(many, key=lambda row: share_of(split_key((Message(role="user", content=row["prompt"]),))))
+    data = {
+        "comparisons": jsonl(tmp_path / "all.jsonl", many),
+        "prompts": jsonl(tmp_path / "few.jsonl", [{"prompt": row["prompt"].upper()} for row in lowest[9:15]]),
+        "eval_fraction": 0.0001,
+    }
+    sides = {}
+    for stage, kind in ((demonstrations, Demonstration), (comparisons, Comparison), (prompts, Prompt)):
+        ctx = context(tmp_path / stage.__name__, **data)
+        stage(ctx)
+        sides[kind] = [
+            {split_key(prompt_of(row)) for row in read_rows(ctx.out / f"{side}.jsonl", kind)}
+            for side in ("train", "heldout")
+        ]
+    assert len(sides[Prompt][1]) == 2
+    assert not sides[Prompt][1] & sides[Demonstration][0]
+    assert not sides[Prompt][1] & sides[Comparison][0]
+    assert len(sides[Demonstration][0]) == len(sides[Comparison][0]) == 30 - 4
+
+
 def test_one_prompt_or_no_rows_are_refused(tmp_path: Path) -> None:
     one = jsonl(tmp_path / "a.jsonl", [{**pairs(1)[0], "rejected": text} for text in "abc"])
     with pytest.raises(DataError, match="begin with 1 different prompt;"):

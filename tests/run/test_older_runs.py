@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.config import load_config
 from pipelines.labels.store import LabelStore, Submission
 from rlhf_cli.app import run as rlhf
+from rlhf_cli.settings import resolve
 
 
 @pytest.fixture
@@ -33,6 +35,21 @@ def test_a_killed_ppo_goes_on_from_its_checkpoint(older: Path, capsys: pytest.Ca
     updates = [json.loads(line)["update"] for line in (run / "ppo" / "metrics.jsonl").read_text().splitlines()]
     assert updates == list(range(1, 11))
     assert rlhf(["status", "--run-dir", "run", "--verify", "--json"]) == 0
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_an_older_run_keeps_its_split(older: Path, capsys: pytest.CaptureFixture[str], named: bool) -> None:
+    (older / "mine.yaml").write_text((older / "run" / "config.yaml").read_text(encoding="utf-8"), encoding="utf-8")
+    arguments = ["--run-dir", "run", *(["--config", "mine.yaml"] if named else [])]
+    assert resolve(Path("mine.yaml") if named else None, Path("run"))[0].data.split_by == "opening"
+    assert resolve(Path("mine.yaml"), Path("another"))[0].data.split_by == "question"
+    assert rlhf(["ppo", *arguments, "--json"]) == 0  # rewrites config.yaml
+    assert load_config(Path("run/config.yaml")).data.split_by == "opening"
+    capsys.readouterr()
+    assert rlhf(["status", *arguments, "--json"]) == 0
+    states = {entry["stage"]: entry["state"] for entry in json.loads(capsys.readouterr().out)["stages"]}
+    assert {states["data/demonstrations"], states["data/prompts"], states["reward"]} == {"complete"}
+    assert rlhf(["sft", *arguments, "--set", "data.split_by=question", "--json"]) == 4
 
 
 def test_a_label_store_takes_the_answers_that_are_left(older: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -69,7 +69,7 @@ def _with_earlier(ctx: StageContext, judged: LabelSet, made: PairsResult) -> dic
     """
     old, again = _earlier(ctx), set(_judged(judged, made.question))
     rows: dict[str, list[Comparison | Judgement]] = {}
-    heldout = heldout_prompts(ctx.inputs["labels"], judged.tasks.values(), ctx.config.data.eval_fraction)
+    heldout = heldout_prompts(ctx.inputs["labels"], judged.tasks.values(), ctx.config.data)
     heldout |= {prompt_key(row.prompt) for names in (COMPARISONS, JUDGEMENTS) for row in old[names["heldout"]]}
     for names, new in ((COMPARISONS, made.comparisons), (JUDGEMENTS, made.judgements)):
         candidates = [row for name in names.values() for row in old[name] if _about(row) not in again] + list(new)
