@@ -245,7 +245,7 @@ def test_somebody_who_was_misspelt_is_taken_off(
     with page(folder, "pairs.jsonl", "--without", "anm") as (told, _):
         assert [one["name"] for one in told["annotators"]] == ["ann"]
     for args, code, words in (
-        (("--without", "ann"), 4, "what they answered (1 times)"),
+        (("--without", "ann"), 4, "cannot be removed"),
         (("--without", "anm"), 2, "no annotator"),
         (("--annotator", "cy", "--without", "cy"), 2, "both added and removed"),
     ):

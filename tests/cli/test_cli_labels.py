@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from pipelines.data.rows import Message
 from pipelines.labels.exchange.label_files import read_labels
+from pipelines.labels.exchange.label_studio import MODELS
 from pipelines.labels.label_types import Answer, LabelSet, Question, Task
 from pipelines.labels.tasks_file import write_tasks
 from rlhf_cli import app as application
@@ -90,9 +91,7 @@ def test_tasks_go_out_and_labels_come_home(folder: Path, capsys: pytest.CaptureF
 
 
 def test_to_argilla(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert told(capsys, "convert", "tasks.jsonl", "--to", "argilla", "--out", "records.json")["left_out"] == {
-        "names of models (kept from annotators; --tasks brings them home)": 2
-    }
+    assert told(capsys, "convert", "tasks.jsonl", "--to", "argilla", "--out", "records.json")["left_out"] == {MODELS: 2}
     assert [record["id"] for record in json.loads((folder / "records.json").read_text())] == [one.id for one in TASKS]
 
 

@@ -18,13 +18,13 @@ from pipelines.labels.exchange.verdicts import COMMENT, Verdict
 from pipelines.labels.label_types import LabelSet, Question, Task
 
 ORDER = "rlhf_order"
-"""The metadata that brings an exported record home; its id is that of the task."""
-TIES_LOST = "rankings without ranks (the Python export drops them, so that ties are lost)"
-NO_STATUS = "answers without a status (a nested export of the Python client drops it; all are read as submitted)"
+"""Metadata field of exported records with the order of the answers; the id of a record is that of its task."""
+TIES_LOST = "rankings without ranks (Argilla's Python client drops the ranks, so ties are lost)"
+NO_STATUS = "answers without a status (nested exports of the Python client drop it; read as submitted)"
 
 
 class _Response(Lenient):
-    """One user's answers to a record, as the server writes them; without an id once the user is deleted."""
+    """Answers of one user to a record, as the server writes them; a deleted user has no id."""
 
     values: dict[str, Any] | None = None
     status: Literal["submitted", "draft", "discarded"]
@@ -33,7 +33,7 @@ class _Response(Lenient):
 
 
 class _Given(Lenient):
-    """One answer to one question, as the Python client writes it."""
+    """Answer of one user to one question, as the Python client writes it."""
 
     value: Any
     user_id: str
@@ -44,10 +44,10 @@ class _User(NamedTuple):
     """Response of one user to one record.
 
     Attributes:
-        name: who; None: the export does not tell.
-        status: submitted, draft or discarded; None: the export does not tell.
+        name: id of the user; None: not in the export.
+        status: submitted, draft or discarded; None: not in the export.
         answers: by question.
-        time: of the last change; None: the export does not tell.
+        time: time of the last change; None: not in the export.
     """
 
     name: str | None
@@ -57,7 +57,7 @@ class _User(NamedTuple):
 
 
 def is_record(row: Mapping[str, Any]) -> bool:
-    """Whether it is a record in any of the shapes."""
+    """Whether the record is one of Argilla, in any of its shapes."""
     return isinstance(row.get("fields"), dict) or _is_flat(row)
 
 
@@ -66,7 +66,7 @@ def _is_flat(row: Mapping[str, Any]) -> bool:
 
 
 def read_record(row: Mapping[str, Any], place: str, collection: LabelCollection) -> None:
-    """One record and the answers to it; only submitted ones count.
+    """Read one record and the answers to it; only submitted ones count.
 
     Raises:
         ValueError: the reason why it cannot be read.
@@ -110,7 +110,7 @@ def _home(record: Any, order: Any) -> dict[str, Any] | None:
 
 
 def _users(responses: Any) -> Iterator[_User]:
-    """The answers of a nested record, by user."""
+    """Yield the answers of a nested record by user."""
     if responses in (None, {}, []):
         return
     try:
@@ -140,7 +140,7 @@ def _value(held: Any) -> Any:
 
 
 def _flat(row: Mapping[str, Any]) -> Iterator[_User]:
-    """The answers of a flat record, by user."""
+    """Yield the answers of a flat record by user."""
     users: dict[tuple[str, str | None], dict[str, Any]] = {}
     for name, values in row.items():
         if not name.endswith(".responses") or values is None:
@@ -200,14 +200,15 @@ def _rank(verdict: Verdict, question: str, items: Sequence[Mapping[str, Any]]) -
 
 
 def records(collection: LabelSet, seed: int) -> tuple[str, dict[str, int]]:
-    """The tasks as a JSON file that ``dataset.records.from_json`` of Argilla reads, answers shuffled.
+    """Write tasks as JSON for ``dataset.records.from_json`` of Argilla, with shuffled answers.
 
     Returns:
-        The text of the file, and what Argilla has no place for or must not see, with how often.
+        The text of the file, and counts of what it leaves out because Argilla has no place for it or its annotators
+        must not see it.
     """
     tasks = collection.tasks.values()
     lost = {
-        "labels (Argilla takes those of its own users only)": len(collection.labels),
+        "labels (Argilla accepts those of its own users only)": len(collection.labels),
         MODELS: sum(any(answer.model for answer in task.answers) for task in tasks),
         CONTROLS: sum(task.control is not None for task in tasks),
         SOURCES: sum(task.source is not None for task in tasks),
@@ -226,7 +227,7 @@ def _record(task: Task, seed: int) -> dict[str, Any]:
 
 
 def settings(questions: Sequence[Question], answers: int) -> str:
-    """Python code that makes an Argilla data set for these questions and so many answers a task."""
+    """Return Python code that creates an Argilla data set for these questions and so many answers a task."""
     names = [f"response_{place}" for place in range(1, answers + 1)]
     lines = ["import argilla as rg", "", "settings = rg.Settings(", "    fields=["]
     lines.append('        rg.ChatField(name="prompt", use_markdown=False),')

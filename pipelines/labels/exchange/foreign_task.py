@@ -1,4 +1,4 @@
-"""A task in another program: the place of its prompt and answers, and the task of ours that it is."""
+"""A task of another program: its prompt and answers among the fields of a record, and their order on the page."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pipelines.data.rows import Message, as_dict, check_dialogue
 from pipelines.labels.label_types import Answer, Task
 
 HOME = "rlhf"
-"""The field of exported tasks that brings them home: id and prompt of the task, and the order of its answers."""
+"""Field of exported tasks with their id, prompt and order of answers, by which they are recognized later."""
 PROMPTS: tuple[str, ...] = ("prompt", "question", "instruction", "query", "input", "dialogue", "dialog", "messages")
 PROMPTS += ("conversation", "conversations", "context")
 LISTS = ("items", "answers", "responses", "completions", "candidates", "outputs")
@@ -41,9 +41,9 @@ class ForeignTask:
 
     Attributes:
         task: the task, its answers in its own order.
-        keys: what results call the answer at each place of the page.
-        order: the index of the answer at each place.
-        sent: it was sent out from here.
+        keys: name of the answer at each place of the page, as results use it.
+        order: index of the answer at each place of the page, in the task's own order.
+        sent: the task was sent out from here.
     """
 
     task: Task
@@ -112,21 +112,21 @@ def task_metadata(task: Task, order: Sequence[int], *, prompt: bool = True) -> d
 
 
 def drawn_order(task: Task, seed: int) -> tuple[int, ...]:
-    """An order of a task's answers, the same for the same seed; it depends on no other task."""
+    """Shuffle the answers of a task by the seed and its id, whatever the other tasks are."""
     order = list(range(len(task.answers)))
     random.Random(f"{seed}/{task.id}").shuffle(order)
     return tuple(order)
 
 
 def prompt_text(prompt: Sequence[Message]) -> str:
-    """A prompt as one text: what a single user turn says, or every turn with its speaker."""
+    """Return a prompt as one text: the content of a single user turn, else every turn after its role."""
     if len(prompt) == 1 and prompt[0].role == "user":
         return prompt[0].content
     return "\n\n".join(f"{turn.role}: {turn.content}" for turn in prompt)
 
 
 def prompt_field(data: Mapping[str, Any], columns: Mapping[str, str]) -> str | None:
-    """The name of the field that holds the prompt; None: there is none."""
+    """Return the name of the field with the prompt; None: there is none."""
     if "prompt" in columns:
         return columns["prompt"] if columns["prompt"] in data else None
     return next((name for name in PROMPTS if data.get(name) not in (None, "", [])), None)
@@ -137,10 +137,11 @@ def _list_field(data: Mapping[str, Any], columns: Mapping[str, str]) -> str | No
 
 
 def task_fields(data: Mapping[str, Any], columns: Mapping[str, str]) -> set[str]:
-    """The names of the fields that a task is made of.
+    """Return the names of the fields that a task is made of.
 
     Raises:
-        ValueError: what stands there is not what it should be.
+        UnusableTask: an answer is blank or not a text.
+        ValueError: several sets of fields may be the answers.
     """
     fields = {prompt_field(data, columns), _list_field(data, columns), columns.get("system", "system")}
     return {name for name in (*fields, *_answers(data, columns)[0]) if name is not None}
@@ -176,7 +177,7 @@ def _turns(name: str, value: Any) -> tuple[Message, ...]:
 
 
 def _answers(data: Mapping[str, Any], columns: Mapping[str, str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the answers' keys in results, and their texts, by place."""
+    """Return the keys of the answers, as results use them, and their texts, both by place."""
     told = {key: name for key, name in columns.items() if re.fullmatch(r"answer_?\d*", key)}
     for name in (*told.values(), *([columns["answers"]] if "answers" in columns else [])):
         if name not in data:

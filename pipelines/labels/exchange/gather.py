@@ -18,17 +18,19 @@ REPEATED = "earlier labels of the same annotator for the same task (the last one
 EMPTY_SKIPPED = "empty results (read as skipped; --ties-from-empty reads them as ties)"
 EMPTY_TIED = "empty results (read as ties)"
 FROM_ZERO = "scales that begin at 0 (raised by one, to begin at 1)"
-ALL_ONES = "questions whose numbers are all 1 (read as 0/1; --tasks decides whether it is a scale)"
-UNTOLD = f"labels without an annotator (named {UNKNOWN}1, {UNKNOWN}2 within a task; no figures are made of them)"
-ADRIFT = "tasks that are not in the file of --tasks (it should be the file that was sent out)"
-BARE = (
-    "tasks of ours that came back without models, known values and sources (give `rlhf labels convert` the file that "
-    "was sent out: --tasks FILE)"
+ALL_ONES = "questions whose numbers are all 1 (read as 0/1; --tasks tells whether it is a scale)"
+UNTOLD = (
+    f"labels without an annotator (called {UNKNOWN}1, {UNKNOWN}2 ... within a task; not in the figures of annotators)"
 )
-WRITTEN = "texts of `{}` that look like choices (read as written texts, because most of them are; --tasks decides it)"
-ONLY_TEXTS = "labels of texts that answer no question (read as skipped, with the texts as comments)"
+ADRIFT = "tasks that are not in the --tasks file (which should be the file that was sent out)"
+BARE = (
+    "tasks sent out from here, read without their models, known values and sources (`rlhf labels convert --tasks FILE` "
+    "takes these from the file that was sent out)"
+)
+WRITTEN = "texts of `{}` that look like choices (read as written answers, like most of its texts; --tasks settles it)"
+ONLY_TEXTS = "labels with texts, but without an answer to a question (read as skipped; the texts become comments)"
 _WIDER: Mapping[Kind, Kind] = {"pairwise": "ranking", "binary": "scale"}
-"""Kinds whose answers may be answers to another kind."""
+"""By kind, the wider kind that its answers fit too."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ class LabelCollection:
     _nobody: Counter[str] = field(default_factory=Counter)
 
     def nobody(self, foreign: ForeignTask) -> str:
-        """A name for an annotator that the file does not tell, of no other label of the task."""
+        """Return a name for an annotator whom the file does not name, one that no other label of the task has."""
         self.notes[UNTOLD] += 1
         self._nobody[foreign.task.id] += 1
         return f"{UNKNOWN}{self._nobody[foreign.task.id]}"
@@ -93,31 +95,34 @@ class LabelCollection:
         self.unusable.setdefault(reason, []).append(place)
 
     def add_task(self, foreign: ForeignTask) -> ForeignTask:
-        """Take note of a task; the same one as it was sent out, where that is known.
+        """Add a task of the file.
+
+        Returns:
+            The task as it was sent out, where `reading.tasks` has it; else `foreign` itself.
 
         Raises:
-            ValueError: there is another one with the same id.
+            ValueError: another task has the same id.
         """
         task = foreign.task
         sent = self.reading.tasks
         if sent is not None and task.id in sent.tasks:
             there = sent.tasks[task.id]
             if [answer.text for answer in there.answers] != [answer.text for answer in task.answers]:
-                raise ValueError(f"the task {task.id} has other answers than when it was sent out")
+                raise ValueError(f"the task {task.id} has other answers now than when it was sent out")
             task = there
         elif task.id not in self.tasks and (sent is not None or foreign.sent):
             self.notes[ADRIFT if sent is not None else BARE] += 1
         before = self.tasks.setdefault(task.id, task)
         if (before.prompt, before.answers) != (task.prompt, task.answers):
-            raise ValueError(f"the task {task.id} stands there twice, with other texts")
+            raise ValueError(f"the task {task.id} is in the file twice, with different texts")
         return replace(foreign, task=task)
 
     def finish(self, where: str) -> LabelSet:
-        """Everything that the file holds.
+        """Return the questions, tasks and labels of the file.
 
         Raises:
-            DataError: it asks nothing that can be read, a verdict contradicts itself, or a value is no answer to its
-                question.
+            DataError: no record can be used, no question can be read, a verdict contradicts itself, or a value does
+                not fit its question.
         """
         if self.unusable and not self.tasks:
             reason, places = next(iter(self.unusable.items()))
@@ -179,7 +184,7 @@ class LabelCollection:
         labels[task, verdict.annotator] = (verdict.time or "", label)
 
     def _written(self) -> set[str]:
-        """The controls whose bare texts were written: those sent out for it, and those that hold no choices."""
+        """Return the controls whose bare texts are written answers: sent out as such, or without choices."""
         verdicts: dict[str, dict[tuple[str, str], Verdict]] = {}
         for verdict in self.verdicts:
             for control in verdict.bare:
@@ -200,9 +205,9 @@ class LabelCollection:
     def _chosen(self, control: str, verdicts: Sequence[Verdict]) -> bool:
         """Whether a control's bare texts are choices.
 
-        They are where one has a number that was told, where more than half of the different texts read like choices,
-        and where more than half of the labels hold a text that another one holds too: few choices serve many tasks,
-        while what people write hardly ever repeats.
+        They are if one of them has a number in `reading.choices`, if more than half of the different texts read like
+        choices, or if more than half of the labels have a text that another label has too: choices repeat across
+        tasks, while what people write hardly ever does.
         """
         if any(verdict.bare[control] in self.reading.choices for verdict in verdicts):
             return True
@@ -213,11 +218,11 @@ class LabelCollection:
 
     @property
     def _sent(self) -> dict[str, Question]:
-        """The questions that were sent out, by name; none where that is not known."""
+        """Questions that were sent out, by name; empty: they are not known."""
         return {question.name: question for question in self.reading.tasks.questions} if self.reading.tasks else {}
 
     def _settle_ties(self) -> None:
-        """Give ties to the question they are about, and empty results their meaning."""
+        """Assign every tie to its question, and read empty results as ties or as skips."""
         paired = list(dict.fromkeys(self._paired()))
         for verdict in self.verdicts:
             count = len(verdict.foreign.keys)
@@ -227,7 +232,7 @@ class LabelCollection:
                     verdict.pass_over(control)
                     continue
                 if name in verdict.values and control in verdict.bare and not control.startswith(name):
-                    # Perhaps a remark: it overrules no answer.
+                    # It may be a remark, so it does not replace the answer.
                     verdict.pass_over(control)
                     verdict.write(control, verdict.bare[control])
                     continue
@@ -241,7 +246,7 @@ class LabelCollection:
                 self.notes[EMPTY_SKIPPED] += not verdict.texts
 
     def _paired(self) -> Iterator[str]:
-        """The questions that compare answers, as far as they are known: sent out, answered, or tied by name."""
+        """Yield the known questions that compare answers: sent out, answered, or named by a tie such as `x_tie`."""
         for question in self._sent.values():
             if question.kind in ("pairwise", "ranking"):
                 yield question.name
@@ -265,12 +270,12 @@ class LabelCollection:
             questions = [Question(name, "demonstration", "") for name in texts if name not in {COMMENT, *chosen}]
             questions.sort(key=self._place)
         if not questions:
-            hint = "export it when it has been annotated"
+            hint = "export the project again when it has been annotated"
             if unread:
-                hint = f"{', '.join(sorted(unread))}: what choices mean is told with --value TEXT=NUMBER; "
-                hint += "that texts were written, with --tasks"
+                hint = f"{', '.join(sorted(unread))}: --value TEXT=NUMBER gives choices a meaning; --tasks FILE tells "
+                hint += "which texts are written answers"
             elif self.notes[BARE]:
-                hint += "; if it is meant for --tasks: that takes the file which this one was made from"
+                hint += "; if you meant it for --tasks, give --tasks the file that was sent out"
             raise DataError(
                 "no annotation answers a question that can be read: a comparison, a ranking, 0 or 1, or a scale",
                 where=where,
@@ -288,13 +293,13 @@ class LabelCollection:
         return order.index(question.name) if question.name in order else len(order), question.name
 
     def _question(self, name: str, kinds: set[Kind], sent: Question | None, where: str) -> Question:
-        """The question of a name: as it was sent out, else by its values in all verdicts, taken together."""
+        """Return the question of that name as it was sent out, else as all of its values together suggest."""
         merged = [kind for kind in kinds if _WIDER.get(kind) not in kinds]
         if len(merged) > 1:
             raise DataError(f"`{name}` is answered in two ways: {' and '.join(sorted(merged))}", where=where)
         kind = merged[0]
         if sent is not None:
-            # What it asks is known, and so is what its numbers mean.
+            # The question is known, and with it the meaning of its numbers.
             if _WIDER.get(kind, kind) != _WIDER.get(sent.kind, sent.kind):
                 raise DataError(f"`{name}` was sent out as {sent.kind} and comes back as {kind}", where=where)
             return sent

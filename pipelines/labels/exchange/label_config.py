@@ -54,7 +54,7 @@ def read_config(path: Path) -> LabelConfig:
 
 
 def config(questions: Sequence[Question], answers: int) -> str:
-    """A labeling configuration to paste, in XML, for tasks that `tasks` wrote with so many answers each."""
+    """Return a labeling configuration in XML, for tasks of so many answers that `label_studio.tasks` wrote."""
     lines = ["<View>", '  <Header value="Prompt"/>', '  <Text name="prompt" value="$prompt"/>']
     if any(question.kind in ("pairwise", "binary", "scale") for question in questions):
         for place in range(1, answers + 1):

@@ -27,7 +27,7 @@ TASKS = "tasks.jsonl"
 
 
 def labels_file(run: RunDir) -> Path:
-    """The labels of a run: of the newest finished round, or what people have answered where a round waits for them.
+    """Return the file of a run's labels: the store while a round waits for people, else that of the newest round.
 
     Raises:
         ArtifactError: there are none yet.
@@ -40,7 +40,7 @@ def labels_file(run: RunDir) -> Path:
     raise ArtifactError(
         "this run has no labels yet",
         where=str(run.root),
-        hint=f"`rlhf label --run-dir {run.root}` opens the page where people give them; or name a file of labels",
+        hint=f"`rlhf label --run-dir {run.root}` opens the label page; or name a file of labels",
     )
 
 
@@ -48,7 +48,7 @@ _SHOWN = 12
 
 
 def summary(collection: LabelSet) -> dict[str, Any]:
-    """Questions, and the numbers of tasks, labels and what was left out; a skip is no label."""
+    """Return the questions, and the numbers of tasks, labels and notes; a skipped task does not count as a label."""
     counts = [len(task.answers) for task in collection.tasks.values()]
     by_annotator: dict[str, list[Label]] = {}
     for label in collection.labels:
@@ -82,23 +82,25 @@ def _of_one(labels: Sequence[Label]) -> dict[str, Any]:
 
 
 def lines(told: dict[str, Any]) -> list[str]:
-    """The summary in words."""
+    """Return a summary as lines of text."""
     asked = [_question(question) for question in told["questions"]]
     low, high = told["answers"]
     answers = f"{low} answers each" if low == high else f"{low} to {high} answers each"
     controls = f", {told['controls']} of them controls" if told["controls"] else ""
     notes = counted("of note", told["notes"])
-    nothing = "none: the label page asks for a ranking (two answers: a choice), or what --question says"
+    nothing = (
+        "none: the label page will ask for a ranking (of two answers: the better one), or for what --question says"
+    )
     text = [f"  questions   {'; '.join(asked) or nothing}", f"  tasks       {told['tasks']}{controls}, {answers}"]
     if not told["labels"] and not told["skipped"]:
-        return [*text, "  labels      none yet: `rlhf label FILE` opens the page where people give them", *notes]
+        return [*text, "  labels      none yet: `rlhf label FILE` opens the label page", *notes]
     text.append(
         f"  labels      {told['labels']} of {told['tasks_with_labels']} tasks, by {len(told['annotators'])} annotators"
         + (f"; {told['skipped']} skipped" if told["skipped"] else "")
         + (f"; {told['simulated']} of them simulated" if told["simulated"] else "")
     )
     if told["of_unknown_annotators"]:
-        text.append(f"    of annotators that are not told: {told['of_unknown_annotators']}")
+        text.append(f"    of annotators without a name: {told['of_unknown_annotators']}")
     everybody = list(told["annotators"].items())
     for name, one in everybody[:_SHOWN]:
         beside = [f"{one[key]} {key}" for key in ("skipped", "flagged") if one[key]]
@@ -111,7 +113,7 @@ def lines(told: dict[str, Any]) -> list[str]:
 
 
 def counted(head: str, notes: dict[str, int]) -> list[str]:
-    """Counts in words, each on a line below the head; nothing where there are none."""
+    """Return the head and a line for each count; empty: there are none."""
     return [f"  {head}", *(f"    {count} x {words}" for words, count in notes.items())] if notes else []
 
 
@@ -128,15 +130,14 @@ _Reader = Callable[[Mapping[str, Any], str, LabelCollection], None]
 
 
 def read_labels(path: Path, reading: ReadingOptions | None = None) -> LabelSet:
-    """Read questions, tasks and labels; what kind of file it is, its content tells.
+    """Read questions, tasks and labels from a file, whose kind its content tells.
 
     Args:
         path: the file.
-        reading: how files of other programs are to be read; None: as they are.
+        reading: options for files of other programs; None: the defaults.
 
     Raises:
-        DataError: there is no such file, it is none of these kinds, or a record of it is not what it should be; with
-            file and record.
+        DataError: the file cannot be read, is of no known kind, or has an invalid record.
     """
     try:
         if is_sqlite(path):
@@ -189,7 +190,7 @@ def _reader(record: Record) -> _Reader:
 
 
 def _records(path: Path, file: BinaryIO) -> Iterator[Record]:
-    """The rows of a table, or the objects of an array, of lines, or of the list `items` of a server's one object."""
+    """Yield rows of a table, or objects of an array, of lines, or of the list `items` in a server's response."""
     if ending(path) in (".csv", ".tsv"):
         yield from map(_of_cells, READERS[ending(path)](file, str(path)))
         return
@@ -214,7 +215,7 @@ def _records(path: Path, file: BinaryIO) -> Iterator[Record]:
 
 
 def _whole(path: Path, file: BinaryIO) -> Record | None:
-    """One object that goes over several lines; None: the file is something else."""
+    """Read the file as one object over several lines; None: it is something else."""
     decoder = StrictDecoder()
     try:
         text = file.read().decode("utf-8-sig")

@@ -65,17 +65,17 @@ class _Minimal(Lenient):
 
 
 def is_task(row: Mapping[str, Any]) -> bool:
-    """Whether it is a record of a JSON export."""
+    """Whether the record is one of a JSON export."""
     return isinstance(row.get("data"), dict) and "fields" not in row
 
 
 def is_minimal(row: Mapping[str, Any]) -> bool:
-    """Whether it is a record of a JSON_MIN export."""
+    """Whether the record is one of a JSON_MIN export."""
     return "annotation_id" in row or ("annotator" in row and "lead_time" in row)
 
 
 def read_task(row: Mapping[str, Any], place: str, collection: LabelCollection) -> None:
-    """One record of a JSON export: a task and its annotations.
+    """Read one record of a JSON export: a task and its annotations.
 
     Raises:
         ValueError: the reason why it cannot be read.
@@ -111,7 +111,7 @@ def read_task(row: Mapping[str, Any], place: str, collection: LabelCollection) -
 
 
 def read_minimal(row: Mapping[str, Any], place: str, collection: LabelCollection) -> None:
-    """One record of a JSON_MIN export: the fields of a task and one annotation.
+    """Read one record of a JSON_MIN export: the fields of a task and one annotation.
 
     Raises:
         ValueError: the reason why it cannot be read.
@@ -143,7 +143,7 @@ def read_minimal(row: Mapping[str, Any], place: str, collection: LabelCollection
 
 
 def annotator_name(told: int | str | Mapping[str, Any] | None) -> str | None:
-    """The name of an annotator, given as a number, a name, or an object with an email, a username or an id."""
+    """Return the name of an annotator from a number, a name, or an object with an email, a username or an id."""
     if isinstance(told, Mapping):
         told = next((told[key] for key in ("email", "username", "id") if told.get(key) not in (None, "")), None)
     return str(told) if isinstance(told, str | int) and str(told).strip() else None
@@ -198,7 +198,7 @@ def _take(
             raise ValueError(f"selected must be 'left' or 'right', not {shorten(said)}")
         verdict.prefer(control, 0 if said == "left" else 1)
     elif kind == "ranker":
-        # Who submits without touching the list stores the order that it had at first.
+        # A list that is submitted untouched has the order in which it was shown.
         groups = ranked_groups(control, said, reading.buckets_of(control), verdict.notes)
         verdict.notes[UNTOUCHED] += verdict.rank(control, groups)
     elif kind == "choices":
@@ -214,7 +214,7 @@ def _take(
         if said != int(said):
             verdict.pass_over(control)  # a Number may have decimals, a scale here has none
             return
-        # Stars are a scale, even where everybody gave one; a Number may be 0/1.
+        # Stars are a scale, even if all of them are one star; a Number may be 0/1.
         verdict.number(control, target, int(said), "scale" if kind == "rating" else None)
 
 
@@ -227,7 +227,7 @@ def _kind_of(result: Any) -> str | None:
 
 
 def _results(value: Any) -> list[dict[str, Any]]:
-    """The results of a control: a list of them, or a single one of several choices or texts; else none."""
+    """Return the results of a control of JSON_MIN: a list of objects, or one object; empty: it is neither."""
     results = [value] if isinstance(value, dict) else value
     return results if isinstance(results, list) and results and _kind_of(results[0]) is not None else []
 
@@ -279,28 +279,29 @@ def _written_by_label_studio(names: Sequence[str]) -> bool:
     return names.index("id") < place and names[place : place + len(tail)] == tail
 
 
-MODELS = "names of models (kept from annotators; --tasks brings them home)"
-CONTROLS = "known values of control tasks (kept from annotators; --tasks brings them home)"
-SOURCES = "sources of tasks (--tasks brings them home)"
-ORDERS = "other orders in which annotators saw the answers"
-TIES = "rankings with ties (a Ranker has none; the labels are left out)"
+MODELS = "names of models (hidden from annotators; --tasks restores them)"
+CONTROLS = "known values of control tasks (hidden from annotators; --tasks restores them)"
+SOURCES = "sources of tasks (--tasks restores them)"
+ORDERS = "labels whose annotator saw the answers in another order"
+TIES = "labels with a tied ranking (left out: a Ranker has no ties)"
 LABELS = "labels (--with-labels writes them as annotations)"
 FLAGS = "flags of labels"
-SIMULATED = "marks that no human gave a label"
+SIMULATED = "marks of simulated labels"
 Lost = Counter[str]
 
 
 def tasks(collection: LabelSet, seed: int, *, with_labels: bool = False) -> tuple[str, dict[str, int]]:
-    """Tasks as JSON to import, with the answers shuffled.
+    """Write tasks as JSON that Label Studio imports, with shuffled answers.
 
     Args:
-        found: what is written.
-        seed: of the shuffle.
-        with_labels: write the labels too, as annotations. Label Studio refuses annotators that are no members of its
-            organization, by the email that their name here must be.
+        collection: the tasks, with their labels.
+        seed: seed of the shuffle.
+        with_labels: write the labels too, as annotations. Label Studio accepts those of its own members only, whom it
+            knows by email; so the names of the annotators must be emails.
 
     Returns:
-        The text of the file, and what Label Studio has no place for or must not see, with how often.
+        The text of the file, and counts of what it leaves out because Label Studio has no place for it or its
+        annotators must not see it.
     """
     lost: Lost = Counter()
     labels: dict[str, list[Label]] = {}
@@ -347,7 +348,7 @@ def _annotation(label: Label, results: list[dict[str, Any]]) -> dict[str, Any]:
 def _prefilled_results(
     label: Label, questions: Sequence[Question], order: Sequence[int], lost: Lost
 ) -> list[dict[str, Any]] | None:
-    """The results of one label; None where it holds a tie that no control can say."""
+    """Return the results of one label; None: it has a tie, which a Ranker cannot express."""
     collection: list[dict[str, Any]] = []
     for question in questions:
         if question.name not in label.values:

@@ -1,22 +1,22 @@
-"""Training rows for other programs, with counts of what a format has no place for."""
+"""Training rows in the layouts of other trainers, with counts of what a layout has no place for."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipelines.data.canonical import to_line
-from pipelines.data.rows import CanonicalRow, Comparison, Demonstration, Judgement
+from pipelines.data.rows import CanonicalRow, Comparison, Demonstration, Judgement, Message, Prompt, as_dict
 from pipelines.data.sources.registry import FILE_NAME
 from pipelines.errors import DataError, UsageError
-from pipelines.labels.exchange import layouts
-from pipelines.labels.exchange.layouts import DoesNotFit, Lost
 from pipelines.run.disk import disk_errors, write_atomic
 
+Lost = Counter[str]
+"""Parts that a format has no place for, with their counts."""
 Layout = Callable[[CanonicalRow, Lost], dict[str, Any]]
 
 
@@ -26,10 +26,10 @@ class OutFormat:
 
     Attributes:
         name: what ``--format`` of a command calls it.
-        about: what it looks like, in one line.
+        about: description in one line.
         kinds: the kinds of row that it can hold.
-        layout: a row as the file has it; None: the canonical row itself.
-        formatting: of a data set in LLaMA-Factory's register; None: the format needs no entry there.
+        layout: converts a row; None: the canonical row is written.
+        formatting: value of `formatting` in LLaMA-Factory's register; None: the format needs no entry there.
     """
 
     name: str
@@ -42,8 +42,8 @@ class OutFormat:
         """Write rows of one kind, whole or not at all: JSON lines, or one array where the name ends in ``.json``.
 
         Returns:
-            What the format could not hold and how often: parts of rows by their name, such as ``margin``, and rows
-            that had no place at all as ``rows left out: <reason>``. Empty: nothing is lost.
+            Counts of what the format cannot hold: parts of rows by name, such as ``margin``, and whole rows as
+            ``rows left out: <reason>``. Empty: nothing is lost.
 
         Raises:
             UsageError: the name of the file ends in something else, or the rows are of a kind that the format does
@@ -99,14 +99,14 @@ class OutFormat:
     def _line(self, row: CanonicalRow, lost: Lost) -> str:
         if self.layout is None:
             return to_line(row)
-        # What a row that has no place would have lost is not lost besides.
+        # A row that is left out does not count its parts as lost too.
         own: Lost = Counter()
         line = json.dumps(self.layout(row, own), ensure_ascii=False, allow_nan=False)
         lost.update(own)
         return line
 
     def _registered(self, path: Path, kind: type[CanonicalRow]) -> str:
-        """The register beside the file with an entry for it, all other entries as they were."""
+        """Return the register beside the file with an entry for the file; other entries do not change."""
         register = path.with_name(FILE_NAME)
         entries: Any = {}
         if register.exists():
@@ -140,34 +140,189 @@ def _called(row: CanonicalRow) -> str:
     return "texts" if as_it_is else f"{type(row).__name__.lower()}s"
 
 
+_SPEAKERS = {"user": "human", "assistant": "gpt", "tool": "observation"}
+_MARKS = ("\n\nHuman:", "\n\nAssistant:")
+
+
+class DoesNotFit(ValueError):
+    """The format has no place for the row; the message is the reason, the same for all such rows."""
+
+
+def _trl(row: CanonicalRow, lost: Lost) -> dict[str, Any]:
+    """TRL's conversational rows with an explicit prompt, and tools in their own column."""
+    if isinstance(row, Demonstration):
+        return {"text": row.text} if row.text is not None else _with_tools(row.messages, "messages")
+    if isinstance(row, Judgement):
+        prompt = _with_tools(row.prompt, "prompt") | {"completion": [_answer(row.completion)]}
+        return prompt | {"label": _flag(row)} | _note(row, lost)
+    compared = _comparison(row)
+    plain = _with_tools(compared.prompt, "prompt") | {"chosen": [_answer(compared.chosen)]}
+    return plain | {"rejected": [_answer(compared.rejected)]} | _margin(compared) | _note(compared, lost)
+
+
+def _trl_implicit(row: CanonicalRow, lost: Lost) -> dict[str, Any]:
+    """TRL's preference rows whose two dialogues both begin with the prompt."""
+    compared = _comparison(row)
+    prompt = _with_tools(compared.prompt, "prompt")
+    turns = prompt.pop("prompt")
+    plain = {"chosen": [*turns, _answer(compared.chosen)], "rejected": [*turns, _answer(compared.rejected)]}
+    return plain | prompt | _margin(compared) | _note(compared, lost)
+
+
+def _alpaca(row: CanonicalRow, lost: Lost) -> dict[str, Any]:
+    """LLaMA-Factory's alpaca layout: a question, earlier questions and answers, one answer or two."""
+    prompt, answers = _prompt_and_answers(row, lost, "output")
+    system, turns = _system_apart(prompt)
+    if _tools_of(prompt):
+        lost["tools"] += 1
+    roles = [turn.role for turn in turns]
+    if roles != ["user", "assistant"] * (len(roles) // 2) + ["user"]:
+        raise DoesNotFit("its turns are not question and answer in alternation")
+    _refuse_calls(turns)
+    history = [[ask.content, reply.content] for ask, reply in zip(turns[:-1:2], turns[1::2], strict=True)]
+    return {"instruction": turns[-1].content, "input": "", "system": system, "history": history, **answers}
+
+
+def _sharegpt(row: CanonicalRow, lost: Lost) -> dict[str, Any]:
+    """LLaMA-Factory's sharegpt layout: turns with `from` and `value`, answers as one turn each."""
+    prompt, answers = _prompt_and_answers(row, lost, "output")
+    system, turns = _system_apart(prompt)
+    asks = [turn.role in ("user", "tool") for turn in turns]
+    if asks != [place % 2 == 0 for place in range(len(asks))] or not asks[-1]:
+        raise DoesNotFit("its turns are not question and answer in alternation")
+    _refuse_calls(turns)
+    said = [{"from": _SPEAKERS[turn.role], "value": turn.content} for turn in turns]
+    tools = _tools_of(prompt)
+    plain: dict[str, Any] = {"system": system, "tools": json.dumps(list(tools), ensure_ascii=False) if tools else ""}
+    if "output" in answers:
+        said.append(_gpt(answers.pop("output")))
+    pair: dict[str, Any] = {name: _gpt(answers.pop(name)) for name in ("chosen", "rejected") if name in answers}
+    return {"conversations": said, **plain, **pair, **answers}
+
+
+def _hh(row: CanonicalRow, lost: Lost) -> dict[str, Any]:
+    """Two whole transcripts in plain text."""
+    compared = _comparison(row)
+    system, turns = _system_apart(compared.prompt)
+    lost["system turn"] += bool(system)
+    lost["tools"] += bool(_tools_of(compared.prompt))
+    _note_margin(compared, lost)
+    _note(compared, lost)
+    if any(turn.role == "tool" for turn in turns):
+        raise DoesNotFit("a tool speaks")
+    _refuse_calls(turns)
+    prompt = "".join(_spoken(turn, lost) for turn in turns)
+    ends = {
+        name: _spoken(Message(role="assistant", content=text), lost)
+        for name, text in (("chosen", compared.chosen), ("rejected", compared.rejected))
+    }
+    return {name: prompt + end for name, end in ends.items()}
+
+
+def _spoken(turn: Message, lost: Lost) -> str:
+    text = turn.content.strip()
+    lost["blanks around a turn"] += text != turn.content
+    if any(mark in f"\n\n{turn.content}" for mark in _MARKS):
+        raise DoesNotFit("a text holds the mark of a speaker")
+    return f"\n\n{'Human' if turn.role == 'user' else 'Assistant'}: {text}"
+
+
+def _comparison(row: CanonicalRow) -> Comparison:
+    if not isinstance(row, Comparison):
+        raise TypeError(f"a {type(row).__name__} has no two answers")
+    return row
+
+
+def _prompt_and_answers(row: CanonicalRow, lost: Lost, name: str) -> tuple[Sequence[Message], dict[str, Any]]:
+    """Return the prompt, and the answers by the name of their column; `name` is the column of a single answer."""
+    if isinstance(row, Prompt):
+        raise TypeError("a prompt has no answer")
+    if isinstance(row, Demonstration):
+        if row.text is not None:
+            raise DoesNotFit("it is a text as it is, without question and answer")
+        _refuse_calls(row.messages)
+        return row.messages[:-1], {name: row.messages[-1].content}
+    _note(row, lost)
+    if isinstance(row, Judgement):
+        return row.prompt, {name: row.completion, "label": _flag(row)}
+    _note_margin(row, lost)
+    return row.prompt, {"chosen": row.chosen, "rejected": row.rejected}
+
+
+def _flag(row: Judgement) -> bool:
+    if row.label not in (0, 1):
+        raise DoesNotFit("its label is neither 0 nor 1")
+    return bool(row.label)
+
+
+def _note(row: Comparison | Judgement, lost: Lost) -> dict[str, Any]:
+    """Count annotator and source as lost: no layout has a place for them."""
+    lost["annotator"] += row.annotator is not None
+    lost["source"] += row.source is not None
+    return {}
+
+
+def _note_margin(row: Comparison, lost: Lost) -> None:
+    lost["margin"] += row.margin is not None
+
+
+def _margin(row: Comparison) -> dict[str, Any]:
+    return {} if row.margin is None else {"margin": row.margin}
+
+
+def _with_tools(turns: Sequence[Message], column: str) -> dict[str, Any]:
+    plain = [{key: value for key, value in as_dict(turn).items() if key != "tools"} for turn in turns]
+    tools = _tools_of(turns)
+    return {column: plain} | ({"tools": list(tools)} if tools else {})
+
+
+def _tools_of(turns: Sequence[Message]) -> tuple[dict[str, Any], ...]:
+    return turns[0].tools or ()
+
+
+def _system_apart(turns: Sequence[Message]) -> tuple[str, Sequence[Message]]:
+    if turns[0].role == "system" and turns[0].content.strip():
+        return turns[0].content, turns[1:]
+    return "", turns[1:] if turns[0].role == "system" else turns
+
+
+def _refuse_calls(turns: Sequence[Message]) -> None:
+    if any(turn.tool_calls for turn in turns):
+        raise DoesNotFit("a turn calls tools")
+
+
+def _answer(text: str) -> dict[str, str]:
+    return {"role": "assistant", "content": text}
+
+
+def _gpt(text: str) -> dict[str, str]:
+    return {"from": "gpt", "value": text}
+
+
 _ALL = (Comparison, Judgement, Demonstration)
 
 OUT_FORMATS: dict[str, OutFormat] = {
     layout.name: layout
     for layout in (
         OutFormat("rlhf", "this program's own rows; they lose nothing", _ALL),
-        OutFormat(
-            "trl", "TRL: prompt, chosen, rejected as lists of turns; margin", (Comparison, Demonstration), layouts.trl
-        ),
-        OutFormat(
-            "trl-implicit", "TRL: chosen and rejected as whole dialogues; margin", (Comparison,), layouts.trl_implicit
-        ),
+        OutFormat("trl", "TRL: prompt, chosen, rejected as lists of turns; margin", (Comparison, Demonstration), _trl),
+        OutFormat("trl-implicit", "TRL: chosen and rejected as whole dialogues; margin", (Comparison,), _trl_implicit),
         OutFormat(
             "llama-factory-alpaca",
             "LLaMA-Factory: instruction, input, output; an entry in dataset_info.json",
             _ALL,
-            layouts.alpaca,
+            _alpaca,
             "alpaca",
         ),
         OutFormat(
             "llama-factory-sharegpt",
             "LLaMA-Factory: conversations; an entry in dataset_info.json",
             _ALL,
-            layouts.sharegpt,
+            _sharegpt,
             "sharegpt",
         ),
-        OutFormat("hh", "two transcripts with Human: and Assistant:", (Comparison,), layouts.hh),
-        OutFormat("kto", "TRL's KTO: prompt, completion, label true or false", (Judgement,), layouts.trl),
+        OutFormat("hh", "two transcripts with Human: and Assistant:", (Comparison,), _hh),
+        OutFormat("kto", "TRL's KTO: prompt, completion, label true or false", (Judgement,), _trl),
     )
 }
 """By name."""

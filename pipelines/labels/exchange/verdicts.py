@@ -47,23 +47,23 @@ _FORMS = tuple(
 
 
 def plain(text: str) -> str:
-    """The text of a choice in small letters, with single blanks, without a full stop."""
+    """Return the text of a choice in lowercase, with single blanks and without punctuation at the end."""
     return " ".join(text.casefold().split()).rstrip(".!")
 
 
 def better_of_two(words: str, keys: Sequence[str]) -> int | None:
-    """The place of the answer that a choice calls the better one of two.
+    """Return the place of the answer that a choice calls the better one of two.
 
-    Read are its name alone (A, left, 1, Answer A, the first one, or a key), and that with more: A is better, A is
-    slightly better than B, A wins, A beats B, prefer A, better: A, A > B, B < A. Whatever else stands there, such as
-    "reject A", might mean the other one.
+    The choice may be the name of an answer (A, left, 1, Answer A, the first one, or a key), or a name in one of these
+    forms: A is better, A is slightly better than B, A wins, A beats B, prefer A, better: A, A > B, B < A. No other form
+    is read, because it might mean the opposite, such as "reject A".
 
     Args:
-        words: what was chosen, as `plain` gives it.
-        keys: of the answers, by place.
+        words: the choice, as `plain` returns it.
+        keys: keys of the answers, by place.
 
     Returns:
-        None: the text is of no such form.
+        The place, from 0; None: the choice has none of these forms.
     """
     for form in _FORMS:
         match = form.fullmatch(words)
@@ -77,7 +77,7 @@ def better_of_two(words: str, keys: Sequence[str]) -> int | None:
 
 
 def _place(name: str, keys: Sequence[str]) -> int | None:
-    """The place of an answer of which this is the key, or one of the usual names."""
+    """Return the place of the answer with this key or usual name; None: there is no such answer."""
     bare = [_bare(key) for key in keys]
     if _bare(name) in bare:
         return bare.index(_bare(name))
@@ -85,7 +85,7 @@ def _place(name: str, keys: Sequence[str]) -> int | None:
     if match is None:
         return None
     short = match["short"] or match["place"]
-    # Where the keys are numbers in another order, or count from 0, a number is that of a key.
+    # Keys may end in numbers that count from 0 or are in another order: then a number is the end of a key.
     numbers = [(re.findall(r"\d+$", key) or [""])[0] for key in bare]
     if short.isdecimal() and set(numbers) in ({"0", "1"}, {"1", "2"}):
         return numbers.index(short) if short in numbers else None
@@ -105,27 +105,31 @@ BUCKETS_UNKNOWN = (
     "the labeling configuration (--label-config FILE) or from an option (--buckets BEST,...,WORST)"
 )
 COMMENT = "comment"
-"""The control of our own configurations that holds what an annotator remarks: never a judgement, whatever it says."""
+"""The control for remarks in our own configurations: never a judgement, whatever it says."""
 _AGAINST = re.compile("worse|worst|reject|dislike|loser|bad", re.IGNORECASE)
 _NUMBERED = re.compile(r"(.*?)(?:[ _\-.]?(\d{1,2})|[ _\-.]([a-hA-H]))")
 
 
 @dataclass
 class Verdict:
-    """The judgements of one annotation as they are read, places in the order of the page.
+    """Judgments of one annotation, filled in control by control. Places of answers are those on the page.
 
     Attributes:
-        shown: the task.
-        annotator: who.
-        place: of the record, for messages.
-        notes: of the file; what is not read is counted there.
+        foreign: the task.
+        annotator: name of the annotator.
+        place: place of the record, for messages.
+        notes: counts of the file; everything that is not read is counted there.
         choices: numbers that the texts of choices stand for.
-        values: by question, its kind and the value in the task's own order.
-        bare: texts that the file does not call a choice or a text that was written, by control; `close` reads them.
-        ties: the controls that called it a tie, without saying of which question.
-        texts: what was written, by control.
-        unread: the controls of which something is not read.
-        numbered: the questions whose numbers might be 0/1 or a scale; values of 0 and 1 are called binary.
+        seconds: time spent; None: not known.
+        time: time of the last change, in UTC; None: not known.
+        skipped: the annotator did not judge the task.
+        known: the annotation is the known answer of a control task, and nobody's label.
+        values: kind and value by question, the value in the task's own order of answers.
+        bare: texts by control which may be choices or written answers; `close` decides.
+        ties: controls that report a tie, but not of which question.
+        texts: written texts by control.
+        unread: controls with a result that is not read.
+        numbered: questions whose numbers may be 0/1 or a scale; numbers that are all 0 or 1 count as binary here.
     """
 
     foreign: ForeignTask
@@ -187,16 +191,16 @@ class Verdict:
         return len(by_place) > 1 and by_place == list(range(1, len(by_place) + 1))
 
     def number(self, control: str, target: str, value: int, kind: Kind | None = None) -> None:
-        """A number for one answer: the one that the target or the end of the control's name says, or the only one.
+        """Record a number for one answer: the only one, or that of the target or of the end of the control's name.
 
         Args:
-            control: its name.
-            target: what it is attached to.
+            control: name of the control.
+            target: name of the part of the page that the control is attached to.
             value: the number.
-            kind: binary or scale; None: its values tell.
+            kind: binary or scale; None: unknown, so that all values together decide.
 
         Raises:
-            ValueError: the answer has one already, or another answer has one of another kind.
+            ValueError: the answer has a number already, or another answer has one of another kind.
         """
         question, place = self._about(control, target)
         if place is None:
@@ -212,15 +216,15 @@ class Verdict:
         self._numbers[question] = (both, {**by_place, place: value})
 
     def choice(self, control: str, target: str, text: str) -> None:
-        """A choice: which of two answers is better, that they are tied, or 0 or 1 for one of them.
+        """Record a choice: the better of two answers, a tie, or 0 or 1 for one answer.
 
         Args:
-            control: its name.
-            target: what it is attached to.
-            text: what was chosen.
+            control: name of the control.
+            target: name of the part of the page that the control is attached to.
+            text: the text of the choice.
 
         Raises:
-            ValueError: it contradicts another one.
+            ValueError: it contradicts another result.
         """
         match self._meaning(control, target, text):
             case "told", number:
@@ -235,7 +239,7 @@ class Verdict:
                 self.pass_over(control)
 
     def pass_over(self, control: str) -> None:
-        """Count what a control says as not read."""
+        """Count a result of a control as not read."""
         self.notes[NOT_READ.format(control)] += 1
         self.unread.add(control)
 
@@ -248,7 +252,7 @@ class Verdict:
         word = plain(text)
         count = len(self.foreign.keys)
         about = self._about(control, target)[1] is not None
-        # "1" and "2" of a control beside one answer may be its mark or the better one: never read as the latter.
+        # "1" and "2" of a control for one answer may be a mark or the name of the better one: read as a mark only.
         mark = about and (word in FLAGS or word.isdecimal())
         compares = count == 2 and not mark and not _AGAINST.search(control)
         side = better_of_two(word, self.foreign.keys) if compares else None
@@ -261,18 +265,18 @@ class Verdict:
         return ("flag", FLAGS[word]) if about and word in FLAGS else None
 
     def write(self, control: str, text: str) -> None:
-        """A text: a demonstration, or a comment where the file holds judgements."""
+        """Record a written text: a demonstration, or a comment in a file of judgements."""
         if text.strip():
             self.texts[control] = text
 
     def close(self, written: Collection[str]) -> None:
-        """Read the bare texts, and make values of the numbers of single answers.
+        """Decide what the bare texts are, and combine the numbers of single answers into values.
 
-        A choice that is not read is counted, and kept as a text. A question that lacks an answer is counted and left
-        out.
+        A choice that cannot be read is counted, and kept as a text. A question with numbers for some of the answers
+        only is counted and left out.
 
         Args:
-            written: the controls whose bare texts were written and not chosen.
+            written: controls whose bare texts are written answers, not choices.
 
         Raises:
             ValueError: the verdict contradicts itself.
@@ -299,7 +303,7 @@ class Verdict:
         self.values[question] = (kind, value)
 
     def _about(self, control: str, target: str) -> tuple[str, int | None]:
-        """Question and number of the answer that a control is about; numbers as the names count, from 1 or from 0."""
+        """Return question and answer of a control; the number of the answer counts from 0 or 1, as the names do."""
         count = len(self.foreign.keys)
         stem, own = _split(control)
         own = own if own is not None and own <= count else None
@@ -356,7 +360,7 @@ def _kind_of(numbers: Sequence[int]) -> Kind:
 
 
 def _split(name: str) -> tuple[str, int | None]:
-    """A name without the number or letter at its end, and that number."""
+    """Split a name into its stem and the number at its end, or that of a letter there; None: it has neither."""
     match = _NUMBERED.fullmatch(name)
     if match is None:
         return name, None

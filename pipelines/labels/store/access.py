@@ -72,7 +72,7 @@ def _issue(connection: sqlite3.Connection, name: str, role: Role, kind: str, day
 
 
 def _find(connection: sqlite3.Connection, token: str, kind: str) -> sqlite3.Row | None:
-    # The index is searched for a hash, whose first letters nobody can choose, so the time of the search tells nothing.
+    # The lookup is by hash, so its duration reveals nothing about the token.
     digest = _hash(token) if is_text(token) else ""
     row = only_row(connection, "SELECT * FROM tokens WHERE hash = ? AND kind = ?", digest, kind)
     if row is None or not hmac.compare_digest(row["hash"], digest) or row["expires"] <= time.time():

@@ -1,4 +1,4 @@
-"""Answers given, edited and taken back. Every version is kept."""
+"""Answers that annotators submit, edit and take back. Every version is kept."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ STANDING = """
     FROM assignments AS a JOIN history AS h ON h.id = a.standing
         JOIN tasks AS t ON t.number = a.task JOIN annotators AS n ON n.id = a.annotator
 """
-"""The labels that stand, as `label_of` takes them.
+"""Query for the current labels, as rows for `label_of`.
 
-A page measures one answer at a time, an edit from the moment it was begun. So the time of a label is that of all
-answers up to it, taken back ones too; not known where one of them is not.
+The page measures each answer and each edit by itself. So the seconds of a label are the sum over all versions up to it,
+those taken back included; NULL if one of them is not known.
 """
 
 _SLOT = """
@@ -43,13 +43,13 @@ _UNDONE = "SELECT t.id FROM history AS h JOIN tasks AS t ON t.number = h.task WH
 
 
 class Answers(Contents):
-    """Tasks handed out, and the answers given, edited and taken back."""
+    """Tasks handed out, and answers submitted, edited and taken back."""
 
     def next_task(self, annotator: str) -> Assignment | None:
-        """Return the task that is open for this annotator now: one that is begun, else a fresh one (see `Queue`).
+        """Return the next task of this annotator, begun or new (see `Queue`).
 
         Returns:
-            None: nothing is open. What others have on their screens may come back later.
+            The task; None: no task is open. Tasks on the screens of others may become open later.
 
         Raises:
             Paused: labeling is paused.
@@ -64,7 +64,7 @@ class Answers(Contents):
             return None if number is None else self._assignment(queue, number)
 
     def assignment(self, annotator: str, task: str) -> Assignment | None:
-        """Return a task that this annotator was given before, to answer it or to edit the answer; None: never given.
+        """Return a task that was handed out to this annotator, to answer it or edit the answer; None: it never was.
 
         Raises:
             NotAssigned: there is no such annotator.
@@ -75,20 +75,20 @@ class Answers(Contents):
             return None if row is None else self._assignment(queue, row["number"])
 
     def submit(self, annotator: str, task: str, submission: Submission) -> Receipt:
-        """Keep an answer. It is on the disk when this returns (inside `batch`: when the batch ends).
+        """Save an answer. It is on the disk when this returns (inside `batch`: when the batch ends).
 
         Raises:
-            Invalid: it does not fit the questions.
-            Conflict: the label has another version than the one that the answer was given to; or the key is that of an
-                answer that no longer stands, or that said something else.
-            Paused: labeling is paused. The repetition of an answer that stands already gets its receipt even then.
-            NotAssigned: the task was never given to this annotator, or there is none of that name.
+            Invalid: the answer does not fit the questions.
+            Conflict: the label has another version than `submission.version`; or the key belongs to an answer that is
+                no longer the current one, or that differs.
+            Paused: labeling is paused. A repetition of the current answer gets its receipt even then.
+            NotAssigned: the task was never handed out to this annotator, or there is no such annotator.
         """
         with self._database.write() as connection:
             state = self._annotator(annotator)
             slot = only_row(connection, f"{_SLOT} t.id = ?", state.me, task) if is_text(task) else None
             if slot is None:
-                raise NotAssigned("this task was not given to this annotator")
+                raise NotAssigned("this task was not handed out to this annotator")
             check_submission(submission, state.settings.questions, slot["answers"])
             before = only_row(
                 connection, "SELECT * FROM history WHERE annotator = ? AND key = ?", state.me, submission.key
@@ -125,19 +125,19 @@ class Answers(Contents):
     def undo(self, annotator: str, key: str | None = None) -> str | None:
         """Take back the last answer of this annotator; called again, the one before.
 
-        A first answer is withdrawn, and its task is open and next; an edit gives way to the answer before it. Every
-        version stays in the history.
+        After the undo of a first answer its task is open and comes next; after the undo of an edit the answer before
+        the edit is current again. Every version stays in the history.
 
         Args:
-            annotator: name.
-            key: made anew for every undo by the sender; the same key again takes nothing more back, and gets the
-                same result, even while labeling is paused. None: a repeated request cannot be recognized.
+            annotator: name of the annotator.
+            key: made by the sender, a new one for every undo; a repeated key takes nothing more back and gets the same
+                result, even while labeling is paused. None: a repeated request cannot be recognized.
 
         Returns:
             Id of the task; None: there is nothing to take back.
 
         Raises:
-            Paused: labeling is paused, so that the task could not be answered again.
+            Paused: labeling is paused, so the task could not be answered again.
             Invalid: the key is not valid.
             NotAssigned: there is no such annotator.
         """
@@ -193,7 +193,7 @@ def _conflict(connection: sqlite3.Connection, me: int, slot: sqlite3.Row, *, kep
 
 
 def _set_standing(connection: sqlite3.Connection, me: int, slot: sqlite3.Row, standing: int | None) -> None:
-    """Put another answer, or none, in the place of the standing one, and count anew."""
+    """Make another answer, or none, the current one, and update the counts of the task."""
     connection.execute(
         "UPDATE assignments SET version = version + 1, standing = ?, reserved = ? WHERE annotator = ? AND task = ?",
         (standing, time.time() + RESERVED_SECONDS, me, slot["number"]),

@@ -21,7 +21,7 @@ MAX_COMMENT = 10_000
 MAX_TEXT = 200_000
 MAX_KEY = 200
 MOST_ANSWERS = 26
-"""Of a task: the page tells them apart by a letter."""
+"""Maximum number of answers of a task: the page names them A to Z."""
 
 _ID = re.compile(r"(?!\.+$)[A-Za-z0-9._-]{1,64}")
 _PROMPT = TypeAdapter(tuple[Message, ...])
@@ -30,13 +30,13 @@ _MOST_ANSWERS = {"pairwise": 2, "demonstration": 1}
 
 
 def shuffled_place(*parts: object) -> int:
-    """A number of 62 bits that looks random and is always the same for the same parts: sorting by it shuffles."""
+    """Return a hash of the parts, a number of 62 bits; sorting by it shuffles, always in the same way."""
     text = json.dumps([str(part) for part in parts])
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 2
 
 
 def is_text(text: str) -> bool:
-    """Whether it can be written as UTF-8: half a surrogate pair, which JSON can smuggle in, cannot."""
+    """Whether the text can be encoded as UTF-8; half a surrogate pair, which JSON can contain, cannot."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -45,10 +45,10 @@ def is_text(text: str) -> bool:
 
 
 def check_settings(settings: Settings) -> None:
-    """Raise DataError unless a store can be made with them."""
+    """Raise DataError unless the settings are valid."""
     names = [question.name for question in settings.questions]
     if not names or len(set(names)) < len(names):
-        raise DataError("a label store needs at least one question, and names that differ")
+        raise DataError("a label store needs at least one question, and questions need distinct names")
     if settings.overlap < 1:
         raise DataError(f"the overlap must be 1 or more, not {settings.overlap}")
     if not 0 <= settings.control_share <= 0.5:
@@ -60,10 +60,10 @@ def check_task(task: Task, questions: tuple[Question, ...]) -> None:
     where = f"task {task.id!r}"
     if not _ID.fullmatch(task.id):
         raise DataError(
-            "the id of a task is a part of its address: 1 to 64 of the characters A-Z, a-z, 0-9, `.`, `_` and `-`, "
-            "and not dots alone",
+            "the id of a task is part of an address: it has 1 to 64 of the characters A-Z, a-z, 0-9, `.`, `_` and `-`, "
+            "and not dots only",
             where=where,
-            hint="change the id, or leave it out: then one is made of the prompt and the answers",
+            hint="change the id, or leave it out, so that one is made from prompt and answers",
         )
     try:
         check_dialogue(task.prompt)
@@ -73,13 +73,13 @@ def check_task(task: Task, questions: tuple[Question, ...]) -> None:
     texts += [text for answer in task.answers for text in (answer.text, answer.model or "")]
     texts += [json.dumps(as_dict(turn), ensure_ascii=False) for turn in task.prompt]
     if not all(is_text(text) for text in texts):
-        raise DataError("it holds half a surrogate pair, which is no text", where=where)
+        raise DataError("it contains half a surrogate pair, which UTF-8 cannot encode", where=where)
     answers = len(task.answers)
     if answers > MOST_ANSWERS:
         raise DataError(
-            f"it has {answers} answers; {MOST_ANSWERS} at most can be shown beside one another, as A to Z",
+            f"it has {answers} answers; the page can show at most {MOST_ANSWERS}, as A to Z",
             where=where,
-            hint="leave some out, or make several tasks of it",
+            hint="leave some out, or split the task",
         )
     for question in questions:
         least = _LEAST_ANSWERS[question.kind]
@@ -108,37 +108,37 @@ def _values_fault(values: Mapping[str, Value], questions: tuple[Question, ...], 
 
 
 def check_submission(submission: Submission, questions: tuple[Question, ...], answers: int) -> None:
-    """Raise Invalid, with the reason, unless it answers the questions about a task of so many answers."""
+    """Raise Invalid, with the reason, unless the submission fits the questions and a task of so many answers."""
     check_key(submission.key)
     if len(submission.comment) > MAX_COMMENT:
-        raise Invalid(f"the comment has {len(submission.comment)} characters; {MAX_COMMENT} at most can be kept")
+        raise Invalid(f"the comment has {len(submission.comment)} characters; at most {MAX_COMMENT} can be saved")
     if submission.seconds is not None and not (math.isfinite(submission.seconds) and submission.seconds >= 0):
-        raise Invalid("the time must be a number of seconds, 0 or more")
+        raise Invalid("the time must be a number of seconds, at least 0")
     written = [value for value in submission.values.values() if isinstance(value, str)]
     if not all(is_text(text) for text in (submission.comment, *submission.values, *written)):
-        raise Invalid("it holds half a character that no text can hold")
+        raise Invalid("a text contains half a surrogate pair, which cannot be saved")
     if submission.skipped:
         return
     if fault := _values_fault(submission.values, questions, answers):
         raise Invalid(fault)
     if any(len(text) > MAX_TEXT for text in written):
-        raise Invalid(f"a text can have {MAX_TEXT} characters at most")
+        raise Invalid(f"a text can have at most {MAX_TEXT} characters")
     if missing := [
         question.name for question in questions if question.required and question.name not in submission.values
     ]:
-        raise Invalid(f"still to be answered: {', '.join(missing)}")
+        raise Invalid(f"not answered yet: {', '.join(missing)}")
     if not submission.values:
         raise Invalid("answer at least one question, or skip the task")
 
 
 def check_key(key: str) -> None:
-    """Raise Invalid unless a request can be known again by this key."""
+    """Raise Invalid unless the key can identify a request."""
     if not key.strip() or len(key) > MAX_KEY or not is_text(key):
         raise Invalid(f"the key must be a text of 1 to {MAX_KEY} characters")
 
 
 def task_columns(task: Task, seed: int) -> dict[str, object]:
-    """The task as a row of the table."""
+    """Return the task as a row of the table."""
     known = None if task.control is None else {name: list(value) for name, value in sorted(task.control.items())}
     return {
         "id": task.id,
@@ -151,7 +151,7 @@ def task_columns(task: Task, seed: int) -> dict[str, object]:
 
 
 def check_same(columns: Mapping[str, object], row: sqlite3.Row, where: str) -> None:
-    """Raise ConflictError if the task of that id that is there already is another one."""
+    """Raise ConflictError if the store has a different task with the same id."""
     texts = [[answer[0] for answer in json.loads(str(one["answers"]))] for one in (columns, row)]
     if columns["prompt"] != row["prompt"] or texts[0] != texts[1]:
         difference = "another prompt or other answers"
@@ -160,14 +160,14 @@ def check_same(columns: Mapping[str, object], row: sqlite3.Row, where: str) -> N
     else:
         return
     raise ConflictError(
-        f"the task {columns['id']} is in the label store already, with {difference}",
+        f"the label store already has a task {columns['id']}, with {difference}",
         where=where,
-        hint="give the changed task an id of its own, or use a new label store",
+        hint="give the changed task another id, or use a new label store",
     )
 
 
 def task_of(row: sqlite3.Row) -> Task:
-    """The task of a row with the columns id, prompt, answers, control and source."""
+    """Return the task of a row with the columns id, prompt, answers, control and source."""
     try:
         prompt = _PROMPT.validate_json(row["prompt"])
         answers = tuple(Answer(text, model) for text, model in json.loads(row["answers"]))
@@ -179,7 +179,7 @@ def task_of(row: sqlite3.Row) -> Task:
 
 
 def label_of(row: sqlite3.Row) -> Label:
-    """The label of a row of the history with the columns task, annotator, simulated and shown beside its own."""
+    """Return the label of a row of `answers.STANDING`."""
     try:
         values = {
             name: value if isinstance(value, str) else tuple(value) for name, value in json.loads(row["answer"]).items()
@@ -202,24 +202,24 @@ def label_of(row: sqlite3.Row) -> Label:
 
 
 def order_of(shown: str) -> tuple[int, ...]:
-    """The order of the answers of a row."""
+    """Return the order of answers in the column `shown`."""
     return tuple(json.loads(shown))
 
 
 def values_text(submission: Submission) -> str:
-    """The values of an answer as a column; none where it is skipped."""
+    """Return the values of a submission as a column; empty if it is skipped."""
     values = {} if submission.skipped else submission.values
     return _text({name: value if isinstance(value, str) else list(value) for name, value in values.items()})
 
 
 def questions_text(questions: tuple[Question, ...]) -> str:
-    """The questions as a column."""
+    """Return the questions as a column."""
     return _text([question_dict(question) for question in questions])
 
 
 @functools.lru_cache(maxsize=8)
 def questions_of(text: str) -> tuple[Question, ...]:
-    """The questions of a column."""
+    """Return the questions in a column."""
     try:
         return tuple(Question(**plain) for plain in json.loads(text))
     except (ValueError, TypeError) as error:

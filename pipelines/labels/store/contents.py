@@ -31,7 +31,7 @@ class Contents(StorePart):
 
     @property
     def is_set_up(self) -> bool:
-        """Whether the store has settings: one that is only just being made has none."""
+        """Whether the store has settings; a new one has none yet."""
         with self._database.read() as connection:
             return bool(number_of(connection, "SELECT EXISTS (SELECT 1 FROM settings)"))
 
@@ -40,8 +40,9 @@ class Contents(StorePart):
         """Current settings.
 
         Raises:
-            DataError: the store is not set up; or, when they are set, they are invalid, or a task does not fit them.
-            ConflictError: when they are set: there are answers to other questions.
+            DataError: on reading, the store is not set up; on setting, the settings are invalid, or a task does not
+                fit them.
+            ConflictError: on setting, there are answers to other questions.
         """
         with self._database.read() as connection:
             row = only_row(connection, f"SELECT {_COLUMNS} FROM settings")
@@ -49,7 +50,7 @@ class Contents(StorePart):
             raise DataError(
                 "the label store was never set up",
                 where=str(self.path),
-                hint="`rlhf label` with something to judge does it",
+                hint="`rlhf label SOURCE` sets it up",
             )
         return _settings_of(row)
 
@@ -142,14 +143,14 @@ class Contents(StorePart):
 
         Raises:
             UsageError: the name is blank, too long, not printable or that of the admin, or differs from another one
-                only in capitals.
+                only in case.
             ConflictError: the name belongs to a human and `simulated` is set, or the other way round.
         """
         name = name.strip()
         if name.casefold() == ADMIN:
-            raise UsageError(f"an annotator cannot be called {name!r}: that is the name of the admin")
+            raise UsageError(f"an annotator cannot be called {name!r}, which is the name of the admin")
         if not name.strip() or len(name) > MAX_NAME or not name.isprintable() or not is_text(name):
-            raise UsageError(f"the name of an annotator has 1 to {MAX_NAME} characters that can be seen, not {name!r}")
+            raise UsageError(f"the name of an annotator must have 1 to {MAX_NAME} printable characters, not {name!r}")
         with self._database.write() as connection:
             row = only_row(connection, "SELECT * FROM annotators WHERE folded = ?", name.casefold())
             if row is None:
@@ -158,9 +159,7 @@ class Contents(StorePart):
                     (name, name.casefold(), int(simulated)),
                 )
             elif row["name"] != name:
-                raise UsageError(
-                    f"the names {row['name']!r} and {name!r} differ in capitals only", hint="choose another"
-                )
+                raise UsageError(f"the names {row['name']!r} and {name!r} differ only in case", hint="choose another")
             elif bool(row["simulated"]) != simulated:
                 known = "simulated" if row["simulated"] else "human"
                 raise ConflictError(
@@ -185,7 +184,7 @@ class Contents(StorePart):
             )
             if answers:
                 raise ConflictError(
-                    f"{name!r} cannot be removed: the label store keeps what they answered ({answers} times)",
+                    f"{name!r} cannot be removed: the label store has answers of theirs ({answers}), and keeps them",
                     where=str(self.path),
                     hint="the admin page can end their sessions",
                 )
@@ -199,7 +198,7 @@ class Contents(StorePart):
             return [row["name"] for row in connection.execute("SELECT name FROM annotators ORDER BY id")]
 
     def _annotator(self, name: str) -> AnnotatorState:
-        """Return what every call of an annotator begins with.
+        """Return the state that every request of an annotator needs.
 
         Raises:
             NotAssigned: nobody has that name.
@@ -219,7 +218,7 @@ def _check_still_fits(task: Task, questions: tuple[Question, ...]) -> None:
         check_task(task, questions)
     except DataError as error:
         raise DataError(
-            f"a task of the label store does not go with these questions: {error.message}",
+            f"a task of the label store does not fit these questions: {error.message}",
             where=error.where,
             hint="ask the same questions, or use a new label store",
         ) from error

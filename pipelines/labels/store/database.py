@@ -1,4 +1,4 @@
-"""The SQLite file of the label store: safe opening, whole transactions, faults in plain words."""
+"""The SQLite file of the label store: safe opening, complete transactions, errors in plain words."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ BUSY_SECONDS = 30.0
 
 
 class Database:
-    """One connection, shared by the threads of a process: they take turns.
+    """One connection, which the threads of a process use in turn.
 
-    The journal is SQLite's rollback journal with ``synchronous=EXTRA``: what FULL does, and the directory is forced
-    to the disk too after the journal is gone. Without that a power cut just after an answer was acknowledged could
-    bring the journal back, and with it the state before the answer.
+    The journal is SQLite's rollback journal with ``synchronous=EXTRA``, which also syncs the directory after the
+    journal is deleted. With FULL, a power failure just after an answer was acknowledged could bring the journal back,
+    and with it the state before the answer.
 
     Raises:
-        DataError: the file is missing, damaged, or no label store.
+        DataError: the file is missing, damaged, or not a label store.
         ConflictError: a newer program wrote it.
-        DiskError: it cannot be made or read.
-        LockedError: another process has held it for 30 seconds.
+        DiskError: it cannot be created or read.
+        LockedError: another process held it for 30 seconds.
     """
 
     def __init__(self, path: Path, *, make: bool = False) -> None:
@@ -72,7 +72,7 @@ class Database:
 
     def _check_ours(self, make: bool) -> None:
         connection = self._connection
-        # in this order: somebody else may be making it just now
+        # in this order, because another process may be creating the file now
         empty = not connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
         application = connection.execute("PRAGMA application_id").fetchone()[0]
         if application != APPLICATION and not (make and empty):
@@ -85,9 +85,10 @@ class Database:
 
     @contextlib.contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:
-        """A transaction that writes: on the disk when the block is left, or undone whole. Inside another, a part of it.
+        """Run the block as a transaction that writes: it is on the disk afterwards or, after an error, undone.
 
-        It has the file to itself from its beginning on, so that what it reads stays true until it is done.
+        Inside another transaction it is a part of that one. It locks the file from its beginning, so that nothing
+        that it reads can change until it ends.
         """
         with self._lock, _faults(self.path):
             inner = self._connection.in_transaction
@@ -103,7 +104,7 @@ class Database:
 
     @contextlib.contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
-        """Everything read inside is of one moment."""
+        """Run the block as a transaction that reads, and sees one state of the file."""
         with self._lock, _faults(self.path):
             inner = self._connection.in_transaction
             if not inner:
@@ -115,7 +116,7 @@ class Database:
                     self._connection.execute("ROLLBACK")
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         with self._lock:
             self._connection.close()
 
@@ -133,24 +134,24 @@ class StorePart:
 
 
 def only_row(connection: sqlite3.Connection, query: str, *values: Any) -> sqlite3.Row | None:
-    """The first row that the query finds."""
+    """Return the first row of a query; None: it has none."""
     row: sqlite3.Row | None = connection.execute(query, values).fetchone()
     return row
 
 
 def number_of(connection: sqlite3.Connection, query: str, *values: Any) -> int:
-    """The number that the query counts."""
+    """Return the number in the first row of a query."""
     return int(connection.execute(query, values).fetchone()[0] or 0)
 
 
 def _make_private(path: Path) -> None:
-    """An empty file, if there is none, that nobody but its owner can read at any moment; its journal does likewise."""
+    """Create an empty file that only its owner can read, unless there is a file; SQLite gives the journal its mode."""
     try:
         with disk_errors(path):
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     except (FileNotFoundError, IsADirectoryError) as error:
         raise DiskError(
-            f"no file can be made here: {error.strerror}", where=str(path), hint="choose another path"
+            f"the label store cannot be created here: {error.strerror}", where=str(path), hint="choose another path"
         ) from error
 
 
@@ -158,7 +159,7 @@ def _damaged(path: Path, fault: str) -> DataError:
     return DataError(
         f"the label store is damaged: {fault}",
         where=str(path),
-        hint="put a backup in its place; do not write to it any more",
+        hint="replace it with a backup, and do not write to it any more",
     )
 
 
@@ -168,13 +169,13 @@ def _faults(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.IntegrityError:
-        raise  # a mistake of ours, not of the file
+        raise  # a bug, not a fault of the file
     except sqlite3.DatabaseError as error:
         raise _named(error, path) from error
 
 
 def _named(error: sqlite3.DatabaseError, path: Path) -> RlhfError:
-    # The connection itself fails without a code when the file cannot be opened.
+    # sqlite3.connect sets no error name if it cannot open the file.
     name = getattr(error, "sqlite_errorname", "SQLITE_CANTOPEN")
     if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
         return LockedError("another process holds the label store", where=str(path), hint="wait for it, then try again")

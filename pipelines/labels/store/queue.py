@@ -13,11 +13,11 @@ from pipelines.labels.store.database import number_of, only_row
 from pipelines.labels.store.records import AnnotatorState
 
 RESERVED_SECONDS = 30 * 60.0
-"""Others leave a task alone for so long after somebody was given it and did not answer."""
+"""How long a task that was handed out and not answered is reserved for its annotator."""
 FIRST_CONTROL = 2
-"""So many tasks come before the first control task: nobody should be measured while getting used to the page."""
+"""Number of tasks before the first control task, for getting used to the page."""
 
-# Tasks that still want labels, but not of this annotator: others have them on their screens.
+# Tasks that need more labels, but have enough annotators if all who have them on their screens answer.
 _BLOCKED = """
     SELECT a.task FROM assignments AS a JOIN tasks AS t ON t.number = a.task
     WHERE a.standing IS NULL AND a.control = 0 AND t.retired = 0 AND a.annotator <> :me AND a.reserved > :now
@@ -31,8 +31,8 @@ _PICK = f"""
         AND NOT EXISTS ({_MINE})
     ORDER BY t.labels DESC, t.place LIMIT 1
 """
-# Tasks begun by this annotator. One that was taken back is theirs even where others have filled it in the meantime,
-# for as long as a reservation holds; `room`: it is open by its own account.
+# Tasks that this annotator has begun. `room`: the task still needs a label. A task whose answer was taken back stays
+# with the annotator while the reservation lasts, even if it needs no more labels.
 _PENDING = f"""
     SELECT * FROM (
         SELECT t.number, mine.reserved, mine.version, mine.control = 1 AND t.retired = 0 AS control,
@@ -42,8 +42,8 @@ _PENDING = f"""
     )
     WHERE room OR control OR (version > 0 AND reserved > :now) ORDER BY reserved DESC, version DESC
 """
-# Ordinary tasks that are open for this annotator, and what the annotator was given and has no standing answer to.
-# One task after another could be asked whether it is open; but it is quicker to take off the few that somebody began.
+# Numbers of ordinary tasks that are open for this annotator, and of tasks handed out to them without a current answer.
+# The first is counted as all tasks with room, less the few that are not open, which is faster than a test of each.
 _COUNTS = f"""
     SELECT (SELECT count(*) FROM tasks WHERE control IS NULL AND retired = 0 AND labels < :overlap)
         - (
@@ -69,20 +69,18 @@ _SKIPPED = """
 class Queue:
     """The tasks as one annotator sees them, inside one transaction.
 
-    A task is open for an annotator while the others who judged it, or have it on their screens for less than 30
-    minutes, are fewer than the overlap asks for, and the annotator has neither judged nor skipped it. A skipped one
-    goes on to others.
+    A task is open for an annotator who has neither judged nor skipped it, as long as fewer others than the overlap
+    have judged it or have had it on their screens for less than 30 minutes. A skipped task goes to others.
 
-    Of the open tasks those come first that have most labels already. So tasks become complete one after the other,
-    and whenever labeling stops, most of what was paid for can be compared: three labels of one task tell about
-    agreement, one label of each of three tasks does not. Ties go by an order that is shuffled by the seed, so that
-    no part of the file is always judged last.
+    Open tasks with the most labels come first. So tasks become complete one after the other, and most labels can be
+    compared whenever labeling stops: three labels of one task show agreement, one label of each of three tasks does
+    not. Tasks with equally many labels come in an order shuffled by the seed, so that no part of the file is always
+    last.
 
-    Control tasks go to every annotator and do not count for the overlap. They take `share` of the places in the
-    queue, one at a random place of every 1 / `share`, in an order of their own for every annotator; they end when
-    the ordinary tasks do.
+    Control tasks go to every annotator and do not count for the overlap. Of every 1 / `share` tasks one is a control,
+    at a random place; every annotator gets them in another order. They end with the ordinary tasks.
 
-    Someone who answers after the 30 minutes is not turned away, so a task can get a label more than the overlap.
+    An answer after the 30 minutes is accepted too, so a task can get more labels than the overlap.
     """
 
     connection: sqlite3.Connection
@@ -94,7 +92,7 @@ class Queue:
 
     @classmethod
     def of(cls, connection: sqlite3.Connection, name: str, state: AnnotatorState) -> Queue:
-        """The queue of the annotator of that name."""
+        """Return the queue of the annotator of that name."""
         asked = state.settings
         return cls(connection, state.me, name, asked.overlap, asked.control_share, asked.seed)
 
@@ -103,10 +101,10 @@ class Queue:
         return {"me": self.me, "overlap": self.overlap, "now": time.time()}
 
     def next(self) -> int | None:
-        """Number of the task to show: one that is begun, else a fresh one, reserved from now on; None: none is open."""
+        """Return the number of the task to show, begun or new, and reserve it; None: none is open."""
         begun = self.connection.execute(_PENDING, self._asked).fetchone()
         if begun is not None:
-            if begun["reserved"] < time.time() + RESERVED_SECONDS / 2:  # not at every look at the page: it is a write
+            if begun["reserved"] < time.time() + RESERVED_SECONDS / 2:  # not at every reload, because it writes
                 self.connection.execute(
                     "UPDATE assignments SET reserved = ? WHERE annotator = ? AND task = ?",
                     (time.time() + RESERVED_SECONDS, self.me, begun["number"]),

@@ -10,12 +10,12 @@ from pipelines.labels.label_types import Label, Question, Task, Value
 
 
 class Conflict(Exception):
-    """The request does not fit the standing label: another tab was faster, or it was taken back.
+    """The task was answered, or its answer taken back, since the page that sent this answer was loaded.
 
     Attributes:
-        label: what stands now; None: nothing, the earlier answer was taken back.
-        version: the version to answer to.
-        kept: the answer that was sent is in the history, though it does not stand; so its time counts already.
+        label: the current label; None: the earlier answer was taken back.
+        version: the current version, which a new answer must name.
+        kept: the answer that was sent is in the history, but is not the current one; its time counts already.
     """
 
     def __init__(self, label: Label | None, version: int, *, kept: bool = False) -> None:
@@ -26,7 +26,7 @@ class Conflict(Exception):
 
 
 class Invalid(Exception):
-    """The answer does not fit the task or its questions; the text says why, in words for the annotator."""
+    """The answer does not fit the task or its questions; the message is meant for the annotator."""
 
 
 class NotAssigned(Exception):
@@ -34,7 +34,7 @@ class NotAssigned(Exception):
 
 
 class Paused(Exception):
-    """Labelling is paused: no task is given and no answer taken."""
+    """Labeling is paused: no task is handed out and no answer is accepted."""
 
 
 Role: TypeAlias = Literal["annotator", "admin"]
@@ -46,11 +46,11 @@ class Settings:
 
     Attributes:
         title: the name of the project.
-        questions: at least one; they stay as they are once there are answers.
+        questions: at least one; they cannot change once there are answers.
         guidelines: Markdown.
         overlap: how many annotators judge the same task.
         control_share: share of control tasks among those that an annotator gets, 0 to 0.5.
-        seed: of every shuffle: order of tasks, of answers, and places of the control tasks.
+        seed: seed of every shuffle: of tasks, of answers, and of the places of the control tasks.
     """
 
     title: str
@@ -63,7 +63,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Session:
-    """A fresh session: `token` is shown this once, the store keeps only its hash."""
+    """A new session. `token` is returned only here; the store keeps its hash."""
 
     token: str
     name: str
@@ -80,7 +80,7 @@ class Identity:
 
 @dataclass(frozen=True)
 class AnnotatorState:
-    """Number of an annotator, the settings, and whether labeling is paused, all of one moment."""
+    """Number of an annotator, settings, and whether labeling is paused, read together."""
 
     me: int
     settings: Settings
@@ -89,19 +89,19 @@ class AnnotatorState:
 
 @dataclass(frozen=True)
 class Assignment:
-    """One task as one annotator has it.
+    """A task as it was handed out to one annotator.
 
     Attributes:
         task: the task, answers in its own order.
         order: the order in which to show them: ``order[place]`` is the index of the answer at that place. It is
             drawn once for an annotator and a task, and stays.
-        version: of the label: 0 before the first answer; an answer, an edit and an undo each add one.
-        earlier: the label that stands now; None: unanswered, or taken back.
-        number: how many this one is for the annotator, from 1.
+        version: version of the label: 0 before the first answer; an answer, an edit and an undo each add one.
+        earlier: the current label; None: unanswered, or taken back.
+        number: position among the annotator's tasks, from 1.
         done: how many tasks this annotator has answered.
         skipped: how many tasks this annotator has skipped.
-        left: how many are still open for this annotator, this one among them if it is unanswered. It shrinks, too,
-            when others answer.
+        left: how many tasks are still open for this annotator, this one included if it is unanswered. Answers of
+            others make it smaller too.
     """
 
     task: Task
@@ -119,13 +119,13 @@ class Submission:
     """An answer to a task.
 
     Attributes:
-        values: by name of the question, answers in the TASK's own order; does not matter where `skipped`.
-        seconds: how long this answer took, an edit without the time of what it edits; None: not known.
-        comment: free words.
+        values: by name of the question, in the task's own order of answers; ignored if `skipped`.
+        seconds: time spent on this answer; for an edit, on the edit alone. None: not known.
+        comment: free text.
         flagged: something is wrong with the task.
         skipped: the annotator does not judge it.
-        key: made anew for every answer by whoever sends it; the same key again is the same answer again.
-        version: of the assignment that was shown.
+        key: made by the sender, a new one for every answer; the same key again is a repetition of the same answer.
+        version: version of the assignment that was shown.
     """
 
     values: Mapping[str, Value] = field(default_factory=dict)

@@ -125,16 +125,16 @@ def _second(connection: sqlite3.Connection) -> None:
 
 
 MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_first, _second)
-"""Step n makes version n + 1 (`PRAGMA user_version`) of version n. Steps are added, never changed."""
+"""Steps of the upgrade: step n, from 0, turns version n (`PRAGMA user_version`) into n + 1. Steps are never changed."""
 
 
 def version_of(connection: sqlite3.Connection) -> int:
-    """The version of the file's tables; 0: an empty file."""
+    """Return the version of the tables; 0: the file is empty."""
     return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
 def migrate(connection: sqlite3.Connection, where: str) -> None:
-    """Bring the tables up to date, inside the transaction that the caller has begun.
+    """Upgrade the tables to the current version, inside the caller's transaction.
 
     Raises:
         ConflictError: a newer program wrote the file.

@@ -207,7 +207,7 @@ def test_answers_that_were_changed_are_refused(tmp_path: Path) -> None:
     task = Task((Message(role="user", content="Hi?"),), (Answer("a"), Answer("b")))
     found = LabelSet(ASKED[:1], {task.id: task}, [])
     text = label_studio_out.tasks(found, 0)[0].replace('"body": "a"', '"body": "c"')
-    with pytest.raises(DataError, match="other answers than when it was sent out"):
+    with pytest.raises(DataError, match="other answers now than"):
         home(tmp_path / "export.json", text, found)
 
 

@@ -135,7 +135,7 @@ def test_nobody_is_made_of_annotators_that_are_not_told(export: Any) -> None:
     told = summary(found)
     assert told["annotators"] == {}
     assert told["of_unknown_annotators"] == 7
-    assert "    of annotators that are not told: 7" in lines(told)
+    assert "    of annotators without a name: 7" in lines(told)
     rows = [minimal(one, {"pw": [{"selected": "left"}]}, annotator=None) for one in data for _ in range(2)]
     found = export(*rows)
     assert [label.annotator for label in found.labels] == ["unknown-1", "unknown-2"] * 3

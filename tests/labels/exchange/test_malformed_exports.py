@@ -77,7 +77,7 @@ SECOND: list[tuple[dict[str, Any], Any, str]] = [
     (
         pair(selected("left"), data={**PAIR, "rlhf": HOME}),
         pair(selected("left"), data={**PAIR, "text1": "other", "rlhf": HOME}),
-        "the task t stands there twice, with other texts",
+        "the task t is in the file twice",
     ),
     (GOOD_RANKED, rank("mdn", "wiki", "wiki"), "`rank` ranks the answer 'wiki' twice"),
     (GOOD_RANKED, pair(ranker(3), data=RANKED), "ranker: must be a list of ids, or an object of such lists"),

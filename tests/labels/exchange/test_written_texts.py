@@ -87,7 +87,7 @@ def test_minimal_results_that_are_not_read_are_counted(export: Any) -> None:
     assert export(minimal(PAIR, {"pw": [{"selected": "left"}], **odd})).notes == counted
     with pytest.raises(DataError) as caught:
         export(minimal(PAIR, odd))
-    assert (caught.value.hint or "").startswith("better, ner, sure: what choices mean is told with --value")
+    assert (caught.value.hint or "").startswith("better, ner, sure: --value")
 
 
 @pytest.mark.parametrize("results", [{}, {"pw": [{"selected": "left"}]}])
@@ -175,9 +175,7 @@ def test_choices_are_no_answers_for_training_however_few_of_them_are_read(
 def test_choices_of_which_none_is_read_are_an_error_and_not_written(export: Any, shape: str) -> None:
     with pytest.raises(DataError) as caught:
         export(*records(shape, "ok", ("toxic", "fine", "toxic", "Fine"), JUDGED))
-    assert caught.value.hint == (
-        "ok: what choices mean is told with --value TEXT=NUMBER; that texts were written, with --tasks"
-    )
+    assert (caught.value.hint or "").startswith("ok: --value")
 
 
 @pytest.mark.parametrize("shape", ["minimal", "wire"])
@@ -260,4 +258,4 @@ def test_what_comes_home_without_its_tasks_says_what_is_missing_and_where_it_is(
     assert export(*twice, tasks=LabelSet(sent().questions, {}, [])).notes == {ADRIFT: 1}
     with pytest.raises(DataError) as caught:
         export(task(PROMPT | home))
-    assert "--tasks: that takes the file which this one was made from" in (caught.value.hint or "")
+    assert "give --tasks the file that was sent out" in (caught.value.hint or "")

@@ -170,7 +170,7 @@ def test_an_id_that_is_no_part_of_an_address(folder: Path, name: str) -> None:
     task = task_of("t")
     object.__setattr__(task, "id", name)  # a task makes an id of its own where it is given none
     with store_of(folder, tasks=0) as store:
-        with pytest.raises(DataError, match="the id of a task is a part of its address"):
+        with pytest.raises(DataError, match="the id of a task"):
             store.add_tasks([task])
         assert store.add_tasks([task_of("x" * 64), task_of("org.Model_1-b"), task_of("7")]) == 3
 
@@ -190,7 +190,7 @@ def test_what_other_programs_exported_is_let_in(folder: Path) -> None:
 
 def test_a_task_has_as_many_answers_as_there_are_letters(folder: Path) -> None:
     with store_of(folder, tasks=0) as store:
-        with pytest.raises(DataError, match="27 answers; 26 at most"):
+        with pytest.raises(DataError, match="27 answers"):
             store.add_tasks([task_of("t", 27)])
         assert store.add_tasks([task_of("t", 26)]) == 1
 
@@ -200,7 +200,7 @@ def test_annotators(folder: Path) -> None:
         store.add_annotator("anna")
         store.add_annotator("robot", simulated=True)
         assert store.annotators() == ["Zoë", "anna", "robot"]
-        with pytest.raises(UsageError, match="capitals"):
+        with pytest.raises(UsageError, match="only in case"):
             store.add_annotator("ANNA")
         with pytest.raises(ConflictError, match="human"):
             store.add_annotator("anna", simulated=True)
