@@ -72,7 +72,7 @@ def read_record(row: Mapping[str, Any], place: str, collection: LabelCollection)
         ValueError: the reason why it cannot be read.
     """
     flat = _is_flat(row)
-    fields = {name: value for name, value in row.items() if value is not None} if flat else row["fields"]
+    fields = row if flat else row["fields"]
     metadata = row if flat else row.get("metadata") or {}
     if not isinstance(metadata, dict):
         raise ValueError(f"metadata: must be an object, not {type_name(metadata)}")
@@ -81,7 +81,9 @@ def read_record(row: Mapping[str, Any], place: str, collection: LabelCollection)
             fields, collection.reading.columns, _home(row.get("external_id") or row.get("id"), metadata.get(ORDER))
         )
     )
-    suggested = [name for name in fields if name.endswith(".suggestion")] if flat else row.get("suggestions") or ()
+    suggested = row.get("suggestions") or ()
+    if flat:
+        suggested = [name for name in row if name.endswith(".suggestion") and row[name] is not None]
     if not isinstance(suggested, list | dict | tuple):
         raise ValueError(f"suggestions: must be a list or an object, not {type_name(suggested)}")
     collection.notes["suggestions of models (not read)"] += len(suggested)

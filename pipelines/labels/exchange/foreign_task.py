@@ -201,6 +201,11 @@ def _answers(data: Mapping[str, Any], columns: Mapping[str, str]) -> tuple[tuple
         if others:
             several = " or ".join(sorted(", ".join(sorted(names)) for names in (family, *others)))
             raise ValueError(f"the answers may be {several}; name them with --columns answer_1=FIELD and so on")
+        # Fields of further answers may be null; that the second one is, leaves nothing to compare.
+        stem = matches[family[0]][1].lower()
+        empty = [name for name, match in matches.items() if match[1].lower() == stem and name not in family]
+        if len(family) == 1 and empty:
+            raise UnusableTask(f"{', '.join(sorted(empty))} is null")
         return _of_fields(data, sorted(family, key=lambda name: _rank(matches[name][2])))
     prompt = columns.get("prompt") or next((name for name in PROMPTS if name in data), None)
     single = next((name for name in _ONE if isinstance(data.get(name), str) and name != prompt), None)

@@ -50,6 +50,9 @@ def items(*entries: Any) -> dict[str, Any]:
     [
         (GOOD, pair(text2=""), "text2 is blank"),
         (GOOD, pair(text1=" \n"), "text1 is blank"),
+        (GOOD, pair(text2=None), "text2 is null"),
+        (flat(ONE_USER), flat(ONE_USER, {**FIELDS, "response_2": None}), "response_2 is null"),
+        (wire(BETTER), wire(BETTER, fields={**FIELDS, "response_1": None}), "response_1 is null"),
         (GOOD, pair(text2=3), "text2 must be a text"),
         (GOOD, pair(prompt=" "), "prompt is blank"),
         (GOOD, pair(prompt=[{"role": "me", "content": "x"}]), "prompt[0].role"),
@@ -93,7 +96,7 @@ def test_one_blank_answer_leaves_the_other_pairs() -> None:
 
 
 def test_a_comparison_of_one_answer_is_counted(export: Any) -> None:
-    lone = task({"prompt": "a", "text1": "x", "text2": None}, annotation(selected("left")))
+    lone = task({"prompt": "a", "text1": "x"}, annotation(selected("left")))
     found = export(GOOD, lone)
     assert values(found) == [{"pw": (1, 2)}, {}]
     assert found.notes[NOT_READ.format("pw")] == 1
