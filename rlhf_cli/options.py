@@ -10,7 +10,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from pipelines.config.data_section import Source
+from pipelines.config.data_section import OnBadRow, Source
 from rlhf_cli import settings
 
 Config = Annotated[
@@ -68,6 +68,10 @@ Tags = Annotated[
 Split = Annotated[str, typer.Option("--split", metavar="S", help="Split of a hub data set or directory.")]
 Revision = Annotated[
     str | None, typer.Option("--revision", metavar="R", help="Commit, branch or tag of a hub data set.")
+]
+OnBad = Annotated[
+    OnBadRow | None,
+    typer.Option("--on-bad-row", help="Whether bad rows end the command or are left out. Default: data.on_bad_row."),
 ]
 Limit = Annotated[
     int | None, typer.Option("--limit", min=1, metavar="N", help="Maximum number of rows, from the start.")

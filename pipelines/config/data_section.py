@@ -16,6 +16,7 @@ Tags = dict[TagName, str]
 
 
 SplitBy = Literal["question", "opening"]
+OnBadRow = Literal["fail", "drop"]
 
 
 class Source(Section):
@@ -94,7 +95,7 @@ class DataSection(Section):
         "and differences between blanks), or opening (all turns up to it, as they are written). A run that was begun "
         "before there was a choice keeps opening.",
     )
-    on_bad_row: Literal["fail", "drop"] = Field(
+    on_bad_row: OnBadRow = Field(
         "fail",
         description="Treatment of bad rows: fail ends the stage; drop leaves them out and lists them in rejects.jsonl.",
     )

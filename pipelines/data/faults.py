@@ -117,6 +117,9 @@ _SPEAKERS = (
 )
 
 
+_DROP = "correct the rows, or set data.on_bad_row: drop to leave them out and list them in rejects.jsonl"
+
+
 class FaultLog:
     """All bad rows of a stage: how many, of what kind, and where the first ones are."""
 
@@ -139,9 +142,8 @@ class FaultLog:
             parts.append(f"and {len(self.kinds) - SHOWN_KINDS} more kinds")
         return "; ".join(parts)
 
-    def error(self, rows_read: int) -> DataError:
+    def error(self, rows_read: int, hint: str = _DROP) -> DataError:
         """All of it as one error."""
-        hint = "correct the rows, or set data.on_bad_row: drop to leave them out and list them in rejects.jsonl"
         hint += remedies(self.kinds)
         place, fault = self._first[0]
         if self.count == 1:

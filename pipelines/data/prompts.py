@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from pipelines.config import Config
-from pipelines.config.data_section import Source
+from pipelines.config.data_section import OnBadRow, Source
 from pipelines.data.canonical import read_rows
 from pipelines.data.encode import ChatEncoder, EncodedPrompt, fit_prompt
-from pipelines.data.read import SourceReader, with_progress
+from pipelines.data.read import good_rows
 from pipelines.data.rows import Message, Prompt
 from pipelines.data.split import FEWEST_EVALUATED, prompt_key
 from pipelines.errors import DataError
@@ -105,7 +105,7 @@ def prompts_of_run(directory: Path, source: str) -> tuple[list[SourcedPrompt], l
 
 
 def prompts_of_sources(
-    sources: Sequence[Source], reporter: Reporter, *, most: int | None = None
+    sources: Sequence[Source], reporter: Reporter, *, most: int | None = None, on_bad_row: OnBadRow = "fail"
 ) -> tuple[list[SourcedPrompt], list[SourceCount]]:
     """The prompts of several sources of any accepted format, each once, in the order of their keys.
 
@@ -113,6 +113,7 @@ def prompts_of_sources(
         sources: of prompts, or of comparisons or demonstrations, whose prompts are taken.
         reporter: shows the progress of reading big files.
         most: maximum number of prompts of one source; those with the lowest keys are kept.
+        on_bad_row: drop leaves bad rows out.
 
     Raises:
         DataError: a row is bad, or there is no prompt; see also `SourceReader`.
@@ -122,7 +123,7 @@ def prompts_of_sources(
     seen: set[int] = set()
     for source in sources:
         rows, own = 0, dict[int, SourcedPrompt]()
-        for place, prompt in _prompts(source, reporter):
+        for place, prompt in good_rows(source, Prompt, reporter, _placed, on_bad_row=on_bad_row):
             rows += 1
             key = prompt_key(prompt, SAMPLING_SEED)
             if key not in seen:
@@ -165,12 +166,8 @@ def evaluation_prompts(
     return chosen, PromptCounts(len(rows), len(rows) - len(distinct), too_long, len(chosen))
 
 
-def _prompts(source: Source, reporter: Reporter) -> Iterator[tuple[str, Turns]]:
-    for outcome in with_progress(SourceReader(source, Prompt), reporter):
-        if outcome.fault is not None:
-            raise DataError(str(outcome.fault), where=outcome.record.place)
-        for row in outcome.rows:
-            yield outcome.record.place, row.prompt
+def _placed(row: Prompt, place: str) -> tuple[str, Turns]:
+    return place, row.prompt
 
 
 def digest_of_prompts(prompts: Sequence[SourcedPrompt]) -> str:

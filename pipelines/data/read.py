@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, cast
+from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 from pydantic import ValidationError
 
-from pipelines.config.data_section import Source
+from pipelines.config.data_section import OnBadRow, Source
 from pipelines.data.canonical import FOR_A_CLASSIFIER, Kind, can_serve, to_kind
 from pipelines.data.cells import for_detection, typed_cells
-from pipelines.data.faults import Fault, fault_of
+from pipelines.data.faults import Fault, FaultLog, fault_of
 from pipelines.data.formats import FORMATS, Format, column_names, detect_format, known_columns, named_format
 from pipelines.data.formats.format import VERDICTS, way_out
 from pipelines.data.rows import Comparison, Prompt
@@ -25,6 +25,7 @@ from pipelines.data.turn_rewriter import TurnRewriter
 from pipelines.errors import DataError, UsageError
 from pipelines.run.reporting import Reporter
 
+Used = TypeVar("Used")
 SAMPLE_SEED = 0
 FIRST_ROWS = 20
 """What the format and the columns of a source are told from."""
@@ -229,6 +230,44 @@ def with_progress(reader: SourceReader[Kind], reporter: Reporter) -> Iterator[Ou
                 task.advance(unreported // _MEGABYTE)
                 unreported %= _MEGABYTE
             yield outcome
+
+
+def good_rows(
+    source: Source,
+    kind: type[Kind] | None,
+    reporter: Reporter,
+    use: Callable[[Kind, str], Used],
+    *,
+    on_bad_row: OnBadRow = "fail",
+) -> Iterator[Used]:
+    """What a command makes of every row of a source.
+
+    Args:
+        source: as configured.
+        kind: as for `SourceReader`.
+        reporter: shows the progress of a big file, and warns of rows that are left out.
+        use: makes something of a row and its place, or says by a DataError that the row is bad for it.
+        on_bad_row: fail raises once all rows are read; drop leaves bad rows out.
+
+    Raises:
+        DataError: rows are bad; see also `SourceReader`.
+    """
+    faults, rows_read = FaultLog(), 0
+    for outcome in with_progress(SourceReader(source, kind), reporter):
+        rows_read += 1
+        if outcome.fault is not None:
+            faults.add(outcome.record.place, outcome.fault)
+        for row in outcome.rows:
+            try:
+                used = use(row, outcome.record.place)
+            except DataError as error:
+                faults.add(outcome.record.place, Fault("", error.message, error.hint or ""))
+                continue
+            yield used
+    if faults.count and on_bad_row == "fail":
+        raise faults.error(rows_read, "correct the rows, or give --on-bad-row drop to leave them out")
+    if faults.count:
+        reporter.warn(f"{faults.count} of {rows_read} rows of {source.path} are left out: {faults.summary()}")
 
 
 def sampled(records: Iterator[Record], count: int) -> list[Record]:

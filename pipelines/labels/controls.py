@@ -7,13 +7,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pipelines.config.data_section import Source
+from pipelines.data.read import good_rows
 from pipelines.data.rows import CanonicalRow, Comparison, Judgement
 from pipelines.errors import DataError
 from pipelines.labels.label_types import Answer, Question, Task, task_id
 from pipelines.labels.questions import in_short
 from pipelines.labels.store.coding import check_task
-from pipelines.labels.task_sources import comparison_task, good_rows, holds_tasks
+from pipelines.labels.task_sources import comparison_task, holds_tasks
 from pipelines.labels.tasks_file import read_controls
+from pipelines.run.reporting import SilentReporter
 
 _COMPARING = ("ranking", "pairwise")
 
@@ -69,8 +71,10 @@ def _meaning(question: Question) -> tuple[str, int]:
 
 
 def _of_rows(path: Path, questions: Sequence[Question], seed: int) -> Iterator[tuple[str, Task]]:
-    for place, row in good_rows(Source(path=str(path))):
-        yield place, _control(row, questions, seed, place)
+    def with_place(row: CanonicalRow, place: str) -> tuple[str, Task]:
+        return place, _control(row, questions, seed, place)
+
+    yield from good_rows(Source(path=str(path)), None, SilentReporter(), with_place)
 
 
 def _control(row: CanonicalRow, questions: Sequence[Question], seed: int, place: str) -> Task:

@@ -4,25 +4,33 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator
 from pathlib import Path
 
-from pipelines.config.data_section import Source
+from pipelines.config.data_section import OnBadRow, Source
 from pipelines.data.canonical import prompt_of, to_kind
-from pipelines.data.read import SourceReader
+from pipelines.data.read import good_rows
 from pipelines.data.rows import CanonicalRow, Comparison, Demonstration, Judgement, Prompt
 from pipelines.data.sources.files import open_text
 from pipelines.errors import DataError
 from pipelines.labels.label_types import Answer, Kind, LabelSet, Question, Task
 from pipelines.labels.questions import default_question
 from pipelines.labels.tasks_file import is_tasks_file, read_tasks
+from pipelines.run.reporting import Reporter, SilentReporter
 
 
-def open_source(source: Source, *, seed: int = 0) -> LabelSet:
+def open_source(
+    source: Source, *, seed: int = 0, on_bad_row: OnBadRow = "fail", reporter: Reporter | None = None
+) -> LabelSet:
     """The tasks that a file holds, and what to ask about them: its own questions, else one that suits the tasks.
 
     A comparison becomes a task of two answers in an order that does not tell which one is chosen, a judgement a task
     of one answer, a prompt one that is to be answered, a demonstration one whose answer is to be edited.
+
+    Args:
+        source: of a tasks file, or of rows.
+        seed: of the order of the answers.
+        on_bad_row: drop leaves out rows that are bad or give no task.
+        reporter: warns of these.
 
     Raises:
         DataError: the file cannot be read, a row is bad, or there is none.
@@ -32,26 +40,12 @@ def open_source(source: Source, *, seed: int = 0) -> LabelSet:
     if holds_tasks(path):
         label_set = read_tasks(path)
     else:
-        label_set = _of_rows(source, seed)
+        label_set = _of_rows(source, seed, on_bad_row, reporter or SilentReporter())
     if not label_set.tasks:
         raise DataError("the file holds no task", where=source.path)
     if not label_set.questions:
         label_set.questions = (_suiting({len(task.answers) for task in label_set.tasks.values()}),)
     return label_set
-
-
-def good_rows(source: Source) -> Iterator[tuple[str, CanonicalRow]]:
-    """Every row with its place.
-
-    Raises:
-        DataError: at the first bad row, or the file cannot be read.
-    """
-    reader: SourceReader[CanonicalRow] = SourceReader(source)
-    for outcome in reader:
-        if outcome.fault is not None:
-            raise DataError(str(outcome.fault), where=outcome.record.place)
-        for row in outcome.rows:
-            yield outcome.record.place, row
 
 
 def comparison_task(row: Comparison, seed: int) -> Task:
@@ -62,13 +56,17 @@ def comparison_task(row: Comparison, seed: int) -> Task:
     return Task(row.prompt, tuple(Answer(text) for text in texts), source=row.source)
 
 
-def _of_rows(source: Source, seed: int) -> LabelSet:
+def _of_rows(source: Source, seed: int, on_bad_row: OnBadRow, reporter: Reporter) -> LabelSet:
     label_set = LabelSet((), {}, [])
-    for place, row in good_rows(source):
+
+    def take(row: CanonicalRow, place: str) -> None:
         task = _task(row, seed, place)
         label_set.tasks.setdefault(task.id, task)
         if isinstance(row, Demonstration):  # its one answer is a draft, not something to judge
             label_set.questions = (_suiting({0}),)
+
+    for _ in good_rows(source, None, reporter, take, on_bad_row=on_bad_row):
+        pass
     return label_set
 
 

@@ -88,7 +88,8 @@ def prepare(request: Request, reporter: Reporter) -> Prepared:
     """
     config = request.config
     models = [from_outside(entry, config, config.ppo.stop_tokens) for entry in config.feedback.sample.models]
-    asked, counts = prompts_of_sources(request.sources, reporter, most=request.max_per_source)
+    on_bad_row = request.config.data.on_bad_row
+    asked, counts = prompts_of_sources(request.sources, reporter, most=request.max_per_source, on_bad_row=on_bad_row)
     sample = config.feedback.sample.results_view()
     section: dict[str, Any] = {
         "as": request.form,

@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.config import Config
-from pipelines.config.data_section import Source
+from pipelines.config.data_section import OnBadRow, Source
 from pipelines.config.scorer_section import ScorerSection
-from pipelines.data.read import SourceReader
+from pipelines.data.read import good_rows
 from pipelines.data.rows import CanonicalRow, Comparison, Demonstration, Judgement, Message
 from pipelines.errors import DataError
 from pipelines.report.statistics import auc, ranks, wilson
 from pipelines.run.directory import RunDir
 from pipelines.run.manifest import Manifest
-from pipelines.run.reporting import Reporter
+from pipelines.run.reporting import Reporter, SilentReporter
 from pipelines.scorers.load_scorer import load_scorer, scorer_name
 from pipelines.scorers.protocol import Completion, ScoreError, ScorerWithParts, counts_of
 
@@ -59,17 +59,20 @@ def context_of_run(config: Config, run_dir: RunDir | None) -> RunContext:
     return RunContext(config, {name: path for name, path in newest.items() if Manifest.read(path) is not None})
 
 
-def read_answers(source: Source) -> list[Row]:
+def read_answers(source: Source, *, on_bad_row: OnBadRow = "fail", reporter: Reporter | None = None) -> list[Row]:
     """Read every row of the file with its answers.
 
+    Args:
+        source: of the rows.
+        on_bad_row: drop leaves out rows that are bad or hold no answer.
+        reporter: warns of these.
+
     Raises:
-        DataError: a row is bad or holds no answer; see also `SourceReader`.
+        DataError: a row is bad or holds no answer, or none is left; see also `SourceReader`.
     """
-    rows: list[Row] = []
-    for outcome in SourceReader[CanonicalRow](source):
-        if outcome.fault is not None:
-            raise DataError(str(outcome.fault), where=outcome.record.place)
-        rows += [_with_answers(row, outcome.record.place) for row in outcome.rows]
+    rows = list(good_rows(source, None, reporter or SilentReporter(), _with_answers, on_bad_row=on_bad_row))
+    if not rows:
+        raise DataError("no row with an answer is left", where=source.path)
     return rows
 
 

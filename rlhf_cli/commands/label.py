@@ -16,6 +16,7 @@ from rlhf_cli.console import ConsoleReporter, harmless, print_json
 if TYPE_CHECKING:
     import socket
 
+    from pipelines.config.data_section import OnBadRow
     from pipelines.config.data_section import Source as DataSource
     from pipelines.labels.label_types import LabelSet
     from pipelines.labels.store import LabelStore
@@ -117,6 +118,7 @@ def label(
     title: Title = None,
     seed: Seed = None,
     rows: options.SourceOptions = options.DEFAULT_ROWS,
+    on_bad_row: options.OnBad = None,
     markdown: Markdown = False,
     port: Port = 8765,
     host: Host = "127.0.0.1",
@@ -136,6 +138,8 @@ def label(
         raise UsageError(
             "SOURCE and --run-dir do not go together", hint="with --run-dir, the sampled tasks of the run are judged"
         )
+    if on_bad_row is not None and source is None:
+        raise UsageError("--on-bad-row goes with SOURCE only")
     if run_dir is not None:
         _refuse_what_the_run_says(
             run_dir,
@@ -178,7 +182,8 @@ def label(
         changes = changes_of_run(config, run.root).joined_with(changes)
         store = store or run.label_store
     elif source is not None:
-        tasks, store = _tasks(rows.source(source), seed or 0, reporter), store or _beside(source)
+        tasks = _tasks(rows.source(source), seed or 0, reporter, on_bad_row or "fail")
+        store = store or _beside(source)
     elif store is not None:
         tasks = None
     else:
@@ -272,10 +277,10 @@ def _print_links(store: LabelStore, address: str, links: dict[str, str], json: b
     sys.stdout.flush()
 
 
-def _tasks(source: DataSource, seed: int, reporter: ConsoleReporter) -> LabelSet:
+def _tasks(source: DataSource, seed: int, reporter: ConsoleReporter, on_bad_row: OnBadRow = "fail") -> LabelSet:
     from pipelines.labels.task_sources import open_source
 
-    tasks = open_source(source, seed=seed)
+    tasks = open_source(source, seed=seed, on_bad_row=on_bad_row, reporter=reporter)
     if tasks.labels:
         reporter.warn(f"{source.path} holds {len(tasks.labels)} labels too: they are not taken over, only the tasks")
     return tasks

@@ -144,6 +144,7 @@ def sample(
     max_per_source: PerSource = None,
     seed: Seed = None,
     rows: options.SourceOptions = options.DEFAULT_ROWS,
+    on_bad_row: options.OnBad = None,
     config: options.Config = None,
     run_dir: options.Dir = None,
     sets: options.Sets = None,
@@ -178,7 +179,9 @@ def sample(
         if out is None or not models:
             raise UsageError(f"{'--out' if out is None else '--model'} is missing", hint="see rlhf sample --help")
         # the configuration carries the settings of the draws: there is no run, and nothing is trained
-        resolved = load_config(None, sets or (), flags | ({} if seed is None else {"run.seed": seed}))
+        flags |= {} if seed is None else {"run.seed": seed}
+        flags |= {} if on_bad_row is None else {"data.on_bad_row": on_bad_row}
+        resolved = load_config(None, sets or (), flags)
         sources = [rows.source(path) for path in prompts]
         _alone(FileRequest(sources, out, form or "tasks", max_per_source, force), resolved, mode)
         return
@@ -187,7 +190,7 @@ def sample(
             "neither prompts nor a run are named",
             hint="`rlhf sample prompts.jsonl --model X --out tasks.jsonl`, or --run-dir DIR of a run",
         )
-    alone = {"--out": out, "--as": form, "--max-per-source": max_per_source, "--seed": seed}
+    alone = {"--out": out, "--as": form, "--max-per-source": max_per_source, "--seed": seed, "--on-bad-row": on_bad_row}
     _refuse(alone | dict.fromkeys(rows.changed(), True), "goes with PROMPTS only")
     resolved, run = settings.resolve(config, run_dir, sets or (), flags)
     if num_completions is not None and not models and resolved.feedback.sample.models:

@@ -57,6 +57,7 @@ def score(
     lower_is_better: Lower = False,
     batch_size: BatchSize = None,
     rows: options.SourceOptions = options.DEFAULT_ROWS,
+    on_bad_row: options.OnBad = None,
     out: Out = None,
     force: options.Replace = False,
     json: options.Json = False,
@@ -100,7 +101,7 @@ def score(
     reporter = ConsoleReporter(quiet=quiet)
     # stdout is for data: what a library or a reward function prints goes to stderr
     with contextlib.redirect_stdout(sys.stderr):
-        answers = score_file.read_answers(source)
+        answers = score_file.read_answers(source, on_bad_row=on_bad_row or resolved.data.on_bad_row, reporter=reporter)
         context = score_file.context_of_run(resolved, run)
         scored = score_file.score_rows(section, answers, context, reporter, as_policy=run is not None)
     lines = "".join(jsonlib.dumps(entry, ensure_ascii=False) + "\n" for entry in scored["rows"])

@@ -327,6 +327,7 @@ def test_controls_that_show_by_their_number_of_answers_are_a_warning(folder: Pro
         (("pairs.jsonl", "--guidelines", "gone.md"), 2, "guidelines cannot be read"),
         (("pairs.jsonl", "--controls", "base/config.json"), 3, "config.json"),
         (("pairs.jsonl", "--question", "x:demonstration"), 3, "demonstration"),
+        (("--store", "gone.sqlite", "--on-bad-row", "drop"), 2, "goes with SOURCE"),
     ],
 )
 def test_what_does_not_work_says_why(

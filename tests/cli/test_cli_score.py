@@ -57,8 +57,13 @@ def test_an_out_that_cannot_be_written_is_refused_before_scoring(folder: Program
 def test_a_bad_row_is_exit_code_3_and_its_place(folder: Program):
     with (folder.folder / "pairs.jsonl").open("a") as file:
         file.write('{"prompt": "q", "chosen": "aaa"}\n')
-    error = folder.json("score", "pairs.jsonl", "--reward-model", "my_reward:score", code=3)["error"]
+        file.write('{"prompt": "q"}\n')
+    line = ("score", "pairs.jsonl", "--reward-model", "my_reward:score")
+    error = folder.json(*line, code=3)["error"]
     assert error["where"] == "pairs.jsonl:3"
+    assert "--on-bad-row drop" in error["hint"]
+    for drop in (("--on-bad-row", "drop"), ("--set", "data.on_bad_row=drop")):
+        assert folder.json(*line, *drop)["summary"]["rows"] == 2
 
 
 @pytest.mark.parametrize(

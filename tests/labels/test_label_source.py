@@ -17,6 +17,7 @@ from pipelines.labels.questions import default_question, parse_questions
 from pipelines.labels.store import LabelStore, Settings, Submission
 from pipelines.labels.task_sources import open_source
 from pipelines.labels.tasks_file import write_tasks
+from tests.recorders import Recorder
 
 
 def write(folder: Path, *rows: dict[str, Any]) -> Path:
@@ -82,6 +83,17 @@ def test_faults_have_their_place(tmp_path: Path):
         opened(tmp_path, {"rlhf": "tasks", "version": 1})
     with pytest.raises(DataError, match="no such data file"):
         open_source(Source(path=str(tmp_path / "gone.jsonl")))
+
+
+def test_bad_rows_are_left_out_on_request(tmp_path: Path):
+    text = {"text": "nobody asked"}
+    path = write(tmp_path, *comparisons(2), {"prompt": "q", "chosen": "x"}, *comparisons(3)[2:])
+    told = Recorder()
+    assert len(open_source(Source(path=str(path)), on_bad_row="drop", reporter=told).tasks) == 3
+    assert ["1 of 4 rows" in warning for warning in told.warned] == [True]
+    path = write(tmp_path, text)
+    with pytest.raises(DataError, match="no task"):
+        open_source(Source(path=str(path)), on_bad_row="drop")
 
 
 def test_comparisons_as_controls(tmp_path: Path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,9 @@ import torch
 
 from pipelines.config import load_config
 from pipelines.config.data_section import Source
+from pipelines.data.read import SourceReader
 from pipelines.data.rows import Demonstration
-from pipelines.errors import ArtifactError, ConflictError, LockedError, UsageError
-from pipelines.labels.task_sources import good_rows
+from pipelines.errors import ArtifactError, ConflictError, DataError, LockedError, UsageError
 from pipelines.labels.tasks_file import read_tasks
 from pipelines.run.directory import RunDir
 from pipelines.run.reporting import SilentReporter
@@ -63,10 +64,21 @@ def test_tasks_of_an_outside_model(base: Path, prompts: Source, tmp_path: Path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["prompts.jsonl", "tasks.jsonl"]
 
 
+def test_bad_prompts_are_left_out_on_request(base: Path, prompts: Source, tmp_path: Path):
+    with Path(prompts.path).open("a") as file:
+        file.write('{"prompt": 5}\n')
+    wanted = request(prompts, tmp_path / "tasks.jsonl", (base, 2))
+    with pytest.raises(DataError) as caught:
+        prepare(wanted, SilentReporter())
+    assert str(caught.value.where).endswith(":13")
+    dropping = wanted.config.model_copy(update={"data": wanted.config.data.model_copy(update={"on_bad_row": "drop"})})
+    assert len(prepare(replace(wanted, config=dropping), SilentReporter()).asked) == 12
+
+
 def test_demonstrations_are_rows_that_sft_reads(base: Path, prompts: Source, tmp_path: Path):
     out = tmp_path / "demos.jsonl"
     found = go(request(prompts, out, (base, 2), form="demonstrations"))
-    rows = [row for _, row in good_rows(Source(path=str(out)))]
+    rows = [outcome.row for outcome in SourceReader(Source(path=str(out)))]
     assert len(rows) == found["rows"] == found["completions"] > 12
     assert all(isinstance(row, Demonstration) and row.messages[0].content.startswith("say ") for row in rows)
     assert {tuple(json.loads(line)) for line in out.read_text().splitlines()} == {("messages",)}
