@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import random
 from array import array
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 from pipelines.check.check_report import Example, FileReport, Preferences, Report, as_dialogue, as_model_input
+from pipelines.check.contents import contents_of
 from pipelines.check.duplicates import contradictions, in_several, leaks, near_duplicates, repeats
+from pipelines.check.findings import with_findings
 from pipelines.check.scan import Scan, loose, text_of
 from pipelines.check.token_lengths import Measure
 from pipelines.config import Config
@@ -23,12 +26,13 @@ _CHARACTERS = 1000
 
 
 def languages(texts: Sequence[str]) -> Counter[str] | None:
-    """ISO 639-1 codes of the first 200 texts; None where the package is not installed."""
+    """ISO 639-1 codes of 200 texts from everywhere among these; None where the package is not installed."""
     try:
         import py3langid
     except ImportError:
         return None
-    return Counter(py3langid.classify(text[:_CHARACTERS])[0] for text in texts[:GUESSED_ROWS])
+    drawn = texts if len(texts) <= GUESSED_ROWS else random.Random(0).sample(texts, GUESSED_ROWS)
+    return Counter(py3langid.classify(text[:_CHARACTERS])[0] for text in drawn)
 
 
 STAGES: dict[str, type[Demonstration] | type[Comparison] | type[Judgement] | type[Prompt]] = {
@@ -77,7 +81,7 @@ def check(
         prompts.extend(scan.prompts)
         sides.extend(scan.sides)
         words.extend(scan.loose)
-    return Report(
+    report = Report(
         files=files,
         model=config.model.name_or_path if with_model else None,
         eval_fraction=config.data.eval_fraction,
@@ -86,6 +90,7 @@ def check(
         shared_rows=in_several([scan.rows for scan in scans]),
         contradictions=contradictions([scan.pairs for scan in scans]),
     )
+    return with_findings(report)
 
 
 def _file_report(
@@ -117,6 +122,7 @@ def _file_report(
         answer_characters=spread(scan.answer_characters),
         repeats=repeats(scan.rows, scan.prompts, scan.pairs),
         near=near_duplicates([loose(text) for text in dict.fromkeys(texts)], reporter),
+        contents=contents_of(scan.sample),
         preferences=_preferences(scan),
         labels=_labels(scan),
         sampled=len(scan.sample),

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import groupby
 from typing import Any
 
+from pipelines.check.contents import Contents
 from pipelines.check.duplicates import Leaks, Repeats
 from pipelines.check.scan import answers_of
 from pipelines.check.token_lengths import Fit
@@ -133,9 +134,10 @@ class FileReport:
         languages: of `language_rows` sampled rows; None where the extra is not installed.
         repeats: exact repeats among all rows.
         near_rows: sampled rows that were compared with each other; `near` of them nearly repeat an earlier one.
+        contents: HTML, refusals and repeated answers, of the sampled rows.
         preferences: of comparisons; None without any.
         labels: of judgements: the share of good ones where they are true or false, else their spread.
-        sampled: rows that `fits` and `near` were measured on; equal to the good rows where all were.
+        sampled: rows that `fits`, `near` and `contents` were measured on; equal to the good rows where all were.
         fits: how the rows fit each stage, in tokens; empty without a model.
         examples: the first rows.
     """
@@ -162,6 +164,7 @@ class FileReport:
     answer_characters: Spread | None
     repeats: Repeats
     near: int
+    contents: Contents
     preferences: Preferences | None
     labels: dict[str, Any] | None
     sampled: int
@@ -172,6 +175,23 @@ class FileReport:
     def good(self) -> int:
         """Rows that can be used."""
         return sum(self.kinds.values())
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that must be looked at.
+
+    Attributes:
+        code: its kind, such as ``length_bias``.
+        path: the file; None: something between the files.
+        message: figures and all.
+        advice: what it means for a training, or what to do.
+    """
+
+    code: str
+    path: str | None
+    message: str
+    advice: str
 
 
 @dataclass(frozen=True)
@@ -186,6 +206,7 @@ class Report:
         shared_prompts: prompts that stand in more than one file.
         shared_rows: rows that stand in more than one file.
         contradictions: of all files together, as `repeats` of one file counts them.
+        findings: what must be looked at, of each file the gravest first.
     """
 
     files: list[FileReport]
@@ -195,6 +216,7 @@ class Report:
     shared_prompts: int
     shared_rows: int
     contradictions: int
+    findings: list[Finding] = field(default_factory=list)
 
     def problem(self) -> RlhfError | None:
         """Return the error that keeps the files from being used: a file that cannot be read, or bad rows."""

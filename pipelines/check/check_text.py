@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 
 from pipelines.check.check_report import FileReport, Report
+from pipelines.check.contents import SEVERAL
 from pipelines.check.token_lengths import Fit
 from pipelines.report.statistics import Spread
 
@@ -14,13 +15,14 @@ Change = Callable[[str], str]
 
 
 def lines(report: Report, mark: Change, clean: Change) -> Iterator[str]:
-    """The report line by line.
+    """The report line by line, with what must be looked at before all figures.
 
     Args:
         report: what `check` returned.
         mark: how text that the model learns from is told from the rest.
         clean: takes out of a text of the file what would disturb a terminal.
     """
+    yield from _findings(report, clean)
     for file in report.files:
         yield from _file_lines(file, report, mark, clean)
         yield ""
@@ -37,13 +39,23 @@ def lines(report: Report, mark: Change, clean: Change) -> Iterator[str]:
         "prompts",
         f"{_n(leaks.train)} to train on, {_n(leaks.heldout)} held out (data.eval_fraction {report.eval_fraction:g})",
     )
-    if leaks.train and not leaks.heldout:
-        yield _line("", "a run needs prompts of both sides: add rows with other prompts")
     yield _line(
         "nearly on both sides",
         f"{_count(leaks.near, 'held-out prompt')} {'differs' if leaks.near == 1 else 'differ'} from a training prompt "
         "only in case, blanks or punctuation",
     )
+
+
+def _findings(report: Report, clean: Change) -> Iterator[str]:
+    if not report.findings:
+        return
+    yield "look at this first"
+    several = len(report.files) > 1
+    for finding in report.findings:
+        where = f"{finding.path}: " if several and finding.path else ""
+        yield f"  {clean(f'{where}{finding.message}')}"
+        yield f"    {clean(finding.advice)}"
+    yield ""
 
 
 def _file_lines(file: FileReport, report: Report, mark: Change, clean: Change) -> Iterator[str]:
@@ -70,6 +82,7 @@ def _file_lines(file: FileReport, report: Report, mark: Change, clean: Change) -
     yield from _dialogue_lines(file)
     yield from _length_lines(file, report)
     yield from _repeat_lines(file)
+    yield from _content_lines(file)
     yield from _feedback_lines(file)
     for example in file.examples:
         for name, pieces in example.parts.items():
@@ -123,6 +136,16 @@ def _repeat_lines(file: FileReport) -> Iterator[str]:
     yield _line("exact duplicates", f"{_repeating(repeats.duplicates)} an earlier one")
     measured = "" if file.sampled == file.good else f"; among {_count(file.sampled, 'row')} drawn at random"
     yield _line("near duplicates", f"about {_repeating(file.near)} an earlier one with small changes{measured}")
+
+
+def _content_lines(file: FileReport) -> Iterator[str]:
+    texts = file.contents
+    yield _line("HTML", f"{_count(texts.html, 'row')} with tags or entities outside code")
+    if not texts.answers:
+        return
+    rejected = f", of the rejected {_n(texts.rejected_refusals)}" if texts.rejected else ""
+    yield _line("refusals", f"{_n(texts.refusals)} of {_count(texts.answers, 'answer')} to be learned{rejected}")
+    yield _line("repeated answers", f"{_n(texts.repeated)} stand for {SEVERAL} prompts or more")
 
 
 def _feedback_lines(file: FileReport) -> Iterator[str]:
