@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from pipelines.check.check_report import Example, FileReport, Preferences, Report, as_dialogue, as_model_input
-from pipelines.check.contents import contents_of
 from pipelines.check.duplicates import contradictions, in_several, leaks, near_duplicates, repeats
 from pipelines.check.findings import with_findings
 from pipelines.check.scan import Scan, loose, text_of
+from pipelines.check.text_figures import contents_of
 from pipelines.check.token_lengths import Measure
 from pipelines.config import Config
 from pipelines.config.data_section import Source

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass, field
 from itertools import groupby
 from typing import Any
 
-from pipelines.check.contents import Contents
 from pipelines.check.duplicates import Leaks, Repeats
 from pipelines.check.scan import answers_of
+from pipelines.check.text_figures import Contents
 from pipelines.check.token_lengths import Fit
 from pipelines.data.faults import remedies
 from pipelines.data.rows import CanonicalRow, Comparison, Demonstration, Message

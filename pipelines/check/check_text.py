@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 
 from pipelines.check.check_report import FileReport, Report
-from pipelines.check.contents import SEVERAL
+from pipelines.check.text_figures import SEVERAL
 from pipelines.check.token_lengths import Fit
 from pipelines.report.statistics import Spread
 
