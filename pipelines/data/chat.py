@@ -1,7 +1,11 @@
 """The one encoder of all stages: the same text gives the same ids in SFT, reward training and PPO.
 
-A dialogue is rendered by the chat template and cut where each assistant turn starts and ends. Every piece is tokenized
-by itself, so the boundary between prompt and answer is always a boundary between tokens; an answer ends on EOS.
+A dialogue is rendered by the chat template and tokenized as a whole: its ids are those of
+`apply_chat_template(tokenize=True)`. Answers are found in it by character offsets. An answer that is trained or scored
+ends on EOS; earlier turns end as the template ends them.
+
+The prompt always keeps the ids that it has by itself, because a served model is given those and cannot take one back.
+Where the tokenizer would join the end of the prompt and the beginning of the answer in one token, that token is split.
 """
 
 from __future__ import annotations
@@ -10,7 +14,6 @@ import json
 import re
 from collections.abc import Sequence
 from functools import cached_property
-from itertools import chain
 from typing import Any, Literal, NamedTuple
 
 from pipelines.data.faults import shorten
@@ -23,13 +26,11 @@ _TAKE_OUT = "take it out of the text, or leave the row out; `rlhf data check --m
 Ids = list[int]
 
 
-class _Segment(NamedTuple):
+class _Tokens(NamedTuple):
     ids: Ids
-    is_answer: bool
-
-
-class _UnstableTemplate(Exception):
-    """The template writes the beginning of a dialogue differently once it goes on."""
+    starts: list[int]
+    """Place in the text at which each token starts."""
+    ends: list[int]
 
 
 class ChatEncoder:
@@ -73,7 +74,7 @@ class ChatEncoder:
         Raises:
             DataError: the template refuses the turns, or there is none and the prompt is more than one user message.
         """
-        return _joined(self._prompt_segments(messages))
+        return self._ids(self._prompt_text(messages)) if self.has_template else self._raw_prompt(messages)
 
     def answer(self, messages: Sequence[Message], completion: str) -> Ids:
         """Ids of the completion with its EOS, where it answers the prompt `messages`.
@@ -88,7 +89,8 @@ class ChatEncoder:
         self._refuse_eos_in(turn)
         if not self.has_template:
             self._refuse_tools([*messages, turn], "")
-            return [*self._ids(turn.content), self._eos_id]
+            prompt = self._raw_text(messages)
+            return [*self._continuation(prompt, prompt + turn.content), self._eos_id]
         opening = self._render(messages, open_turn=True)
         whole = self._render([*messages, turn])
         if not whole.startswith(opening):
@@ -97,7 +99,8 @@ class ChatEncoder:
                 f"the dialogue that begins with {_beginning(messages)}",
                 hint="give the model a chat template that only appends",
             )
-        return self._ended(whole[len(opening) :], turn)[0]
+        answer = self._closed_turn(whole[len(opening) :], turn).removesuffix(self._eos)
+        return [*self._continuation(opening, opening + answer), self._eos_id]
 
     def demonstration(self, row: Demonstration, train_on: Literal["all", "last"]) -> tuple[Ids, Ids]:
         """Ids of the dialogue, and labels: the same ids on the trained assistant turns, -100 elsewhere.
@@ -110,20 +113,15 @@ class ChatEncoder:
         if row.text is not None:
             return self._text(row.text)
         messages, last = row.messages[:-1], row.messages[-1]
-        try:
-            segments = self._prompt_segments(messages, cut_or_raise=train_on == "all")
-        except _UnstableTemplate:
-            raise DataError(
-                "the chat template writes earlier assistant turns differently once the dialogue goes on "
-                f"(reasoning is dropped, for example): the dialogue that begins with {_beginning(messages)}",
-                hint="set sft.train_on: last",
-            ) from None
-        segments.append(_Segment(self._turn(messages, last), True))
-        labels: Ids = []
-        for segment in segments:
-            trained = segment.is_answer and (train_on == "all" or segment is segments[-1])
-            labels += segment.ids if trained else [NO_LOSS] * len(segment.ids)
-        return _joined(segments), labels
+        prompt, answer = self.prompt(messages), self._turn(messages, last)
+        labels = [NO_LOSS] * len(prompt)
+        if train_on == "all" and self.has_template:
+            tokens = self._tokens(self._prompt_text(messages))
+            for start, end in self._earlier_answers(messages):
+                for index, token in enumerate(prompt):
+                    if tokens.ends[index] > start and tokens.starts[index] < end:
+                        labels[index] = token
+        return prompt + answer, labels + answer
 
     def comparison(self, row: Comparison) -> tuple[Ids, Ids, Ids]:
         """Ids of the prompt, of the chosen and of the rejected answer; each answer ends on EOS.
@@ -135,77 +133,81 @@ class ChatEncoder:
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of a completion up to its EOS, without special tokens and without what the template puts around it."""
+        before, after = self._around_answer
+        return self._continuation_text(ids).removeprefix(before).removesuffix(after)
+
+    def decode_prompt(self, ids: Sequence[int]) -> str:
+        """Text of ids that begin a text, without special tokens."""
+        text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return text
+
+    def _continuation_text(self, ids: Sequence[int]) -> str:
+        """Text of ids up to EOS as it follows other text: some tokenizers drop the blank that begins a text."""
         kept = list(ids)
         if self._eos_id in kept:
             kept = kept[: kept.index(self._eos_id)]
-        text: str = self._tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        before, after = self._around_answer
-        return text.removeprefix(before).removesuffix(after)
+        before = self._ids(_PROBE)
+        return self.decode_prompt(before + kept).removeprefix(self.decode_prompt(before))
 
     @cached_property
     def _around_answer(self) -> tuple[str, str]:
         """Return what the template writes before the text of an assistant turn, and between text and EOS."""
         if not self.has_template:
             return "", ""
-        question = Message(role="user", content=_PROBE)
+        question = (Message(role="user", content=_PROBE),)
         try:
-            opening = self._render([question], open_turn=True)
-            whole = self._render([question, Message(role="assistant", content=_PROBE)])
+            text = self._continuation_text(self.answer(question, _PROBE))
         except DataError:
             return "", ""
-        before, probe, after = whole.removeprefix(opening).partition(_PROBE)
-        return (before, after.partition(self._eos)[0].rstrip()) if probe else ("", "")
+        before, probe, after = text.partition(_PROBE)
+        return (before, after) if probe else ("", "")
 
-    def _prompt_segments(self, messages: Sequence[Message], *, cut_or_raise: bool = False) -> list[_Segment]:
-        """The prompt in pieces, its earlier assistant turns each by itself.
+    def _prompt_text(self, messages: Sequence[Message]) -> str:
+        """Render a prompt up to where the answer starts, with the earlier answers checked for EOS as text."""
+        for message in messages:
+            if message.role == "assistant":
+                self._refuse_eos_in(message)
+        return self._render(messages, open_turn=True)
 
-        Where the template does not keep earlier turns as they were, the prompt is one piece, in every stage alike.
+    def _earlier_answers(self, messages: Sequence[Message]) -> list[tuple[int, int]]:
+        """Find the earlier assistant turns in the text of a prompt: start and end of each, the end token included.
 
         Raises:
-            _UnstableTemplate: the same, with `cut_or_raise`.
+            DataError: the template writes earlier turns differently once the dialogue goes on.
         """
-        if not self.has_template:
-            return [_Segment(self._raw_prompt(messages), False)]
         whole = self._render(messages, open_turn=True)
-        try:
-            return self._cut(messages, whole)
-        except _UnstableTemplate:
-            if cut_or_raise:
-                raise
-            return [_Segment(self._ids(whole), False)]
-
-    def _cut(self, messages: Sequence[Message], whole: str) -> list[_Segment]:
-        segments: list[_Segment] = []
-        done, rest = 0, ""
+        spans: list[tuple[int, int]] = []
         for index, message in enumerate(messages):
             if message.role != "assistant":
                 continue
-            self._refuse_eos_in(message)
             opening = self._render(messages[:index], open_turn=True)
             closing = self._render(messages[: index + 1])
-            if len(opening) < done or not closing.startswith(opening) or not whole.startswith(closing):
-                raise _UnstableTemplate
-            segments.append(_Segment(self._ids(rest + whole[done : len(opening)]), False))
-            ids, rest = self._ended(closing[len(opening) :], message)
-            segments.append(_Segment(ids, True))
-            done = len(closing)
-        segments.append(_Segment(self._ids(rest + whole[done:]), False))
-        return segments
+            answer = self._closed_turn(closing[len(opening) :], message)
+            if not closing.startswith(opening) or not whole.startswith(opening + answer):
+                raise DataError(
+                    "the chat template writes earlier assistant turns differently once the dialogue goes on "
+                    f"(reasoning is dropped, for example): the dialogue that begins with {_beginning(messages)}",
+                    hint="set sft.train_on: last",
+                )
+            spans.append((len(opening), len(opening) + len(answer)))
+        return spans
 
-    def _ended(self, text: str, turn: Message) -> tuple[Ids, str]:
-        """Ids of an assistant turn with EOS as the last, and the text that belongs to what follows.
+    def _closed_turn(self, text: str, turn: Message) -> str:
+        """Cut what the template writes from an assistant turn on at the turn's end.
 
-        Where the template closes the turn with another token or with none, EOS is appended: it is the token that
-        generation stops at. Blanks after what the turn says are the template's, and belong to what follows.
+        The turn ends with EOS where the template has it. Else blanks after what the turn says are the template's and
+        belong to what follows.
         """
-        answer, eos, rest = text.partition(self._eos)
-        if not eos:
-            said = text.rfind(turn.content) + len(turn.content) if turn.content in text and turn.content.strip() else 0
-            end = max(len(text.rstrip()), said)
-            answer, rest = text[:end], text[end:]
-        return [*self._ids(answer), self._eos_id], rest
+        answer, eos, _ = text.partition(self._eos)
+        if eos:
+            return answer + eos
+        said = text.rfind(turn.content) + len(turn.content) if turn.content in text and turn.content.strip() else 0
+        return text[: max(len(text.rstrip()), said)]
 
     def _raw_prompt(self, messages: Sequence[Message]) -> Ids:
+        return self._raw_ids(self._raw_text(messages))
+
+    def _raw_text(self, messages: Sequence[Message]) -> str:
         if len(messages) != 1 or messages[0].role != "user":
             raise DataError(
                 "the tokenizer has no chat template, so a prompt must be one user message: "
@@ -213,7 +215,7 @@ class ChatEncoder:
                 hint="set model.chat_template",
             )
         self._refuse_tools(messages, "")
-        return self._raw_ids(messages[0].content)
+        return messages[0].content
 
     def _raw_ids(self, text: str) -> Ids:
         """Ids of a text with what the tokenizer puts before it, without the EOS that some put after it."""
@@ -232,6 +234,29 @@ class ChatEncoder:
 
     def _ids(self, text: str) -> Ids:
         return list(self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]) if text else []
+
+    def _continuation(self, prompt: str, whole: str) -> Ids:
+        """Ids of the text after `prompt` as they are in `whole`, whose beginning it is."""
+        tokens, boundary = self._tokens(whole), len(prompt)
+        first = next((index for index, end in enumerate(tokens.ends) if end > boundary), len(tokens.ids))
+        if first == len(tokens.ids) or tokens.starts[first] >= boundary:
+            return tokens.ids[first:]
+        after = next((index for index in range(first, len(tokens.ids)) if tokens.starts[index] >= boundary), None)
+        split = whole[boundary : tokens.ends[first] if after is None else tokens.starts[after]]
+        return self._ids(split) + (tokens.ids[after:] if after is not None else [])
+
+    def _tokens(self, text: str) -> _Tokens:
+        """Tokenize a text whole, with the place of each token in it."""
+        if not text:
+            return _Tokens([], [], [])
+        if self._tokenizer.is_fast:
+            encoded = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+            offsets = encoded["offset_mapping"]
+            return _Tokens(list(encoded["input_ids"]), [start for start, _ in offsets], [end for _, end in offsets])
+        # no offsets: a token ends where the decoded text of the tokens up to it ends
+        ids = self._ids(text)
+        ends = [min(len(self._tokenizer.decode(ids[: count + 1])), len(text)) for count in range(len(ids))]
+        return _Tokens(ids, [0, *ends[:-1]], ends)
 
     def _render(self, messages: Sequence[Message], *, open_turn: bool = False) -> str:
         text = self._rendered(messages, open_turn)
@@ -289,10 +314,6 @@ class ChatEncoder:
                 f"{shorten(message.content)}",
                 hint=_TAKE_OUT,
             )
-
-
-def _joined(segments: Sequence[_Segment]) -> Ids:
-    return list(chain.from_iterable(segment.ids for segment in segments))
 
 
 def _beginning(messages: Sequence[Message]) -> str:

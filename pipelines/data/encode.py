@@ -195,7 +195,7 @@ def _cut_prompt(messages: tuple[Message, ...], encoder: ChatEncoder, limit: int)
     if not ids:
         return 0, None
     if len(ids) > limit:
-        messages = (Message(role="user", content=encoder.decode(ids[:limit])),)
+        messages = (Message(role="user", content=encoder.decode_prompt(ids[:limit])),)
     return len(ids), {"prompt_ids": ids[:limit], "messages": messages}
 
 

@@ -18,7 +18,7 @@ from pipelines.evaluate.results import Evaluation, ScorerResult, answer_rows, ju
 from pipelines.evaluate.results_table import markdown, plain
 from pipelines.models.base_model import prompt_limit
 from pipelines.models.forward import TokenBatch, per_token, response_logprobs
-from pipelines.models.generate import sample, stop_token_ids
+from pipelines.models.generate import end_token_ids, sample
 from pipelines.models.machine import autocast, choose_threads, free_memory, resolve_device
 from pipelines.models.policies import open_config, open_frozen_policy, open_tokenizer
 from pipelines.report.bootstrap import differences
@@ -156,7 +156,6 @@ def _all_answers(
     One model is in memory at a time. The baseline comes last: while it is loaded it also scores the others' answers.
     """
     config, encoder, baseline = ctx.config, ChatEncoder(tokenizer), policies.baseline
-    eos = stop_token_ids(tokenizer, config.ppo.stop_tokens)
     answers: dict[str, list[Completion]] = {}
     own: dict[str, list[float]] = {}
     logprobs: dict[str, list[float]] = {}
@@ -166,10 +165,11 @@ def _all_answers(
             model = policies.open(name)
             if not answers:
                 choose_threads(config.run, sum(p.numel() for p in model.parameters()), ctx.reporter)
-            answers[name] = answer(model, prompts, encoder, eos, config, task.advance)
+            ends = end_token_ids(model, tokenizer, config.ppo.stop_tokens)
+            answers[name] = answer(model, prompts, encoder, ends, config, task.advance)
             to_score[name] = answers[name]
             logprobs = {
-                policy: sequence_logprobs(model, prompts, completions, eos, config, task.advance)
+                policy: sequence_logprobs(model, prompts, completions, ends, config, task.advance)
                 for policy, completions in to_score.items()
             }
         own[name] = logprobs[name]

@@ -14,10 +14,15 @@ from pipelines.errors import RlhfError, UsageError
 from pipelines.models.sequence_scores import pad_left
 
 
-def stop_token_ids(tokenizer: PreTrainedTokenizerBase, stop_tokens: Sequence[str]) -> tuple[int, ...]:
-    """Ids that end a response: EOS, then `stop_tokens`, each once.
+def end_token_ids(
+    model: nn.Module, tokenizer: PreTrainedTokenizerBase, stop_tokens: Sequence[str] = ()
+) -> tuple[int, ...]:
+    """Ids that end a response of a model: EOS, `stop_tokens`, and those of its generation config, each once.
+
+    Chat models often name the token that ends a turn in their generation config alone (Gemma: `<end_of_turn>`).
 
     Args:
+        model: causal model, or an adapter on one.
         tokenizer: has an EOS token.
         stop_tokens: spelled as in the vocabulary (`<|im_end|>`), or text that is one token (a line break).
 
@@ -35,7 +40,10 @@ def stop_token_ids(tokenizer: PreTrainedTokenizerBase, stop_tokens: Sequence[str
                 hint="name a token of its vocabulary, such as the one that ends a turn in the chat template",
             )
         ids.append(own[0])
-    return tuple(dict.fromkeys(ids))
+    listed = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    published = [listed] if isinstance(listed, int) else list(listed or ())
+    # some files list BOS as well, which would end an answer at its first token
+    return tuple(dict.fromkeys([*ids, *(index for index in published if index != tokenizer.bos_token_id)]))
 
 
 def closed(ids: Sequence[int], ends: Sequence[int]) -> list[int]:
@@ -43,7 +51,7 @@ def closed(ids: Sequence[int], ends: Sequence[int]) -> list[int]:
 
     Args:
         ids: of the response.
-        ends: of `stop_token_ids`, EOS first.
+        ends: of `end_token_ids`, EOS first.
     """
     return [*ids, ends[0]] if ids[-1] in ends[1:] and ids[-1] != ends[0] else list(ids)
 

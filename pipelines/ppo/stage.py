@@ -17,7 +17,7 @@ from pipelines.data.rows import Prompt
 from pipelines.errors import EnvironmentProblem, UsageError
 from pipelines.models.base_model import prompt_limit
 from pipelines.models.base_ref import BaseRef
-from pipelines.models.generate import stop_token_ids
+from pipelines.models.generate import end_token_ids
 from pipelines.models.machine import choose_threads, resolve_device
 from pipelines.models.policies import open_config, open_tokenizer
 from pipelines.models.publish import publish_model
@@ -46,7 +46,6 @@ def run(ctx: StageContext) -> dict[str, Any]:
     sft = ctx.inputs.get("sft")
     reward_model = ctx.inputs.get("reward") if settings.reward.kind == "run" else None  # in a sum it is a text scorer
     tokenizer = open_tokenizer(sft, config.model)
-    ends = stop_token_ids(tokenizer, settings.stop_tokens)
     encoder = ChatEncoder(tokenizer)
     limit = prompt_limit(settings, open_config(sft, config.model), ctx.reporter)
     prompts, held_out = _prompts(ctx, encoder, limit)
@@ -59,6 +58,7 @@ def run(ctx: StageContext) -> dict[str, Any]:
     normalization = _normalization(published, settings)
     linear = normalization if settings.reward.output == "logit" else None  # the value model's head is linear
     roles = build_roles(RoleSources(config, ctx.run_dir, sft, judges, linear, device, before=ctx.inputs.get("policy")))
+    ends = end_token_ids(roles.policy.model, tokenizer, settings.stop_tokens)
     choose_threads(config.run, roles.policy.model.num_parameters(), ctx.reporter)
 
     reward: Reward

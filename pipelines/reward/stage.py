@@ -16,7 +16,7 @@ from pipelines.data.rows import Message
 from pipelines.errors import DataError
 from pipelines.models.adapters import trainable_parameters
 from pipelines.models.base_model import check_4bit, length_limit
-from pipelines.models.generate import closed, sample, stop_token_ids
+from pipelines.models.generate import closed, end_token_ids, sample
 from pipelines.models.machine import autocast, choose_threads, free_memory, resolve_device
 from pipelines.models.policies import open_frozen_policy, open_tokenizer
 from pipelines.models.publish import publish_model
@@ -124,8 +124,8 @@ def sft_responses(
         DataError: none of them leaves room for a response.
     """
     config, encoder = ctx.config, ChatEncoder(tokenizer)
-    ends = stop_token_ids(tokenizer, config.ppo.stop_tokens)
     policy = open_frozen_policy(sft, config.model, device, tokenizer, config.run.seed)
+    ends = end_token_ids(policy, tokenizer, config.ppo.stop_tokens)
     choose_threads(config.run, policy.num_parameters(), ctx.reporter)
     room = length_limit(config.reward, policy.config, ctx.reporter) - config.ppo.response_length
     most = config.reward.normalization_prompts

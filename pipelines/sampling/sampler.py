@@ -23,7 +23,7 @@ from pipelines.config.run_section import RunSection
 from pipelines.data.encode import ChatEncoder
 from pipelines.data.rows import Message
 from pipelines.errors import ArtifactError
-from pipelines.models.generate import refuse_not_finite_draws, sample
+from pipelines.models.generate import end_token_ids, refuse_not_finite_draws, sample
 from pipelines.models.machine import autocast, choose_threads, free_memory
 from pipelines.run.checkpoints import Checkpoints
 from pipelines.run.disk import disk_errors
@@ -358,7 +358,7 @@ class _OpenModel:
         sampling_model = sampler.models[index]
         model, tokenizer = sampling_model.open(context.device), sampling_model.tokenizer()
         choose_threads(context.run, sum(parameter.numel() for parameter in model.parameters()), context.reporter)
-        ends = sampling_model.ends(model, tokenizer)
+        ends = end_token_ids(model, tokenizer, sampling_model.stop_tokens)
         return cls(sampler, index, earlier, model, ChatEncoder(tokenizer), ends, speed, on_batch)
 
     def answer(self, chunk: Sequence[int], step: int) -> list[PromptCompletions]:

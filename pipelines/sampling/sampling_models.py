@@ -17,7 +17,6 @@ from pipelines.config.feedback_section import RUN_NAMES, SampledModel
 from pipelines.config.model_section import ModelSection
 from pipelines.errors import ArtifactError, UsageError
 from pipelines.models.base_ref import BaseRef
-from pipelines.models.generate import stop_token_ids
 from pipelines.models.policies import open_config, open_frozen_policy, open_tokenizer
 from pipelines.run.directory import run_of
 from pipelines.run.manifest import Manifest
@@ -74,20 +73,6 @@ class SamplingModel:
     def open(self, device: torch.device) -> nn.Module:
         """Open it; see `open_frozen_policy`."""
         return open_frozen_policy(self.stage_dir, self.section, device, self.tokenizer(), self.seed)
-
-    def ends(self, model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-        """Token ids that end an answer of the opened model, EOS first.
-
-        Raises:
-            UsageError: a stop token is not one token of the tokenizer.
-        """
-        ends = stop_token_ids(tokenizer, self.stop_tokens)
-        if not self.outside:
-            return ends
-        listed = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-        more = [listed] if isinstance(listed, int) else list(listed or ())
-        # some files list BOS as well, which would end an answer at its first token
-        return tuple(dict.fromkeys([*ends, *(token for token in more if token != tokenizer.bos_token_id)]))
 
 
 def models_of_run(config: Config, inputs: Mapping[str, Path]) -> list[SamplingModel]:

@@ -78,15 +78,17 @@ def trained(tokenizer: Any, ids: list[int], labels: list[int]) -> list[list[int]
     return runs
 
 
-def test_trained_tokens_are_the_answers_each_with_its_eos(tokenizer: Any) -> None:
+def test_trained_tokens_are_the_answers_and_the_last_ends_on_eos(tokenizer: Any) -> None:
     encoder = ChatEncoder(tokenizer)
     row = Demonstration(messages=LONG)
     for train_on, answers in (("all", [LONG[2], LONG[4]]), ("last", [LONG[4]])):
         ids, labels = encoder.demonstration(row, train_on)  # type: ignore[arg-type]
         runs = trained(tokenizer, ids, labels)
         assert [encoder.decode(run) for run in runs] == [answer.content for answer in answers]
-        assert all(run[-1] == tokenizer.eos_token_id and run.count(tokenizer.eos_token_id) == 1 for run in runs)
-        assert ids[-1] == tokenizer.eos_token_id
+        assert runs[-1][-1] == ids[-1] == tokenizer.eos_token_id
+        by_template = "eos_token" in tokenizer.chat_template  # an earlier turn ends as the template ends it
+        assert all((run[-1] == tokenizer.eos_token_id) is by_template for run in runs[:-1])
+        assert all(run.count(tokenizer.eos_token_id) <= 1 for run in runs)
         for role in (LONG[0], LONG[1], LONG[3]):
             assert role.content in tokenizer.decode([i for i, kept in zip(ids, labels, strict=True) if kept == -100])
 
@@ -135,7 +137,7 @@ def test_eos_is_appended_where_the_template_ends_turns_otherwise() -> None:
     tokenizer = tiny_tokenizer(template=OTHER_END)
     ids, _ = ChatEncoder(tokenizer).demonstration(Demonstration(messages=LONG[1:]), "all")
     assert tokenizer.decode(ids) == (
-        "<|user|>\nhello world<end>\n<|assistant|>\nhello dog<end></s>\n"
+        "<|user|>\nhello world<end>\n<|assistant|>\nhello dog<end>\n"
         "<|user|>\nthank you<end>\n<|assistant|>\nthe cat sat\non the mat<end></s>"
     )
 

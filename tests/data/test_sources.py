@@ -44,7 +44,7 @@ def write(tmp_path: Path, name: str, content: bytes) -> Path:
         ("a.json", b'["a", "b"]', [("row 1", {"prompt": "a"}), ("row 2", {"prompt": "b"})]),
         ("a.json", b'"a"\n"b"', [("1", {"prompt": "a"}), ("2", {"prompt": "b"})]),
         ("a.json", ("[" + GOOD.decode() + "]").encode("utf-16"), [("row 1", {"prompt": "a"})]),
-        ("a.jsonl.gz", gzip.compress(GOOD.decode().encode("utf-16-be")), [("1", {"prompt": "a"})]),
+        ("a.jsonl.gz", gzip.compress(GOOD.decode().encode("utf-16-be"), mtime=0), [("1", {"prompt": "a"})]),
         ("a.txt", "é".encode("utf-32"), [("1", {"prompt": "é"})]),
         ("a.txt", b"\xef\xbb\xbfone \r\n\r\n\xc3\xa9t\xc3\xa9", [("1", {"prompt": "one "}), ("3", {"prompt": "été"})]),
     ],

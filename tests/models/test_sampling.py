@@ -5,12 +5,14 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
+from torch import nn
 from transformers import GenerationConfig, PreTrainedTokenizerFast
 
 from pipelines.errors import UsageError
-from pipelines.models.generate import sample, stop_token_ids
+from pipelines.models.generate import end_token_ids, sample
 from pipelines.models.sequence_scores import pad_left, pad_right, pool_last, position_ids, score_ids
 from tests.models.helpers import outside_base
 from tests.models.test_adapters import CPU, carrier, section
@@ -76,11 +78,11 @@ def test_stop_tokens_are_ids_of_the_tokenizer() -> None:
     tokenizer = tiny_tokenizer(more=("<|im_end|>",))
     turn = tokenizer.convert_tokens_to_ids("<|im_end|>")
     newline = tokenizer.convert_tokens_to_ids("Ċ")
-    assert stop_token_ids(tokenizer, []) == (EOS,)
-    assert stop_token_ids(tokenizer, ["<|im_end|>", "\n", "</s>", "Ċ"]) == (EOS, turn, newline)
+    assert end_token_ids(nn.Module(), tokenizer, []) == (EOS,)
+    assert end_token_ids(nn.Module(), tokenizer, ["<|im_end|>", "\n", "</s>", "Ċ"]) == (EOS, turn, newline)
     for wrong in ("<|eot|>", "", "hello world"):
         with pytest.raises(UsageError, match="is not one token") as refused:
-            stop_token_ids(tokenizer, ["\n", wrong])
+            end_token_ids(nn.Module(), tokenizer, ["\n", wrong])
         assert repr(wrong) in refused.value.message
         assert refused.value.where == "ppo.stop_tokens"
 
@@ -88,9 +90,9 @@ def test_stop_tokens_are_ids_of_the_tokenizer() -> None:
 def test_a_word_that_the_tokenizer_does_not_know_is_no_stop_token() -> None:
     raw = Tokenizer(WordLevel({"a": 0, "<unk>": 1, "</s>": 2}, unk_token="<unk>"))
     words = PreTrainedTokenizerFast(tokenizer_object=raw, eos_token="</s>", unk_token="<unk>")
-    assert stop_token_ids(words, ["a"]) == (2, 0)
+    assert end_token_ids(nn.Module(), words, ["a"]) == (2, 0)
     with pytest.raises(UsageError, match="'b'"):
-        stop_token_ids(words, ["b"])
+        end_token_ids(nn.Module(), words, ["b"])
 
 
 @pytest.mark.parametrize("cut", [{"top_k": 1}, {"top_p": 1e-6}])
@@ -163,3 +165,14 @@ def test_a_score_depends_on_its_row_alone(tmp_path: Path, kind: str) -> None:
     ids, mask = pad_right(rows[:1], CPU)
     assert ids.tolist() == rows[:1]
     assert mask.all()
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_the_ends_of_the_generation_config_end_a_response_too(lora: bool) -> None:
+    tokenizer = tiny_tokenizer(bos="<s>", more=("<end_of_turn>",))
+    end_of_turn, bos = tokenizer.convert_tokens_to_ids(["<end_of_turn>", "<s>"])
+    model: Any = tiny_llama(tokenizer)
+    model.generation_config.eos_token_id = [bos, tokenizer.eos_token_id, end_of_turn]
+    if lora:
+        model = get_peft_model(model, LoraConfig(r=1))
+    assert end_token_ids(model, tokenizer) == (tokenizer.eos_token_id, end_of_turn)

@@ -16,6 +16,7 @@ from pipelines.data.read import SourceReader
 from pipelines.data.rows import Demonstration
 from pipelines.errors import ArtifactError, ConflictError, DataError, LockedError, UsageError
 from pipelines.labels.tasks_file import read_tasks
+from pipelines.models.generate import end_token_ids
 from pipelines.run.directory import RunDir
 from pipelines.run.reporting import SilentReporter
 from pipelines.sampling.sample_file import Form, Request, prepare, sample_file
@@ -196,4 +197,4 @@ def test_a_chat_model_ends_where_its_generation_config_says_but_never_on_bos(tmp
     config = request(Source(path="x"), tmp_path, (path, 1)).config
     answerer = from_outside(config.feedback.sample.models[0], config, ())
     opened = answerer.open(torch.device("cpu"))
-    assert answerer.ends(opened, answerer.tokenizer()) == (tokenizer.eos_token_id, end)
+    assert end_token_ids(opened, answerer.tokenizer(), answerer.stop_tokens) == (tokenizer.eos_token_id, end)
