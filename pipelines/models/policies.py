@@ -13,6 +13,7 @@ from pipelines.errors import ArtifactError
 from pipelines.models.adapters import CONFIG_FILE, DEFAULT, add_adapter, add_reward_adapter, read_reward_adapter
 from pipelines.models.base_model import (
     LOADING_ERRORS,
+    check_vocabulary,
     disable_dropout,
     explain,
     load_causal,
@@ -66,6 +67,7 @@ def open_frozen_policy(
         policy = build_scratch(model.scratch, tokenizer, seed).to(device)  # type: ignore[arg-type]
     else:
         policy = open_policy(stage_dir, model, device)
+        check_vocabulary(policy, tokenizer)
     disable_dropout(policy)
     return policy.eval()
 

@@ -17,7 +17,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreT
 from pipelines.data.rows import Message, as_dict
 from pipelines.errors import ArtifactError, DataError, UsageError
 from pipelines.models.adapters import CONFIG_FILE
-from pipelines.models.base_model import LOADING_ERRORS, explain, quiet
+from pipelines.models.base_model import LOADING_ERRORS, check_vocabulary, explain, quiet
 from pipelines.models.sequence_scores import pad_left, pad_right, position_ids
 
 Pad = Callable[[Sequence[Sequence[int]], torch.device | str], tuple[Tensor, Tensor]]
@@ -244,6 +244,7 @@ def load_text_classifier(
         trunk = f"{model.base_model_prefix}."
         lost = {key for key in lost if key.startswith(trunk) and not key.startswith(f"{trunk}pooler.")}
     refuse_lost(path, lost)
+    check_vocabulary(model, tokenizer)
     return model, tokenizer  # in evaluation mode, as from_pretrained leaves it
 
 

@@ -15,7 +15,7 @@ from pipelines.data.chat import ChatEncoder
 from pipelines.data.encode import EncodedPrompt, encode_prompts, fit_prompt
 from pipelines.data.rows import Prompt
 from pipelines.errors import EnvironmentProblem, UsageError
-from pipelines.models.base_model import prompt_limit
+from pipelines.models.base_model import check_vocabulary, prompt_limit
 from pipelines.models.base_ref import BaseRef
 from pipelines.models.generate import stop_token_ids
 from pipelines.models.machine import choose_threads, resolve_device
@@ -59,6 +59,7 @@ def run(ctx: StageContext) -> dict[str, Any]:
     normalization = _normalization(published, settings)
     linear = normalization if settings.reward.output == "logit" else None  # the value model's head is linear
     roles = build_roles(RoleSources(config, ctx.run_dir, sft, judges, linear, device, before=ctx.inputs.get("policy")))
+    check_vocabulary(roles.policy.model, tokenizer)
     choose_threads(config.run, roles.policy.model.num_parameters(), ctx.reporter)
 
     reward: Reward

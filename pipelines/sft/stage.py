@@ -21,7 +21,7 @@ from pipelines.data.encode import ChatEncoder, EncodedDemonstration, LengthRepor
 from pipelines.data.rows import Demonstration
 from pipelines.errors import UsageError
 from pipelines.models.adapters import DEFAULT, add_adapter, cast_trainable_to_fp32, lora_config, trainable_parameters
-from pipelines.models.base_model import check_4bit, length_limit, load_causal
+from pipelines.models.base_model import check_4bit, check_vocabulary, length_limit, load_causal
 from pipelines.models.base_ref import BaseRef
 from pipelines.models.machine import autocast, choose_threads, resolve_device
 from pipelines.models.publish import publish_model
@@ -131,6 +131,7 @@ def _starting_point(
     base = BaseRef.outside(model)
     tokenizer = load_tokenizer(base.path(Path()), model, revision=base.revision)
     causal = load_causal(model, base.path(Path()), device, revision=base.revision)
+    check_vocabulary(causal, tokenizer)
     if config.sft_trains_adapter:
         return tokenizer, add_adapter(causal, DEFAULT, lora_config(model, "CAUSAL_LM"), trainable=True)
     return tokenizer, causal
