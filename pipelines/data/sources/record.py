@@ -68,7 +68,7 @@ def json_record(place: str, text: str, value: Any, duplicates: list[tuple[dict[s
         duplicates: as `StrictDecoder` found them in it.
     """
     if not isinstance(value, dict):
-        detail = 'of a list of turns, write {"messages": [...]}' if isinstance(value, list) else ""
+        detail = 'a row is {"column": value}, a list of turns {"messages": [...]}' if isinstance(value, list) else ""
         return Record(place, text, {}, Fault("", f"must be an object, not {type_name(value)}", detail))
     if len(text) > MAX_ROW_SIZE:
         return Record(place, text, {}, too_long("row"))

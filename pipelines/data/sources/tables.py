@@ -52,7 +52,7 @@ def _table(file: BinaryIO, name: str, usual: str) -> Iterator[Record]:
             continue  # A blank line.
         if header is None:
             if not _SEPARATOR.fullmatch(text):
-                header = _checked_header(cells, place)
+                header = _checked_header([name.strip() for name in cells], place)
             continue
         cells = _as_wide(cells, header)
         fault = fault or _width_fault(header, cells) or _swallowed(text, delimiter, len(header))
@@ -60,7 +60,7 @@ def _table(file: BinaryIO, name: str, usual: str) -> Iterator[Record]:
             yield Record(place, text, {}, fault, typed=False)
             continue
         # A column without a name, such as the index that pandas writes, can be read by nobody.
-        row = {column: cell for column, cell in zip(header, cells, strict=True) if column.strip()}
+        row = {column: cell for column, cell in zip(header, cells, strict=True) if column}
         yield checked_record(place, text, row, typed=False, column_faults=_not_utf8(row))
 
 
@@ -88,7 +88,7 @@ def _as_wide(cells: list[str], header: list[str]) -> list[str]:
     if not any(cells[cut:]):
         cells = cells[:cut]
     missing = header[len(cells) :]
-    return cells if any(name.strip() for name in missing) else cells + [""] * len(missing)
+    return cells if any(missing) else cells + [""] * len(missing)
 
 
 def _swallowed(text: str, delimiter: str, width: int) -> Fault | None:
@@ -146,7 +146,7 @@ class _Feed:
 def _checked_header(names: list[str], place: str) -> list[str]:
     for name in names:
         foreign = bool(_BAD_BYTE.search(name))
-        twice = bool(name.strip()) and names.count(name) > 1
+        twice = bool(name) and names.count(name) > 1
         if foreign or twice or "\0" in name:
             raise DataError(
                 f"the first line must hold the names of the columns, but {name!r} is "
@@ -154,7 +154,7 @@ def _checked_header(names: list[str], place: str) -> list[str]:
                 where=place,
                 hint=OTHER_ENCODING if foreign else None,
             )
-    if not any(name.strip() for name in names):
+    if not any(names):
         raise DataError("the first line must hold the names of the columns, but it is blank", where=place)
     return names
 
