@@ -149,7 +149,7 @@ def _checked_header(names: list[str], place: str) -> list[str]:
         twice = bool(name) and names.count(name) > 1
         if foreign or twice or "\0" in name:
             raise DataError(
-                f"the first line must hold the names of the columns, but {name!r} is "
+                f"the first line must hold the names of the columns, but {_shown(name)!r} is "
                 f"{'there twice' if twice else 'not UTF-8 text'}",
                 where=place,
                 hint=OTHER_ENCODING if foreign else None,
@@ -157,6 +157,11 @@ def _checked_header(names: list[str], place: str) -> list[str]:
     if not any(names):
         raise DataError("the first line must hold the names of the columns, but it is blank", where=place)
     return names
+
+
+def _shown(name: str) -> str:
+    """A name for a message; bytes that are not UTF-8 as Windows-1252 has them."""
+    return name.encode("utf-8", "surrogateescape").decode("cp1252", "replace") if _BAD_BYTE.search(name) else name
 
 
 def _width_fault(header: list[str], cells: list[str]) -> Fault | None:
