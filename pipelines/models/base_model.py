@@ -32,11 +32,13 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 from transformers.utils import logging as transformers_logging
+from transformers.utils.peft_utils import find_adapter_config_file
 
 from pipelines.config.model_section import ModelSection, is_gguf, looks_like_path
 from pipelines.config.ppo_section import PpoSection
 from pipelines.config.training_section import TrainerSection
 from pipelines.errors import ArtifactError, EnvironmentProblem, HubError, RlhfError, UsageError
+from pipelines.models.base_ref import refuse_adapter
 from pipelines.run.reporting import Reporter
 
 _MOVED_BY_PADS = {"recurrent_gemma", "rwkv", "xlnet"}
@@ -230,6 +232,22 @@ def _is_savable(config: GenerationConfig) -> bool:
     except ValueError:
         return False
     return True
+
+
+def refuse_adapter_files(path: str | Path, revision: str | None) -> None:
+    """Refuse an adapter, in a directory or on the hub, where a whole model is needed.
+
+    Raises:
+        UsageError: it is one.
+    """
+    if is_gguf(path):
+        return
+    try:
+        file = find_adapter_config_file(str(path), revision=revision)
+    except OSError:  # no such model: loading it says why
+        return
+    if file is not None:
+        refuse_adapter(str(path), str(path), Path(file))
 
 
 def check_4bit(model: ModelSection, device: torch.device) -> None:

@@ -13,9 +13,9 @@ from torch import nn
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from pipelines.errors import TrainingError
-from pipelines.models.adapters import CONFIG_FILE, DEFAULT, WEIGHTS_FILE, AdapterState, adapter_state
+from pipelines.models.adapters import DEFAULT, WEIGHTS_FILE, AdapterState, adapter_state
 from pipelines.models.base_model import HEAD, quiet, savable_generation_config
-from pipelines.models.base_ref import BaseRef
+from pipelines.models.base_ref import ADAPTER_CONFIG, BaseRef
 
 
 def publish_model(
@@ -82,7 +82,7 @@ def _publish_adapter(state: AdapterState, directory: Path, base_name: str, revis
         config.target_modules = sorted(config.target_modules)
     save_file(tensors, directory / WEIGHTS_FILE, metadata={"format": "pt"})
     config.save_pretrained(str(directory))
-    if not (directory / CONFIG_FILE).is_file():
+    if not (directory / ADAPTER_CONFIG).is_file():
         raise TrainingError("peft wrote no adapter_config.json", where=str(directory))
 
 

@@ -1,4 +1,4 @@
-"""Models and tokenizers that do not fit each other, and generation configs that cannot be saved."""
+"""Bases that do not fit: larger tokenizers, generation configs that cannot be saved, adapters."""
 
 from __future__ import annotations
 
@@ -8,10 +8,19 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, GenerationConfig
 
+from pipelines.chain.preflight import check_environment
+from pipelines.config import Config
 from pipelines.errors import UsageError
-from pipelines.models.base_model import check_vocabulary, load_causal, savable_generation_config
+from pipelines.models.base_model import (
+    check_vocabulary,
+    load_causal,
+    refuse_adapter_files,
+    savable_generation_config,
+)
+from pipelines.models.policies import open_policy
 from pipelines.models.text_classifier import load_text_classifier
 from pipelines.ppo import stage as ppo
 from pipelines.reward import stage as reward
@@ -108,3 +117,70 @@ def test_full_sft_on_such_a_model_saves_its_checkpoints(tmp_path: Path) -> None:
     write_data(run, "demonstrations", demonstrations(8), demonstrations(2))
     config = config_for(base, sft={"save_steps": 1, "max_steps": 2})
     assert run_stage(run, "sft", sft.run, config, "data/demonstrations")["steps"] == 2
+
+
+@pytest.fixture
+def adapter_directory(tmp_path: Path) -> Path:
+    """An adapter as peft and TRL save one, with its tokenizer, on a base outside."""
+    base = outside_base(tmp_path / "base")
+    model = get_peft_model(
+        AutoModelForCausalLM.from_pretrained(base), LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM")
+    )
+    model.save_pretrained(tmp_path / "adapter")
+    tiny_tokenizer().save_pretrained(tmp_path / "adapter")
+    return tmp_path / "adapter"
+
+
+@pytest.mark.parametrize("use_peft", [True, False])
+@pytest.mark.parametrize("stage", ["sft", "reward", "ppo", "sample", "reward.base"])
+def test_an_adapter_is_refused_as_a_base_before_any_work_and_at_load(
+    tmp_path: Path, adapter_directory: Path, stage: str, use_peft: bool
+) -> None:
+    named = {"reward.base": {"base": str(adapter_directory)}} if stage == "reward.base" else {}
+    base = tmp_path / "base" if named else adapter_directory
+    kind = stage.partition(".")[0]
+    config = config_for(
+        base, model={"use_peft": use_peft}, sft={"enabled": stage == "sft"}, reward=named.get(stage, {})
+    )
+    with pytest.raises(UsageError) as refused:
+        check_environment(config, [kind])
+    assert refused.value.where == ("reward.base" if named else "model.name_or_path")
+    assert str(tmp_path / "base") in refused.value.message
+    if stage in ("sft", "reward", "reward.base"):
+        write_data(tmp_path / "run", "demonstrations", demonstrations(8), demonstrations(2))
+        write_data(tmp_path / "run", "comparisons", comparisons(8), comparisons(2))
+        needs = "data/demonstrations" if kind == "sft" else "data/comparisons"
+        with pytest.raises(UsageError) as refused:
+            run_stage(tmp_path / "run", kind, {"sft": sft.run, "reward": reward.run}[kind], config, needs)
+        assert str(tmp_path / "base") in refused.value.message
+
+
+def test_an_adapter_from_outside_is_not_sampled_from_and_one_of_a_run_is(
+    tmp_path: Path, adapter_directory: Path
+) -> None:
+    def config(model: Path) -> Config:
+        return config_for(tmp_path / "base", feedback={"sample": {"models": [{"model": str(model)}]}})
+
+    with pytest.raises(UsageError) as refused:
+        check_environment(config(adapter_directory), ["sample"])
+    assert refused.value.where == "feedback.sample.models"
+    stage = tmp_path / "run" / "sft"
+    stage.mkdir(parents=True)
+    adapter_directory.rename(stage / "model")
+    (stage / "manifest.json").write_text("{}")
+    check_environment(config(stage / "model"), ["sample"])
+
+
+def test_an_adapter_without_a_readable_base_is_refused_too(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text("[]")
+    with pytest.raises(UsageError, match="does not name"):
+        refuse_adapter_files(tmp_path, None)
+
+
+def test_an_adapter_on_the_hub_is_refused_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "org/base"}')
+    monkeypatch.setattr(
+        "pipelines.models.base_model.find_adapter_config_file", lambda name, revision: tmp_path / "adapter_config.json"
+    )
+    with pytest.raises(UsageError, match=r"org/adapter is an adapter of org/base"):
+        open_policy(None, config_for(Path("org/adapter")).model, CPU)
