@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import traceback
 from collections.abc import Iterator
@@ -60,9 +61,14 @@ def describe(error: BaseException) -> dict[str, Any]:
     return _entry("bug", 1, f"this is a bug: {type(error).__name__}: {error}", hint=f"{where}; please report it")
 
 
+_ARGUMENT = re.compile(r"unexpected extra argument\S* \(([A-Za-z_][\w.]*)=")
+
+
 def _settings_called(error: typer.TyperException) -> str:
-    """The keys that an unknown option is the name of, as --set takes them; empty where there are none."""
+    """The keys that an unknown option or argument is the name of, as --set takes them; empty where there are none."""
     context, option = getattr(error, "ctx", None), getattr(error, "option_name", None)
+    if option is None and (argument := _ARGUMENT.search(str(getattr(error, "message", "")))):
+        option = argument[1]  # LLaMA-Factory and Hydra take settings as KEY=VALUE
     if context is None or option is None or all("--set" not in one.opts for one in context.command.params):
         return ""
     keys = keys_called(option.lstrip("-"))

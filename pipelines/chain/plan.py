@@ -101,6 +101,8 @@ def _stale_input(
     if unread:
         return f"{unread[0]} is no longer read"
     for name in stage.needs(config):
+        if name in stage.added_needs and name not in inputs:
+            continue
         try:
             upstream = Manifest.read(run_dir.stage(name))
         except ArtifactError:

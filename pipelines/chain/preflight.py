@@ -12,6 +12,7 @@ from pipelines.config import Config
 from pipelines.config.feedback_section import RUN_NAMES, LabelSection
 from pipelines.config.model_section import PACKAGE, is_gguf, looks_like_path
 from pipelines.errors import ArtifactError, DataError, EnvironmentProblem, UsageError
+from pipelines.models.base_ref import refuse_adapter
 from pipelines.run.manifest import MANIFEST
 from pipelines.scorers.function import check_function
 
@@ -22,6 +23,7 @@ def check_environment(config: Config, stages: Sequence[str]) -> None:
     Raises:
         UsageError: no model is named, or the reward model is to start from a .gguf file.
         DataError: the guidelines or the controls of annotators are not there.
+        UsageError: an adapter is named where a whole model is needed.
         ArtifactError: a directory that is named as a model does not hold one.
         EnvironmentProblem: CUDA or a package is missing.
     """
@@ -35,6 +37,7 @@ def check_environment(config: Config, stages: Sequence[str]) -> None:
         if model.name_or_path is None:
             raise UsageError("no model is named", where="model.name_or_path", hint="set it, or give --model")
         _check_model_path(model.name_or_path, "model.name_or_path")
+        refuse_adapter(model.name_or_path, "model.name_or_path")
     if "reward" in stages and config.reward.base is not None:
         if is_gguf(config.reward.base):  # its tokenizer and weights come by another way, which leads to policies only
             raise UsageError(
@@ -43,6 +46,7 @@ def check_environment(config: Config, stages: Sequence[str]) -> None:
                 hint="name the model that the file was made of, by its hub id or directory",
             )
         _check_model_path(config.reward.base, "reward.base")
+        refuse_adapter(config.reward.base, "reward.base")
     if "sample" in stages:
         if not config.sft.enabled and any(entry.model == "sft" for entry in config.feedback.sample.models):
             raise UsageError("there is no SFT model: sft.enabled is false", where="feedback.sample.models")
@@ -90,10 +94,13 @@ def check_sampled_models(config: Config, where: str) -> None:
 
     Raises:
         ArtifactError: a name that looks like a path is no directory with a model, or with a stage that has one.
+        UsageError: it is an adapter from outside a run.
     """
     for entry in config.feedback.sample.models:
         if entry.model not in RUN_NAMES and not (Path(entry.model).expanduser() / MANIFEST).is_file():
             _check_model_path(entry.model, where)
+            if not (Path(entry.model).expanduser().parent / MANIFEST).is_file():  # a stage resolves its adapter's base
+                refuse_adapter(entry.model, where)
 
 
 def _check_label_files(label: LabelSection) -> None:

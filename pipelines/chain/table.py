@@ -145,7 +145,13 @@ def _reward_needs(config: Config) -> dict[str, str]:
     comparisons = ("data/comparisons",) if _reads_comparisons(config) else ()
     judgements = ("data/judgements",) if _reads_judgements(config) else ()
     pairs = ("pairs",) if config.trains_on("pairs") else ()
-    return _named(*comparisons, *judgements, *pairs, *_sft(config))
+    prompts = ("data/prompts",) if _reads_prompts(config) else ()
+    return _named(*comparisons, *judgements, *pairs, *prompts, *_sft(config))
+
+
+_RESPONSE = ("response_length", "temperature", "rollout_forward_batch_size", "stop_tokens")
+_PROMPT = ("max_prompt_length", "overlong", "top_k", "top_p")
+"""What the responses that give the normalization depend on; runs begun before `data.split_by` recorded the first."""
 
 
 def _ppo_needs(config: Config) -> dict[str, str]:
@@ -210,9 +216,10 @@ STAGES: tuple[Stage, ...] = (
             _common(config)
             | {
                 "reward": config.reward.results_view(),
-                "ppo": _of_ppo(config, "response_length", "temperature", "rollout_forward_batch_size", "stop_tokens"),
+                "ppo": _of_ppo(config, *_RESPONSE, *(_PROMPT if config.data.split_by == "question" else ())),
             }
         ),
+        added_needs=("data/prompts",),
         produces=("model", "golden.json", "metrics.jsonl"),
         enabled=lambda config: config.reward.enabled,
     ),

@@ -54,7 +54,8 @@ def _findings(report: Report, clean: Change) -> Iterator[str]:
     for finding in report.findings:
         where = f"{finding.path}: " if several and finding.path else ""
         yield f"  {clean(f'{where}{finding.message}')}"
-        yield f"    {clean(finding.advice)}"
+        if finding.advice:
+            yield f"    {clean(finding.advice)}"
     yield ""
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from pipelines.check.check_report import FileReport, Finding, Report
-from pipelines.data.faults import shorten
+from pipelines.data.faults import remedies, shorten
 
 FEW, MANY = 0.01, 0.05
 """Shares of rows from which what harms, and what only wastes, is worth a look."""
@@ -38,14 +38,15 @@ def with_findings(report: Report) -> Report:
 def _unusable(file: FileReport) -> _Found:
     """Rows that no stage will train on, or not whole."""
     if file.error:
-        yield "unreadable", "the file cannot be read to its end", str(file.error["hint"] or file.error["message"])
+        message = str(file.error["message"]).partition("\n")[0]
+        yield "unreadable", f"not read{' further' * bool(file.rows_read)}: {message}", str(file.error["hint"] or "")
     if file.bad:
         kind, count = next(iter(file.bad_kinds.items()))
         most = f", {count:,} of them: {kind}" if count < file.bad else f": {kind}"
         yield (
             "bad_rows",
             f"{file.bad:,} of {file.rows_read:,} rows are bad{most}",
-            "a run ends at them; correct them, or set data.on_bad_row: drop",
+            "a run ends at them: correct them, or set data.on_bad_row: drop" + remedies(file.bad_kinds),
         )
     for stage, fit in file.fits.items():
         lost = fit.dropped + fit.refused
@@ -145,7 +146,7 @@ def _between(report: Report) -> _Found:
     if any(file.good for file in report.files) and not (leaks.train and leaks.heldout):
         yield (
             "split",
-            f"{leaks.train:,} prompts are to train on and {leaks.heldout:,} are held out",
+            f"the prompts are all on one side of the split: {leaks.train:,} to train on, {leaks.heldout:,} held out",
             "a run needs prompts of both sides: add rows with other prompts",
         )
     if report.shared_rows:

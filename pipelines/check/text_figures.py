@@ -45,6 +45,36 @@ _REFUSAL = re.compile(
 )
 
 
+_SIGNS = (
+    *(
+        "sorry",
+        "apolog",
+        "afraid",
+        "unfortunately",
+        "i can",
+        "i won",
+        "i will not",
+        "i am",
+        "i'm",
+        "as an ai",
+        "language model",
+    ),
+    *(
+        "tut mir leid",
+        "als ki",
+        "lo siento",
+        "desculpe",
+        "désolé",
+        "mi dispiace",
+        "抱歉",
+        "对不起",
+        "對不起",
+        "作为",
+        "申し訳",
+    ),
+)
+
+
 @dataclass(frozen=True)
 class Contents:
     """Figures of the texts of the sampled rows.
@@ -111,7 +141,10 @@ def markup(text: str) -> str | None:
 
 def is_refusal(answer: str) -> bool:
     """Whether an answer begins by declining, in the words that models and annotators use for it."""
-    return _REFUSAL.search(answer[:_OPENING].replace("’", "'")) is not None
+    opening = answer[:_OPENING].replace("’", "'")
+    folded = opening.lower()
+    # Without one of these words the slow pattern cannot fit.
+    return any(word in folded for word in _SIGNS) and _REFUSAL.search(opening) is not None
 
 
 def _refusals(answers: Iterable[str]) -> int:

@@ -149,6 +149,7 @@ def _as_usage_error(error: ValidationError, label: str, places: Places) -> Usage
         hint = did_you_mean(near) if near else f"known keys here: {', '.join(known)}"
         if not near and "trainer" in known:
             hint += f"; further fields of TRL's configuration go into {location[0]}.trainer"
+        hint += _translations(fault["loc"] for fault in faults[1:] if fault["type"] == "extra_forbidden")
     else:
         text = "should be a mapping of keys" if first["type"] == "model_type" else first["msg"]
         text = text.removeprefix("Value error, ").removeprefix("Input ")
@@ -164,6 +165,13 @@ def _as_usage_error(error: ValidationError, label: str, places: Places) -> Usage
     return UsageError(message, where=places[location] if location else label, hint=hint)
 
 
+def _translations(locations: Iterable[tuple[int | str, ...]]) -> str:
+    """Return what further unknown keys are called here, for a file that was written for another program."""
+    told = ((location, keys_called(str(location[-1]))) for location in locations if len(location) == 1)
+    known = [f"`{location[0]}` is {' or '.join(f'`{key}`' for key in keys)}" for location, keys in told if keys]
+    return f" ({'; '.join(known)})" if known else ""
+
+
 def _near(location: tuple[int | str, ...], known: list[str]) -> Sequence[str]:
     """The keys that an unknown one is likely to mean: of its own section, misspelled here, of any section."""
     name = str(location[-1])
@@ -171,7 +179,7 @@ def _near(location: tuple[int | str, ...], known: list[str]) -> Sequence[str]:
     own = [key for key in keys if key.startswith(f"{location[0]}.")]
     misspelled = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
     elsewhere = [key for key in keys if key.count(".") < 3]  # deeper ones are of another kind of thing
-    return own or misspelled or elsewhere or difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return own or misspelled or elsewhere or difflib.get_close_matches(name, known, n=1, cutoff=0.55)
 
 
 def _without_tags(location: tuple[int | str, ...]) -> tuple[int | str, ...]:

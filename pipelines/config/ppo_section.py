@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -135,11 +135,11 @@ class PpoSection(Section):
     )
 
     # scores
-    reward_normalization: Literal["model", "running", "none"] = Field(
-        "model",
+    reward_normalization: Literal["model", "running", "none"] | None = Field(
+        None,
         description="Scaling of scores to mean 0 and standard deviation 1: model uses the scores of SFT responses, "
         "measured with the run's reward model (other sources are not scaled); running uses all scores so far;"
-        " none does nothing.",
+        " none does nothing. null: model if the run's reward model is the source or a part of it, else running.",
     )
     reward_clip: float | None = Field(
         10.0, gt=0, description="Maximum absolute value of a score after normalization; null: no limit."
@@ -148,6 +148,17 @@ class PpoSection(Section):
         1.0,
         ge=0,
         description="Penalty on the score of a response that reaches the length limit without EOS or a stop token.",
+    )
+    length_penalty: float = Field(
+        0.0,
+        ge=0,
+        description="Penalty on the score of a response of response_length tokens; it grows linearly from 0 at "
+        "length_penalty_start.",
+    )
+    length_penalty_start: int | None = Field(
+        None,
+        ge=0,
+        description="Number of tokens from which on length_penalty grows; null: half of response_length.",
     )
 
     # watching and keeping
@@ -162,8 +173,8 @@ class PpoSection(Section):
     )
     load_best_model_at_end: bool = Field(
         False,
-        description="Whether to publish the policy with the best held-out score within kl_limit instead of the last "
-        "one.",
+        description="Whether to publish the policy with the best held-out objective (scores as rewarded, less the KL "
+        "penalty) within kl_limit instead of the last one.",
     )
     save_steps: int = cosmetic(20, ge=1, description="Number of updates between two checkpoints.")
     save_total_limit: int = cosmetic(2, ge=1, description="Maximum number of checkpoints kept.")
@@ -182,9 +193,30 @@ class PpoSection(Section):
             raise ValueError("kl_target multiplies kl_coef, which must be above 0")
         if self.kl_target is not None and self.kl_horizon < self.rollout_batch_size:
             raise ValueError(f"kl_horizon {self.kl_horizon} is below rollout_batch_size {self.rollout_batch_size}")
+        if self.length_penalty and self.penalized_from >= self.response_length:
+            raise ValueError(
+                f"length_penalty_start {self.penalized_from} leaves no room below response_length "
+                f"{self.response_length}"
+            )
         if self.reward.uses("gold"):
             raise ValueError("the gold scorer judges; it must not train: use another kind for ppo.reward")
         return self
+
+    def results_view(self) -> dict[str, Any]:
+        """Values that affect results; what is new and off is left out, so that older runs stay complete."""
+        view = super().results_view() | {"reward_normalization": self.normalization}
+        return view if self.length_penalty else {k: v for k, v in view.items() if not k.startswith("length_penalty")}
+
+    @property
+    def normalization(self) -> Literal["model", "running", "none"]:
+        """`reward_normalization`, or the one for this reward source."""
+        return self.reward_normalization or ("model" if self.reward.uses("run") else "running")
+
+    @property
+    def penalized_from(self) -> int:
+        """Tokens from which on `length_penalty` grows."""
+        start = self.length_penalty_start
+        return self.response_length // 2 if start is None else start
 
     @property
     def num_updates(self) -> int:

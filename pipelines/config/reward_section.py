@@ -42,15 +42,19 @@ class RewardSection(TrainerSection):
     )
     base_revision: str | None = Field(None, description="Commit of the hub repository of `base`; null: the newest one.")
     learning_rate: float = Field(1e-5, gt=0, description="Peak learning rate of the AdamW optimizer.")
-    use_margin: bool = Field(True, description="Whether to use the margins of comparisons that have one (pairwise).")
+    use_margin: bool = Field(
+        False,
+        description="Whether the margins of comparisons that have one count (pairwise). They are divided by their root "
+        "mean square, so that their unit does not matter, and cut at 3.",
+    )
     center_rewards_coefficient: float | None = Field(
         None, ge=0, description="Weight of a loss that pulls the mean score towards 0 (pairwise); null: no such loss."
     )
     normalization_prompts: int = Field(
         128,
         ge=2,
-        description="Maximum number of held-out prompts whose SFT responses give the mean and standard deviation of "
-        "the scores.",
+        description="Maximum number of prompts whose SFT responses give the mean and standard deviation of the "
+        "scores, taken by hash from those that PPO trains on; without these, from the held-out ones.",
     )
 
     @field_validator("base")
@@ -70,6 +74,8 @@ class RewardSection(TrainerSection):
     def _fields_fit_the_objective(self) -> RewardSection:
         other, fields = _OF_ONE_OBJECTIVE[self.objective]
         for name in fields:
+            if name == "use_margin":  # true was the default, so that older pointwise runs have it
+                continue
             if getattr(self, name) != RewardSection.model_fields[name].default:
                 raise ValueError(f"{name} belongs to objective: {other}")
         if self.output == "softmax" and self.base is None:

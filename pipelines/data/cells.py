@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from functools import cache
 from types import UnionType
@@ -11,6 +12,7 @@ from typing import Any, Union, get_args, get_origin
 from pipelines.data.faults import Fault, shorten
 from pipelines.data.formats import FORMATS, Format
 
+_DECIMAL_COMMA = re.compile(r"\s*[-+]?\d+,\d+\s*")
 _TRUTH = {"true": True, "false": False, "1": True, "0": False}
 
 
@@ -32,7 +34,8 @@ def typed_cells(row: Mapping[str, str], layout: type[Format]) -> tuple[dict[str,
             result[name], good = _parsed(cell, kinds[name])
             if not good:
                 wanted = " or ".join(_WORDS[kind] for kind in (bool, float) if kind in kinds[name])
-                return {}, Fault(name, f"must be {wanted}", f"found {shorten(cell)}")
+                comma = "; write it with a decimal point" if _DECIMAL_COMMA.fullmatch(cell) else ""
+                return {}, Fault(name, f"must be {wanted}", f"found {shorten(cell)}{comma}")
     return result, None
 
 

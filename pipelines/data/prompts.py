@@ -138,6 +138,27 @@ def prompts_of_sources(
     return sorted(prompts, key=lambda entry: entry.key), counts
 
 
+def sample_prompts(
+    prompts: Iterable[Turns], encoder: ChatEncoder, limit: int, most: int | None, *, cut: bool
+) -> tuple[list[EncodedPrompt], int]:
+    """Take prompts that stand for all of a file, whatever its order: each once, by their hashes, the same in every run.
+
+    The evaluation, the evaluations during PPO and the normalization of rewards measure on these.
+
+    Args:
+        prompts: in any order.
+        encoder: encoder of the policy.
+        limit: most tokens of a prompt.
+        most: number of prompts; None: all that fit.
+        cut: whether longer prompts are cut rather than left out.
+
+    Returns:
+        The prompts, and the number of those examined that are too long.
+    """
+    distinct = by_hash(reversed(list(prompts)), EVALUATION_SEED)
+    return take(distinct, most, lambda entry: fit_prompt(entry[1], encoder, limit, cut=cut))
+
+
 def evaluation_prompts(
     path: Path, encoder: ChatEncoder, config: Config, limit: int
 ) -> tuple[list[EncodedPrompt], PromptCounts]:
@@ -152,9 +173,7 @@ def evaluation_prompts(
         DataError: fewer than 2 prompts are left.
     """
     rows = [row.prompt for row in read_rows(path, Prompt)]
-    distinct = by_hash(reversed(rows), EVALUATION_SEED)
-    cut = config.ppo.overlong == "cut"
-    fitting, too_long = take(distinct, None, lambda entry: fit_prompt(entry[1], encoder, limit, cut=cut))
+    fitting, too_long = sample_prompts(rows, encoder, limit, None, cut=config.ppo.overlong == "cut")
     chosen = fitting[: config.eval.num_prompts]
     if len(chosen) < FEWEST_EVALUATED:
         raise DataError(
@@ -163,7 +182,7 @@ def evaluation_prompts(
             where=str(path),
             hint="give more prompts, or raise data.eval_fraction or ppo.max_prompt_length",
         )
-    return chosen, PromptCounts(len(rows), len(rows) - len(distinct), too_long, len(chosen))
+    return chosen, PromptCounts(len(rows), len(rows) - len(fitting) - too_long, too_long, len(chosen))
 
 
 def _placed(row: Prompt, place: str) -> tuple[str, Turns]:

@@ -238,7 +238,7 @@ def good_rows(
     reporter: Reporter,
     use: Callable[[Kind, str], Used],
     *,
-    on_bad_row: OnBadRow = "fail",
+    on_bad_row: OnBadRow | None = None,
 ) -> Iterator[Used]:
     """What a command makes of every row of a source.
 
@@ -247,7 +247,7 @@ def good_rows(
         kind: as for `SourceReader`.
         reporter: shows the progress of a big file, and warns of rows that are left out.
         use: makes something of a row and its place, or says by a DataError that the row is bad for it.
-        on_bad_row: fail raises once all rows are read; drop leaves bad rows out.
+        on_bad_row: fail raises once all rows are read; drop leaves bad rows out. None: fail, where there is no choice.
 
     Raises:
         DataError: rows are bad; see also `SourceReader`.
@@ -264,8 +264,9 @@ def good_rows(
                 faults.add(outcome.record.place, Fault("", error.message, error.hint or ""))
                 continue
             yield used
-    if faults.count and on_bad_row == "fail":
-        raise faults.error(rows_read, "correct the rows, or give --on-bad-row drop to leave them out")
+    if faults.count and on_bad_row != "drop":
+        choice = ", or give --on-bad-row drop to leave them out" if on_bad_row else ""
+        raise faults.error(rows_read, f"correct the rows{choice}")
     if faults.count:
         reporter.warn(f"{faults.count} of {rows_read} rows of {source.path} are left out: {faults.summary()}")
 

@@ -28,7 +28,7 @@ from pipelines.errors import ArtifactError, UsageError
 from pipelines.models.base_model import HEAD
 
 DEFAULT = "default"
-CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
+WEIGHTS_FILE = "adapter_model.safetensors"
 
 
 @dataclass(frozen=True)

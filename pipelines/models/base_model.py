@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import logging
 import re
@@ -17,22 +18,27 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from peft import PeftModel
 from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     BitsAndBytesConfig,
+    GenerationConfig,
     GgufConfig,
     PretrainedConfig,
     PreTrainedModel,
+    PreTrainedTokenizerBase,
 )
 from transformers.utils import logging as transformers_logging
+from transformers.utils.peft_utils import find_adapter_config_file
 
 from pipelines.config.model_section import ModelSection, is_gguf, looks_like_path
 from pipelines.config.ppo_section import PpoSection
 from pipelines.config.training_section import TrainerSection
 from pipelines.errors import ArtifactError, EnvironmentProblem, HubError, RlhfError, UsageError
+from pipelines.models.base_ref import refuse_adapter
 from pipelines.run.reporting import Reporter
 
 _MOVED_BY_PADS = {"recurrent_gemma", "rwkv", "xlnet"}
@@ -172,6 +178,78 @@ def load_sequence_classifier(
     return loaded
 
 
+_PLACEHOLDER = re.compile(r"image|audio|video")
+"""Placeholders of other media, for which text models have no row: <image_soft_token> of Gemma 3 1B."""
+
+
+def check_vocabulary(model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuse a tokenizer with tokens beyond the model's embedding, whose rows would crash a forward.
+
+    Raises:
+        UsageError: tokens were added to the tokenizer, and the model was not resized.
+    """
+    rows = model.get_input_embeddings().weight.shape[0]  # type: ignore[operator, union-attr, index]
+    beyond = {index: token for token, index in tokenizer.get_vocab().items() if index >= rows}
+    beyond = {index: token for index, token in beyond.items() if not _PLACEHOLDER.search(token)}
+    if not beyond:
+        return
+    size, first = max(beyond) + 1, ", ".join(repr(beyond[index]) for index in sorted(beyond)[:3])
+    raise UsageError(
+        f"the tokenizer has {size} tokens, but the model's embedding has {rows} rows: there is none for {first}",
+        where=tokenizer.name_or_path,
+        hint="use the tokenizer that the model was trained with, or resize the model in transformers: "
+        f"model.resize_token_embeddings({size}), and save both",
+    )
+
+
+def savable_generation_config(config: GenerationConfig) -> GenerationConfig:
+    """A copy that `save_pretrained` accepts: it refuses values that its own way of decoding does not use.
+
+    Llama 2 Chat ships a temperature beside `do_sample: false`: the temperature is meant, unless it is 0.
+    """
+    savable = copy.deepcopy(config)
+    if _is_savable(savable):
+        return savable
+    if savable.temperature == 0:
+        savable.do_sample, savable.temperature, savable.top_p, savable.top_k = False, None, None, None
+    else:
+        savable.do_sample = True
+    if _is_savable(savable):
+        return savable
+    kept = {name: value for name in _DECODING if (value := getattr(savable, name, None)) is not None}
+    return GenerationConfig(**kept)  # type: ignore[no-untyped-call]
+
+
+_DECODING = (
+    *("bos_token_id", "eos_token_id", "pad_token_id", "max_length", "max_new_tokens"),
+    *("do_sample", "temperature", "top_k", "top_p", "repetition_penalty"),
+)
+
+
+def _is_savable(config: GenerationConfig) -> bool:
+    try:
+        config.validate(strict=True)
+    except ValueError:
+        return False
+    return True
+
+
+def refuse_adapter_files(path: str | Path, revision: str | None) -> None:
+    """Refuse an adapter, in a directory or on the hub, where a whole model is needed.
+
+    Raises:
+        UsageError: it is one.
+    """
+    if is_gguf(path):
+        return
+    try:
+        file = find_adapter_config_file(str(path), revision=revision)
+    except OSError:  # no such model: loading it says why
+        return
+    if file is not None:
+        refuse_adapter(str(path), str(path), Path(file))
+
+
 def check_4bit(model: ModelSection, device: torch.device) -> None:
     """Refuse NF4 on the CPU unless `model.allow_cpu_4bit`.
 
@@ -304,6 +382,8 @@ def _load(
             loaded = loaded.to(device)
     except LOADING_ERRORS as error:
         raise explain(error, path, revision) from error
+    if loaded.can_generate():
+        loaded.generation_config = savable_generation_config(loaded.generation_config)
     for module in loaded.modules():
         # bitsandbytes 0.50 repacks the weights in the first evaluation forward on these processors; afterwards the
         # layer silently gives no gradient to earlier layers

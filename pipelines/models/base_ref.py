@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,6 +11,33 @@ from typing import Any
 from pipelines.config import Config
 from pipelines.config.model_section import ModelSection
 from pipelines.errors import UsageError
+
+ADAPTER_CONFIG = "adapter_config.json"
+
+
+def refuse_adapter(name: str, where: str, file: Path | None = None) -> None:
+    """Refuse an adapter where a whole model is needed: it cannot be a base, under adapters of the run.
+
+    Args:
+        name: what names the model.
+        where: what holds the name, for the error.
+        file: its ``adapter_config.json``; None: look for one in the directory `name`.
+
+    Raises:
+        UsageError: the model is an adapter.
+    """
+    file = Path(name) / ADAPTER_CONFIG if file is None else file
+    if not file.is_file():
+        return
+    try:
+        base = json.loads(file.read_text(encoding="utf-8"))["base_model_name_or_path"]
+    except (ValueError, KeyError, TypeError):
+        base = None
+    raise UsageError(
+        f"{name} is an adapter of {base or 'a base that it does not name'}, not a whole model",
+        where=where,
+        hint="name its base, or merge the adapter into it (peft: merge_and_unload) and save that with the tokenizer",
+    )
 
 
 @dataclass(frozen=True)

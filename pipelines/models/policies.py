@@ -10,16 +10,18 @@ from transformers import AutoConfig, PretrainedConfig, PreTrainedModel, PreTrain
 
 from pipelines.config.model_section import ModelSection
 from pipelines.errors import ArtifactError
-from pipelines.models.adapters import CONFIG_FILE, DEFAULT, add_adapter, add_reward_adapter, read_reward_adapter
+from pipelines.models.adapters import DEFAULT, add_adapter, add_reward_adapter, read_reward_adapter
 from pipelines.models.base_model import (
     LOADING_ERRORS,
+    check_vocabulary,
     disable_dropout,
     explain,
     load_causal,
     load_sequence_classifier,
     location,
+    refuse_adapter_files,
 )
-from pipelines.models.base_ref import BaseRef
+from pipelines.models.base_ref import ADAPTER_CONFIG, BaseRef
 from pipelines.models.published_reward import PublishedReward
 from pipelines.models.scratch import build_scratch
 from pipelines.models.tokenizer import load_tokenizer
@@ -66,6 +68,7 @@ def open_frozen_policy(
         policy = build_scratch(model.scratch, tokenizer, seed).to(device)  # type: ignore[arg-type]
     else:
         policy = open_policy(stage_dir, model, device)
+        check_vocabulary(policy, tokenizer)
     disable_dropout(policy)
     return policy.eval()
 
@@ -124,6 +127,7 @@ def _weights(stage_dir: Path | None, model: ModelSection) -> tuple[str, str | No
     """Path or hub id, and revision, of the whole model that a stage published, or of the base under its adapter."""
     if stage_dir is None:
         outside = BaseRef.outside(model)
+        refuse_adapter_files(outside.path(Path()), outside.revision)
         return outside.path(Path()), outside.revision
     directory = model_directory(stage_dir)
     if not is_adapter(directory):
@@ -164,4 +168,4 @@ def model_directory(stage_dir: Path) -> Path:
 
 def is_adapter(directory: Path) -> bool:
     """Whether the directory holds an adapter rather than a full model."""
-    return (directory / CONFIG_FILE).is_file()
+    return (directory / ADAPTER_CONFIG).is_file()

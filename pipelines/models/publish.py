@@ -13,9 +13,9 @@ from torch import nn
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from pipelines.errors import TrainingError
-from pipelines.models.adapters import CONFIG_FILE, DEFAULT, WEIGHTS_FILE, AdapterState, adapter_state
-from pipelines.models.base_model import HEAD, quiet
-from pipelines.models.base_ref import BaseRef
+from pipelines.models.adapters import DEFAULT, WEIGHTS_FILE, AdapterState, adapter_state
+from pipelines.models.base_model import HEAD, quiet, savable_generation_config
+from pipelines.models.base_ref import ADAPTER_CONFIG, BaseRef
 
 
 def publish_model(
@@ -51,17 +51,13 @@ def publish_model(
 
 def sane_generation_config(config: GenerationConfig | None, tokenizer: PreTrainedTokenizerBase) -> GenerationConfig:
     """A generation config that stops on the tokenizer's EOS and never on BOS (some models list both)."""
-    sane = copy.deepcopy(config) if config is not None else GenerationConfig()  # type: ignore[no-untyped-call]
+    sane = savable_generation_config(config or GenerationConfig())  # type: ignore[no-untyped-call]
     listed = sane.eos_token_id if isinstance(sane.eos_token_id, list) else [sane.eos_token_id]
     eos, bos = tokenizer.eos_token_id, tokenizer.bos_token_id
     ends = [eos, *(index for index in listed if index is not None and index not in (eos, bos))]
     sane.eos_token_id = ends if len(ends) > 1 else eos
     if tokenizer.pad_token_id is not None:
         sane.pad_token_id = tokenizer.pad_token_id
-    try:
-        sane.validate(strict=True)
-    except ValueError:  # sampling values beside do_sample: false, which save_pretrained refuses
-        sane.do_sample = True
     return sane
 
 
@@ -86,7 +82,7 @@ def _publish_adapter(state: AdapterState, directory: Path, base_name: str, revis
         config.target_modules = sorted(config.target_modules)
     save_file(tensors, directory / WEIGHTS_FILE, metadata={"format": "pt"})
     config.save_pretrained(str(directory))
-    if not (directory / CONFIG_FILE).is_file():
+    if not (directory / ADAPTER_CONFIG).is_file():
         raise TrainingError("peft wrote no adapter_config.json", where=str(directory))
 
 

@@ -6,7 +6,6 @@ import inspect
 import json
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -16,8 +15,13 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreT
 
 from pipelines.data.rows import Message, as_dict
 from pipelines.errors import ArtifactError, DataError, UsageError
-from pipelines.models.adapters import CONFIG_FILE
-from pipelines.models.base_model import LOADING_ERRORS, explain, quiet
+from pipelines.models.base_model import (
+    LOADING_ERRORS,
+    check_vocabulary,
+    explain,
+    quiet,
+    refuse_adapter_files,
+)
 from pipelines.models.sequence_scores import pad_left, pad_right, position_ids
 
 Pad = Callable[[Sequence[Sequence[int]], torch.device | str], tuple[Tensor, Tensor]]
@@ -232,8 +236,7 @@ def load_text_classifier(
         HubError: the hub cannot be reached or refuses.
         UsageError: the files hold an adapter, or a model that cannot be a sequence classifier.
     """
-    if (Path(path) / CONFIG_FILE).is_file():
-        raise UsageError("this is an adapter, not a whole model", where=path, hint="merge it into its base first")
+    refuse_adapter_files(path, revision)
     try:
         with quiet():
             tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=False)
@@ -244,6 +247,7 @@ def load_text_classifier(
         trunk = f"{model.base_model_prefix}."
         lost = {key for key in lost if key.startswith(trunk) and not key.startswith(f"{trunk}pooler.")}
     refuse_lost(path, lost)
+    check_vocabulary(model, tokenizer)
     return model, tokenizer  # in evaluation mode, as from_pretrained leaves it
 
 

@@ -1,25 +1,74 @@
-"""Evaluation on held-out prompts during training, and the best policy by their scores."""
+"""Evaluation on held-out prompts during training, and the best policy by what PPO optimizes."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from statistics import fmean
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 from torch import Tensor
 
 from pipelines.data.encode import EncodedPrompt
 from pipelines.models.forward import TokenBatch
-from pipelines.ppo.objective import k1, masked_sum
+from pipelines.ppo.normalization import Normalizer
+from pipelines.ppo.objective import k1
 from pipelines.ppo.rollout import PpoContext, finite_scores
 
 SAMPLES = 16
 """Number of answers that every evaluation writes to samples.jsonl."""
-CRITERION = "highest mean held-out score among the evaluations whose held-out KL is at most ppo.kl_limit"
+MADE_UP = 64
+CRITERION = (
+    "highest mean held-out objective (score after normalization, clip and penalties, less kl_coef times the KL) among "
+    "the evaluations whose held-out KL is at most ppo.kl_limit"
+)
 
 Log = Callable[[str, Mapping[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class HeldoutAnswers:
+    """Answers of a policy to the held-out prompts, of all processes, one entry an answer.
+
+    Attributes:
+        scores: as the reward source gave them.
+        kl: to the reference, in nats (k1 summed over the tokens).
+        lengths: response tokens.
+        finished: whether it ended by itself.
+    """
+
+    scores: list[float]
+    kl: list[float]
+    lengths: list[float]
+    finished: list[bool]
+
+    def figures(self) -> dict[str, float]:
+        """Return the means, under the names of metrics."""
+        return {
+            "eval/score": fmean(self.scores),
+            "eval/kl": fmean(self.kl),
+            "eval/response_length": fmean(self.lengths),
+            "eval/finished": fmean(self.finished),
+        }
+
+    @classmethod
+    def of_figures(cls, figures: Mapping[str, float]) -> HeldoutAnswers:
+        """Return answers with these means, for earlier checkpoints, which hold no more."""
+        scores, kl, lengths = ([figures[name]] * MADE_UP for name in ("eval/score", "eval/kl", "eval/response_length"))
+        return cls(scores, kl, lengths, [row < figures["eval/finished"] * MADE_UP for row in range(MADE_UP)])
+
+
+def heldout_objective(answers: HeldoutAnswers, normalizer: Normalizer, kl_coef: float) -> float:
+    """Return the mean of what PPO maximizes: the reward of the whole answer, less the KL penalty.
+
+    Two policies are compared by the normalization and the KL coefficient of one moment, whenever they answered.
+    """
+    scores, lengths = (torch.tensor(values, dtype=torch.float64) for values in (answers.scores, answers.lengths))
+    rewards = normalizer.rewards(scores, torch.tensor(answers.finished), lengths)[0]
+    return float(rewards.mean()) - kl_coef * fmean(answers.kl)
 
 
 @dataclass(frozen=True)
@@ -36,31 +85,22 @@ class Heldout:
     prompts: Sequence[EncodedPrompt]
     log: Log
 
-    def evaluate(self, update: int) -> dict[str, float]:
-        """Mean score, KL to the reference (k1, nats per response), length and finished share of the answers.
-
-        The figures go to heldout.jsonl, and some answers to samples.jsonl. Empty without held-out prompts.
-        """
+    def answer(self, update: int) -> HeldoutAnswers | None:
+        """Answer and score the prompts, with some answers to samples.jsonl; None where there are no prompts."""
         if not self.prompts:
-            return {}
+            return None
         accelerator = self.context.accelerator
         share = self.prompts[accelerator.process_index :: accelerator.num_processes]
-        sums = accelerator.reduce(self._sums(share, update), reduction="sum")
-        count, score, kl, length, finished = sums.tolist()
-        figures = {
-            "eval/score": score / count,
-            "eval/kl": kl / count,
-            "eval/response_length": length / count,
-            "eval/finished": finished / count,
-        }
-        self.log("heldout", {"update": update, **figures})
-        return figures
+        rows = gather_object(self._rows(share, update))
+        scores, kl, lengths, finished = (list(column) for column in zip(*rows, strict=True))
+        return HeldoutAnswers(scores, kl, lengths, [bool(value) for value in finished])
 
     @torch.no_grad()
-    def _sums(self, prompts: Sequence[EncodedPrompt], update: int) -> Tensor:
+    def _rows(self, prompts: Sequence[EncodedPrompt], update: int) -> list[tuple[float, float, float, float]]:
+        """Score, KL, length and whether it finished, of each answer of this process."""
         context, settings = self.context, self.context.settings
         if not prompts:
-            return torch.zeros(5, device=context.accelerator.device)
+            return []
         responses, batch = context.respond(prompts, context.seed)
         scores = finite_scores(context.reward(batch, prompts, responses))
         self._log_samples(update, prompts, responses, scores, batch)
@@ -68,9 +108,9 @@ class Heldout:
             logprobs(batch, settings.temperature, settings.rollout_forward_batch_size)
             for logprobs in (context.roles.policy_logprobs, context.roles.reference_logprobs)
         )
-        kl = masked_sum(k1(policy, reference), batch.response_mask)
-        tokens = batch.response_mask.sum()
-        return torch.stack([scores.new_tensor(len(prompts)), scores.sum(), kl, tokens, batch.finished.sum()]).float()
+        kl = torch.where(batch.response_mask, k1(policy, reference), 0.0).sum(-1)
+        columns = (scores, kl, batch.response_mask.sum(-1), batch.finished)
+        return list(zip(*(column.double().tolist() for column in columns), strict=True))
 
     def _log_samples(
         self,
@@ -93,40 +133,57 @@ class Heldout:
 
 
 class Best:
-    """The policy with the highest held-out score so far, its weights on the CPU.
+    """The policy with the highest held-out objective so far, its weights on the CPU.
 
     Attributes:
         update: number of the update that made it; 0 is the start, None: there is none yet.
         figures: figures of its evaluation.
+        answers: its answers to the held-out prompts.
         weights: parameters by name, for `load_state_dict` of the trained module.
     """
 
     def __init__(self) -> None:
         self.update: int | None = None
         self.figures: dict[str, float] = {}
+        self.answers: HeldoutAnswers | None = None
         self.weights: dict[str, Tensor] = {}
 
-    def offer(self, update: int, figures: Mapping[str, float], weights: Callable[[], Mapping[str, Tensor]]) -> bool:
+    def offer(
+        self,
+        update: int,
+        figures: Mapping[str, float],
+        answers: HeldoutAnswers,
+        objective: Callable[[HeldoutAnswers], float],
+        weights: Callable[[], Mapping[str, Tensor]],
+    ) -> bool:
         """Keep the policy of `update` if it is better than the best so far.
 
         Args:
             update: number of the update.
-            figures: result of `Heldout.evaluate`.
+            figures: figures of its evaluation.
+            answers: result of `Heldout.answer`.
+            objective: measures both policies, as `heldout_objective`.
             weights: returns the parameters of the policy; they are copied.
 
         Returns:
             Whether it was kept.
         """
-        if self.update is not None and figures["eval/score"] <= self.figures["eval/score"]:
+        if self.answers is not None and objective(answers) <= objective(self.answers):
             return False
-        self.update, self.figures = update, dict(figures)
+        self.update, self.figures, self.answers = update, dict(figures), answers
         self.weights = {name: tensor.detach().to("cpu", copy=True) for name, tensor in weights().items()}
         return True
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state for a checkpoint."""
-        return {"update": self.update, "figures": self.figures, "weights": self.weights}
+        answers = asdict(self.answers) if self.answers is not None else None
+        return {"update": self.update, "figures": self.figures, "answers": answers, "weights": self.weights}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         self.update, self.figures, self.weights = state["update"], state["figures"], state["weights"]
+        answers = state.get("answers")
+        if answers is not None:
+            self.answers = HeldoutAnswers(**answers)
+        elif self.update is not None:
+            self.answers = HeldoutAnswers.of_figures(self.figures)

@@ -160,6 +160,14 @@ def explained_variance(values: Tensor, returns: Tensor, mask: Tensor, reduce: Re
     return torch.where(total > 1e-8, 1.0 - masked_var(returns - values, mask, reduce) / total.clamp(min=1e-8), 0.0)
 
 
+def length_penalties(lengths: Tensor, *, start: int, limit: int, penalty: float) -> Tensor:
+    """[B] penalty of responses by their length in tokens: 0 up to `start`, then linear up to `penalty` at `limit`.
+
+    Yu et al. 2025, "DAPO" (2503.14476), eq. 13: soft overlong punishment.
+    """
+    return penalty * ((lengths - start) / (limit - start)).clamp(0.0, 1.0)
+
+
 def normalized_scores(
     scores: Tensor, finished: Tensor, *, mean: float, std: float, clip: float | None, missing_eos_penalty: float
 ) -> tuple[Tensor, Tensor]:

@@ -183,7 +183,7 @@ def collect(
     ref_logprobs = roles.reference_logprobs(batch, temperature, chunk)
     values = roles.values(batch, chunk)
     # 4. Rewards: the KL penalty on every token, the normalized score on the last one.
-    normalized, clipped = normalizer(scores, batch.finished, over_processes(context.accelerator))
+    normalized, clipped = normalizer(scores, batch.finished, mask.sum(-1), over_processes(context.accelerator))
     rewards = token_rewards(normalized, k1(logprobs, ref_logprobs), mask, kl_coef)
     # 5. Advantages and returns.
     advantages, returns = advantages_and_returns(rewards, values, mask, settings.gamma, settings.lam)

@@ -12,10 +12,11 @@ from transformers import PreTrainedTokenizerBase, set_seed
 from pipelines.config.ppo_section import PpoSection
 from pipelines.data.canonical import read_rows
 from pipelines.data.chat import ChatEncoder
-from pipelines.data.encode import EncodedPrompt, encode_prompts, fit_prompt
+from pipelines.data.encode import EncodedPrompt, encode_prompts
+from pipelines.data.prompts import sample_prompts
 from pipelines.data.rows import Prompt
 from pipelines.errors import EnvironmentProblem, UsageError
-from pipelines.models.base_model import prompt_limit
+from pipelines.models.base_model import check_vocabulary, prompt_limit
 from pipelines.models.base_ref import BaseRef
 from pipelines.models.generate import end_token_ids
 from pipelines.models.machine import choose_threads, resolve_device
@@ -56,9 +57,12 @@ def run(ctx: StageContext) -> dict[str, Any]:
     if published is not None and judges is not None:
         published.check_output(settings.reward.output)
     normalization = _normalization(published, settings)
+    if settings.reward_normalization is None and settings.normalization == "running":
+        ctx.reporter.info("ppo: an outside reward is scaled by all scores so far (ppo.reward_normalization: running)")
     linear = normalization if settings.reward.output == "logit" else None  # the value model's head is linear
     roles = build_roles(RoleSources(config, ctx.run_dir, sft, judges, linear, device, before=ctx.inputs.get("policy")))
     ends = end_token_ids(roles.policy.model, tokenizer, settings.stop_tokens)
+    check_vocabulary(roles.policy.model, tokenizer)
     choose_threads(config.run, roles.policy.model.num_parameters(), ctx.reporter)
 
     reward: Reward
@@ -139,7 +143,9 @@ def _publish(ctx: StageContext, training: Training, tokenizer: PreTrainedTokeniz
     if settings.load_best_model_at_end and best.update is None:
         ctx.reporter.warn(f"no held-out evaluation within kl_limit {settings.kl_limit:g}: the last policy is published")
     if best.update == 0:
-        ctx.reporter.warn("no later evaluation beat the one before training: by the held-out score PPO did not help")
+        ctx.reporter.warn(
+            "no later evaluation beat the one before training: by the held-out objective PPO did not help"
+        )
     take_best = settings.load_best_model_at_end and best.update is not None
     if not take_best:
         write("model")
@@ -172,17 +178,13 @@ def _prompts(ctx: StageContext, encoder: ChatEncoder, limit: int) -> tuple[list[
     ctx.notes["rows"] = asdict(lengths)
     report = ctx.reporter.warn if lengths.dropped else ctx.reporter.info
     report(f"PPO: {lengths.used} prompts used, {lengths.dropped} above {limit} tokens left out, {lengths.cut} cut")
-    heldout_prompts: list[EncodedPrompt] = []
-    for row in read_rows(heldout, Prompt):
-        encoded = fit_prompt(row.prompt, encoder, limit, cut=overlong == "cut")
-        if encoded is not None and len(heldout_prompts) < ctx.config.ppo.num_eval_prompts:
-            heldout_prompts.append(encoded)
-    return prompts, heldout_prompts
+    rows = (row.prompt for row in read_rows(heldout, Prompt))
+    return prompts, sample_prompts(rows, encoder, limit, ctx.config.ppo.num_eval_prompts, cut=overlong == "cut")[0]
 
 
 def _normalization(reward: PublishedReward | None, settings: PpoSection) -> Normalization:
     """Return the scale that the reward stage measured on SFT responses; scores of any other source stay as they are."""
-    if reward is None or settings.reward_normalization == "none":
+    if reward is None or settings.normalization == "none":
         return AS_IT_IS
     scale = reward.scale(settings.reward.output)
     return Normalization(scale.mean, scale.std)

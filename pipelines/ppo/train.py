@@ -7,6 +7,7 @@ training resumes as if it had not been interrupted.
 
 from __future__ import annotations
 
+import functools
 import signal
 import time
 from collections.abc import Mapping, Sequence
@@ -20,7 +21,7 @@ from pipelines.data.encode import EncodedPrompt
 from pipelines.errors import TrainingError
 from pipelines.ppo.alarms.alarms import Alarms
 from pipelines.ppo.checkpoint import RandomNumbers, Stateful, load_state, save_state
-from pipelines.ppo.heldout import Best, Heldout, Log
+from pipelines.ppo.heldout import Best, Heldout, Log, heldout_objective
 from pipelines.ppo.learner import Learner, over_processes
 from pipelines.ppo.metrics import Counts, Record, update_metrics
 from pipelines.ppo.normalization import Normalizer
@@ -179,13 +180,16 @@ class Training:
 
     def _evaluate(self, update: int, parts: _Parts) -> None:
         """Answer the held-out prompts, and keep the policy if it is the best so far within the KL limit."""
-        figures = parts.heldout.evaluate(update)
-        if not figures:
+        answers = parts.heldout.answer(update)
+        if answers is None:
             return
+        objective = functools.partial(heldout_objective, normalizer=parts.normalizer, kl_coef=parts.controller.coef)
+        figures = answers.figures() | {"eval/objective": objective(answers)}
+        self.log("heldout", {"update": update, **figures})
         parts.record.evaluated(figures)
         self.context.accelerator.log(figures, step=update)
         if figures["eval/kl"] <= self.context.settings.kl_limit:
-            parts.best.offer(update, figures, self.policy_weights)
+            parts.best.offer(update, figures, answers, objective, self.policy_weights)
 
     def policy_weights(self) -> dict[str, Tensor]:
         """Return the current parameters of the policy by name."""
@@ -211,8 +215,10 @@ class Training:
 
     def _refuse_diverged(self, rollout: Rollout) -> None:
         """Refuse to save a policy or a value model whose outputs are no longer finite: nothing could resume from it."""
-        row, temperature = rollout.rows(slice(0, 1)), self.context.settings.temperature
-        outputs = self.context.roles.policy_logprobs(row, temperature, 1), self.context.roles.values(row, 1)
+        roles, settings = self.context.roles, self.context.settings
+        chunk = settings.rollout_forward_batch_size
+        rows = rollout.rows(slice(0, chunk))  # a diverged model may give some row finite numbers
+        outputs = roles.policy_logprobs(rows, settings.temperature, chunk), roles.values(rows, chunk)
         if not all(bool(torch.isfinite(output).all()) for output in outputs):
             raise TrainingError(
                 "the policy or the value model gives numbers that are not finite; they were not saved",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,6 +23,9 @@ from pipelines.reward.initial_model import InitialModel, Objective
 from pipelines.reward.training_rows import Side, comparison_files, sum_of_reports
 from pipelines.run.stage import StageContext
 from pipelines.trainers.training import no_telemetry, trainer_arguments
+
+MARGIN_CAP = 3.0
+"""Maximum of a margin in units of their root mean square: beyond it one pair would outweigh many."""
 
 
 class Pairwise(Objective):
@@ -110,19 +114,34 @@ def columns(pairs: Sequence[Pair], *, segments: bool, margin: bool) -> tuple[lis
     Args:
         pairs: of one kind of reward model.
         segments: whether the model's collator takes segments.
-        margin: whether margins count; a pair without one then has 0.
+        margin: whether margins count, see `scaled_margins`.
     """
-    with_margin = margin and any(pair.margin is not None for pair in pairs)
+    margins = scaled_margins([pair.margin for pair in pairs]) if margin else None
     rows: list[dict[str, Any]] = []
-    for pair in pairs:
+    for index, pair in enumerate(pairs):
         row: dict[str, Any] = {"chosen_ids": pair.chosen.ids, "rejected_ids": pair.rejected.ids}
         if segments:
             row |= {"chosen_segments": pair.chosen.segments, "rejected_segments": pair.rejected.segments}
-        if with_margin:
-            row["margin"] = pair.margin or 0.0
+        if margins is not None:
+            row["margin"] = margins[index]
         rows.append(row)
     features = {name: Value("float32") if name == "margin" else List(Value("int32")) for name in rows[0]}
     return rows, features
+
+
+def scaled_margins(margins: Sequence[float | None]) -> list[float] | None:
+    """Margins divided by their root mean square and cut at `MARGIN_CAP`; a pair without one has 0.
+
+    A loss of log sigmoid(difference - margin) takes margins for logits, but they come in the unit of whoever gave them.
+
+    Returns:
+        One margin a pair; None where no pair has one, or all are 0.
+    """
+    squares = [margin**2 for margin in margins if margin is not None]
+    unit = math.sqrt(sum(squares) / len(squares)) if squares else 0.0
+    if unit == 0:
+        return None
+    return [min(max((margin or 0.0) / unit, -MARGIN_CAP), MARGIN_CAP) for margin in margins]
 
 
 def _encoded(ctx: StageContext, start: InitialModel, side: Side) -> tuple[list[Pair], LengthReport]:

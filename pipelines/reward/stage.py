@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase, set_seed
 
-from pipelines.data.encode import ChatEncoder, fit_prompt
-from pipelines.data.prompts import take
+from pipelines.data.encode import ChatEncoder
+from pipelines.data.prompts import sample_prompts
 from pipelines.data.rows import Message
 from pipelines.errors import DataError
 from pipelines.models.adapters import trainable_parameters
-from pipelines.models.base_model import check_4bit, length_limit
+from pipelines.models.base_model import check_4bit, prompt_limit
 from pipelines.models.generate import closed, end_token_ids, sample
 from pipelines.models.machine import autocast, choose_threads, free_memory, resolve_device
 from pipelines.models.policies import open_frozen_policy, open_tokenizer
@@ -27,7 +27,7 @@ from pipelines.reward.assessment import check_golden, probe, write_golden
 from pipelines.reward.initial_model import Objective, start_from_own_base, start_from_sft
 from pipelines.reward.pairwise import Pairwise
 from pipelines.reward.pointwise import Pointwise
-from pipelines.reward.training_rows import check_sides, heldout_prompts
+from pipelines.reward.training_rows import check_sides, prompts_of_ppo
 from pipelines.run.stage import StageContext
 from pipelines.trainers.training import train
 
@@ -53,7 +53,7 @@ def run(ctx: StageContext) -> dict[str, Any]:
     set_seed(config.run.seed)
     sft = ctx.inputs.get("sft")
     policy_tokenizer = open_tokenizer(sft, config.model)
-    prompts = heldout_prompts(ctx.inputs, judgements=pointwise)
+    prompts = prompts_of_ppo(ctx.inputs, judgements=pointwise)
     responses = sft_responses(ctx, sft, policy_tokenizer, prompts, device)
     if section.base is None:
         start = start_from_sft(ctx, sft, policy_tokenizer, device)
@@ -114,27 +114,26 @@ def sft_responses(
     prompts: Sequence[tuple[Message, ...]],
     device: torch.device,
 ) -> list[Response]:
-    """Sample a response of the SFT model to each of the first `reward.normalization_prompts` prompts that fit.
+    """Sample a response of the SFT model to `reward.normalization_prompts` of the prompts, as PPO begins.
 
     Args:
         sft: directory of the SFT stage; None: SFT is off.
-        prompts: held-out prompts, each once.
+        prompts: prompts that PPO will answer.
 
     Raises:
-        DataError: none of them leaves room for a response.
+        DataError: all of them are too long for PPO.
     """
     config, encoder = ctx.config, ChatEncoder(tokenizer)
     policy = open_frozen_policy(sft, config.model, device, tokenizer, config.run.seed)
     ends = end_token_ids(policy, tokenizer, config.ppo.stop_tokens)
     choose_threads(config.run, policy.num_parameters(), ctx.reporter)
-    room = length_limit(config.reward, policy.config, ctx.reporter) - config.ppo.response_length
-    most = config.reward.normalization_prompts
-    fitting, _ = take(prompts, most, lambda prompt: fit_prompt(prompt, encoder, room))
+    limit, most = prompt_limit(config.ppo, policy.config, ctx.reporter), config.reward.normalization_prompts
+    fitting, _ = sample_prompts(prompts, encoder, limit, most, cut=config.ppo.overlong == "cut")
     if not fitting:
         raise DataError(
-            f"no held-out prompt leaves room for a response of {config.ppo.response_length} tokens",
-            where="reward",
-            hint="lower ppo.response_length or raise reward.max_length",
+            f"all prompts that PPO is to answer are longer than {limit} tokens",
+            where="ppo.max_prompt_length",
+            hint="raise ppo.max_prompt_length, or lower ppo.response_length",
         )
     with ctx.reporter.task("SFT responses", len(fitting)) as task, autocast(config.model, device):
         responses = sample(
@@ -146,6 +145,8 @@ def sft_responses(
             batch_size=config.ppo.rollout_forward_batch_size,
             seed=config.run.seed,
             on_batch=task.advance,
+            top_k=config.ppo.top_k,
+            top_p=config.ppo.top_p,
         )
     del policy
     free_memory()

@@ -10,7 +10,7 @@ from typing import Literal
 from pipelines.config import Config
 from pipelines.data.canonical import read_rows
 from pipelines.data.encode import LengthReport
-from pipelines.data.rows import Comparison, Judgement, Message
+from pipelines.data.rows import Comparison, Judgement, Message, Prompt
 from pipelines.errors import DataError
 
 Side = Literal["train", "heldout"]
@@ -46,14 +46,21 @@ def _existing(inputs: Mapping[str, Path], places: Iterable[tuple[str, str]]) -> 
     return [file for file in files if file.path.exists() or file.stage != "pairs"]  # a question has rows of one kind
 
 
-def heldout_prompts(inputs: Mapping[str, Path], *, judgements: bool) -> list[tuple[Message, ...]]:
-    """Prompts of all held-out rows, each once; those of judgements too where they are used."""
+def prompts_of_ppo(inputs: Mapping[str, Path], *, judgements: bool) -> list[tuple[Message, ...]]:
+    """Prompts that PPO will answer; in a run without `data/prompts` those of the held-out rows.
+
+    Args:
+        inputs: inputs of the stage.
+        judgements: whether the rows of judgements count as well.
+    """
+    if "data/prompts" in inputs:
+        return [row.prompt for row in read_rows(inputs["data/prompts"] / "train.jsonl", Prompt)]
     files = comparison_files(inputs, "heldout")
     prompts = [row.prompt for file in files for row in read_rows(file.path, Comparison)]
     if judgements:
         files = judgement_files(inputs, "heldout")
         prompts += [row.prompt for file in files for row in read_rows(file.path, Judgement)]
-    return list(dict.fromkeys(prompts))
+    return prompts
 
 
 def sum_of_reports(reports: Iterable[LengthReport]) -> LengthReport:

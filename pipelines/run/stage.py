@@ -80,6 +80,7 @@ class Stage:
         name: also its directory below the run directory.
         runner: ``module:function``, imported when the stage runs; takes a StageContext, returns its final metrics.
         needs: the stages whose artifacts it reads, given the configuration: what they are to it, by their names.
+        added_needs: those among `needs` that earlier versions did not read: an artifact without them is no older.
         section: the values that affect its result, given the configuration.
         sources: files outside the run directory that it reads.
         produces: names of what a later stage or the user finds in its directory.
@@ -94,6 +95,7 @@ class Stage:
     section: Callable[[Config], dict[str, Any]]
     produces: tuple[str, ...]
     sources: Callable[[Config], tuple[Path, ...]] = lambda config: ()
+    added_needs: tuple[str, ...] = ()
     heavy: bool = True
     parallel: bool = False
     enabled: Callable[[Config], bool] = lambda config: True

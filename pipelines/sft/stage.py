@@ -21,7 +21,13 @@ from pipelines.data.encode import ChatEncoder, EncodedDemonstration, LengthRepor
 from pipelines.data.rows import Demonstration
 from pipelines.errors import UsageError
 from pipelines.models.adapters import DEFAULT, add_adapter, cast_trainable_to_fp32, lora_config, trainable_parameters
-from pipelines.models.base_model import check_4bit, length_limit, load_causal
+from pipelines.models.base_model import (
+    check_4bit,
+    check_vocabulary,
+    length_limit,
+    load_causal,
+    refuse_adapter_files,
+)
 from pipelines.models.base_ref import BaseRef
 from pipelines.models.machine import autocast, choose_threads, resolve_device
 from pipelines.models.publish import publish_model
@@ -129,8 +135,10 @@ def _starting_point(
         tokenizer: PreTrainedTokenizerBase = train_scratch_tokenizer(texts, model.scratch)
         return tokenizer, build_scratch(model.scratch, tokenizer, config.run.seed).to(device)  # type: ignore[arg-type]
     base = BaseRef.outside(model)
+    refuse_adapter_files(base.path(Path()), base.revision)
     tokenizer = load_tokenizer(base.path(Path()), model, revision=base.revision)
     causal = load_causal(model, base.path(Path()), device, revision=base.revision)
+    check_vocabulary(causal, tokenizer)
     if config.sft_trains_adapter:
         return tokenizer, add_adapter(causal, DEFAULT, lora_config(model, "CAUSAL_LM"), trainable=True)
     return tokenizer, causal

@@ -111,7 +111,7 @@ def test_force_takes_what_follows(bench: Bench) -> None:
     bench.go()
     assert bench.go(force=["reward"]) == ["reward", "ppo", "eval"]
     assert bench.go(force=["data"]) == [*DATA, *HEAVY]
-    assert bench.go(force=["prompts"]) == ["data/prompts", "ppo", "eval"]
+    assert bench.go(force=["prompts"]) == ["data/prompts", "reward", "ppo", "eval"]
     assert bench.go(stages=select("sft", "sft", bench.config()), force=["sft"]) == ["sft"]
 
 
@@ -128,7 +128,7 @@ def test_selection(bench: Bench) -> None:
     assert names(select(None, "data", bench.config())) == every_data
     assert names(select("data", "sft", bench.config())) == [*every_data, "sft"]
     assert names(with_data_of("ppo", bench.config())) == ["data/prompts", "ppo"]
-    assert names(with_data_of("reward", bench.config())) == ["data/comparisons", "reward"]
+    assert names(with_data_of("reward", bench.config())) == ["data/comparisons", "data/prompts", "reward"]
     with pytest.raises(UsageError, match="comes after"):
         select("ppo", "sft", bench.config())
     with pytest.raises(UsageError) as caught:
@@ -304,7 +304,7 @@ def test_rounds_make_the_loop_again_and_extend_one_another(bench: Bench) -> None
     assert needs["rounds/03/sample"]["rounds/02/ppo"] == "policy"
     assert needs["rounds/02/labels"] == {"rounds/02/sample": "sample"}
     assert needs["rounds/03/pairs"] == {"rounds/03/labels": "labels", "rounds/02/pairs": "pairs"}
-    assert needs["rounds/02/reward"] == {"rounds/02/pairs": "pairs", "sft": "sft"}
+    assert needs["rounds/02/reward"] == {"rounds/02/pairs": "pairs", "data/prompts": "data/prompts", "sft": "sft"}
     assert needs["rounds/02/ppo"]["rounds/02/reward"] == "reward"
     assert needs["rounds/02/ppo"]["ppo"] == "policy"
     assert needs["eval"] == {
@@ -357,7 +357,7 @@ def test_a_forced_round_takes_the_later_ones_along(bench: Bench) -> None:
     with pytest.raises(UsageError, match="no stage"):
         bench.go(*sets, stages=stages, force=["rounds/03/labels"])
     names = [stage.name for stage in with_data_of("rounds/02/reward", bench.config(*sets))]
-    assert names == ["labels", "pairs", "rounds/02/labels", "rounds/02/pairs", "rounds/02/reward"]
+    assert names == ["data/prompts", "labels", "pairs", "rounds/02/labels", "rounds/02/pairs", "rounds/02/reward"]
     assert [stage.name for stage in table.named("rounds/02/ppo", bench.config(*sets))] == ["rounds/02/ppo"]
 
 
@@ -387,12 +387,18 @@ def test_a_round_that_waits_for_people_goes_on_later(bench: Bench, monkeypatch: 
 def test_comparisons_that_were_there_are_used_beside_new_ones(bench: Bench) -> None:
     needs = {stage.name: stage.needs for stage in table.STAGES}
     both = bench.config("feedback.source=human", prompts_of(bench))
-    assert needs["reward"](both) == {"data/comparisons": "data/comparisons", "pairs": "pairs", "sft": "sft"}
+    assert set(needs["reward"](both)) == {"data/comparisons", "data/prompts", "pairs", "sft"}
+    nothing_answers = bench.config("ppo.enabled=false", "eval.enabled=false")
+    assert set(needs["reward"](nothing_answers)) == {"data/comparisons", "sft"}
     written = bench.config("feedback.source=human", "feedback.label.questions=[{name: text, kind: demonstration}]")
     assert "pairs" not in needs["reward"](written), "what people wrote is not compared"
     pointwise = ("reward.objective=pointwise", f"data.judgements={bench.rows}")
-    assert set(needs["reward"](bench.config(*pointwise))) == {"data/comparisons", "data/judgements", "sft"}
-    assert set(needs["reward"](bench.config(*pointwise, "data.comparisons=[]"))) == {"data/judgements", "sft"}
+    assert set(needs["reward"](bench.config(*pointwise))) == {
+        *("data/comparisons", "data/judgements", "data/prompts", "sft"),
+    }
+    assert set(needs["reward"](bench.config(*pointwise, "data.comparisons=[]"))) == {
+        *("data/judgements", "data/prompts", "sft"),
+    }
 
 
 def test_an_edited_reward_function_makes_ppo_stale(

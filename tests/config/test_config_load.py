@@ -282,3 +282,12 @@ def test_one_entry_is_a_list_of_it() -> None:
     assert [scorer.function for scorer in config.eval.scorers] == ["a:b"]
     with pytest.raises(UsageError, match="policies"):
         load_config(None, ["eval.policies=3"])
+
+
+def test_a_file_of_another_program_gets_all_its_keys_told(tmp_path: Path) -> None:
+    error = refusal(tmp_path, "stage: ppo\nmodel_name_or_path: x\nlora_rank: 8\nlearning_rate: 1e-5\nmystery: 1\n")
+    assert str(error.where).endswith("my.yaml:1")
+    hint = str(error.hint)
+    for words in ("known keys here", "`model_name_or_path` is `model.name_or_path`", "`lora_rank` is `model.lora_r`"):
+        assert words in hint
+    assert "mystery" not in hint

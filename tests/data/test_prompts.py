@@ -17,9 +17,11 @@ from pipelines.data.prompts import (
     evaluation_prompts,
     prompts_of_run,
     prompts_of_sources,
+    sample_prompts,
     shares,
     take,
 )
+from pipelines.data.rows import Message
 from pipelines.errors import DataError
 from pipelines.run.reporting import SilentReporter
 from tests.models.helpers import write_data
@@ -107,6 +109,21 @@ def test_a_run_gives_both_sides_each_prompt_once(tmp_path: Path):
     assert sorted(texts(train)) == ["a", "b", "c"]
     assert texts(heldout) == ["d"]
     assert {entry.source for entry in train} == {"round-2"}
+
+
+def test_a_sample_stands_for_all_sources_whatever_the_order_of_the_file() -> None:
+    encoder = ChatEncoder(tiny_tokenizer())
+    turns = [(Message(role="user", content=f"{name} {n}"),) for name in ("a", "b") for n in range(128)]
+    turns += [(Message(role="user", content="you " * 60),), turns[3]]
+    sample = sample_prompts(turns, encoder, 30, 64, cut=False)[0]
+    first = [prompt["messages"][0].content for prompt in sample]
+    assert len(set(first)) == 64
+    assert 20 < sum(text.startswith("a") for text in first) < 44
+    again = sample_prompts(turns[::-1], encoder, 30, 64, cut=False)[0]
+    assert [prompt["messages"] for prompt in again] == [prompt["messages"] for prompt in sample]
+    whole, too_long = sample_prompts(turns, encoder, 30, None, cut=False)
+    assert (len(whole), too_long) == (256, 1)
+    assert whole[:64] == sample
 
 
 def test_every_round_goes_on_where_the_one_before_ended():

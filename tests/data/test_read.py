@@ -109,3 +109,14 @@ def test_a_column_that_nobody_reads_may_hold_anything(tmp_path: Path, unread: st
     assert [outcome.fault is not None for outcome in outcomes] == [True, True]
     good = list(SourceReader(Source(path=str(path), columns={"prompt": "q"}), Comparison))
     assert [outcome.row.chosen for outcome in good if outcome.row is not None] == ["b", "b"]
+
+
+def test_a_line_in_another_encoding_is_bad_where_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"prompt": "a", "by": "Jos\xe9"}\n{"prompt": "Jos\xe9", "by": "b"}\n{"prompt": "\xe9}\n')
+    outcomes = list(SourceReader(Source(path=str(path)), Prompt))
+    assert [str(outcome.fault) for outcome in outcomes] == [
+        "None",
+        "not UTF-8 (byte 0xe9 at offset 15)",
+        "not UTF-8 (byte 0xe9 at offset 12)",
+    ]

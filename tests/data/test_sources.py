@@ -145,6 +145,7 @@ def test_a_file_that_cannot_be_read(tmp_path: Path, name: str, content: bytes, w
     ("name", "content", "way_out"),
     [
         ("a.xlsx", b"PK", "CSV UTF-8"),
+        ("a.csv", b"PK\x03\x04\x14\x00\x06\x00", "CSV UTF-8"),
         ("a.jsonl.zst", b"(", "unpack"),
         ("a.json", b'["\xfc"]', "iconv"),
         ("a.json", b'{"prompt": "' + b"a" * 11_000_000 + b'"}', 'orient="records"'),

@@ -106,6 +106,11 @@ def test_declared_numbers_and_truth_values_are_parsed(tmp_path: Path) -> None:
     assert str(rows[-1].fault) == "label: must be true, false, 1 or 0 (found 'maybe')"
 
 
+def test_a_decimal_comma_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.csv", "prompt;chosen;rejected;margin\na;b;c;1.5\na;b;c;1,5\n")
+    assert faults(path) == [("3", "margin: must be a number (found '1,5'; write it with a decimal point)")]
+
+
 @pytest.mark.parametrize("cell", ["nan", "inf", "-Infinity", "1e999"])
 def test_a_number_in_a_table_is_finite(tmp_path: Path, cell: str) -> None:
     path = write(tmp_path, "a.csv", f"prompt,chosen,rejected,margin\na,b,c,1.5\na,b,c,{cell}\n")
@@ -185,6 +190,7 @@ def test_broken_columnar_files(tmp_path: Path, name: str) -> None:
         ("a.csv", ["sep=;", "prompt;completion", '"a, b;";c, "d"']),
         ("a.csv", ["SEP=|", "prompt|completion", 'a, b;|c, "d"']),
         ("a.tsv", ["", "prompt;completion", '"a, b;";c, "d"']),
+        ("a.csv", ["prompt ; completion", '"a, b;";c, "d"']),
         ("a.csv", ["prompt,completion,", '"a, b;","c, ""d""",,']),
         ("a.csv", ["prompt,completion,,", '"a, b;","c, ""d"""']),
     ],

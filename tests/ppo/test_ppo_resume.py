@@ -119,7 +119,7 @@ POINTS = {
     "between updates": (after_update(3), ["update 2"]),
     "inside a rollout": (at_call(rollout, "token_rewards", 4), ["update 2"]),
     "between optimizer steps": (at_call(learner, "policy_loss", 30), ["update 2"]),
-    "in an evaluation": (at_call(heldout, "masked_sum", 3), ["update 2"]),
+    "in an evaluation": (at_call(heldout, "k1", 3), ["update 2"]),
     "in the middle of a save": (at_call(checkpoint, "trained_parameters", 2), ["update 2"]),
     "before the marker": (at_call(Checkpoints, "complete", 2), ["update 2"]),
     "after the last update": (after_update(6), ["update 6"]),

@@ -24,6 +24,7 @@ from pipelines.report.statistics import wilson
 from pipelines.reward import initial_model
 from pipelines.reward import stage as reward
 from pipelines.reward.assessment import check_golden
+from pipelines.reward.pairwise import scaled_margins
 from pipelines.sft import stage as sft
 from tests.models.helpers import comparisons, config_for, demonstrations, outside_base, run_stage, write_data
 
@@ -150,22 +151,69 @@ def test_normalization_is_that_of_the_stored_scores(tmp_path: Path, monkeypatch:
     assert metrics["normalization_mean"] == stored["mean"]
 
 
+@pytest.mark.parametrize("unit", [1.0, 10.0, 100.0])
+def test_margins_have_no_unit_and_a_cap(unit: float) -> None:
+    margins = [1.0 * unit, -1.0 * unit, None, 2.0 * unit]
+    assert scaled_margins(margins) == pytest.approx([0.5**0.5, -(0.5**0.5), 0.0, 2 * 0.5**0.5])
+    assert scaled_margins([*[unit] * 99, 1e6 * unit])[-1] == 3.0  # type: ignore[index]
+    assert scaled_margins([None, None]) is None
+    assert scaled_margins([0.0, None]) is None
+
+
+def test_normalization_measures_on_what_ppo_answers_whatever_the_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prompts of two sources, one after the other, and a bound of PPO's that leaves some out."""
+    seen: list[str] = []
+    respond = reward.sft_responses
+
+    def noted(*args: Any) -> list[reward.Response]:
+        responses = respond(*args)
+        seen.extend(response.prompt[0].content for response in responses)
+        raise InterruptedError
+
+    monkeypatch.setattr(reward, "sft_responses", noted)
+    base = outside_base(tmp_path / "base")
+    write_data(tmp_path, "comparisons", comparisons(16), comparisons(8, start=60))
+    asked = [f"{source} {i}" for source in ("the first", "another") for i in range(30)]
+    rows = [{"prompt": [{"role": "user", "content": text}]} for text in [*asked, "you " * 40]]
+    write_data(tmp_path, "prompts", rows, [{"prompt": [{"role": "user", "content": "held out"}]}])
+    for most in (60, 20):
+        seen.clear()
+        config = config_for(
+            base,
+            sft={"enabled": False},
+            reward={"max_steps": 1, "normalization_prompts": most},
+            ppo={"max_prompt_length": 30, "response_length": 4},
+        )
+        with pytest.raises(InterruptedError):
+            run_stage(tmp_path, "reward", reward.run, config, "data/comparisons", "data/prompts")
+        assert set(seen) <= set(asked)
+        assert len(set(seen)) == most
+        assert seen != asked[:most]
+    assert 5 < sum(text.startswith("the first") for text in seen) < 15
+
+
 def test_margin_and_centering_reach_the_loss(tmp_path: Path) -> None:
     base = outside_base(tmp_path / "base")
     config = config_for(base, reward={"max_steps": 2})
     write_data(tmp_path, "demonstrations", demonstrations(8), demonstrations(4, start=60))
     run_stage(tmp_path, "sft", sft.run, config_for(base, sft={"max_steps": 1}), "data/demonstrations")
-    losses = {}
+    losses, used = {}, {"use_margin": True}
     for name, fields, section in (
         ("plain", {}, {}),
-        ("margin", {"margin": 2.0}, {}),
-        ("ignored", {"margin": 2.0}, {"use_margin": False}),
+        ("margin", {"margin": 2.0}, used),
+        ("in another unit", {"margin": 200.0}, used),
+        ("none", {"margin": 0.0}, used),
+        ("ignored", {"margin": 2.0}, {}),
         ("centered", {}, {"center_rewards_coefficient": 1.0}),
     ):
         write_data(tmp_path, "comparisons", comparisons(16, **fields), comparisons(8, start=60))
         config = config_for(base, reward={"max_steps": 2, **section})
         losses[name] = run_stage(tmp_path, "reward", reward.run, config, "data/comparisons", "sft")["train_loss"]
-    assert losses["margin"] > losses["plain"] + 0.5
+    assert losses["margin"] > losses["plain"] + 0.3
+    assert losses["in another unit"] == pytest.approx(losses["margin"], abs=1e-6)
+    assert losses["none"] == pytest.approx(losses["plain"], abs=1e-6)
     assert losses["ignored"] == pytest.approx(losses["plain"], abs=1e-6)
     assert losses["centered"] > losses["plain"]
 

@@ -128,7 +128,6 @@ def test_figures_of_the_opposite_are_the_opposite(rows: list[tuple[float, float]
         ({"output": "softmax"}, "output belongs to objective: pointwise"),
         ({"lower_is_better": True}, "lower_is_better belongs to objective: pointwise"),
         ({"label_range": [1, 5]}, "label_range belongs to objective: pointwise"),
-        ({"objective": "pointwise", "use_margin": False}, "use_margin belongs to objective: pairwise"),
         ({"objective": "pointwise", "center_rewards_coefficient": 0.1}, "belongs to objective: pairwise"),
         ({"objective": "pointwise", "output": "softmax"}, "output: softmax needs base"),
         ({"objective": "pointwise", "label_range": [5, 1]}, "from the smallest label to the largest"),
@@ -148,4 +147,5 @@ def test_only_a_pointwise_model_gives_a_probability_and_old_runs_stand() -> None
     assert "output" not in ScorerSection().results_view()
     assert ScorerSection(output="logprob").results_view()["output"] == "logprob"
     assert not {"objective", "output", "lower_is_better", "label_range"} & set(RewardSection().results_view())
-    assert "use_margin" not in RewardSection(objective="pointwise").results_view()
+    for use_margin in (True, False):  # true was the default once, and is recorded
+        assert "use_margin" not in RewardSection(objective="pointwise", use_margin=use_margin).results_view()

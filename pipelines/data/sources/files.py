@@ -64,8 +64,13 @@ def open_text(path: Path) -> Iterator[BinaryIO]:
     packed = path.suffix.lower() == ".gz"
     try:
         with cast(BinaryIO, gzip.open(path)) if packed else path.open("rb") as file:
-            encoding = _wide_encoding(file.read(4))
+            start = file.read(8)
+            encoding = _wide_encoding(start[:4])
             file.seek(0)
+            if start.startswith(_WORKBOOKS):
+                raise DataError(
+                    "the file is no text but a workbook of Excel, or packed", where=str(path), hint=_SAVE_SHEET
+                )
             if encoding is None:
                 yield file
                 return
@@ -145,8 +150,11 @@ def _check_there(path: Path, kind: str) -> None:
         )
 
 
+_SAVE_SHEET = "save the sheet as a .csv file (in Excel: CSV UTF-8) and name that"
+_WORKBOOKS = (b"PK\3\4", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1")
+"""First bytes of .xlsx, which is a zip file, and of .xls."""
 _WAYS_OUT = {
-    **dict.fromkeys((".xlsx", ".xls", ".ods"), "save the sheet as a .csv file (in Excel: CSV UTF-8) and name that"),
+    **dict.fromkeys((".xlsx", ".xls", ".ods"), _SAVE_SHEET),
     **dict.fromkeys((".zip", ".bz2", ".xz", ".zst", ".7z", ".tar", ".tgz"), "unpack it and name the file inside"),
     **dict.fromkeys((".ndjson", ".jsonlines"), "one object a line: rename it to .jsonl"),
 }

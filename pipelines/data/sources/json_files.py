@@ -6,6 +6,7 @@ import codecs
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, BinaryIO
 
 from pipelines.data.faults import OTHER_ENCODING, PANDAS, Fault
@@ -23,10 +24,25 @@ def json_lines(file: BinaryIO, name: str) -> Iterator[Record]:
     texts: bool | None = None
     for place, text, fault in _lines(file, name):
         if fault is not None:
-            yield Record(place, text, {}, fault)
+            yield _despite(fault, place, text, decoder)
             continue
         texts = text.lstrip().startswith('"') if texts is None else texts
         yield _parse_line(place, text, decoder, texts=texts)
+
+
+def _despite(fault: Fault, place: str, text: str, decoder: StrictDecoder) -> Record:
+    """The record of a faulty line: where the columns can be told, bytes that are no text are the fault of theirs."""
+    if fault.reason == too_long("line").reason:
+        return Record(place, text, {}, replace(fault, detail=PANDAS))
+    record = _parse_line(place, text, decoder, texts=False)
+    there = [name for name, value in record.row.items() if _REPLACED in json.dumps(value, ensure_ascii=False)]
+    if not there or "\0" in text:
+        return Record(place, text, {}, fault)
+    return record._replace(column_faults={**record.column_faults, **dict.fromkeys(there, fault)})
+
+
+_REPLACED = "\N{REPLACEMENT CHARACTER}"
+"""What bytes that are no text are decoded to."""
 
 
 def _holds_array(file: BinaryIO) -> bool:

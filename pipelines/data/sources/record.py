@@ -68,7 +68,7 @@ def json_record(place: str, text: str, value: Any, duplicates: list[tuple[dict[s
         duplicates: as `StrictDecoder` found them in it.
     """
     if not isinstance(value, dict):
-        detail = 'of a list of turns, write {"messages": [...]}' if isinstance(value, list) else ""
+        detail = 'a row is {"column": value}, a list of turns {"messages": [...]}' if isinstance(value, list) else ""
         return Record(place, text, {}, Fault("", f"must be an object, not {type_name(value)}", detail))
     if len(text) > MAX_ROW_SIZE:
         return Record(place, text, {}, too_long("row"))
@@ -100,13 +100,18 @@ def checked_record(
     else:  # What most rows are; the walk below takes as long as decoding them.
         if not duplicates and not column_faults:
             return Record(place, text, row, None, typed)
-    doubled = {id(holder): key for holder, key in duplicates or ()}
+    doubled = {id(holder): key for holder, key in duplicates} if duplicates else {}
     found: dict[str, Fault] = {}
     for column, value in row.items():
         if reason := _text_fault(column):
             return Record(place, text, {}, Fault("", f"{reason} in a key"), typed)
-        fault = column_faults.get(column) or _value_fault(column, value, doubled)
-        if any(holder is row and key == column for holder, key in duplicates or ()):
+        fault = column_faults.get(column)
+        if fault is None and type(value) is str:  # what most values are
+            reason = _text_fault(value)
+            fault = Fault(column, reason) if reason else None
+        elif fault is None:
+            fault = _value_fault(column, value, doubled)
+        if doubled and any(holder is row and key == column for holder, key in duplicates or ()):
             fault = Fault(column, "the key stands twice")
         if fault is not None:
             found[column] = fault

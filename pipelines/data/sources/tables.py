@@ -52,7 +52,7 @@ def _table(file: BinaryIO, name: str, usual: str) -> Iterator[Record]:
             continue  # A blank line.
         if header is None:
             if not _SEPARATOR.fullmatch(text):
-                header = _checked_header(cells, place)
+                header = _checked_header([name.strip() for name in cells], place)
             continue
         cells = _as_wide(cells, header)
         fault = fault or _width_fault(header, cells) or _swallowed(text, delimiter, len(header))
@@ -60,7 +60,7 @@ def _table(file: BinaryIO, name: str, usual: str) -> Iterator[Record]:
             yield Record(place, text, {}, fault, typed=False)
             continue
         # A column without a name, such as the index that pandas writes, can be read by nobody.
-        row = {column: cell for column, cell in zip(header, cells, strict=True) if column.strip()}
+        row = {column: cell for column, cell in zip(header, cells, strict=True) if column}
         yield checked_record(place, text, row, typed=False, column_faults=_not_utf8(row))
 
 
@@ -88,7 +88,7 @@ def _as_wide(cells: list[str], header: list[str]) -> list[str]:
     if not any(cells[cut:]):
         cells = cells[:cut]
     missing = header[len(cells) :]
-    return cells if any(name.strip() for name in missing) else cells + [""] * len(missing)
+    return cells if any(missing) else cells + [""] * len(missing)
 
 
 def _swallowed(text: str, delimiter: str, width: int) -> Fault | None:
@@ -146,17 +146,22 @@ class _Feed:
 def _checked_header(names: list[str], place: str) -> list[str]:
     for name in names:
         foreign = bool(_BAD_BYTE.search(name))
-        twice = bool(name.strip()) and names.count(name) > 1
+        twice = bool(name) and names.count(name) > 1
         if foreign or twice or "\0" in name:
             raise DataError(
-                f"the first line must hold the names of the columns, but {name!r} is "
+                f"the first line must hold the names of the columns, but {_shown(name)!r} is "
                 f"{'there twice' if twice else 'not UTF-8 text'}",
                 where=place,
                 hint=OTHER_ENCODING if foreign else None,
             )
-    if not any(name.strip() for name in names):
+    if not any(names):
         raise DataError("the first line must hold the names of the columns, but it is blank", where=place)
     return names
+
+
+def _shown(name: str) -> str:
+    """A name for a message; bytes that are not UTF-8 as Windows-1252 has them."""
+    return name.encode("utf-8", "surrogateescape").decode("cp1252", "replace") if _BAD_BYTE.search(name) else name
 
 
 def _width_fault(header: list[str], cells: list[str]) -> Fault | None:
