@@ -328,8 +328,8 @@ def check_column_names(source: Source) -> None:
         UsageError: with the nearest column as a hint.
     """
     known = known_columns()
-    for name in source.columns:
-        if name not in known:
+    for name, named in source.columns.items():
+        if name not in known and (named or name not in VERDICTS):
             near = get_close_matches(name, known, n=1)
             raise UsageError(
                 f"`columns` maps to `{name}`, which no format has",

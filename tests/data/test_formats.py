@@ -342,6 +342,32 @@ def test_a_judged_answer_is_never_one_to_imitate(tmp_path: Path, row: dict[str, 
         read(path, Demonstration)
 
 
+def test_a_longer_text_in_a_column_named_like_a_verdict_is_no_verdict(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({"instruction": "Hi?", "output": "Yes.", "feedback": "What the user wrote later."}))
+    assert len(read(path, Demonstration)) == 1
+
+
+@pytest.mark.parametrize(
+    "row",
+    [{"prompt": "a", "completion": "x"}, {"instruction": "a", "output": "x"}, {"messages": chat(U, A)}],
+)
+def test_zero_and_one_are_labels_and_other_numbers_are_not(tmp_path: Path, row: dict[str, Any]) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps({**row, "label": label}) + "\n" for label in (1, 0, True)))
+    assert [judged.label for judged in read(path, Judgement)] == [True, False, True]
+    path.write_text(json.dumps({**row, "label": 2}))
+    (bad,) = SourceReader(Source(path=str(path)), Judgement)
+    assert [fault.field for fault in bad.faults] == ["label"]
+
+
+def test_a_message_of_a_tree_is_no_text_to_train_on(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({"message_id": "m", "parent_id": None, "text": "Hi?", "role": "prompter"}))
+    with pytest.raises(DataError, match="not recognized"):
+        read(path, Demonstration)
+
+
 def test_column_map(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text('{"q": "Hi?", "prompt": 3, "a": "Yes."}\n{"q": "Hi?", "b": 1}\n')

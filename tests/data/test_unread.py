@@ -129,7 +129,19 @@ def test_a_mapped_column_may_be_missing_in_some_rows(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "verdict", [{"label": False}, {"label": "undesirable"}, {"score": -1.0}, {"score": "0.5"}, {"label": "bad"}]
+    "verdict",
+    [
+        {"label": False},
+        {"label": "undesirable"},
+        {"score": -1.0},
+        {"score": "0.5"},
+        {"label": "bad"},
+        {"kto_tag": False},
+        {"rating": 2},
+        {"feedback": "Bad"},
+        {"winner": "B"},
+        {"rank": "1"},
+    ],
 )
 @pytest.mark.parametrize(
     "row", [ANSWERED, {"messages": [U, A]}, {"instruction": "q", "output": "a"}, {"prompt": [U], "completion": [A]}]

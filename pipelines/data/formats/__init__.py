@@ -9,7 +9,7 @@ from typing import Any
 
 from pipelines.data.faults import shorten, type_name
 from pipelines.data.formats import alpaca, hh, judged, sharegpt, trl
-from pipelines.data.formats.format import VERDICTS, Format, column_names, is_judged, way_out
+from pipelines.data.formats.format import VERDICTS, Format, column_names, judges, way_out
 from pipelines.data.formats.unrecognized import column_map, way_in
 from pipelines.errors import DataError, UsageError
 
@@ -85,7 +85,7 @@ def detect_format(rows: Sequence[Mapping[str, Any]], place: str, among: Collecti
         f"the format is not recognized from the columns {columns}",
         where=place,
         hint=column_map(rows, known)
-        or " or ".join(way_out(name) for name in VERDICTS if name in row and is_judged(row))
+        or " or ".join(way_out(name) for name in VERDICTS if judges(name, row.get(name)))
         or way_in(rows, known),
     )
 

@@ -14,13 +14,31 @@ from pipelines.data.rows import CanonicalRow, Demonstration, Message, Role
 
 CONTEXT = ("history", "input")
 """Parts of the question."""
-VERDICTS = ("label", "score")
-"""Remark of the annotator on the answer."""
+VERDICTS = (
+    *("label", "score", "kto_tag", "tag", "rating", "reward", "rank", "preference", "feedback", "winner", "better"),
+    *("verdict", "vote", "thumbs", "liked", "upvoted", "quality", "grade"),
+)
+"""Names of columns in which an annotator judges the answer. `label` and `score` are those that formats read."""
+_VERDICT_WORDS = frozenset(
+    (
+        *("good", "bad", "true", "false", "yes", "no", "like", "dislike", "liked", "disliked", "up", "down", "upvote"),
+        *("downvote", "positive", "negative", "chosen", "rejected", "accepted", "better", "worse", "tie", "a", "b"),
+    )
+)
 
 
 def is_judged(row: Mapping[str, Any]) -> bool:
-    """Whether a `label` or a `score` that is a number judges the answer: it must never be taken for one to imitate."""
-    return _is_set(row.get("label")) or _is_number(row.get("score"))
+    """Whether a column judges the answer: it must never be taken for one to imitate."""
+    return any(judges(name, row.get(name)) for name in VERDICTS)
+
+
+def judges(name: str, value: Any) -> bool:
+    """Whether a value in a column of `VERDICTS` is a verdict; under most names a longer text may be something else."""
+    if name == "label":
+        return _is_set(value)
+    if name == "score" or not isinstance(value, str):
+        return _is_number(value)
+    return value.strip().lower() in _VERDICT_WORDS or _is_number(value)
 
 
 def unread(row: Mapping[str, Any], watched: Collection[str]) -> Fault | None:
@@ -31,8 +49,7 @@ def unread(row: Mapping[str, Any], watched: Collection[str]) -> Fault | None:
         watched: those of `CONTEXT` and `VERDICTS` that the format of the row does not read.
     """
     for name in VERDICTS:
-        value = row.get(name)
-        if name in watched and (_is_set(value) if name == "label" else _is_number(value)):
+        if name in watched and judges(name, row.get(name)):
             return Fault(name, "judges the answer, which would be imitated all the same", way_out(name))
     for name in CONTEXT:
         if name in watched and _is_set(row.get(name)):
@@ -42,7 +59,8 @@ def unread(row: Mapping[str, Any], watched: Collection[str]) -> Fault | None:
 
 def way_out(name: str) -> str:
     """Return the hint how to declare that a column means something else."""
-    return f"where it need not be read: `--columns {name}=` (in a configuration columns: {{{name}: ''}})"
+    read = f"to read it: `--columns label={name}`; " if name in VERDICTS[2:] else ""
+    return f"{read}where it need not be read: `--columns {name}=` (in a configuration columns: {{{name}: ''}})"
 
 
 def _is_set(value: Any) -> bool:

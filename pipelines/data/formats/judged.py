@@ -37,6 +37,16 @@ def _flag_or_number(value: Any) -> Any:
     return value
 
 
+def _zero_or_one(value: Any) -> Any:
+    """Read 0 and 1 as false and true, as many files have them."""
+    if isinstance(value, int | float) and value in (0, 1):
+        return bool(value)
+    raise ValueError(f"must be true, false, 1 or 0, not {value!r:.40}")
+
+
+GoodOrBad = Annotated[bool, BeforeValidator(_zero_or_one)]
+
+
 class Judged(Format):
     """Annotator and source of a judgement."""
 
@@ -79,12 +89,12 @@ class Kto(Judged):
     """A prompt, an answer, each a text or turns, and whether the answer is good."""
 
     name = "kto"
-    shape = columns(prompt=TEXT + LIST, completion=TEXT + LIST, label=FLAG)
+    shape = columns(prompt=TEXT + LIST, completion=TEXT + LIST, label=FLAG + NUMBER)
     unless = ("chosen", "rejected")
     holds = (Judgement,)
     prompt: Question
     completion: Answer
-    label: bool
+    label: GoodOrBad
 
     @override
     def canonical(self) -> Judgement:
@@ -95,11 +105,11 @@ class MessagesKto(Judged):
     """A dialogue, and whether its last turn is good."""
 
     name = "messages_kto"
-    shape = columns(messages=LIST, label=FLAG)
+    shape = columns(messages=LIST, label=FLAG + NUMBER)
     unless = ("chosen", "rejected")
     holds = (Judgement,)
     messages: Turns
-    label: bool
+    label: GoodOrBad
 
     @override
     def canonical(self) -> Judgement:
@@ -110,10 +120,10 @@ class ShareGPTKto(Conversations, Judged):
     """A ShareGPT dialogue, and whether its last turn is good."""
 
     name = "sharegpt_kto"
-    shape = columns(conversations=LIST, label=FLAG)
+    shape = columns(conversations=LIST, label=FLAG + NUMBER)
     unless = ("chosen", "rejected")
     holds = (Judgement,)
-    label: bool
+    label: GoodOrBad
 
     @override
     def canonical(self) -> Judgement:
@@ -124,11 +134,11 @@ class AlpacaKto(Instruction, Judged):
     """An instruction, its answer, and whether the answer is good."""
 
     name = "alpaca_kto"
-    shape = columns(instruction=TEXT, output=TEXT, label=FLAG)
+    shape = columns(instruction=TEXT, output=TEXT, label=FLAG + NUMBER)
     unless = ("chosen", "rejected")
     holds = (Judgement,)
     output: str
-    label: bool
+    label: GoodOrBad
 
     @override
     def canonical(self) -> Judgement:

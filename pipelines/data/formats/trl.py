@@ -239,7 +239,10 @@ class Text(Format):
 
     name = "text"
     shape = columns(text=TEXT)
-    unless = ("prompt", "completion", "chosen", "rejected", "messages", "conversations", "instruction")
+    unless = (
+        *("prompt", "completion", "chosen", "rejected", "messages", "conversations", "instruction"),
+        *("role", "parent_id", "rank", "image", "images", "audio", "audios", "video", "videos"),
+    )
     holds = (Demonstration,)
     text: str
 
