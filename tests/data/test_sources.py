@@ -60,6 +60,7 @@ def test_good_files(tmp_path: Path, name: str, content: bytes, expected: list[tu
 ROW_FAULTS = [
     (b'{"prompt": "a"', "not valid JSON (column 15: Expecting ',' delimiter)"),
     (b"{'prompt': 'a'}", "not valid JSON (column 2: "),
+    (b"{", "not valid JSON (column 2: the object goes over several lines"),
     (b'{"prompt": "a", "prompt": "b"}', "prompt: the key stands twice"),
     (b'{"prompt": "a", "x": {"y": 1, "y": 2}}', "y: the key stands twice"),
     (b'{"prompt": "a", "margin": NaN}', "margin: NaN or infinity is not a number in JSON"),

@@ -187,6 +187,7 @@ def test_broken_columnar_files(tmp_path: Path, name: str) -> None:
         ("a.csv", ["prompt;completion", '"a, b;";c, "d"']),
         ("a.csv", ['"prompt, long";"completion"', '"a, b;";c, "d"']),
         ("a.csv", ["prompt\tcompletion", 'a, b;\tc, "d"']),
+        ("a.csv", ["prompt|completion", 'a, b;|c, "d"']),
         ("a.csv", ["sep=;", "prompt;completion", '"a, b;";c, "d"']),
         ("a.csv", ["SEP=|", "prompt|completion", 'a, b;|c, "d"']),
         ("a.tsv", ["", "prompt;completion", '"a, b;";c, "d"']),
@@ -206,6 +207,13 @@ def test_the_index_of_pandas_is_left_alone(tmp_path: Path, head: str) -> None:
     path = write(tmp_path, "a.csv", f"{head}\n0,q,good,bad\n1,r,good,bad\n")
     rows = [outcome.row for outcome in SourceReader(Source(path=str(path)), Comparison)]
     assert [row.prompt[0].content for row in rows if row is not None] == ["q", "r"]
+
+
+@pytest.mark.parametrize("column", ["score", "label", "input"])
+def test_nan_says_nothing_about_an_answer(tmp_path: Path, column: str) -> None:
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    path = save(tmp_path, "a.parquet", [{"messages": turns, column: float("nan")}])
+    assert faults(path) == []
 
 
 @pytest.mark.parametrize("name", ["a.parquet", "stream.arrow"])

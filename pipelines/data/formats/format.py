@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Collection, Mapping
 from functools import cache
 from typing import Annotated, Any, ClassVar
@@ -66,15 +67,15 @@ def way_out(name: str) -> str:
 def _is_set(value: Any) -> bool:
     if isinstance(value, str):
         return bool(value.strip())
-    return value is not None and value != [] and value != {}
+    # NaN, which other programs write where they have no value, is not even equal to itself.
+    return value is not None and value != [] and value != {} and value == value
 
 
 def _is_number(value: Any) -> bool:
     try:
-        float(value)
+        return not math.isnan(float(value))
     except (TypeError, ValueError):
         return False
-    return True
 
 
 MAX_DEPTH = 50

@@ -100,7 +100,9 @@ def _parse_line(place: str, text: str, decoder: StrictDecoder, *, texts: bool) -
             decoder.duplicates.clear()
             value = decoder.decode(text)
     except json.JSONDecodeError as error:
-        return Record(place, text, {}, Fault("", "not valid JSON", f"column {error.colno}: {error.msg}"))
+        opens = text.strip() == "{"
+        detail = "the object goes over several lines, where each line is a row" if opens else error.msg
+        return Record(place, text, {}, Fault("", "not valid JSON", f"column {error.colno}: {detail}"))
     except RecursionError:
         return Record(place, text, {}, Fault("", "nested too deeply"))
     except ValueError as error:

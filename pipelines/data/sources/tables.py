@@ -78,7 +78,7 @@ def _delimiter(file: BinaryIO, usual: str) -> str:
     if told := _SEPARATOR.fullmatch(line):
         return str(told.group(1))
     # Of equals, the first one counts.
-    marks: tuple[str, ...] = (usual, *",;\t")
+    marks: tuple[str, ...] = (usual, *",;\t|")
     return max(marks, key=lambda mark: len(next(csv.reader([line], delimiter=mark), [])))
 
 
