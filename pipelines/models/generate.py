@@ -14,17 +14,8 @@ from pipelines.errors import RlhfError, UsageError
 from pipelines.models.sequence_scores import pad_left
 
 
-def end_token_ids(
-    model: nn.Module, tokenizer: PreTrainedTokenizerBase, stop_tokens: Sequence[str] = ()
-) -> tuple[int, ...]:
-    """Ids that end a response of a model: EOS, `stop_tokens`, and those of its generation config, each once.
-
-    Chat models often name the token that ends a turn in their generation config alone (Gemma: `<end_of_turn>`).
-
-    Args:
-        model: causal model, or an adapter on one.
-        tokenizer: has an EOS token.
-        stop_tokens: spelled as in the vocabulary (`<|im_end|>`), or text that is one token (a line break).
+def stop_token_ids(tokenizer: PreTrainedTokenizerBase, stop_tokens: Sequence[str]) -> list[int]:
+    """Ids of EOS and of stop tokens, in this order.
 
     Raises:
         UsageError: one of them is not one token of this tokenizer.
@@ -40,6 +31,25 @@ def end_token_ids(
                 hint="name a token of its vocabulary, such as the one that ends a turn in the chat template",
             )
         ids.append(own[0])
+    return ids
+
+
+def end_token_ids(
+    model: nn.Module, tokenizer: PreTrainedTokenizerBase, stop_tokens: Sequence[str] = ()
+) -> tuple[int, ...]:
+    """Ids that end a response of a model: EOS, `stop_tokens`, and those of its generation config, each once.
+
+    Chat models often name the token that ends a turn in their generation config alone (Gemma: `<end_of_turn>`).
+
+    Args:
+        model: causal model, or an adapter on one.
+        tokenizer: has an EOS token.
+        stop_tokens: spelled as in the vocabulary (`<|im_end|>`), or text that is one token (a line break).
+
+    Raises:
+        UsageError: one of them is not one token of this tokenizer.
+    """
+    ids = stop_token_ids(tokenizer, stop_tokens)
     listed = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     published = [listed] if isinstance(listed, int) else list(listed or ())
     # some files list BOS as well, which would end an answer at its first token

@@ -18,7 +18,7 @@ from pipelines.data.rows import Prompt
 from pipelines.errors import EnvironmentProblem, UsageError
 from pipelines.models.base_model import check_vocabulary, prompt_limit
 from pipelines.models.base_ref import BaseRef
-from pipelines.models.generate import end_token_ids
+from pipelines.models.generate import end_token_ids, stop_token_ids
 from pipelines.models.machine import choose_threads, resolve_device
 from pipelines.models.policies import open_config, open_tokenizer
 from pipelines.models.publish import publish_model
@@ -47,6 +47,7 @@ def run(ctx: StageContext) -> dict[str, Any]:
     sft = ctx.inputs.get("sft")
     reward_model = ctx.inputs.get("reward") if settings.reward.kind == "run" else None  # in a sum it is a text scorer
     tokenizer = open_tokenizer(sft, config.model)
+    stop_token_ids(tokenizer, settings.stop_tokens)  # refused before any model is loaded
     encoder = ChatEncoder(tokenizer)
     limit = prompt_limit(settings, open_config(sft, config.model), ctx.reporter)
     prompts, held_out = _prompts(ctx, encoder, limit)

@@ -43,7 +43,7 @@ from tests.tiny import (
 )
 
 CPU = torch.device("cpu")
-TOKENIZER = tiny_tokenizer()
+TOKENIZER = tiny_tokenizer(more=("<|endoftext|>",))  # the class of Qwen2 adds it
 EOS = int(TOKENIZER.eos_token_id)
 TEMPERATURE = 0.7
 PROMPTS = [[20, 21], [30, 31, 32, 33, 34, 35, 36, 37, 38], [40, 41, 42, 43, 44], [9]]
