@@ -236,7 +236,8 @@ class Format(Lenient):
             return -1
         if any(column not in row for column in cls.shape):
             return -1
-        return sum(type(row[column]) in types for column, types in cls.shape.items())
+        # NaN is no value
+        return sum(type(row[column]) in types and row[column] == row[column] for column, types in cls.shape.items())
 
     @classmethod
     def described(cls) -> str:

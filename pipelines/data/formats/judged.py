@@ -41,7 +41,7 @@ def _zero_or_one(value: Any) -> Any:
     """Read 0 and 1 as false and true, as many files have them."""
     if isinstance(value, int | float) and value in (0, 1):
         return bool(value)
-    raise ValueError(f"must be true, false, 1 or 0, not {value!r:.40}")
+    raise ValueError(f"must be true, false, 1 or 0, not {type_name(value)}")
 
 
 GoodOrBad = Annotated[bool, BeforeValidator(_zero_or_one)]
