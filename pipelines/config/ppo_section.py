@@ -213,6 +213,11 @@ class PpoSection(Section):
         return self.reward_normalization or ("model" if self.reward.uses("run") else "running")
 
     @property
+    def cuts_sampling(self) -> bool:
+        """Whether responses come from a part of the policy's distribution alone."""
+        return self.top_k > 0 or self.top_p < 1
+
+    @property
     def penalized_from(self) -> int:
         """Tokens from which on `length_penalty` grows."""
         start = self.length_penalty_start

@@ -13,6 +13,11 @@ from pipelines.config.training_section import TrainerSection
 class RewardSection(TrainerSection):
     """A reward model that starts from the SFT model, or from a base of its own."""
 
+    enabled: bool = Field(
+        True,
+        description="Whether the run has this stage. Where it is not said, the stage is off if ppo.reward is another "
+        "source, no scorer of the evaluation is the run's reward model, and no labels are collected.",
+    )
     objective: Literal["pairwise", "pointwise"] = Field(
         "pairwise",
         description="Training objective: pairwise (Bradley-Terry: the better of two answers scores higher), or "

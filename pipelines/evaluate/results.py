@@ -134,7 +134,7 @@ def results_of(evaluation: Evaluation, config: Config) -> dict[str, Any]:
         "trained_on_simulated": list(evaluation.simulated),
         "prompts": asdict(evaluation.counts),
         "settings": {
-            "temperature": config.eval.temperature,
+            "temperature": config.eval_temperature,
             "response_length": config.ppo.response_length,
             "max_prompt_length": config.ppo.max_prompt_length,
             "seed": config.run.seed,

@@ -110,7 +110,9 @@ def answer(
             model,
             [prompt["prompt_ids"] for prompt in prompts],
             max_new_tokens=config.ppo.response_length,
-            temperature=config.eval.temperature,
+            temperature=config.eval_temperature,
+            top_k=config.ppo.top_k,
+            top_p=config.ppo.top_p,
             eos_token_id=eos_token_id,
             batch_size=config.eval.batch_size,
             seed=config.run.seed,
@@ -138,7 +140,7 @@ def sequence_logprobs(
     )
 
     def batch_logprobs(part: TokenBatch) -> Tensor:
-        logprobs = response_logprobs(model, part.to(device), config.eval.temperature)[0].cpu()
+        logprobs = response_logprobs(model, part.to(device), config.eval_temperature)[0].cpu()
         on_batch(len(part))
         return logprobs
 

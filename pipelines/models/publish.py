@@ -26,6 +26,7 @@ def publish_model(
     base: BaseRef,
     run_dir: Path,
     adapter: str = DEFAULT,
+    generation: GenerationConfig | None = None,
 ) -> None:
     """Write a model, or one adapter of a PeftModel, and the tokenizer.
 
@@ -35,6 +36,7 @@ def publish_model(
         directory: created here.
         base: base of an adapter, named in its config such that the run directory can be moved.
         adapter: name of the adapter of a PeftModel.
+        generation: how the model was sampled in training; None: the model's own config stays.
 
     Raises:
         TrainingError: a weight is not finite; nothing is written.
@@ -43,9 +45,11 @@ def publish_model(
     _refuse_not_finite(model if state is None else state)
     directory.mkdir(parents=True, exist_ok=True)
     if state is None:
-        _publish_full(model, tokenizer, directory)  # type: ignore[arg-type]
+        _publish_full(model, tokenizer, directory, generation)  # type: ignore[arg-type]
     else:
         _publish_adapter(state, directory, base.seen_from(directory, run_dir), base.revision)
+        if generation is not None:
+            generation.save_pretrained(directory)
     tokenizer.save_pretrained(str(directory))
 
 
@@ -61,9 +65,14 @@ def sane_generation_config(config: GenerationConfig | None, tokenizer: PreTraine
     return sane
 
 
-def _publish_full(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
+def _publish_full(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    directory: Path,
+    generation: GenerationConfig | None = None,
+) -> None:
     if model.can_generate():
-        model.generation_config = sane_generation_config(model.generation_config, tokenizer)
+        model.generation_config = generation or sane_generation_config(model.generation_config, tokenizer)
         model.config.eos_token_id = tokenizer.eos_token_id
     model.config._name_or_path = ""  # config.json would otherwise hold the path of the base on this machine
     with quiet():

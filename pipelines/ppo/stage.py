@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from accelerate import Accelerator
-from transformers import PreTrainedTokenizerBase, set_seed
+from transformers import GenerationConfig, PreTrainedTokenizerBase, set_seed
 
 from pipelines.config.ppo_section import PpoSection
 from pipelines.data.canonical import read_rows
@@ -95,7 +96,7 @@ def run(ctx: StageContext) -> dict[str, Any]:
         for tracker in accelerator.trackers:  # end_training() would destroy the process group that is still needed
             tracker.finish()
     if accelerator.is_main_process:
-        _publish(ctx, training, tokenizer)
+        _publish(ctx, training, as_sampled(settings, ends, tokenizer), tokenizer)
         _warn_of_alarms(ctx, record)
     ctx.notes.update(processes=accelerator.num_processes, alarms=record.alarms)
     return record.metrics
@@ -129,7 +130,9 @@ def _accelerator(ctx: StageContext) -> Accelerator:
     return accelerator
 
 
-def _publish(ctx: StageContext, training: Training, tokenizer: PreTrainedTokenizerBase) -> None:
+def _publish(
+    ctx: StageContext, training: Training, generation: GenerationConfig, tokenizer: PreTrainedTokenizerBase
+) -> None:
     """Write the last policy or the best one as `model/`; the best one as `best/` where the last is published."""
     settings, best, base = ctx.config.ppo, training.best, BaseRef.of(ctx.config)
     last = settings.num_updates
@@ -137,7 +140,11 @@ def _publish(ctx: StageContext, training: Training, tokenizer: PreTrainedTokeniz
     def write(name: str) -> None:
         policy = training.context.roles.policy
         publish_model(
-            policy.model, tokenizer, ctx.out / name, base=base, run_dir=ctx.run_dir, adapter=policy.adapter or ""
+            *(policy.model, tokenizer, ctx.out / name),
+            base=base,
+            run_dir=ctx.run_dir,
+            adapter=policy.adapter or "",
+            generation=generation,
         )
 
     if settings.load_best_model_at_end and best.update is None:
@@ -161,6 +168,19 @@ def _publish(ctx: StageContext, training: Training, tokenizer: PreTrainedTokeniz
         base=base.as_dict(),
         published_update=published,
         best={"update": best.update, "criterion": CRITERION, **best.figures},
+    )
+
+
+def as_sampled(settings: PpoSection, ends: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> GenerationConfig:
+    """Return a generation config by which the policy answers as it did in training, but for the length limit."""
+    return GenerationConfig(  # type: ignore[no-untyped-call]
+        do_sample=True,
+        temperature=settings.temperature,
+        top_k=settings.top_k,
+        top_p=settings.top_p,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=list(ends) if len(ends) > 1 else ends[0],
+        pad_token_id=ends[0] if tokenizer.pad_token_id is None else tokenizer.pad_token_id,
     )
 
 

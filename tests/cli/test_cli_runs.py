@@ -208,7 +208,7 @@ def test_dry_run_writes_nothing(program: Program) -> None:
     assert done.returncode == 0
     assert sorted(program.folder.rglob("*")) == before
     assert "rows.jsonl -> data/comparisons/{" in done.stdout
-    assert "data/comparisons, sft -> reward/{" in done.stdout
+    assert "data/comparisons, data/prompts, sft -> reward/{" in done.stdout
     assert "the data is not opened" in done.stdout
     plan = program.json("ppo", "--config", "my.yaml", "--dry-run", code=6)
     assert [entry["stage"] for entry in plan["plan"]] == ["data/prompts", "ppo"]

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 from safetensors.torch import load_file
+from transformers import GenerationConfig
 
 from pipelines.errors import UsageError
 from pipelines.ppo import stage
 from tests.models.helpers import WORDS, config_for, outside_base, run_stage, write_data
+from tests.tiny import tiny_tokenizer
 
 CONTROLS: dict[str, Any] = {
     "kl_coef": 0.2,
@@ -73,6 +75,19 @@ def test_all_controls_together(tmp_path: Path, model: dict[str, Any]) -> None:
     assert sorted({sample["update"] for sample in samples}) == [0, 2, 3]
     names = load_file(next((tmp_path / "run" / "ppo" / "model").glob("*.safetensors")))
     assert not any("value" in name for name in names), "the head is no part of what is published"
+
+
+@pytest.mark.parametrize("model", [{}, {"use_peft": True, "lora_r": 4}], ids=["full", "lora"])
+@pytest.mark.parametrize("ends", [[], ["t", "e"]])
+def test_what_is_published_samples_as_in_training(tmp_path: Path, model: dict[str, Any], ends: list[str]) -> None:
+    ppo = {"temperature": 0.7, "top_p": 0.9, "stop_tokens": ends, "total_episodes": 16, "num_eval_prompts": 0}
+    run_stage(tmp_path / "run", "ppo", stage.run, prepared(tmp_path, ppo, model), "data/prompts")
+    directory = tmp_path / "run" / "ppo" / "model"
+    tokenizer, config = tiny_tokenizer(), GenerationConfig.from_pretrained(directory)
+    assert (config.do_sample, config.temperature, config.top_p, config.top_k) == (True, 0.7, 0.9, 0)
+    eos = tokenizer.eos_token_id
+    assert config.eos_token_id == ([eos, *map(tokenizer.convert_tokens_to_ids, ends)] if ends else eos)
+    assert config.pad_token_id == tokenizer.pad_token_id
 
 
 def test_an_unknown_stop_token_is_refused_before_anything_is_loaded(
