@@ -11,7 +11,13 @@ from typing import Any, NamedTuple
 import torch
 from jinja2 import TemplateError
 from torch import Tensor
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from pipelines.data.rows import Message, as_dict
 from pipelines.errors import ArtifactError, DataError, UsageError
@@ -22,6 +28,7 @@ from pipelines.models.base_model import (
     quiet,
     refuse_adapter_files,
 )
+from pipelines.models.own_head import provide_classifier
 from pipelines.models.sequence_scores import pad_left, pad_right, position_ids
 
 Pad = Callable[[Sequence[Sequence[int]], torch.device | str], tuple[Tensor, Tensor]]
@@ -268,6 +275,7 @@ def open_weights(
         ArtifactError: the files hold a model of another task, whose head would be read as if it were this one.
         Exception: one of `LOADING_ERRORS`.
     """
+    provide_classifier(AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=False))
     model, info = AutoModelForSequenceClassification.from_pretrained(
         path,
         revision=revision,

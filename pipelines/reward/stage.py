@@ -29,7 +29,7 @@ from pipelines.reward.pairwise import Pairwise
 from pipelines.reward.pointwise import Pointwise
 from pipelines.reward.training_rows import check_sides, prompts_of_ppo
 from pipelines.run.stage import StageContext
-from pipelines.trainers.training import train
+from pipelines.trainers.training import settings_kept, train
 
 
 def run(ctx: StageContext) -> dict[str, Any]:
@@ -63,15 +63,18 @@ def run(ctx: StageContext) -> dict[str, Any]:
     report, scorer = objective.report, start.scorer
 
     before = objective.judge()
-    trainer = objective.trainer()
-    trained = trainable_parameters(start.model)
-    result = train(trainer, ctx, "reward model")
+    with settings_kept(start.model):
+        trainer = objective.trainer()
+        trained = trainable_parameters(start.model)
+        result = train(trainer, ctx, "reward model")
     after = objective.judge()
     objective.log_figures(after)
     probes = probe(scorer, config)
 
     published = PublishedReward(ctx.out, start.base, scorer.reads, section.objective, objective.polarity)
-    publish_model(start.model, start.tokenizer, ctx.out / "model", base=start.base, run_dir=ctx.run_dir)
+    publish_model(
+        start.model, start.tokenizer, ctx.out / "model", base=start.base, run_dir=ctx.run_dir, reads=scorer.reads
+    )
     normalization = normalize(ctx, scorer, responses, objective.outputs, published)["logit"]
     write_golden(ctx.out, scorer, objective.heldout_texts)
     ctx.notes.update(objective.notes | published.as_notes())

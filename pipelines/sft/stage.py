@@ -35,7 +35,7 @@ from pipelines.models.scratch import build_scratch, train_scratch_tokenizer
 from pipelines.models.sequence_scores import pad_right, position_ids
 from pipelines.models.tokenizer import load_tokenizer
 from pipelines.run.stage import StageContext
-from pipelines.trainers.training import no_telemetry, train, trainer_arguments
+from pipelines.trainers.training import no_telemetry, settings_kept, train, trainer_arguments
 
 LOGIT_BUDGET = 2**27
 """Maximum number of logits in one forward of the held-out loss: 512 MB in fp32."""
@@ -69,9 +69,10 @@ def run(ctx: StageContext) -> dict[str, Any]:
     _log_rows(ctx, report)
 
     before = heldout_loss(model, heldout, section.per_device_eval_batch_size, config)
-    trainer = _trainer(ctx, model, tokenizer, rows, limit, device)
-    trained = trainable_parameters(model)
-    result = train(trainer, ctx, "SFT")
+    with settings_kept(model):
+        trainer = _trainer(ctx, model, tokenizer, rows, limit, device)
+        trained = trainable_parameters(model)
+        result = train(trainer, ctx, "SFT")
     after = heldout_loss(model, heldout, section.per_device_eval_batch_size, config)
 
     base = BaseRef.of(config)

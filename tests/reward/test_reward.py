@@ -83,7 +83,7 @@ def test_full_reward_model_opens_in_plain_transformers(tmp_path: Path) -> None:
     _, metrics = train_both(run, outside_base(tmp_path / "base"))
     assert metrics["heldout_margin_after"] > metrics["heldout_margin_before"]
     assert {path.name for path in (run / "reward" / "model").iterdir()} == {
-        *("config.json", "model.safetensors", "normalization.json"),
+        *("config.json", "model.safetensors", "normalization.json", "README.md"),
         *("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"),
     }
     model = AutoModelForSequenceClassification.from_pretrained(run / "reward" / "model").eval()
