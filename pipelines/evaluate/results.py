@@ -192,7 +192,7 @@ def answer_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
         for policy, completions in evaluation.answers.items():
             completion = completions[place]
             answers[policy] = {
-                "text": completion.text,
+                "text": completion.read(thoughts=True),
                 "finished": completion.finished,
                 "length": len(completion.ids),
                 "scores": {result.scorer: result.scores[policy][place] for result in evaluation.scorer_results},

@@ -24,7 +24,7 @@ from pipelines.models.policies import open_config, open_frozen_policy, open_toke
 from pipelines.report.bootstrap import differences
 from pipelines.run.disk import write_atomic
 from pipelines.run.stage import StageContext
-from pipelines.scorers import Completion, named_apart
+from pipelines.scorers import Completion, named_apart, sampled_completion
 
 FEW_PROMPTS = 30
 """Number of prompts below which a bootstrap over them is unreliable."""
@@ -118,7 +118,10 @@ def answer(
             seed=config.run.seed,
             on_batch=on_batch,
         )
-    return [Completion(encoder.decode(ids), tuple(ids), ids[-1] in eos_token_id) for ids in responses]
+    return [
+        sampled_completion(encoder, prompt["prompt_ids"], ids, finished=ids[-1] in eos_token_id)
+        for prompt, ids in zip(prompts, responses, strict=True)
+    ]
 
 
 def sequence_logprobs(

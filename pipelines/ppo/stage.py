@@ -8,9 +8,11 @@ from dataclasses import asdict
 from typing import Any
 
 from accelerate import Accelerator
+from torch import nn
 from transformers import GenerationConfig, PreTrainedTokenizerBase, set_seed
 
 from pipelines.config.ppo_section import PpoSection
+from pipelines.config.scorer_section import ScorerSection
 from pipelines.data.canonical import read_rows
 from pipelines.data.chat import ChatEncoder
 from pipelines.data.encode import EncodedPrompt, encode_prompts
@@ -28,7 +30,7 @@ from pipelines.ppo.engines.transformers_engine import TransformersEngine
 from pipelines.ppo.heldout import CRITERION
 from pipelines.ppo.load_roles import RoleSources, build_roles
 from pipelines.ppo.metrics import Record
-from pipelines.ppo.rollout import PpoContext, Reward, RoleReward, TextReward
+from pipelines.ppo.rollout import PpoContext, Reward, RoleReward, RoleScorer, TextReward
 from pipelines.ppo.train import Training
 from pipelines.ppo.types import AS_IT_IS, Normalization
 from pipelines.run.processes import world_size
@@ -46,8 +48,9 @@ def run(ctx: StageContext) -> dict[str, Any]:
     device = accelerator.device
     set_seed(config.run.seed)
     sft = ctx.inputs.get("sft")
-    reward_model = ctx.inputs.get("reward") if settings.reward.kind == "run" else None  # in a sum it is a text scorer
+    reward_model = ctx.inputs.get("reward") if settings.reward.uses("run") else None
     tokenizer = open_tokenizer(sft, config.model)
+    end_token_ids(nn.Identity(), tokenizer, settings.stop_tokens)  # an unknown one is told before anything is loaded
     encoder = ChatEncoder(tokenizer)
     limit = prompt_limit(settings, open_config(sft, config.model), ctx.reporter)
     prompts, held_out = _prompts(ctx, encoder, limit)
@@ -55,22 +58,28 @@ def run(ctx: StageContext) -> dict[str, Any]:
     # only a reward model on the policy's own base and tokens can be a role; any other source reads text
     published = PublishedReward.read(reward_model) if reward_model is not None else None
     judges = reward_model if published is not None and published.reads == "tokens" else None
-    if published is not None and judges is not None:
-        published.check_output(settings.reward.output)
+    for part in settings.reward.flat():
+        if published is not None and part.kind == "run":
+            published.check_output(part.output)
     normalization = _normalization(published, settings)
     if settings.reward_normalization is None and settings.normalization == "running":
         ctx.reporter.info("ppo: an outside reward is scaled by all scores so far (ppo.reward_normalization: running)")
-    linear = normalization if settings.reward.output == "logit" else None  # the value model's head is linear
+    linear = normalization_of_logit(settings.reward, published, normalization)  # the value model's head is linear
     roles = build_roles(RoleSources(config, ctx.run_dir, sft, judges, linear, device, before=ctx.inputs.get("policy")))
     ends = end_token_ids(roles.policy.model, tokenizer, settings.stop_tokens)
     check_vocabulary(roles.policy.model, tokenizer)
     choose_threads(config.run, roles.policy.model.num_parameters(), ctx.reporter)
 
+    def of_role(section: ScorerSection) -> RoleReward:
+        reads = None if section.read_thoughts else encoder
+        return RoleReward(roles, settings.rollout_forward_batch_size, ends, section.output, reads)
+
     reward: Reward
-    if judges is not None:
-        reward = RoleReward(roles, settings.rollout_forward_batch_size, ends, settings.reward.output)
+    if judges is not None and settings.reward.kind == "run":
+        reward = of_role(settings.reward)
     else:
-        reward = TextReward(load_scorer(settings.reward, ctx, device), encoder)
+        of_run = (lambda name, section: RoleScorer(name, of_role(section), encoder)) if judges is not None else None
+        reward = TextReward(load_scorer(settings.reward, ctx, device, of_run=of_run), encoder)
     engine = TransformersEngine(
         roles,
         ends,
@@ -204,7 +213,33 @@ def _prompts(ctx: StageContext, encoder: ChatEncoder, limit: int) -> tuple[list[
 
 def _normalization(reward: PublishedReward | None, settings: PpoSection) -> Normalization:
     """Return the scale that the reward stage measured on SFT responses; scores of any other source stay as they are."""
-    if reward is None or settings.normalization == "none":
+    if reward is None or settings.reward.kind != "run" or settings.normalization == "none":
         return AS_IT_IS
     scale = reward.scale(settings.reward.output)
     return Normalization(scale.mean, scale.std)
+
+
+def normalization_of_logit(
+    source: ScorerSection, reward: PublishedReward | None, normalization: Normalization
+) -> Normalization | None:
+    """Return by which shift and scale the run's reward model's logit enters the score, beside what else does.
+
+    Args:
+        source: reward source.
+        reward: the run's reward model; None: it is no part of the source.
+        normalization: of a source that is the reward model itself.
+
+    Returns:
+        None where the score is no linear function of the logit: of a probability, in an ensemble, or not at all.
+    """
+    if reward is None or source.kind not in ("run", "sum"):
+        return None
+    if source.kind == "run":
+        return normalization if source.output == "logit" else None
+    runs = [part for part in source.parts if part.uses("run")]
+    if any(part.kind != "run" or part.output != "logit" for part in runs):
+        return None
+    scale = reward.scale("logit")
+    factors = [(part.weight / scale.std, scale.mean) if part.normalize else (part.weight, 0.0) for part in runs]
+    slope, shift = sum(factor for factor, _ in factors), sum(factor * mean for factor, mean in factors)
+    return Normalization(shift / slope, 1.0 / slope) if slope else None

@@ -16,7 +16,7 @@ from pipelines.data.rows import Message
 from pipelines.errors import DataError
 from pipelines.models.adapters import trainable_parameters
 from pipelines.models.base_model import check_4bit, prompt_limit
-from pipelines.models.generate import closed, end_token_ids, sample
+from pipelines.models.generate import end_token_ids, sample
 from pipelines.models.machine import autocast, choose_threads, free_memory, resolve_device
 from pipelines.models.policies import open_frozen_policy, open_tokenizer
 from pipelines.models.publish import publish_model
@@ -29,6 +29,8 @@ from pipelines.reward.pairwise import Pairwise
 from pipelines.reward.pointwise import Pointwise
 from pipelines.reward.training_rows import check_sides, prompts_of_ppo
 from pipelines.run.stage import StageContext
+from pipelines.scorers import Completion, sampled_completion
+from pipelines.scorers.reward_model_scorer import row_of
 from pipelines.trainers.training import settings_kept, train
 
 
@@ -103,11 +105,10 @@ def run(ctx: StageContext) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Response:
-    """A response of the SFT model: the prompt, the text, and the ids as sampled."""
+    """A response of the SFT model, and the prompt."""
 
     prompt: Sequence[Message]
-    text: str
-    ids: list[int]
+    completion: Completion
 
 
 def sft_responses(
@@ -154,7 +155,7 @@ def sft_responses(
     del policy
     free_memory()
     return [
-        Response(prompt["messages"], encoder.decode(ids), closed(ids, ends))
+        Response(prompt["messages"], sampled_completion(encoder, prompt["prompt_ids"], ids, finished=ids[-1] in ends))
         for prompt, ids in zip(fitting, responses, strict=True)
     ]
 
@@ -167,7 +168,10 @@ def normalize(
     published: PublishedReward,
 ) -> dict[Output, Scale]:
     """Measure mean and deviation of every output on SFT responses, and store them: PPO shifts and scales by them."""
-    rows = [scorer.row(answer.prompt, answer.text, answer.ids) for answer in responses]
+    thoughts = any(part.kind == "run" and part.read_thoughts for part in ctx.config.ppo.reward.flat())
+    rows = [
+        row_of(scorer, response.prompt, response.completion, same_run=True, thoughts=thoughts) for response in responses
+    ]
     logits = torch.tensor(scorer.scores(rows), dtype=torch.float64)
     if float(logits.std(correction=0)) < NO_SPREAD:
         ctx.reporter.warn("the reward model gives every SFT response the same score; it will not be scaled")

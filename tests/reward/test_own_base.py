@@ -107,7 +107,7 @@ def test_margin_and_centering_reach_the_loss(tmp_path: Path) -> None:
     rows = [Comparison.model_validate(row) for row in (*comparisons(1, margin=2.0), *comparisons(1))]
     pairs, _ = encode_texts(rows, classifier, "drop", "row")
     table, features = columns(pairs, segments=True, margin=True)
-    assert [row["margin"] for row in table] == [2.0, 0.0]
+    assert [row["margin"] for row in table] == [1.0, 0.0]
     assert set(features) == {"chosen_ids", "rejected_ids", "chosen_segments", "rejected_segments", "margin"}
     assert "margin" not in columns(pairs, segments=True, margin=False)[0][0]
 
