@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -105,6 +105,7 @@ def run(ctx: StageContext) -> dict[str, Any]:
         for tracker in accelerator.trackers:  # end_training() would destroy the process group that is still needed
             tracker.finish()
     if accelerator.is_main_process:
+        _log_evaluations(ctx, record.metrics)
         _publish(ctx, training, as_sampled(settings, ends, tokenizer), tokenizer)
         _warn_of_alarms(ctx, record)
     ctx.notes.update(processes=accelerator.num_processes, alarms=record.alarms)
@@ -178,6 +179,17 @@ def _publish(
         published_update=published,
         best={"update": best.update, "criterion": CRITERION, **best.figures},
     )
+
+
+def _log_evaluations(ctx: StageContext, metrics: Mapping[str, float]) -> None:
+    """Log what the held-out prompts say of the whole training."""
+    if not {"start/eval/objective", "eval/objective"} <= metrics.keys():
+        return
+    changes = ", ".join(
+        f"{words} {metrics[f'start/eval/{name}']:.3f} to {metrics[f'eval/{name}']:.3f}"
+        for name, words in (("score", "score"), ("objective", "objective"), ("finished", "share finished"))
+    )
+    ctx.reporter.info(f"ppo: held-out {changes}, KL {metrics['eval/kl']:.2f} nats per response")
 
 
 def as_sampled(settings: PpoSection, ends: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> GenerationConfig:

@@ -75,6 +75,10 @@ def run(ctx: StageContext) -> dict[str, Any]:
         result = train(trainer, ctx, "SFT")
     after = heldout_loss(model, heldout, section.per_device_eval_batch_size, config)
 
+    if before is not None and after is not None:
+        say = ctx.reporter.info if after < before else ctx.reporter.warn
+        say(f"SFT: held-out loss {before:.3f} before, {after:.3f} after, in nats per trained token")
+
     base = BaseRef.of(config)
     publish_model(model, tokenizer, ctx.out / "model", base=base, run_dir=ctx.run_dir)
     ctx.notes["base"] = base.as_dict()
