@@ -93,7 +93,7 @@ class ModelSection(Section):
         if not value:
             return value
         path = _in_package(value) or Path(value).expanduser()
-        return str(path.absolute()) if path.is_dir() or (is_gguf(path) and path.is_file()) else value
+        return full_path(path) if path.is_dir() or (is_gguf(path) and path.is_file()) else value
 
     @field_validator("chat_template_kwargs")
     @classmethod
@@ -121,6 +121,11 @@ class ModelSection(Section):
         if self.trust_remote_code and not re.fullmatch(r"[0-9a-f]{40}", self.revision or ""):
             raise ValueError("trust_remote_code needs revision: a commit of 40 hex digits")
         return self
+
+
+def full_path(path: Path) -> str:
+    """The path from the root, without `..`, so that it names the same place from everywhere."""
+    return str(path.resolve() if ".." in path.parts else path.absolute())
 
 
 def is_gguf(name: str | Path | None) -> bool:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from pipelines.config.model_section import full_path
 from pipelines.config.training_section import TrainerSection
 
 
@@ -67,7 +68,7 @@ class RewardSection(TrainerSection):
     def _directory_from_anywhere(cls, value: str | None) -> str | None:
         """A directory by its full path: the run is found again from elsewhere."""
         path = Path(value or "").expanduser()
-        return str(path.absolute()) if value and path.is_dir() else value
+        return full_path(path) if value and path.is_dir() else value
 
     @model_validator(mode="after")
     def _revision_of_a_base(self) -> RewardSection:

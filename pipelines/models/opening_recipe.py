@@ -77,7 +77,10 @@ def _adapter_on(base: str, auto: str, labels: str, between: list[str]) -> list[s
     named = "PeftConfig.from_pretrained(here).base_model_name_or_path"
     name, dtype = "base", ', dtype="float32"'
     if is_gguf(base):
-        name, dtype = "Path(base).parent, gguf_file=Path(base).name", ', dtype="float32"'
+        name, dtype = (
+            "Path(base).parent, gguf_file=Path(base).name",
+            ", quantization_config=GgufConfig(dequantize=True)",
+        )
     elif base.startswith("."):
         named = f"Path(here, {named}).resolve()"
     return [
@@ -100,7 +103,7 @@ def _page(what: str, lines: list[str], auto: str, base: str | None, *, own_head:
         *(["import torch"] if "torch." in body else []),
         *(["from peft import PeftConfig, PeftModel"] if base is not None else []),
         *(["from safetensors.torch import load_file"] if own_head else []),
-        f"from transformers import {auto}, AutoTokenizer",
+        f"from transformers import {auto}, AutoTokenizer{', GgufConfig' if 'GgufConfig' in body else ''}",
         "",
         'here = "."  # this directory',
         "tokenizer = AutoTokenizer.from_pretrained(here)",

@@ -46,6 +46,7 @@ def test_all_runs_then_skips_then_finds_itself_after_a_move(program: Program) ->
     run = program.folder / "runs" / "my"
     assert sorted(path.name for path in run.iterdir()) == [
         ".lock",
+        "base.json",
         "config.yaml",
         "data",
         "eval",
