@@ -156,6 +156,9 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "gemma2": ("gemma2", GROUPED | SLIDING | {"layer_types": LAYERS, "final_logit_softcapping": 3.0}),
     "gemma3": ("gemma3_text", GROUPED | SLIDING | {"layer_types": LAYERS, "query_pre_attn_scalar": 8}),
     "mistral": ("mistral", GROUPED | SLIDING),
+    "granite": ("granite", GROUPED | {"logits_scaling": 2.0}),
+    "mamba": ("mamba", {"hidden_size": 32, "state_size": 8, "num_hidden_layers": 2, "initializer_range": 0.2}),
+    "mixtral": ("mixtral", GROUPED | {"num_local_experts": 4}),
 }
 """Causal families: the model type of transformers, and a small shape."""
 ENCODERS: dict[str, dict[str, Any]] = {

@@ -13,6 +13,7 @@ from pipelines.chain.preflight import check_environment
 from pipelines.chain.table import named, stages_of
 from pipelines.config import Config, dump_config
 from pipelines.errors import ArtifactError, DataError, UsageError
+from pipelines.models.base_record import BaseRecord, remember_base
 from pipelines.run.directory import RunDir
 from pipelines.run.disk import disk_errors, write_atomic
 from pipelines.run.manifest import Manifest, package_versions, version_differences
@@ -105,6 +106,8 @@ def _check_finished(stage: Stage, name: str, config: Config, run_dir: RunDir) ->
 def _prepare(plans: Sequence[Plan], config: Config, run_dir: RunDir, reporter: Reporter) -> None:
     check_plans(plans, config, run_dir)
     _warn_of_versions(plans, reporter)
+    if BaseRecord.read(run_dir.root) is not None:
+        remember_base(config, run_dir.root)  # A base that was moved: its content is checked already.
     # The place of a run is no property of it: the directory may be moved.
     text = dump_config(config.model_copy(update={"run": config.run.model_copy(update={"dir": None})}))
     if not run_dir.config_path.exists() or run_dir.config_path.read_text(encoding="utf-8") != text:

@@ -11,6 +11,7 @@ from typing import Any
 from pipelines.chain.plan import Plan, conflict, missing_input
 from pipelines.config import Config
 from pipelines.errors import ArtifactError, DiskError, PeopleNeeded
+from pipelines.models.base_record import remember_base, with_recorded_base
 from pipelines.run.directory import CHECKPOINTS, RunDir, StageStart
 from pipelines.run.disk import disk_errors
 from pipelines.run.manifest import (
@@ -44,7 +45,8 @@ def run_stage(plan: Plan, config: Config, run_dir: RunDir, reporter: Reporter, *
     if plan.differences and not force:
         raise conflict(plan, run_dir)
     inputs = _verified_inputs(stage, config, run_dir)
-    section = as_json(stage.section(config))
+    remember_base(config, run_dir.root)
+    section = with_recorded_base(as_json(stage.section(config)), run_dir.root)
     fingerprint = fingerprint_of(section, {name: digest_of(records) for name, records in inputs.items()})
     simulated = simulated_among(run_dir.stage(name) for name in stage.needs(config))
     context = _begin(plan, config, run_dir, reporter, StageStart(fingerprint, section, inputs), force=force)
@@ -59,6 +61,7 @@ def run_stage(plan: Plan, config: Config, run_dir: RunDir, reporter: Reporter, *
         with disk_errors(run_dir.root):
             metrics = call_runner(stage, context)
         _refuse_changed_inputs(stage, config, run_dir, inputs)
+        remember_base(config, run_dir.root)  # a hub model is on this machine by now
     except PeopleNeeded as error:
         run_dir.discard(stage.name)  # nothing was lost: what people have done so far lies elsewhere
         run_dir.event("stage_waiting", stage=stage.name, message=error.message)

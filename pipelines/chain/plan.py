@@ -8,6 +8,7 @@ from typing import Literal
 
 from pipelines.config import Config
 from pipelines.errors import ArtifactError, ConflictError
+from pipelines.models.base_record import with_recorded_base
 from pipelines.run.checkpoints import newest_at_a_glance
 from pipelines.run.directory import CHECKPOINTS, RunDir, StageStart
 from pipelines.run.manifest import FileRecord, Manifest, changed_files, describe_differences, digest_of
@@ -54,7 +55,8 @@ def plan_stage(stage: Stage, config: Config, run_dir: RunDir, *, force: bool = F
     manifest = Manifest.read(directory)
     if manifest is None or (unfinished is not None and unfinished.wanted):
         return unfinished or Plan(stage, "run", "missing", "not run yet")
-    differences = tuple(describe_differences(manifest.section, as_json(stage.section(config))))
+    section = with_recorded_base(as_json(stage.section(config)), run_dir.root, manifest.section)
+    differences = tuple(describe_differences(manifest.section, section))
     if differences:
         return Plan(stage, "run", "stale", "its configuration differs", differences, manifest)
     broken = changed_files(directory, manifest.outputs, full=full)
@@ -78,7 +80,7 @@ def _plan_unfinished(stage: Stage, config: Config, run_dir: RunDir, *, full: boo
     start, checkpoint = StageStart.read(partial), newest_at_a_glance(partial / CHECKPOINTS, full=full)
     if start is None:
         return plan
-    differences = start.differences(as_json(stage.section(config)))
+    differences = start.differences(with_recorded_base(as_json(stage.section(config)), run_dir.root, start.section))
     if checkpoint is None:
         wanted = not differences and _stale_input(stage, config, run_dir, start.inputs, full=full) is None
         return replace(plan, wanted=wanted)

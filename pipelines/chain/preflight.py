@@ -128,7 +128,9 @@ def _check_model_path(name: str, where: str) -> None:
             hint = f"the model of this stage is {inside}" if inside.is_dir() else "name a saved model's directory"
             raise ArtifactError(f"{name} holds no config.json", where=where, hint=hint)
     elif looks_like_path(name) or path.exists():
-        raise ArtifactError(f"there is no model directory {name}", where=where)
+        raise ArtifactError(
+            f"there is no model directory {name}", where=where, hint="if the model was moved, give its new place"
+        )
 
 
 def cuda_devices() -> int:

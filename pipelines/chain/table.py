@@ -240,9 +240,10 @@ STAGES: tuple[Stage, ...] = (
         section=lambda config: (
             _common(config)
             | {
-                "eval": config.eval.results_view(),
+                "eval": config.eval.results_view() | {"temperature": config.eval_temperature},
                 "scorers": [scorer.results_view() for scorer in config.eval_scorers],
-                "ppo": _of_ppo(config, "response_length", "max_prompt_length", "stop_tokens"),
+                "ppo": _of_ppo(config, "response_length", "max_prompt_length", "stop_tokens")
+                | _of_ppo(config, *(("top_k", "top_p") if config.ppo.cuts_sampling else ())),
             }
         ),
         sources=lambda config: _function_files(*config.eval_scorers),

@@ -19,7 +19,11 @@ class EvalSection(Section):
         description="Policies to compare; the baseline (SFT, or the base without SFT) is always among them.",
     )
     num_prompts: int = Field(200, ge=2, description="Maximum number of held-out prompts that every policy answers.")
-    temperature: float = Field(1.0, gt=0, description="Sampling temperature of the answers.")
+    temperature: float | None = Field(
+        None,
+        gt=0,
+        description="Sampling temperature of the answers; null: ppo.temperature, at which the policy trained.",
+    )
     scorers: list[ScorerSection] = Field(
         [],
         description="Scorers that judge the answers; empty: the reward that PPO trained on, and the gold scorer of a "

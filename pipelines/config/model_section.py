@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -13,6 +13,9 @@ from pipelines.config.section import Section
 
 PACKAGE = "package:"
 """Begins the name of a model that an installed Python package carries: ``package:<module>/<path inside it>``."""
+
+
+_OF_THE_DIALOGUE = {"messages", "tools", "documents", "add_generation_prompt", "continue_final_message", "tokenize"}
 
 
 class ScratchModel(Section):
@@ -64,6 +67,11 @@ class ModelSection(Section):
         description="Chat template: auto (the tokenizer's own, or a plain one if it has none), none (raw text), or a "
         ".jinja file.",
     )
+    chat_template_kwargs: dict[str, bool | int | float | str | None] = Field(
+        {},
+        description="Values for variables of the chat template, such as {enable_thinking: false}; they become defaults "
+        "of the published template, so that it is served as it was trained.",
+    )
     load_in_4bit: bool = Field(
         False, description="Whether to load the base in NF4 with double quantization and train adapters on it (QLoRA)."
     )
@@ -85,10 +93,25 @@ class ModelSection(Section):
         if not value:
             return value
         path = _in_package(value) or Path(value).expanduser()
-        return str(path.absolute()) if path.is_dir() or (is_gguf(path) and path.is_file()) else value
+        return full_path(path) if path.is_dir() or (is_gguf(path) and path.is_file()) else value
+
+    @field_validator("chat_template_kwargs")
+    @classmethod
+    def _variables_of_a_template(cls, values: dict[str, Any]) -> dict[str, Any]:
+        for name in values:
+            if not name.isidentifier() or name in _OF_THE_DIALOGUE:
+                raise ValueError(f"`{name}` is no variable that can be set; the dialogue itself comes from the rows")
+        return values
+
+    def results_view(self) -> dict[str, Any]:
+        """Values that affect results; runs begun before there were `chat_template_kwargs` have none."""
+        view = super().results_view()
+        return view if self.chat_template_kwargs else {k: v for k, v in view.items() if k != "chat_template_kwargs"}
 
     @model_validator(mode="after")
     def _belongs_together(self) -> ModelSection:
+        if self.chat_template_kwargs and self.chat_template == "none":
+            raise ValueError("chat_template_kwargs needs a chat template, and chat_template is none")
         if self.load_in_4bit and not self.use_peft:
             raise ValueError("load_in_4bit trains adapters only: set use_peft: true as well")
         if self.load_in_4bit and is_gguf(self.name_or_path):
@@ -98,6 +121,11 @@ class ModelSection(Section):
         if self.trust_remote_code and not re.fullmatch(r"[0-9a-f]{40}", self.revision or ""):
             raise ValueError("trust_remote_code needs revision: a commit of 40 hex digits")
         return self
+
+
+def full_path(path: Path) -> str:
+    """The path from the root, without `..`, so that it names the same place from everywhere."""
+    return str(path.resolve() if ".." in path.parts else path.absolute())
 
 
 def is_gguf(name: str | Path | None) -> bool:

@@ -126,9 +126,9 @@ class PpoSection(Section):
     )
     value_model: Literal["reward", "zero", "shared"] = Field(
         "reward",
-        description="Start of the value model: reward (the run's reward model if PPO trains on it, else as zero); zero "
-        "(the SFT policy with a head of zeros); or shared (such a head on the policy itself, with one forward"
-        " pass for both).",
+        description="Start of the value model: reward (the run's reward model if it is the reward or a part of it, "
+        "else as zero); zero (the SFT policy with a head of zeros); or shared (such a head on the policy itself, with "
+        "one forward pass for both).",
     )
     value_warmup_updates: int = Field(
         0, ge=0, description="Number of first updates in which only the value model is trained."
@@ -211,6 +211,11 @@ class PpoSection(Section):
     def normalization(self) -> Literal["model", "running", "none"]:
         """`reward_normalization`, or the one for this reward source."""
         return self.reward_normalization or ("model" if self.reward.uses("run") else "running")
+
+    @property
+    def cuts_sampling(self) -> bool:
+        """Whether responses come from a part of the policy's distribution alone."""
+        return self.top_k > 0 or self.top_p < 1
 
     @property
     def penalized_from(self) -> int:

@@ -7,12 +7,18 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from pipelines.config.model_section import full_path
 from pipelines.config.training_section import TrainerSection
 
 
 class RewardSection(TrainerSection):
     """A reward model that starts from the SFT model, or from a base of its own."""
 
+    enabled: bool = Field(
+        True,
+        description="Whether the run has this stage. Where it is not said, the stage is off if ppo.reward is another "
+        "source, no scorer of the evaluation is the run's reward model, and no labels are collected.",
+    )
     objective: Literal["pairwise", "pointwise"] = Field(
         "pairwise",
         description="Training objective: pairwise (Bradley-Terry: the better of two answers scores higher), or "
@@ -62,7 +68,7 @@ class RewardSection(TrainerSection):
     def _directory_from_anywhere(cls, value: str | None) -> str | None:
         """A directory by its full path: the run is found again from elsewhere."""
         path = Path(value or "").expanduser()
-        return str(path.absolute()) if value and path.is_dir() else value
+        return full_path(path) if value and path.is_dir() else value
 
     @model_validator(mode="after")
     def _revision_of_a_base(self) -> RewardSection:

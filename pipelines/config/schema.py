@@ -33,6 +33,16 @@ class Config(Section):
     eval: EvalSection = Field(EvalSection(), description="Comparison of base, SFT and PPO on held-out prompts.")
 
     @model_validator(mode="after")
+    def _reward_model_as_needed(self) -> Config:
+        """Switch the reward stage off where PPO has another reward and nothing else asks for it or for a label."""
+        asked_for = "enabled" in self.reward.model_fields_set or self.feedback.source != "file"
+        scorers = [*([self.ppo.reward] if self.ppo.enabled else []), *self.eval.scorers]
+        used = not self.ppo.enabled or self.feedback.rounds > 1 or any(scorer.uses("run") for scorer in scorers)
+        if not asked_for and not used:
+            object.__setattr__(self, "reward", self.reward.model_copy(update={"enabled": False}))
+        return self
+
+    @model_validator(mode="after")
     def _sections_agree(self) -> Config:
         if self.model.init == "scratch" and not self.sft.enabled:
             raise ValueError("model.init: scratch needs sft.enabled: true (SFT is what builds the model)")
@@ -97,6 +107,11 @@ class Config(Section):
     def sft_trains_adapter(self) -> bool:
         """Whether SFT trains an adapter; a model built from scratch is always trained whole."""
         return self.model.use_peft and self.model.init == "pretrained"
+
+    @property
+    def eval_temperature(self) -> float:
+        """Sampling temperature of the evaluation: that of the training, unless another one is set."""
+        return self.eval.temperature or self.ppo.temperature
 
     @property
     def eval_scorers(self) -> list[ScorerSection]:

@@ -13,10 +13,10 @@ from pipelines.config.section import Section, cosmetic
 Kind = Literal["run", "function", "classifier", "http", "length", "repetition", "sum", "ensemble", "gold"]
 
 FIELDS: dict[Kind, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "run": ((), ("output",)),
-    "function": (("function",), ()),
-    "classifier": (("path",), ("revision", "label", "output", "lower_is_better")),
-    "http": (("url",), ("token_env", "timeout", "retries")),
+    "run": ((), ("output", "read_thoughts")),
+    "function": (("function",), ("read_thoughts",)),
+    "classifier": (("path",), ("revision", "label", "output", "lower_is_better", "read_thoughts")),
+    "http": (("url",), ("token_env", "timeout", "retries", "read_thoughts")),
     "length": (("target",), ()),
     "repetition": ((), ("ngram",)),
     "sum": (("parts",), ()),
@@ -63,6 +63,11 @@ class ScorerSection(Section):
     retries: int = cosmetic(
         4, ge=0, description="Number of retries after a 5xx answer, a timeout or a lost connection."
     )
+    read_thoughts: bool = Field(
+        False,
+        description="Whether the scorer also reads what a model that thinks writes before its answer (<think> ... "
+        "</think>).",
+    )
     target: int | None = Field(None, ge=1, description="Number of tokens above which a response loses score.")
     ngram: int = Field(
         3, ge=1, description="Number of consecutive words that count as a repetition if they occurred before."
@@ -97,6 +102,8 @@ class ScorerSection(Section):
         foreign = _KIND_OF_FIELD.difference(needed, optional)
         if self.kind == "run" and self.output == "logit":  # as it was before there was a choice
             foreign.add("output")
+        if not self.read_thoughts:  # likewise
+            foreign.add("read_thoughts")
         return {key: value for key, value in super().results_view().items() if key not in foreign}
 
     def flat(self) -> Iterator[ScorerSection]:

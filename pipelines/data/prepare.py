@@ -133,8 +133,10 @@ def _prepare(ctx: StageContext, name: DataKind) -> dict[str, Any]:
             f"{tally.faults.count} of {tally.rows_read} {name} were bad and are in rejects.jsonl: "
             f"{tally.faults.summary()}"
         )
-    of_others = (_held_out_beside(ctx, other) for other in _KINDS if other != name)
-    beside = set(beside_fraction(tally.prompts.values(), data.eval_fraction)).union(*of_others)
+    beside = beside_fraction(tally.prompts.values(), data.eval_fraction)
+    for other in _KINDS:
+        if other != name and (beside or not _same_sources(ctx.config, name, other)):
+            beside = beside | _held_out_beside(ctx, other)
     if beside.intersection(tally.prompts.values()):
         _hold_out_more(ctx, name, beside, tally)
     # the evaluation comes last: what it lacks must be said before anybody has trained or judged anything
@@ -153,6 +155,14 @@ def _rows(ctx: StageContext, name: DataKind, tally: _Tally, rejects: TextIO | No
     if ctx.config.data.task is not None:
         return _generated(ctx, ctx.config.data.task, name, tally)
     return _read(ctx, effective_sources(ctx.config, name), _KINDS[name], tally, rejects)
+
+
+def _same_sources(config: Config, one: DataKind, other: DataKind) -> bool:
+    """Whether two kinds are made of the same rows: what is enough for the one is so for the other."""
+    try:
+        return config.data.task is None and effective_sources(config, one) == effective_sources(config, other)
+    except UsageError:
+        return True
 
 
 def _held_out_beside(ctx: StageContext, name: DataKind) -> set[float]:

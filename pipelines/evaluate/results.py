@@ -134,7 +134,7 @@ def results_of(evaluation: Evaluation, config: Config) -> dict[str, Any]:
         "trained_on_simulated": list(evaluation.simulated),
         "prompts": asdict(evaluation.counts),
         "settings": {
-            "temperature": config.eval.temperature,
+            "temperature": config.eval_temperature,
             "response_length": config.ppo.response_length,
             "max_prompt_length": config.ppo.max_prompt_length,
             "seed": config.run.seed,
@@ -192,7 +192,7 @@ def answer_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
         for policy, completions in evaluation.answers.items():
             completion = completions[place]
             answers[policy] = {
-                "text": completion.text,
+                "text": completion.read(thoughts=True),
                 "finished": completion.finished,
                 "length": len(completion.ids),
                 "scores": {result.scorer: result.scores[policy][place] for result in evaluation.scorer_results},

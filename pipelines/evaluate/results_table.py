@@ -18,6 +18,8 @@ LABEL_WIDTH = 22
 MOST_LINES = 12
 NAMES = {"base": "base", "sft": "SFT", "ppo": "PPO"}
 NOTHING = "-"
+LEVEL = 0.5
+"""Share of wins of a policy that is as good as the baseline."""
 
 EstimateData = Mapping[str, float]
 """An estimate as stored in results.json."""
@@ -177,6 +179,7 @@ def _notes(results: Mapping[str, Any]) -> list[str]:
         )
     if any(policy.startswith("ppo-") for policy in results["measures"]):
         notes.append("PPO 2, PPO 3 ...: the policy after that round of sampling, labels, reward model and PPO.")
+    notes += _blind_to_base(results)
     notes += [
         f"{scorer['name']}: the task's own hidden utility; simulated"
         for scorer in results["scorers"]
@@ -193,6 +196,22 @@ def _notes(results: Mapping[str, Any]) -> list[str]:
         if scorer["truncated_texts"]
     ]
     return notes
+
+
+def _blind_to_base(results: Mapping[str, Any]) -> list[str]:
+    """Name the scorers that do not rank the base below the baseline although the gold scorer does."""
+    rates: Mapping[str, EstimateData] = results["measures"].get("base", {}).get("win_rate", {})
+    gold = next((entry["name"] for entry in results["scorers"] if entry["simulated"] and entry["name"] in rates), None)
+    if gold is None or rates[gold]["high"] >= LEVEL:
+        return []
+    baseline = name_of(results["baseline"])
+    return [
+        f"{name} ranks base level with {baseline} or above (wins {_number(rate['value'], 1, sign=False)}), {gold} far "
+        f"below ({_number(rates[gold]['value'], 1, sign=False)}): {name} was trained on no answers like base's, so do "
+        f"not trust it on answers unlike {baseline}'s."
+        for name, rate in rates.items()
+        if name != gold and rate["high"] >= LEVEL
+    ]
 
 
 def _heading(samples: Sequence[Any]) -> str:

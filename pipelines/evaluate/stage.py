@@ -24,7 +24,7 @@ from pipelines.models.policies import open_config, open_frozen_policy, open_toke
 from pipelines.report.bootstrap import differences
 from pipelines.run.disk import write_atomic
 from pipelines.run.stage import StageContext
-from pipelines.scorers import Completion, named_apart
+from pipelines.scorers import Completion, named_apart, sampled_completion
 
 FEW_PROMPTS = 30
 """Number of prompts below which a bootstrap over them is unreliable."""
@@ -110,13 +110,18 @@ def answer(
             model,
             [prompt["prompt_ids"] for prompt in prompts],
             max_new_tokens=config.ppo.response_length,
-            temperature=config.eval.temperature,
+            temperature=config.eval_temperature,
+            top_k=config.ppo.top_k,
+            top_p=config.ppo.top_p,
             eos_token_id=eos_token_id,
             batch_size=config.eval.batch_size,
             seed=config.run.seed,
             on_batch=on_batch,
         )
-    return [Completion(encoder.decode(ids), tuple(ids), ids[-1] in eos_token_id) for ids in responses]
+    return [
+        sampled_completion(encoder, prompt["prompt_ids"], ids, finished=ids[-1] in eos_token_id)
+        for prompt, ids in zip(prompts, responses, strict=True)
+    ]
 
 
 def sequence_logprobs(
@@ -138,7 +143,7 @@ def sequence_logprobs(
     )
 
     def batch_logprobs(part: TokenBatch) -> Tensor:
-        logprobs = response_logprobs(model, part.to(device), config.eval.temperature)[0].cpu()
+        logprobs = response_logprobs(model, part.to(device), config.eval_temperature)[0].cpu()
         on_batch(len(part))
         return logprobs
 

@@ -6,6 +6,7 @@ One base carries any number of adapters by name. `adapter` chooses the one that 
 
 from __future__ import annotations
 
+import copy
 import re
 import warnings
 from collections.abc import Iterator
@@ -54,7 +55,7 @@ def lora_config(model: ModelSection, task_type: str) -> LoraConfig:
         lora_dropout=model.lora_dropout,
         target_modules=model.lora_target_modules,
         task_type=task_type,
-        modules_to_save=["score"] if task_type == "SEQ_CLS" else None,
+        modules_to_save=_saved_modules(task_type),
     )
 
 
@@ -131,7 +132,9 @@ def add_adapter(
     """
     state = read_adapter(source) if isinstance(source, Path) else source
     fresh = isinstance(state, LoraConfig)
-    config = _causal(state if isinstance(state, LoraConfig) else state.config)
+    config = _as_task(state, "CAUSAL_LM") if isinstance(state, LoraConfig) else _as_task(state.config, "CAUSAL_LM")
+    if fresh:
+        config = _fitted(config, model)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # fan_in_fan_out of GPT-2, set right by peft itself
@@ -165,10 +168,7 @@ def add_reward_adapter(
         trainable: False freezes adapter and head.
     """
     state = read_adapter(source) if isinstance(source, Path) else source
-    config = lora_config(model, "SEQ_CLS")
-    if state is not None:
-        shape = state.config
-        config.r, config.lora_alpha, config.target_modules = shape.r, shape.lora_alpha, shape.target_modules
+    config = _fitted(lora_config(model, "SEQ_CLS"), classifier) if state is None else _as_task(state.config, "SEQ_CLS")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -246,17 +246,27 @@ def adapter(model: PeftModel, name: str | None) -> Iterator[None]:
         model.active_adapter = active
 
 
-def _causal(config: LoraConfig) -> LoraConfig:
-    """The shape of a causal adapter of the same size, without a head."""
-    return LoraConfig(
-        r=config.r,
-        lora_alpha=config.lora_alpha,
-        lora_dropout=config.lora_dropout,
-        target_modules=config.target_modules,
-        fan_in_fan_out=config.fan_in_fan_out,
-        use_rslora=config.use_rslora,
-        task_type="CAUSAL_LM",
-    )
+def _as_task(config: LoraConfig, task_type: str) -> LoraConfig:
+    """Copy a shape whole for a new adapter: a SEQ_CLS one has a score head, a CAUSAL_LM one has none."""
+    shape = copy.deepcopy(config)
+    shape.task_type, shape.modules_to_save = task_type, _saved_modules(task_type)
+    shape.inference_mode = False
+    return shape
+
+
+def _fitted(config: LoraConfig, model: PreTrainedModel | PeftModel) -> LoraConfig:
+    """The shape without the modules of state-space layers whose weights a kernel reads past an adapter."""
+    if config.target_modules == "all-linear" and model.config.model_type in _STATE_SPACE:
+        config.exclude_modules = ["out_proj", "conv1d"]
+    return config
+
+
+_STATE_SPACE = {"mamba", "mamba2", "falcon_mamba", "falcon_h1", "nemotron_h", "bamba", "granitemoehybrid", "zamba2"}
+"""Kinds with such layers: peft 0.21 refuses the first five, and the kernel of the others takes `outproj_weight` too."""
+
+
+def _saved_modules(task_type: str) -> list[str] | None:
+    return ["score"] if task_type == "SEQ_CLS" else None
 
 
 def _set_weights(model: PeftModel, name: str, tensors: dict[str, Tensor], where: str) -> None:

@@ -22,6 +22,7 @@ from peft import PeftModel
 from safetensors import SafetensorError
 from torch import nn
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     BitsAndBytesConfig,
@@ -39,6 +40,7 @@ from pipelines.config.ppo_section import PpoSection
 from pipelines.config.training_section import TrainerSection
 from pipelines.errors import ArtifactError, EnvironmentProblem, HubError, RlhfError, UsageError
 from pipelines.models.base_ref import refuse_adapter
+from pipelines.models.own_head import provide_classifier
 from pipelines.run.reporting import Reporter
 
 _MOVED_BY_PADS = {"recurrent_gemma", "rwkv", "xlnet"}
@@ -159,6 +161,22 @@ def load_causal(
     return loaded
 
 
+def load_config(model: ModelSection, path: str | Path, *, revision: str | None = None) -> PretrainedConfig:
+    """Load the configuration of a model, without weights.
+
+    Raises:
+        ArtifactError, HubError, UsageError: it cannot be loaded.
+    """
+    name, gguf = location(path)
+    try:
+        config: PretrainedConfig = AutoConfig.from_pretrained(
+            name, revision=revision, trust_remote_code=model.trust_remote_code, **gguf
+        )
+    except LOADING_ERRORS as error:
+        raise explain(error, path, revision) from error
+    return config
+
+
 def load_sequence_classifier(
     model: ModelSection, path: str | Path, device: torch.device, *, revision: str | None = None, new_head: bool = False
 ) -> PreTrainedModel:
@@ -166,6 +184,7 @@ def load_sequence_classifier(
 
     Raises: see `load_causal`.
     """
+    provide_classifier(load_config(model, path, revision=revision))
     loaded, missing = _load(AutoModelForSequenceClassification, model, path, device, revision, num_labels=1)
     if not (new_head and missing <= {HEAD}) and missing:
         raise _incomplete(path, missing)
@@ -185,12 +204,18 @@ _PLACEHOLDER = re.compile(r"image|audio|video")
 def check_vocabulary(model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """Refuse a tokenizer with tokens beyond the model's embedding, whose rows would crash a forward.
 
+    The unknown token is spared: transformers adds Qwen 2's to any tokenizer beside such a model, which knows all bytes.
+
     Raises:
         UsageError: tokens were added to the tokenizer, and the model was not resized.
     """
     rows = model.get_input_embeddings().weight.shape[0]  # type: ignore[operator, union-attr, index]
-    beyond = {index: token for token, index in tokenizer.get_vocab().items() if index >= rows}
-    beyond = {index: token for index, token in beyond.items() if not _PLACEHOLDER.search(token)}
+    spared = {tokenizer.unk_token} - {tokenizer.eos_token, tokenizer.bos_token, tokenizer.pad_token}
+    beyond = {
+        index: token
+        for token, index in tokenizer.get_vocab().items()
+        if index >= rows and not _PLACEHOLDER.search(token) and token not in spared
+    }
     if not beyond:
         return
     size, first = max(beyond) + 1, ", ".join(repr(beyond[index]) for index in sorted(beyond)[:3])
@@ -382,6 +407,9 @@ def _load(
             loaded = loaded.to(device)
     except LOADING_ERRORS as error:
         raise explain(error, path, revision) from error
+    text = loaded.config.get_text_config()
+    if getattr(text, "output_router_logits", False):  # the loss of a router fails while sampling
+        text.output_router_logits = False
     if loaded.can_generate():
         loaded.generation_config = savable_generation_config(loaded.generation_config)
     for module in loaded.modules():

@@ -11,6 +11,7 @@ from typing import Any
 from pipelines.config import Config
 from pipelines.config.model_section import ModelSection
 from pipelines.errors import UsageError
+from pipelines.models.base_record import present_name
 
 ADAPTER_CONFIG = "adapter_config.json"
 
@@ -98,8 +99,10 @@ class BaseRef:
             return self.revision
 
     def path(self, run_dir: Path) -> str:
-        """Path or hub id to load, given the present run directory."""
-        return str(run_dir / self.stage / "model") if self.stage is not None else str(self.name_or_path)
+        """Path or hub id to load, given the present run directory, which knows where a moved base is."""
+        if self.stage is not None:
+            return str(run_dir / self.stage / "model")
+        return present_name(str(self.name_or_path), run_dir)
 
     def seen_from(self, directory: Path, run_dir: Path) -> str:
         """Name of the base in an adapter in `directory`: an outside name unchanged, a stage by a relative path."""

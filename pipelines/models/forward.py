@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from pipelines.models.log_probabilities import token_entropy, token_logprobs
+from pipelines.models.own_head import trunk_of
 from pipelines.models.sequence_scores import apply_head, pool_last, position_ids
 
 
@@ -160,7 +161,7 @@ def overheard_hidden_states(model: PreTrainedModel | PeftModel) -> Iterator[list
 
 
 def _trunk(model: PreTrainedModel | PeftModel) -> Any:
-    return (model.get_base_model() if isinstance(model, PeftModel) else model).base_model
+    return trunk_of(model.get_base_model() if isinstance(model, PeftModel) else model)[1]
 
 
 def state_values(hidden: Tensor, batch: TokenBatch, head: nn.Module) -> Tensor:

@@ -6,19 +6,17 @@ from pathlib import Path
 
 import torch
 from peft import PeftModel
-from transformers import AutoConfig, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from pipelines.config.model_section import ModelSection
 from pipelines.errors import ArtifactError
 from pipelines.models.adapters import DEFAULT, add_adapter, add_reward_adapter, read_reward_adapter
 from pipelines.models.base_model import (
-    LOADING_ERRORS,
     check_vocabulary,
     disable_dropout,
-    explain,
     load_causal,
+    load_config,
     load_sequence_classifier,
-    location,
     refuse_adapter_files,
 )
 from pipelines.models.base_ref import ADAPTER_CONFIG, BaseRef
@@ -105,7 +103,8 @@ def open_tokenizer(stage_dir: Path | None, model: ModelSection) -> PreTrainedTok
     if stage_dir is not None:
         # the published tokenizer holds the template; its file may no longer exist
         template = "none" if model.chat_template == "none" else "auto"
-        return load_tokenizer(model_directory(stage_dir), model.model_copy(update={"chat_template": template}))
+        as_published = {"chat_template": template, "chat_template_kwargs": {}}
+        return load_tokenizer(model_directory(stage_dir), model.model_copy(update=as_published))
     path, revision = _weights(None, model)
     return load_tokenizer(path, model, revision=revision)
 
@@ -113,14 +112,7 @@ def open_tokenizer(stage_dir: Path | None, model: ModelSection) -> PreTrainedTok
 def open_config(stage_dir: Path | None, model: ModelSection) -> PretrainedConfig:
     """Open the configuration of the model that `stage_dir` published, or of the outside base where it is None."""
     path, revision = _weights(stage_dir, model)
-    name, gguf = location(path)
-    try:
-        opened: PretrainedConfig = AutoConfig.from_pretrained(
-            name, revision=revision, trust_remote_code=model.trust_remote_code, **gguf
-        )
-    except LOADING_ERRORS as error:
-        raise explain(error, path, revision) from error
-    return opened
+    return load_config(model, path, revision=revision)
 
 
 def _weights(stage_dir: Path | None, model: ModelSection) -> tuple[str, str | None]:

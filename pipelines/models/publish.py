@@ -12,10 +12,14 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from pipelines.config.model_section import is_gguf
 from pipelines.errors import TrainingError
 from pipelines.models.adapters import DEFAULT, WEIGHTS_FILE, AdapterState, adapter_state
 from pipelines.models.base_model import HEAD, quiet, savable_generation_config
 from pipelines.models.base_ref import ADAPTER_CONFIG, BaseRef
+from pipelines.models.opening_recipe import README, gguf_readme, reward_readme
+from pipelines.models.own_head import OwnHead
+from pipelines.models.published_reward import Reads
 
 
 def publish_model(
@@ -26,8 +30,10 @@ def publish_model(
     base: BaseRef,
     run_dir: Path,
     adapter: str = DEFAULT,
+    generation: GenerationConfig | None = None,
+    reads: Reads | None = None,
 ) -> None:
-    """Write a model, or one adapter of a PeftModel, and the tokenizer.
+    """Write a model, or one adapter of a PeftModel, and the tokenizer; README.md opens what is not opened by its name.
 
     Args:
         model: a full model is written whole, of a PeftModel only the adapter.
@@ -35,6 +41,8 @@ def publish_model(
         directory: created here.
         base: base of an adapter, named in its config such that the run directory can be moved.
         adapter: name of the adapter of a PeftModel.
+        generation: how the model was sampled in training; None: the model's own config stays.
+        reads: what a reward model reads; None: a policy.
 
     Raises:
         TrainingError: a weight is not finite; nothing is written.
@@ -42,11 +50,21 @@ def publish_model(
     state = adapter_state(model, adapter) if isinstance(model, PeftModel) else None
     _refuse_not_finite(model if state is None else state)
     directory.mkdir(parents=True, exist_ok=True)
-    if state is None:
-        _publish_full(model, tokenizer, directory)  # type: ignore[arg-type]
+    base_name = None if state is None else base.seen_from(directory, run_dir)
+    if state is None or base_name is None:
+        _publish_full(model, tokenizer, directory, generation)  # type: ignore[arg-type]
     else:
-        _publish_adapter(state, directory, base.seen_from(directory, run_dir), base.revision)
+        _publish_adapter(state, directory, base_name, base.revision)
+        if generation is not None:
+            generation.save_pretrained(directory)
     tokenizer.save_pretrained(str(directory))
+    if reads == "tokens" or (reads == "text" and isinstance(model, OwnHead)):
+        page = reward_readme(model, tokenizer, reads, base_name)
+    elif base_name is not None and is_gguf(base_name):
+        page = gguf_readme(base_name)
+    else:
+        return
+    (directory / README).write_text(page, encoding="utf-8")
 
 
 def sane_generation_config(config: GenerationConfig | None, tokenizer: PreTrainedTokenizerBase) -> GenerationConfig:
@@ -61,9 +79,14 @@ def sane_generation_config(config: GenerationConfig | None, tokenizer: PreTraine
     return sane
 
 
-def _publish_full(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
+def _publish_full(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    directory: Path,
+    generation: GenerationConfig | None = None,
+) -> None:
     if model.can_generate():
-        model.generation_config = sane_generation_config(model.generation_config, tokenizer)
+        model.generation_config = generation or sane_generation_config(model.generation_config, tokenizer)
         model.config.eos_token_id = tokenizer.eos_token_id
     model.config._name_or_path = ""  # config.json would otherwise hold the path of the base on this machine
     with quiet():

@@ -40,15 +40,16 @@ class RewardModel(Protocol):
         """Number of parameters of the model."""
 
     def row(
-        self, prompt: Sequence[Message], text: str, ids: Sequence[int] | None = None, *, ended: bool = False
+        self, prompt: Sequence[Message], text: str, ids: Sequence[int] | None = None, *, finished: bool = True
     ) -> EncodedText:
         """Encode an answer as the model reads it.
 
         Args:
             prompt: the dialogue that is answered.
             text: the answer.
-            ids: the answer as the policy sampled it, with its EOS where there is one; None: an answer that ended.
-            ended: whether `ids` ended by themselves: a model of tokens reads an EOS after another stop token.
+            ids: the answer as the policy sampled it, with its EOS where there is one; None: the text is encoded.
+            finished: whether the answer ended by itself: only then is it read with an end, an EOS or what the chat
+                template puts after a turn.
         """
 
     def scores(self, rows: Sequence[EncodedText], *, exact: bool = False) -> list[float]:
@@ -73,11 +74,12 @@ class TokenRewardModel(RewardModel):
 
     @override
     def row(
-        self, prompt: Sequence[Message], text: str, ids: Sequence[int] | None = None, *, ended: bool = False
+        self, prompt: Sequence[Message], text: str, ids: Sequence[int] | None = None, *, finished: bool = True
     ) -> EncodedText:
-        answer = self._encoder.answer(prompt, text) if ids is None else ids
-        if ids and ended:
-            answer = closed(ids, (self._encoder.eos_token_id, ids[-1]))
+        if ids is None:
+            answer = self._encoder.answer(prompt, text)[: None if finished else -1]
+        else:
+            answer = closed(ids, (self._encoder.eos_token_id, ids[-1])) if finished else list(ids)
         whole = [*self._encoder.prompt(prompt), *answer]
         return EncodedText(whole, [], len(whole))
 
@@ -111,9 +113,9 @@ class TextRewardModel(RewardModel):
 
     @override
     def row(
-        self, prompt: Sequence[Message], text: str, ids: Sequence[int] | None = None, *, ended: bool = False
+        self, prompt: Sequence[Message], text: str, ids: Sequence[int] | None = None, *, finished: bool = True
     ) -> EncodedText:  # the ids are those of another tokenizer
-        return self._classifier.encode(prompt, text)
+        return self._classifier.encode(prompt, text, finished=finished)
 
     @override
     def scores(self, rows: Sequence[EncodedText], *, exact: bool = False) -> list[float]:

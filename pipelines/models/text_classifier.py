@@ -11,7 +11,13 @@ from typing import Any, NamedTuple
 import torch
 from jinja2 import TemplateError
 from torch import Tensor
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from pipelines.data.rows import Message, as_dict
 from pipelines.errors import ArtifactError, DataError, UsageError
@@ -22,6 +28,7 @@ from pipelines.models.base_model import (
     quiet,
     refuse_adapter_files,
 )
+from pipelines.models.own_head import provide_classifier
 from pipelines.models.sequence_scores import pad_left, pad_right, position_ids
 
 Pad = Callable[[Sequence[Sequence[int]], torch.device | str], tuple[Tensor, Tensor]]
@@ -29,6 +36,7 @@ EXACT, ROUNDED = 1e-3, 0.2
 """Maximum difference between the logits of a padded row and of the row alone: in fp32, and in 16-bit floats."""
 _OTHER_TASK = re.compile(r"For(?!.*(Sequence|Reward))")
 """Names of classes with a head for something else: LlamaForTokenClassification, BertForMultipleChoice."""
+_PROBE = "probe"
 NO_PAD = -1
 """A pad id that no token has: Hugging Face then reads a decoder's score at the last place of the row."""
 
@@ -89,8 +97,10 @@ class TextClassifier:
         """Whether padding on either side changes its scores (FNet takes no mask), so that it gets no batches."""
         return self._pad is None
 
-    def encode(self, prompt: Sequence[Message], completion: str) -> EncodedText:
+    def encode(self, prompt: Sequence[Message], completion: str, *, finished: bool = True) -> EncodedText:
         """Encode one dialogue with its answer, cut to `limit`; cut texts are counted in `truncated`.
+
+        An answer that is not finished has no end: nothing of the template stands after it, and a decoder reads no EOS.
 
         Raises:
             DataError: the chat template refuses the dialogue, or nothing is left of the text.
@@ -98,6 +108,7 @@ class TextClassifier:
         tokenizer, text, pair, special = self._tokenizer, "", None, True
         if tokenizer.chat_template is not None:
             text, special = self._written(prompt, completion), False  # the template contains the special tokens
+            text = text if finished else self._unclosed(prompt, completion, text)
         else:
             text = "\n".join(_as_text(turn) for turn in prompt)
             if self._takes_pairs:
@@ -106,9 +117,19 @@ class TextClassifier:
                 text = f"{text}\n{completion}"
         encoded = self._encoded(text, pair, special=special)
         self.truncated += encoded.length > len(encoded.ids)
+        if not finished and self._is_decoder and encoded.ids[-1:] == [tokenizer.eos_token_id]:
+            encoded = EncodedText(encoded.ids[:-1], encoded.segments[:-1], encoded.length - 1)
         if not encoded.ids:
             raise DataError(f"the classifier {self.name} got an empty text to score")
         return encoded
+
+    def _unclosed(self, prompt: Sequence[Message], completion: str, written: str) -> str:
+        """Take off what the template writes after the last turn."""
+        before = self._written(prompt, _PROBE).rpartition(_PROBE)[0]
+        said = written.removeprefix(before)
+        # a template may trim what a turn says
+        forms = (completion, completion.rstrip(), completion.strip())
+        return before + next((form for form in forms if said.startswith(form)), completion)
 
     def _written(self, prompt: Sequence[Message], completion: str) -> str:
         """Render the dialogue by the chat template."""
@@ -268,6 +289,7 @@ def open_weights(
         ArtifactError: the files hold a model of another task, whose head would be read as if it were this one.
         Exception: one of `LOADING_ERRORS`.
     """
+    provide_classifier(AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=False))
     model, info = AutoModelForSequenceClassification.from_pretrained(
         path,
         revision=revision,

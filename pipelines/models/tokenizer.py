@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
@@ -52,7 +55,18 @@ def load_tokenizer(path: str | Path, model: ModelSection, *, revision: str | Non
         tokenizer.chat_template = _read_template(model.chat_template)
     elif tokenizer.chat_template is None:
         tokenizer.chat_template = plain_template(tokenizer)
+    if model.chat_template_kwargs:
+        tokenizer.chat_template = _with_defaults(tokenizer.chat_template, model.chat_template_kwargs)
     return tokenizer
+
+
+def _with_defaults(template: str | dict[str, str], values: Mapping[str, Any]) -> str | dict[str, str]:
+    """Put default values of variables before a chat template, or before each of several."""
+    if isinstance(template, dict):
+        return {name: str(_with_defaults(text, values)) for name, text in template.items()}
+    literals = {name: "none" if value is None else json.dumps(value) for name, value in values.items()}
+    settings = [f"{{% set {name} = {name} if {name} is defined else {text} %}}" for name, text in literals.items()]
+    return "".join(settings) + "{{ '' }}" + template  # else a line feed that begins the template would be lost
 
 
 def plain_template(tokenizer: PreTrainedTokenizerBase) -> str:

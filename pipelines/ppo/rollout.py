@@ -27,7 +27,7 @@ from pipelines.ppo.normalization import Normalizer
 from pipelines.ppo.objective import advantages_and_returns, k1, token_rewards
 from pipelines.ppo.roles import Roles
 from pipelines.ppo.types import Rollout
-from pipelines.scorers.protocol import Completion, Scorer, ScorerWithParts, counts_of
+from pipelines.scorers.protocol import Completion, Dialogue, Scorer, ScorerWithParts, counts_of, sampled_completion
 
 
 @dataclass(frozen=True)
@@ -60,19 +60,61 @@ class RoleReward(Reward):
         chunk: rows of one forward pass.
         ends: the ids that end a response, EOS first.
         output: which function of the logit is the score.
+        encoder: encodes answers anew whose thoughts are not read; None: all is read as it was sampled.
     """
 
     roles: Roles
     chunk: int
     ends: Sequence[int] = ()
     output: Output = "logit"
+    encoder: ChatEncoder | None = None
 
     @override
     def __call__(self, batch: TokenBatch, prompts: Sequence[EncodedPrompt], responses: list[list[int]]) -> Scored:
-        if len(self.ends) > 1:
-            whole = [closed(ids, self.ends) for ids in responses]
-            batch = TokenBatch.of([prompt["prompt_ids"] for prompt in prompts], whole, self.ends).to(batch.device)
+        answers = responses
+        if self.encoder is not None:
+            rows = zip(prompts, responses, batch.finished.tolist(), strict=True)
+            answers = [without_thought(self.encoder, prompt, ids, finished=finished) for prompt, ids, finished in rows]
+        if self.ends:
+            answers = [closed(ids, self.ends) for ids in answers]
+        if answers != responses:
+            batch = TokenBatch.of([prompt["prompt_ids"] for prompt in prompts], answers, self.ends).to(batch.device)
         return Scored(read_logit(self.roles.scores(batch, self.chunk), self.output))
+
+
+def without_thought(encoder: ChatEncoder, prompt: EncodedPrompt, ids: list[int], *, finished: bool) -> list[int]:
+    """The response, or its answer alone, encoded as the reward model was trained to read it, where it has a thought."""
+    completion = sampled_completion(encoder, prompt["prompt_ids"], ids, finished=finished)
+    if not completion.thought:
+        return ids
+    answer = encoder.answer(prompt["messages"], completion.text)
+    return answer if finished else answer[:-1]
+
+
+@dataclass(frozen=True)
+class RoleScorer(Scorer):
+    """The run's reward model, one of the roles, as a part of a sum or an ensemble.
+
+    Attributes:
+        name: its name in tables.
+        reward: scores tokens.
+        encoder: encoder of the prompts.
+    """
+
+    name: str
+    reward: RoleReward
+    encoder: ChatEncoder
+
+    @override
+    def __call__(self, prompts: Sequence[Dialogue], completions: Sequence[Completion]) -> list[float]:
+        encoded: list[EncodedPrompt] = [
+            {"prompt_ids": self.encoder.prompt(prompt), "messages": tuple(prompt)} for prompt in prompts
+        ]
+        responses = [list(completion.ids) for completion in completions]
+        device = next(self.reward.roles.policy.model.parameters()).device
+        batch = TokenBatch.of([prompt["prompt_ids"] for prompt in encoded], responses, self.reward.ends).to(device)
+        scores: list[float] = self.reward(batch, encoded, responses).scores.tolist()
+        return scores
 
 
 @dataclass(frozen=True)
@@ -85,8 +127,8 @@ class TextReward(Reward):
     @override
     def __call__(self, batch: TokenBatch, prompts: Sequence[EncodedPrompt], responses: list[list[int]]) -> Scored:
         completions = [
-            Completion(self.encoder.decode(ids), tuple(ids), finished=finished)
-            for ids, finished in zip(responses, batch.finished.tolist(), strict=True)
+            sampled_completion(self.encoder, prompt["prompt_ids"], ids, finished=finished)
+            for prompt, ids, finished in zip(prompts, responses, batch.finished.tolist(), strict=True)
         ]
         dialogues = [prompt["messages"] for prompt in prompts]
         parts: dict[str, list[float]] = {}

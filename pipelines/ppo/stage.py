@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from accelerate import Accelerator
-from transformers import PreTrainedTokenizerBase, set_seed
+from transformers import GenerationConfig, PreTrainedTokenizerBase, set_seed
 
 from pipelines.config.ppo_section import PpoSection
+from pipelines.config.scorer_section import ScorerSection
 from pipelines.data.canonical import read_rows
 from pipelines.data.chat import ChatEncoder
 from pipelines.data.encode import EncodedPrompt, encode_prompts
@@ -27,7 +29,7 @@ from pipelines.ppo.engines.transformers_engine import TransformersEngine
 from pipelines.ppo.heldout import CRITERION
 from pipelines.ppo.load_roles import RoleSources, build_roles
 from pipelines.ppo.metrics import Record
-from pipelines.ppo.rollout import PpoContext, Reward, RoleReward, TextReward
+from pipelines.ppo.rollout import PpoContext, Reward, RoleReward, RoleScorer, TextReward
 from pipelines.ppo.train import Training
 from pipelines.ppo.types import AS_IT_IS, Normalization
 from pipelines.run.processes import world_size
@@ -45,7 +47,7 @@ def run(ctx: StageContext) -> dict[str, Any]:
     device = accelerator.device
     set_seed(config.run.seed)
     sft = ctx.inputs.get("sft")
-    reward_model = ctx.inputs.get("reward") if settings.reward.kind == "run" else None  # in a sum it is a text scorer
+    reward_model = ctx.inputs.get("reward") if settings.reward.uses("run") else None
     tokenizer = open_tokenizer(sft, config.model)
     stop_token_ids(tokenizer, settings.stop_tokens)  # refused before any model is loaded
     encoder = ChatEncoder(tokenizer)
@@ -55,22 +57,28 @@ def run(ctx: StageContext) -> dict[str, Any]:
     # only a reward model on the policy's own base and tokens can be a role; any other source reads text
     published = PublishedReward.read(reward_model) if reward_model is not None else None
     judges = reward_model if published is not None and published.reads == "tokens" else None
-    if published is not None and judges is not None:
-        published.check_output(settings.reward.output)
+    for part in settings.reward.flat():
+        if published is not None and part.kind == "run":
+            published.check_output(part.output)
     normalization = _normalization(published, settings)
     if settings.reward_normalization is None and settings.normalization == "running":
         ctx.reporter.info("ppo: an outside reward is scaled by all scores so far (ppo.reward_normalization: running)")
-    linear = normalization if settings.reward.output == "logit" else None  # the value model's head is linear
+    linear = normalization_of_logit(settings.reward, published, normalization)  # the value model's head is linear
     roles = build_roles(RoleSources(config, ctx.run_dir, sft, judges, linear, device, before=ctx.inputs.get("policy")))
     ends = end_token_ids(roles.policy.model, tokenizer, settings.stop_tokens)
     check_vocabulary(roles.policy.model, tokenizer)
     choose_threads(config.run, roles.policy.model.num_parameters(), ctx.reporter)
 
+    def of_role(section: ScorerSection) -> RoleReward:
+        reads = None if section.read_thoughts else encoder
+        return RoleReward(roles, settings.rollout_forward_batch_size, ends, section.output, reads)
+
     reward: Reward
-    if judges is not None:
-        reward = RoleReward(roles, settings.rollout_forward_batch_size, ends, settings.reward.output)
+    if judges is not None and settings.reward.kind == "run":
+        reward = of_role(settings.reward)
     else:
-        reward = TextReward(load_scorer(settings.reward, ctx, device), encoder)
+        of_run = (lambda name, section: RoleScorer(name, of_role(section), encoder)) if judges is not None else None
+        reward = TextReward(load_scorer(settings.reward, ctx, device, of_run=of_run), encoder)
     engine = TransformersEngine(
         roles,
         ends,
@@ -96,7 +104,8 @@ def run(ctx: StageContext) -> dict[str, Any]:
         for tracker in accelerator.trackers:  # end_training() would destroy the process group that is still needed
             tracker.finish()
     if accelerator.is_main_process:
-        _publish(ctx, training, tokenizer)
+        _log_evaluations(ctx, record.metrics)
+        _publish(ctx, training, as_sampled(settings, ends, tokenizer), tokenizer)
         _warn_of_alarms(ctx, record)
     ctx.notes.update(processes=accelerator.num_processes, alarms=record.alarms)
     return record.metrics
@@ -130,7 +139,9 @@ def _accelerator(ctx: StageContext) -> Accelerator:
     return accelerator
 
 
-def _publish(ctx: StageContext, training: Training, tokenizer: PreTrainedTokenizerBase) -> None:
+def _publish(
+    ctx: StageContext, training: Training, generation: GenerationConfig, tokenizer: PreTrainedTokenizerBase
+) -> None:
     """Write the last policy or the best one as `model/`; the best one as `best/` where the last is published."""
     settings, best, base = ctx.config.ppo, training.best, BaseRef.of(ctx.config)
     last = settings.num_updates
@@ -138,7 +149,11 @@ def _publish(ctx: StageContext, training: Training, tokenizer: PreTrainedTokeniz
     def write(name: str) -> None:
         policy = training.context.roles.policy
         publish_model(
-            policy.model, tokenizer, ctx.out / name, base=base, run_dir=ctx.run_dir, adapter=policy.adapter or ""
+            *(policy.model, tokenizer, ctx.out / name),
+            base=base,
+            run_dir=ctx.run_dir,
+            adapter=policy.adapter or "",
+            generation=generation,
         )
 
     if settings.load_best_model_at_end and best.update is None:
@@ -165,6 +180,30 @@ def _publish(ctx: StageContext, training: Training, tokenizer: PreTrainedTokeniz
     )
 
 
+def _log_evaluations(ctx: StageContext, metrics: Mapping[str, float]) -> None:
+    """Log what the held-out prompts say of the whole training."""
+    if not {"start/eval/objective", "eval/objective"} <= metrics.keys():
+        return
+    changes = ", ".join(
+        f"{words} {metrics[f'start/eval/{name}']:.3f} to {metrics[f'eval/{name}']:.3f}"
+        for name, words in (("score", "score"), ("objective", "objective"), ("finished", "share finished"))
+    )
+    ctx.reporter.info(f"ppo: held-out {changes}, KL {metrics['eval/kl']:.2f} nats per response")
+
+
+def as_sampled(settings: PpoSection, ends: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> GenerationConfig:
+    """Return a generation config by which the policy answers as it did in training, but for the length limit."""
+    return GenerationConfig(  # type: ignore[no-untyped-call]
+        do_sample=True,
+        temperature=settings.temperature,
+        top_k=settings.top_k,
+        top_p=settings.top_p,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=list(ends) if len(ends) > 1 else ends[0],
+        pad_token_id=ends[0] if tokenizer.pad_token_id is None else tokenizer.pad_token_id,
+    )
+
+
 def _warn_of_alarms(ctx: StageContext, record: Record) -> None:
     if record.alarms:
         fired = ", ".join(f"{alarm['name']} (update {alarm['update']})" for alarm in record.alarms)
@@ -185,7 +224,33 @@ def _prompts(ctx: StageContext, encoder: ChatEncoder, limit: int) -> tuple[list[
 
 def _normalization(reward: PublishedReward | None, settings: PpoSection) -> Normalization:
     """Return the scale that the reward stage measured on SFT responses; scores of any other source stay as they are."""
-    if reward is None or settings.normalization == "none":
+    if reward is None or settings.reward.kind != "run" or settings.normalization == "none":
         return AS_IT_IS
     scale = reward.scale(settings.reward.output)
     return Normalization(scale.mean, scale.std)
+
+
+def normalization_of_logit(
+    source: ScorerSection, reward: PublishedReward | None, normalization: Normalization
+) -> Normalization | None:
+    """Return by which shift and scale the run's reward model's logit enters the score, beside what else does.
+
+    Args:
+        source: reward source.
+        reward: the run's reward model; None: it is no part of the source.
+        normalization: of a source that is the reward model itself.
+
+    Returns:
+        None where the score is no linear function of the logit: of a probability, in an ensemble, or not at all.
+    """
+    if reward is None or source.kind not in ("run", "sum"):
+        return None
+    if source.kind == "run":
+        return normalization if source.output == "logit" else None
+    runs = [part for part in source.parts if part.uses("run")]
+    if any(part.kind != "run" or part.output != "logit" for part in runs):
+        return None
+    scale = reward.scale("logit")
+    factors = [(part.weight / scale.std, scale.mean) if part.normalize else (part.weight, 0.0) for part in runs]
+    slope, shift = sum(factor for factor, _ in factors), sum(factor * mean for factor, mean in factors)
+    return Normalization(shift / slope, 1.0 / slope) if slope else None

@@ -95,7 +95,7 @@ class Training:
         self.context.roles.freeze_but_trained()
         if settings.gradient_checkpointing:
             self.context.roles.enable_gradient_checkpointing()
-        if settings.top_k > 0 or settings.top_p < 1:
+        if settings.cuts_sampling:
             self.reporter.warn(
                 "ppo.top_k and ppo.top_p cut what is sampled, but the probability ratios and the KL are of the whole "
                 "policy: the gradient is biased, and the KL can fall below 0"

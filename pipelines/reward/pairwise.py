@@ -28,6 +28,9 @@ MARGIN_CAP = 3.0
 """Maximum of a margin in units of their root mean square: beyond it one pair would outweigh many."""
 
 
+CHANCE = 0.5
+
+
 class Pairwise(Objective):
     """Pairs of answers, the better one first."""
 
@@ -62,7 +65,18 @@ class Pairwise(Objective):
 
     @override
     def log_figures(self, figures: Mapping[str, float | None]) -> None:
-        """Log nothing: the metrics hold all of it."""
+        reporter = self._ctx.reporter
+        accuracy, low, high = (figures[f"heldout_{name}"] for name in ("accuracy", "accuracy_low", "accuracy_high"))
+        if accuracy is None or low is None:
+            reporter.warn("reward: every held-out pair occurs in both orders, so accuracy is not defined")
+            return
+        pairs = self.num_heldout - int(figures["heldout_both_orders"] or 0)
+        reporter.info(f"reward: held-out accuracy {accuracy:.3f} [{low:.3f}, {high:.3f}] on {pairs} pairs")
+        if low <= CHANCE:
+            reporter.warn(
+                f"reward: the held-out accuracy {accuracy:.3f} [{low:.3f}, {high:.3f}] may be chance (.5): PPO would "
+                "maximize noise; more or cleaner comparisons, more steps or another learning rate may help"
+            )
 
     @override
     def trainer(self) -> RewardTrainer:

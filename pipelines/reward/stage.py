@@ -16,7 +16,7 @@ from pipelines.data.rows import Message
 from pipelines.errors import DataError
 from pipelines.models.adapters import trainable_parameters
 from pipelines.models.base_model import check_4bit, prompt_limit
-from pipelines.models.generate import closed, end_token_ids, sample
+from pipelines.models.generate import end_token_ids, sample
 from pipelines.models.machine import autocast, choose_threads, free_memory, resolve_device
 from pipelines.models.policies import open_frozen_policy, open_tokenizer
 from pipelines.models.publish import publish_model
@@ -29,7 +29,9 @@ from pipelines.reward.pairwise import Pairwise
 from pipelines.reward.pointwise import Pointwise
 from pipelines.reward.training_rows import check_sides, prompts_of_ppo
 from pipelines.run.stage import StageContext
-from pipelines.trainers.training import train
+from pipelines.scorers import Completion, sampled_completion
+from pipelines.scorers.reward_model_scorer import row_of
+from pipelines.trainers.training import settings_kept, train
 
 
 def run(ctx: StageContext) -> dict[str, Any]:
@@ -63,15 +65,18 @@ def run(ctx: StageContext) -> dict[str, Any]:
     report, scorer = objective.report, start.scorer
 
     before = objective.judge()
-    trainer = objective.trainer()
-    trained = trainable_parameters(start.model)
-    result = train(trainer, ctx, "reward model")
+    with settings_kept(start.model):
+        trainer = objective.trainer()
+        trained = trainable_parameters(start.model)
+        result = train(trainer, ctx, "reward model")
     after = objective.judge()
     objective.log_figures(after)
     probes = probe(scorer, config)
 
     published = PublishedReward(ctx.out, start.base, scorer.reads, section.objective, objective.polarity)
-    publish_model(start.model, start.tokenizer, ctx.out / "model", base=start.base, run_dir=ctx.run_dir)
+    publish_model(
+        start.model, start.tokenizer, ctx.out / "model", base=start.base, run_dir=ctx.run_dir, reads=scorer.reads
+    )
     normalization = normalize(ctx, scorer, responses, objective.outputs, published)["logit"]
     write_golden(ctx.out, scorer, objective.heldout_texts)
     ctx.notes.update(objective.notes | published.as_notes())
@@ -100,11 +105,10 @@ def run(ctx: StageContext) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Response:
-    """A response of the SFT model: the prompt, the text, and the ids as sampled."""
+    """A response of the SFT model, and the prompt."""
 
     prompt: Sequence[Message]
-    text: str
-    ids: list[int]
+    completion: Completion
 
 
 def sft_responses(
@@ -151,7 +155,7 @@ def sft_responses(
     del policy
     free_memory()
     return [
-        Response(prompt["messages"], encoder.decode(ids), closed(ids, ends))
+        Response(prompt["messages"], sampled_completion(encoder, prompt["prompt_ids"], ids, finished=ids[-1] in ends))
         for prompt, ids in zip(fitting, responses, strict=True)
     ]
 
@@ -164,7 +168,10 @@ def normalize(
     published: PublishedReward,
 ) -> dict[Output, Scale]:
     """Measure mean and deviation of every output on SFT responses, and store them: PPO shifts and scales by them."""
-    rows = [scorer.row(answer.prompt, answer.text, answer.ids) for answer in responses]
+    thoughts = any(part.kind == "run" and part.read_thoughts for part in ctx.config.ppo.reward.flat())
+    rows = [
+        row_of(scorer, response.prompt, response.completion, same_run=True, thoughts=thoughts) for response in responses
+    ]
     logits = torch.tensor(scorer.scores(rows), dtype=torch.float64)
     if float(logits.std(correction=0)) < NO_SPREAD:
         ctx.reporter.warn("the reward model gives every SFT response the same score; it will not be scaled")

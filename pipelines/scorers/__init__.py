@@ -4,6 +4,15 @@
 """
 
 from pipelines.scorers.load_scorer import load_scorer, named_apart, scorer_name
-from pipelines.scorers.protocol import Completion, Dialogue, Scorer, ScorerWithParts
+from pipelines.scorers.protocol import Completion, Dialogue, Scorer, ScorerWithParts, sampled_completion
 
-__all__ = ["Completion", "Dialogue", "Scorer", "ScorerWithParts", "load_scorer", "named_apart", "scorer_name"]
+__all__ = [
+    "Completion",
+    "Dialogue",
+    "Scorer",
+    "ScorerWithParts",
+    "load_scorer",
+    "named_apart",
+    "sampled_completion",
+    "scorer_name",
+]

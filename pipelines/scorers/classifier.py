@@ -135,8 +135,10 @@ class ClassifierScorer:
         Raises:
             DataError: the chat template refuses a dialogue, or a score is not finite.
         """
+        thoughts = self._section.read_thoughts
         rows = [
-            self._classifier.encode(prompt, answer.text) for prompt, answer in zip(prompts, completions, strict=True)
+            self._classifier.encode(prompt, answer.read(thoughts=thoughts), finished=answer.finished)
+            for prompt, answer in zip(prompts, completions, strict=True)
         ]
         logits = self._classifier.all_logits(rows, self._section.batch_size, self._progress)
         scores = scores_of(logits, self._class, self._section)

@@ -19,8 +19,11 @@ from pipelines.data.rows import as_dict
 from pipelines.errors import DataError, RlhfError, UsageError
 from pipelines.scorers.protocol import Completion, Dialogue, Progress, checked_scores
 
-RewardFunction = Callable[[list[list[dict[str, Any]]], list[str]], Iterable[float]]
-"""Takes the prompts as lists of `as_dict` and the completions as text; returns one number for each."""
+RewardFunction = Callable[..., Iterable[float]]
+"""Takes the prompts as lists of `as_dict` and the completions as text; returns one number for each.
+
+A parameter `finished` gets whether each completion ended by itself.
+"""
 CALLED = "it is called as function(prompts, completions) and returns one number for each completion"
 _UNORDERED = (Mapping, Set, str, bytes)
 """Types that can be iterated but hold no numbers in the order of the completions."""
@@ -29,16 +32,28 @@ _UNORDERED = (Mapping, Set, str, bytes)
 class FunctionScorer:
     """Calls a function of the user with all rows at once, so that batching never changes a score."""
 
-    def __init__(self, name: str, function: RewardFunction, spec: str, *, progress: Progress | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        function: RewardFunction,
+        spec: str,
+        *,
+        progress: Progress | None = None,
+        read_thoughts: bool = False,
+    ) -> None:
         self.name = name
+        self._read_thoughts = read_thoughts
+        self._takes_finished = _has_parameter(function, "finished")
         self._function = function
         self._spec = spec
         self._progress = progress
 
     @classmethod
-    def load(cls, name: str, spec: str, *, progress: Progress | None = None) -> FunctionScorer:
+    def load(
+        cls, name: str, spec: str, *, progress: Progress | None = None, read_thoughts: bool = False
+    ) -> FunctionScorer:
         """Import ``module:function``; see `find_function` for the errors."""
-        return cls(name, find_function(spec), spec, progress=progress)
+        return cls(name, find_function(spec), spec, progress=progress, read_thoughts=read_thoughts)
 
     def __call__(self, prompts: Sequence[Dialogue], completions: Sequence[Completion]) -> list[float]:
         """The function's scores.
@@ -47,10 +62,11 @@ class FunctionScorer:
             DataError: the function raised, or did not return one finite number a row.
         """
         dialogues = [[as_dict(turn) for turn in prompt] for prompt in prompts]
-        texts = [completion.text for completion in completions]
+        texts = [completion.read(thoughts=self._read_thoughts) for completion in completions]
+        beside = {"finished": [answer.finished for answer in completions]} if self._takes_finished else {}
         called = f"the reward function {self._spec}"
         try:
-            result: Any = self._function(dialogues, texts)
+            result: Any = self._function(dialogues, texts, **beside)
             values = None if result is None or isinstance(result, _UNORDERED) else list(result)
         except RlhfError:
             raise
@@ -75,6 +91,15 @@ class FunctionScorer:
         if self._progress is not None:
             self._progress(len(scores))
         return scores
+
+
+def _has_parameter(function: RewardFunction, name: str) -> bool:
+    """Whether a function can be called with the parameter by its name; one that takes any keyword gets none."""
+    try:
+        parameter = inspect.signature(function).parameters.get(name)
+    except (TypeError, ValueError):  # some built-in functions tell nothing
+        return False
+    return parameter is not None and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
 
 
 def function_file(spec: str) -> Path | None:

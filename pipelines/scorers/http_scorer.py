@@ -28,8 +28,9 @@ logging.getLogger("httpx2").setLevel(logging.WARNING)  # it would log the whole 
 
 
 class HttpScorer:
-    """POSTs ``{"prompts": [[{role, content}]], "completions": [text]}`` and reads ``{"scores": [number]}``.
+    """POSTs prompts and completions, and reads ``{"scores": [number]}``.
 
+    The body is ``{"prompts": [[{role, content}]], "completions": [text], "finished": [bool]}``.
     A server error (5xx), a timeout or a lost connection is retried after a growing wait; any other status is final.
     Only scheme, host and path of the address are ever shown: the rest may be a secret.
 
@@ -71,10 +72,11 @@ class HttpScorer:
         for start in range(0, len(prompts), self._section.batch_size):
             part = slice(start, start + self._section.batch_size)
             turns = [[as_dict(turn) for turn in prompt] for prompt in prompts[part]]
-            texts = [completion.text for completion in completions[part]]
+            texts = [completion.read(thoughts=self._section.read_thoughts) for completion in completions[part]]
+            finished = [completion.finished for completion in completions[part]]
             began = time.monotonic()
             try:
-                answer = self._post({"prompts": turns, "completions": texts})
+                answer = self._post({"prompts": turns, "completions": texts, "finished": finished})
             finally:
                 self.counts["seconds"] += time.monotonic() - began
             scores += self._read(answer, len(texts), start)

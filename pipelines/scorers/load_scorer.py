@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 from urllib.parse import urlsplit
@@ -34,8 +34,17 @@ class ScorerContext(Protocol):
         """Directories of stages by name; ``reward`` holds the run's reward model."""
 
 
+ScorerOfRun = Callable[[str, ScorerSection], Scorer]
+"""Makes a scorer of the run's reward model, from its name and section."""
+
+
 def load_scorer(
-    section: ScorerSection, context: ScorerContext, device: torch.device, *, progress: Progress | None = None
+    section: ScorerSection,
+    context: ScorerContext,
+    device: torch.device,
+    *,
+    progress: Progress | None = None,
+    of_run: ScorerOfRun | None = None,
 ) -> Scorer:
     """Load the scorer that `section` describes.
 
@@ -44,6 +53,7 @@ def load_scorer(
         context: the stage's, or anything with `config` and `inputs`.
         device: device of a model.
         progress: called with the number of rows that were just scored.
+        of_run: gives the run's reward model where it is in memory already; None: it is loaded.
 
     Raises:
         UsageError: the section names something that does not exist, or lacks a necessary choice.
@@ -52,6 +62,8 @@ def load_scorer(
     """
     name, config, inputs = scorer_name(section), context.config, context.inputs
     match section.kind:
+        case "run" if of_run is not None:
+            return of_run(name, section)
         case "run":
             from pipelines.scorers.reward_model_scorer import RewardModelScorer
 
@@ -62,7 +74,7 @@ def load_scorer(
             from pipelines.scorers.function import FunctionScorer
 
             assert section.function is not None  # the schema holds it
-            return FunctionScorer.load(name, section.function, progress=progress)
+            return FunctionScorer.load(name, section.function, progress=progress, read_thoughts=section.read_thoughts)
         case "classifier":
             if is_published_reward(Path(str(section.path))):
                 from pipelines.scorers.reward_model_scorer import RewardModelScorer
@@ -84,7 +96,7 @@ def load_scorer(
             from pipelines.scorers.combined import CombinedScorer, careful_mean, shared, weighted_sum
 
             progress_of_part = shared(progress, len(section.parts))
-            parts = [_load_part(part, context, device, progress_of_part) for part in named_apart(section.parts)]
+            parts = [_load_part(part, context, device, progress_of_part, of_run) for part in named_apart(section.parts)]
             summed = section.kind == "sum"
             combine = (
                 weighted_sum([part.weight for part in section.parts]) if summed else careful_mean(section.deviations)
@@ -103,11 +115,17 @@ def load_scorer(
             return GoldScorer(name, load_task(config.data.task.name), progress=progress)
 
 
-def _load_part(section: ScorerPart, context: ScorerContext, device: torch.device, progress: Progress | None) -> Part:
+def _load_part(
+    section: ScorerPart,
+    context: ScorerContext,
+    device: torch.device,
+    progress: Progress | None,
+    of_run: ScorerOfRun | None,
+) -> Part:
     """Load a part, with its mean and deviation on SFT responses where it is the run's reward model."""
     from pipelines.scorers.combined import Part
 
-    scorer = load_scorer(section, context, device, progress=progress)
+    scorer = load_scorer(section, context, device, progress=progress, of_run=of_run)
     if section.kind != "run" or not section.normalize:
         return Part(scorer)
     scale = PublishedReward.read(context.inputs["reward"]).scale(section.output)

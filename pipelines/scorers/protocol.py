@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+from pipelines.data.chat import ChatEncoder
 from pipelines.data.rows import Message
 from pipelines.errors import DataError
 
@@ -20,14 +21,63 @@ class Completion:
     """An answer of a policy.
 
     Attributes:
-        text: its text, without the EOS token.
-        ids: tokens of the policy's tokenizer, the EOS included where it was sampled.
+        text: its text, without the EOS token and without its thought.
+        ids: tokens of the policy's tokenizer, the thought included, and the EOS where it was sampled.
         finished: whether it ended by itself; False: it hit the length limit.
+        thought: what stands before the answer of a model that thinks, with its marks and the blanks around it.
     """
 
     text: str
     ids: tuple[int, ...]
     finished: bool
+    thought: str = ""
+
+    @classmethod
+    def of(cls, text: str, ids: Sequence[int], *, finished: bool, opened: bool = False) -> Completion:
+        """Split a text into thought and answer.
+
+        Args:
+            text: as it was generated.
+            ids: its tokens.
+            finished: whether it ended by itself.
+            opened: whether the prompt already opens the thought, as templates of models do that always think.
+        """
+        thought = _thought(text, opened=opened)
+        return cls(text[len(thought) :], tuple(ids), finished, thought)
+
+    def read(self, *, thoughts: bool) -> str:
+        """The text that a scorer reads: the answer, after its thought where the scorer asks for that."""
+        return self.thought + self.text if thoughts else self.text
+
+
+_MARKS = (
+    *(("<think>", "</think>"), ("<thinking>", "</thinking>")),
+    *(("[THINK]", "[/THINK]"), ("<seed:think>", "</seed:think>")),
+)
+"""Begin and end of a thought: Qwen 3, DeepSeek R1, GLM 4.5, SmolLM3 and others; Magistral; Seed-OSS."""
+
+
+def sampled_completion(
+    encoder: ChatEncoder, prompt_ids: Sequence[int], ids: Sequence[int], *, finished: bool
+) -> Completion:
+    """The completion that a policy sampled after a prompt; its thought may have been opened by the template."""
+    tail = list(prompt_ids)
+    while encoder.eos_token_id in tail:
+        tail = tail[tail.index(encoder.eos_token_id) + 1 :]
+    opened = encoder.decode(tail).rstrip().endswith(tuple(begin for begin, _ in _MARKS))
+    return Completion.of(encoder.decode(ids), ids, finished=finished, opened=opened)
+
+
+def _thought(text: str, *, opened: bool) -> str:
+    """The beginning of a text that is a thought; all of it where the thought never ends; empty without one."""
+    for begin, end in _MARKS:
+        thought, mark, answer = text.partition(end)
+        begins = text.lstrip().startswith(begin)
+        if mark and (begins or begin not in thought):  # an end without a begin: the prompt had that
+            return text[: len(text) - len(answer.lstrip())]
+        if begins:
+            return text
+    return text if opened else ""
 
 
 class Scorer(Protocol):

@@ -113,9 +113,22 @@ class RewardModelScorer:
         return checked_scores(f"the reward model {self.name}", scores, len(rows))
 
     def _row(self, prompt: Dialogue, completion: Completion) -> EncodedText:
-        if self._same_run:
-            return self._model.row(prompt, completion.text, completion.ids, ended=completion.finished)
-        row = self._model.row(prompt, completion.text)
-        if not completion.finished and self._model.reads == "tokens":
-            return row._replace(ids=row.ids[:-1])  # it was cut before its EOS, as in that run's own PPO
-        return row
+        return row_of(self._model, prompt, completion, same_run=self._same_run, thoughts=self._section.read_thoughts)
+
+
+def row_of(
+    model: RewardModel, prompt: Dialogue, completion: Completion, *, same_run: bool, thoughts: bool
+) -> EncodedText:
+    """An answer as a reward model reads it: the tokens as sampled, or the text in the model's own tokens.
+
+    Args:
+        model: reads the answer.
+        prompt: the dialogue that is answered.
+        completion: the answer.
+        same_run: whether the model has the policy's tokens.
+        thoughts: whether a thought is read too; without it the rest is encoded anew, as in training.
+    """
+    text = completion.read(thoughts=thoughts)
+    as_sampled = same_run and (thoughts or not completion.thought)
+    ids = completion.ids if as_sampled and completion.ids else None
+    return model.row(prompt, text, ids, finished=completion.finished)

@@ -196,9 +196,9 @@ def _policy_encoder(context: RunContext) -> ChatEncoder:
 def _completion(encoder: ChatEncoder | None, row: Row, text: str) -> Completion:
     """The answer as PPO scores it: finished, with the text of its tokens; without a policy the plain text."""
     if encoder is None:
-        return Completion(text, (), True)
+        return Completion.of(text, (), finished=True)
     try:
         ids = encoder.answer(row.prompt, text)
     except DataError as error:
         raise DataError(error.message, where=row.place, hint=error.hint) from error
-    return Completion(encoder.decode(ids), tuple(ids), True)
+    return Completion.of(encoder.decode(ids), ids, finished=True)

@@ -35,7 +35,7 @@ from pipelines.models.scratch import build_scratch, train_scratch_tokenizer
 from pipelines.models.sequence_scores import pad_right, position_ids
 from pipelines.models.tokenizer import load_tokenizer
 from pipelines.run.stage import StageContext
-from pipelines.trainers.training import no_telemetry, train, trainer_arguments
+from pipelines.trainers.training import no_telemetry, settings_kept, train, trainer_arguments
 
 LOGIT_BUDGET = 2**27
 """Maximum number of logits in one forward of the held-out loss: 512 MB in fp32."""
@@ -69,10 +69,15 @@ def run(ctx: StageContext) -> dict[str, Any]:
     _log_rows(ctx, report)
 
     before = heldout_loss(model, heldout, section.per_device_eval_batch_size, config)
-    trainer = _trainer(ctx, model, tokenizer, rows, limit, device)
-    trained = trainable_parameters(model)
-    result = train(trainer, ctx, "SFT")
+    with settings_kept(model):
+        trainer = _trainer(ctx, model, tokenizer, rows, limit, device)
+        trained = trainable_parameters(model)
+        result = train(trainer, ctx, "SFT")
     after = heldout_loss(model, heldout, section.per_device_eval_batch_size, config)
+
+    if before is not None and after is not None:
+        say = ctx.reporter.info if after < before else ctx.reporter.warn
+        say(f"SFT: held-out loss {before:.3f} before, {after:.3f} after, in nats per trained token")
 
     base = BaseRef.of(config)
     publish_model(model, tokenizer, ctx.out / "model", base=base, run_dir=ctx.run_dir)

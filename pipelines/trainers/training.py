@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import difflib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -13,7 +14,15 @@ from typing import Any
 
 import huggingface_hub.constants
 import torch
-from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainingArguments
+from peft import PeftModel
+from transformers import (
+    PreTrainedModel,
+    PrinterCallback,
+    ProgressCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
 
 from pipelines.config import Config
 from pipelines.config.training_section import TrainerSection
@@ -126,6 +135,45 @@ class TrainingResult:
     loss: float
     epochs: float
     seconds: float
+
+
+@contextlib.contextmanager
+def settings_kept(model: PreTrainedModel | PeftModel) -> Iterator[None]:
+    """Give the model back with its own settings: TRL's trainers leave theirs on it, and would be published with it.
+
+    These are a patched forward, special tokens, and of a mixture of experts the router's loss, which fails in sampling.
+    """
+    base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    text = base.config.get_text_config()
+    kept = [
+        (config, name, getattr(config, name))
+        for config in (base.config, text)
+        for name in _SETTINGS
+        if hasattr(config, name)
+    ]
+    generation = copy.deepcopy(getattr(base, "generation_config", None))
+    lacks_num_experts = not hasattr(text, "num_experts") and hasattr(text, "num_local_experts")
+    if lacks_num_experts:
+        text.num_experts = text.num_local_experts  # TRL reads only the first of both names
+    try:
+        yield
+    finally:
+        if lacks_num_experts:
+            del text.num_experts
+        for config, name, value in kept:
+            setattr(config, name, value)
+        base.generation_config = generation
+        for patched in {id(model): model, id(base): base}.values():
+            for name in _ATTRIBUTES & vars(patched).keys():
+                delattr(patched, name)
+
+
+_SETTINGS = (
+    *("output_router_logits", "router_aux_loss_coef", "use_cache"),
+    *("bos_token_id", "eos_token_id", "pad_token_id"),
+)
+_ATTRIBUTES = {"forward", "_original_forward", "model_tags"}
+"""Names in the configuration, and of the model's own attributes, that the trainers of TRL 1.16 and accelerate set."""
 
 
 def train(trainer: Trainer, ctx: StageContext, label: str) -> TrainingResult:

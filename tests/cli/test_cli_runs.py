@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import resource
 import shutil
 import signal
@@ -47,6 +46,7 @@ def test_all_runs_then_skips_then_finds_itself_after_a_move(program: Program) ->
     run = program.folder / "runs" / "my"
     assert sorted(path.name for path in run.iterdir()) == [
         ".lock",
+        "base.json",
         "config.yaml",
         "data",
         "eval",
@@ -209,7 +209,7 @@ def test_dry_run_writes_nothing(program: Program) -> None:
     assert done.returncode == 0
     assert sorted(program.folder.rglob("*")) == before
     assert "rows.jsonl -> data/comparisons/{" in done.stdout
-    assert re.search(r"data/comparisons, .*sft.* -> reward/\{", done.stdout)
+    assert "data/comparisons, data/prompts, sft -> reward/{" in done.stdout
     assert "the data is not opened" in done.stdout
     plan = program.json("ppo", "--config", "my.yaml", "--dry-run", code=6)
     assert [entry["stage"] for entry in plan["plan"]] == ["data/prompts", "ppo"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -68,3 +69,28 @@ def test_a_combination_survives_being_written_and_read(tmp_path: Any):
     config = Config.model_validate({"ppo": {"reward": reward}, "data": {"task": {}}})
     (tmp_path / "c.yaml").write_text(dump_config(config))
     assert load_config(tmp_path / "c.yaml") == config
+
+
+@pytest.mark.parametrize(
+    ("sections", "enabled"),
+    [
+        ({}, True),
+        ({"ppo": {"reward": CLASSIFIER}}, False),
+        ({"ppo": {"reward": {"kind": "function", "function": "a:b"}}, "reward": {"learning_rate": 1e-3}}, False),
+        ({"ppo": {"reward": {"kind": "sum", "parts": [CLASSIFIER, {"kind": "run"}]}}}, True),
+        ({"ppo": {"reward": {"kind": "sum", "parts": [CLASSIFIER]}}}, False),
+        ({"ppo": {"reward": CLASSIFIER}, "reward": {"enabled": True}}, True),
+        ({"ppo": {"reward": CLASSIFIER}, "eval": {"scorers": [{"kind": "run"}]}}, True),
+        ({"ppo": {"reward": CLASSIFIER}, "eval": {"scorers": [CLASSIFIER]}}, False),
+        ({"ppo": {"reward": CLASSIFIER}, "feedback": {"source": "human"}}, True),
+        ({"ppo": {"reward": CLASSIFIER, "enabled": False}, "eval": {"enabled": False}}, True),
+        ({"reward": {"enabled": False}, "ppo": {"reward": CLASSIFIER}}, False),
+    ],
+)
+def test_an_outside_reward_switches_the_reward_stage_off(
+    tmp_path: Path, sections: dict[str, Any], enabled: bool
+) -> None:
+    config = Config.model_validate(sections)
+    assert config.reward.enabled is enabled
+    (tmp_path / "config.yaml").write_text(dump_config(config))
+    assert load_config(tmp_path / "config.yaml").reward == config.reward

@@ -13,6 +13,7 @@ import pytest
 import torch
 from transformers import LlamaForCausalLM, LlamaForSequenceClassification
 
+from pipelines.chain import table
 from pipelines.config import Config
 from pipelines.data.encode import ChatEncoder
 from pipelines.data.prompts import evaluation_prompts
@@ -171,6 +172,45 @@ def test_log_probabilities_of_answers_are_those_of_plain_transformers(run_dir: P
     found = sequence_logprobs(model, prompts, answers, [tokenizer.eos_token_id], config, told.append)
     assert found == pytest.approx(expected, abs=1e-4)
     assert sum(told) == len(prompts)
+
+
+@pytest.mark.parametrize(("own", "expected"), [({}, 0.7), ({"temperature": 1.3}, 1.3)])
+def test_answers_are_drawn_as_in_training_unless_told_otherwise(
+    evaluate: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, own: dict[str, Any], expected: float
+):
+    drawn: list[tuple[float, int, float]] = []
+    sample, logprobs = stage.sample, stage.response_logprobs
+    tempered: set[float] = set()
+
+    def noted(*args: Any, **options: Any) -> Any:
+        drawn.append((options["temperature"], options["top_k"], options["top_p"]))
+        return sample(*args, **options)
+
+    def noted_logprobs(model: Any, batch: Any, temperature: float) -> Any:
+        tempered.add(temperature)
+        return logprobs(model, batch, temperature)
+
+    monkeypatch.setattr(stage, "sample", noted)
+    monkeypatch.setattr(stage, "response_logprobs", noted_logprobs)
+    _, out, _ = evaluate(ppo={"temperature": 0.7, "top_k": 40, "top_p": 0.9}, eval=own)
+    assert set(drawn) == {(expected, 40, 0.9)}
+    assert tempered == {expected}
+    assert json.loads((out / "results.json").read_text())["settings"]["temperature"] == expected
+
+
+def test_the_evaluation_depends_on_the_temperature_that_it_follows():
+    (evaluation,) = (one for one in table.STAGES if one.name == "eval")
+    views = [
+        evaluation.section(Config.model_validate(sections))
+        for sections in (
+            {"ppo": {"temperature": 0.7}},
+            {"eval": {"temperature": 0.7}},
+            {"ppo": {"temperature": 0.7}, "eval": {"temperature": 1.0}},
+            {},
+            {"ppo": {"top_p": 0.9}},
+        )
+    ]
+    assert views[0] == views[1] != views[2] == views[3] != views[4]
 
 
 def test_kl_is_the_mean_log_ratio_of_a_policys_own_answers(

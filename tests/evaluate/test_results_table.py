@@ -67,6 +67,28 @@ def sample(text: str, prompt: str = "My kettle is broken.") -> dict[str, Any]:
     }
 
 
+@pytest.mark.parametrize(
+    ("proxy", "gold", "noted"),
+    [
+        (found(0.483, 0.05), found(0.015, 0.01), True),
+        (found(0.7, 0.05), found(0.015, 0.01), True),
+        (found(0.3, 0.05), found(0.015, 0.01), False),
+        (found(0.483, 0.05), found(0.47, 0.05), False),
+    ],
+)
+def test_a_reward_model_that_cannot_tell_base_from_sft_is_named(
+    proxy: dict[str, float], gold: dict[str, float], noted: bool
+):
+    results = copy.deepcopy(RESULTS)
+    results["measures"]["base"]["win_rate"] = {"reward_model": proxy, "gold": gold}
+    for table in (plain(results, []), markdown(results, [])):
+        assert ("ranks base" in table) is noted
+    without = copy.deepcopy(results)
+    without["scorers"].pop()
+    del without["measures"]["base"]["win_rate"]["gold"]
+    assert "ranks base" not in plain(without, [])
+
+
 def test_the_table_says_it_all_in_100_columns():
     text = plain(RESULTS, [sample("Your kettle is broken.")])
     lines = text.splitlines()

@@ -20,7 +20,7 @@ def test_the_reward_model_reads_an_eos_at_the_end() -> None:
     tokenizer = tiny_tokenizer()
     model = TokenRewardModel(tiny_llama(tokenizer), ChatEncoder(tokenizer), ModelSection(), 4)
     prompt, eos = (Message(role="user", content="hello"),), tokenizer.eos_token_id
-    asked = model.row(prompt, "", [10]).ids[:-1]
-    assert model.row(prompt, "", [10, 11], ended=True).ids == [*asked, 10, 11, eos]
-    assert model.row(prompt, "", [10, eos], ended=True).ids == [*asked, 10, eos]
-    assert model.row(prompt, "", [10, 11], ended=False).ids == [*asked, 10, 11]
+    asked = model.row(prompt, "", [10], finished=False).ids[:-1]
+    assert model.row(prompt, "", [10, 11], finished=True).ids == [*asked, 10, 11, eos]
+    assert model.row(prompt, "", [10, eos], finished=True).ids == [*asked, 10, eos]
+    assert model.row(prompt, "", [10, 11], finished=False).ids == [*asked, 10, 11]

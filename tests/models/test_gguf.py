@@ -11,7 +11,12 @@ from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
 from pipelines.config.model_section import ModelSection
 from pipelines.errors import ArtifactError
+from pipelines.models.adapters import adapter_state, add_reward_adapter
 from pipelines.models.base_model import load_causal, load_sequence_classifier, location
+from pipelines.models.base_ref import BaseRef
+from pipelines.models.publish import publish_model
+from tests.models.test_adapters import carrier
+from tests.models.test_opening_recipe import recipe
 from tests.tiny import tiny_llama, tiny_tokenizer
 
 gguf = pytest.importorskip("gguf", reason="GGUF files need the package gguf (extra smollm2)")
@@ -82,6 +87,26 @@ def test_a_gguf_file_is_read_trained_and_saved_as_a_plain_model(tmp_path: Path):
     with torch.no_grad():
         assert torch.equal(plain(ids).logits, loaded(ids).logits)
     assert load_sequence_classifier(section, path, CPU, new_head=True).score.weight.shape[0] == 1
+
+
+@pytest.mark.parametrize("task", ["policy", "reward"])
+def test_an_adapter_on_a_gguf_file_opens_by_its_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str):
+    path, tokenizer = tmp_path / "tiny.gguf", tiny_tokenizer()
+    write_gguf(path, tiny_llama(tokenizer))
+    section = ModelSection(name_or_path=str(path), use_peft=True, lora_r=2)
+    if task == "policy":
+        model = carrier(section, "default")
+    else:
+        bare = load_sequence_classifier(section, path, CPU, new_head=True)
+        bare.config.pad_token_id = tokenizer.pad_token_id
+        model = add_reward_adapter(bare, section, adapter_state(carrier(section, "policy"), "policy"))
+    reads = "tokens" if task == "reward" else None
+    base = BaseRef(name_or_path=str(path))
+    publish_model(model, tokenizer, tmp_path / "model", base=base, run_dir=tmp_path, reads=reads)
+    opened = recipe(tmp_path / "model", monkeypatch)["model"]
+    ids = torch.tensor([[5, 6, 7, 8]])
+    with torch.no_grad():
+        assert torch.allclose(opened(ids).logits, model.eval()(ids).logits, atol=1e-6)
 
 
 def test_a_broken_gguf_file_is_an_artifact_error(tmp_path: Path):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,10 @@ import torch
 from transformers import AutoTokenizer
 
 from pipelines.config.model_section import ModelSection, ScratchModel
+from pipelines.data.chat import ChatEncoder
+from pipelines.data.rows import Message
 from pipelines.errors import ArtifactError, HubError, UsageError
+from pipelines.models.policies import open_tokenizer
 from pipelines.models.scratch import CHAT_TEMPLATE, build_scratch, train_scratch_tokenizer
 from pipelines.models.tokenizer import load_tokenizer, plain_template, reward_pad_id, reward_tokenizer
 from tests.models.helpers import TINY
@@ -142,3 +146,51 @@ def test_scratch_model_depends_on_its_seed_alone() -> None:
     assert not torch.equal(first.lm_head.weight, other.lm_head.weight)
     assert first.config.eos_token_id == tokenizer.eos_token_id
     assert first.config.vocab_size == len(tokenizer)
+
+
+THINKING = (
+    "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% if m.role == 'assistant' %}{{ eos_token }}{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}<|assistant|>"
+    "{% if enable_thinking is defined and enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
+)
+
+
+@pytest.mark.parametrize("template", [THINKING, "\n" + THINKING])
+def test_values_of_a_template_hold_in_every_stage_and_where_it_is_served(tmp_path: Path, template: str) -> None:
+    base = saved(tmp_path / "base", template=template)
+    plain = load_tokenizer(base, ModelSection())
+    section = ModelSection(chat_template_kwargs={"enable_thinking": False, "name": 'ü\'s "x"', "depth": 3, "no": None})
+    tokenizer = load_tokenizer(base, section)
+    expected = plain.apply_chat_template(DIALOGUE[1:2], add_generation_prompt=True, enable_thinking=False)["input_ids"]
+    encoder = ChatEncoder(tokenizer)
+    prompt = (Message(role="user", content="hello"),)
+    assert encoder.prompt(prompt) == expected
+    assert encoder.prompt(prompt) != ChatEncoder(plain).prompt(prompt)
+    published = tmp_path / "sft" / "model"
+    tokenizer.save_pretrained(published)
+    (published / "config.json").write_text("{}")
+    served = AutoTokenizer.from_pretrained(published)
+    assert served.apply_chat_template(DIALOGUE[1:2], add_generation_prompt=True)["input_ids"] == expected
+    as_asked = served.apply_chat_template(DIALOGUE[1:2], add_generation_prompt=True, enable_thinking=True)["input_ids"]
+    assert as_asked == ChatEncoder(plain).prompt(prompt)
+    again = open_tokenizer(tmp_path / "sft", section)
+    assert again.chat_template == tokenizer.chat_template
+
+
+def test_all_kinds_of_value_reach_the_template(tmp_path: Path) -> None:
+    values: dict[str, Any] = {"a": True, "b": 3, "c": 0.5, "d": 'ü\'s "x" {{ b }}\n', "e": None}
+    template = "{{ [a, b, c, d, e] | tojson }}{{ messages[0].content }}"
+    tokenizer = load_tokenizer(saved(tmp_path, template=template), ModelSection(chat_template_kwargs=values))
+    text = tokenizer.apply_chat_template(DIALOGUE[1:2], tokenize=False)
+    assert json.loads(text.removesuffix("hello")) == list(values.values())
+
+
+@pytest.mark.parametrize("name", ["messages", "tools", "add_generation_prompt", "not a name", "a-b"])
+def test_the_dialogue_is_no_value_of_a_template(name: str) -> None:
+    with pytest.raises(ValueError, match=name):
+        ModelSection(chat_template_kwargs={name: True})
+
+
+def test_a_run_without_values_of_a_template_is_recorded_as_before() -> None:
+    assert "chat_template_kwargs" not in ModelSection().results_view()
+    assert ModelSection(chat_template_kwargs={"x": 1}).results_view()["chat_template_kwargs"] == {"x": 1}

@@ -8,10 +8,14 @@ from typing import Any
 
 import pytest
 from safetensors.torch import load_file
+from transformers import GenerationConfig
 
 from pipelines.errors import UsageError
 from pipelines.ppo import stage
+from pipelines.run.stage import StageContext
 from tests.models.helpers import WORDS, config_for, outside_base, run_stage, write_data
+from tests.recorders import Recorder
+from tests.tiny import tiny_tokenizer
 
 CONTROLS: dict[str, Any] = {
     "kl_coef": 0.2,
@@ -73,6 +77,33 @@ def test_all_controls_together(tmp_path: Path, model: dict[str, Any]) -> None:
     assert sorted({sample["update"] for sample in samples}) == [0, 2, 3]
     names = load_file(next((tmp_path / "run" / "ppo" / "model").glob("*.safetensors")))
     assert not any("value" in name for name in names), "the head is no part of what is published"
+
+
+def test_the_course_of_the_held_out_objective_is_told(tmp_path: Path) -> None:
+    """A reward for length, of responses that never end: the score rises, and the objective is far below it."""
+    config = prepared(tmp_path, {"num_eval_prompts": 4, "eval_steps": 1, "missing_eos_penalty": 7.0})
+    reporter, out = Recorder(), tmp_path / "run" / "ppo.partial"
+    out.mkdir(parents=True)
+    stage.run(StageContext(config, out, {"data/prompts": tmp_path / "run/data/prompts"}, reporter))
+    rows = [json.loads(line) for line in (out / "heldout.jsonl").read_text().splitlines()]
+    course = next(text for text in reporter.said if text.startswith("ppo: held-out"))
+    assert f"objective {rows[0]['eval/objective']:.3f} to {rows[-1]['eval/objective']:.3f}" in course
+    unfinished = [1 - row["eval/finished"] for row in rows]
+    assert max(unfinished) > 0.3
+    assert all(row["eval/objective"] < 3 - 7 * share for row, share in zip(rows, unfinished, strict=True))
+
+
+@pytest.mark.parametrize("model", [{}, {"use_peft": True, "lora_r": 4}], ids=["full", "lora"])
+@pytest.mark.parametrize("ends", [[], ["t", "e"]])
+def test_what_is_published_samples_as_in_training(tmp_path: Path, model: dict[str, Any], ends: list[str]) -> None:
+    ppo = {"temperature": 0.7, "top_p": 0.9, "stop_tokens": ends, "total_episodes": 16, "num_eval_prompts": 0}
+    run_stage(tmp_path / "run", "ppo", stage.run, prepared(tmp_path, ppo, model), "data/prompts")
+    directory = tmp_path / "run" / "ppo" / "model"
+    tokenizer, config = tiny_tokenizer(), GenerationConfig.from_pretrained(directory)
+    assert (config.do_sample, config.temperature, config.top_p, config.top_k) == (True, 0.7, 0.9, 0)
+    eos = tokenizer.eos_token_id
+    assert config.eos_token_id == ([eos, *map(tokenizer.convert_tokens_to_ids, ends)] if ends else eos)
+    assert config.pad_token_id == tokenizer.pad_token_id
 
 
 def test_an_unknown_stop_token_is_refused_before_anything_is_loaded(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import socket
 import subprocess
 import sys
 from dataclasses import fields
@@ -25,10 +24,9 @@ from tests.trainers.test_trainer_resume import result
 
 
 def torchrun(folder: Path, *command: str, cold: bool = False, **variables: str) -> tuple[int, str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    line = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(port)]
+    # torchrun binds a port of its own: one that was free before it started may be taken seconds later
+    line = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    line += ["--standalone", "--local-addr", "127.0.0.1"]
     env = environment(cold=cold, **variables)
     done = subprocess.run(
         [*line, *command], cwd=folder, env=env, capture_output=True, text=True, timeout=300, check=False

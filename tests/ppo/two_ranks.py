@@ -29,6 +29,7 @@ SETTINGS = PpoSection(
     per_device_train_batch_size=2,
     learning_rate=1e-2,
     value_learning_rate=1e-2,
+    adam_eps=1e-3,  # at 1e-5 a gradient near 0 makes a step of 1e-5 out of rounding, which is what the test allows
 )
 
 

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from pipelines.config import Config
 from pipelines.models.text_classifier import EncodedText
 from pipelines.reward.assessment import Pair, pair_figures
+from pipelines.reward.pairwise import Pairwise
+from pipelines.run.stage import StageContext
+from tests.recorders import Recorder
 
 
 def pairs_of(*rows: tuple[int, int]) -> list[Pair]:
@@ -41,3 +47,21 @@ def test_the_figures_by_hand() -> None:
 def test_where_all_are_ties_nothing_is_right_or_wrong() -> None:
     found = scored(pairs_of((1, 2), (2, 1)))
     assert found == {"accuracy": None, "accuracy_low": None, "accuracy_high": None, "margin": None, "both_orders": 2}
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "low", "warned"), [(0.8, 0.7, False), (0.55, 0.48, True), (0.4, 0.3, True), (None, None, True)]
+)
+def test_the_accuracy_is_told_with_its_interval_and_chance_is_a_warning(
+    tmp_path: Path, accuracy: float | None, low: float | None, warned: bool
+) -> None:
+    reporter, objective = Recorder(), object.__new__(Pairwise)
+    objective._ctx = StageContext(Config(), tmp_path, {}, reporter)
+    objective.num_heldout = 40
+    names = ("accuracy", "accuracy_low", "accuracy_high")
+    high = None if low is None else low + 0.2
+    figures = {f"heldout_{name}": value for name, value in zip(names, (accuracy, low, high), strict=True)}
+    objective.log_figures(figures | {"heldout_both_orders": 4.0})
+    assert bool(reporter.warned) is warned
+    if accuracy is not None:
+        assert f"{accuracy:.3f} [{low:.3f}, {high:.3f}] on 36 pairs" in reporter.said[0]

@@ -25,6 +25,7 @@ from pipelines.reward import initial_model
 from pipelines.reward import stage as reward
 from pipelines.reward.assessment import check_golden
 from pipelines.reward.pairwise import scaled_margins
+from pipelines.scorers.reward_model_scorer import row_of
 from pipelines.sft import stage as sft
 from tests.models.helpers import comparisons, config_for, demonstrations, outside_base, run_stage, write_data
 
@@ -83,7 +84,7 @@ def test_full_reward_model_opens_in_plain_transformers(tmp_path: Path) -> None:
     _, metrics = train_both(run, outside_base(tmp_path / "base"))
     assert metrics["heldout_margin_after"] > metrics["heldout_margin_before"]
     assert {path.name for path in (run / "reward" / "model").iterdir()} == {
-        *("config.json", "model.safetensors", "normalization.json"),
+        *("config.json", "model.safetensors", "normalization.json", "README.md"),
         *("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"),
     }
     model = AutoModelForSequenceClassification.from_pretrained(run / "reward" / "model").eval()
@@ -136,7 +137,9 @@ def test_normalization_is_that_of_the_stored_scores(tmp_path: Path, monkeypatch:
     original = reward.normalize
 
     def spy(ctx: Any, scorer: Any, responses: Any, *rest: Any) -> Any:
-        seen.append([scorer.row(answer.prompt, answer.text, answer.ids).ids for answer in responses])
+        seen.append(
+            [row_of(scorer, one.prompt, one.completion, same_run=True, thoughts=False).ids for one in responses]
+        )
         return original(ctx, scorer, responses, *rest)
 
     monkeypatch.setattr(reward, "normalize", spy)

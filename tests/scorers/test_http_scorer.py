@@ -92,7 +92,7 @@ def test_batches_go_out_as_messages_and_texts_and_come_back_in_order(server: Ser
     assert judge(PROMPTS, COMPLETIONS) == [0.0, 1.0, 2.0, 3.0, 4.0]
     assert told == [2, 2, 1]
     turns = [{"role": "system", "content": "be kind"}, {"role": "user", "content": "q4"}]
-    assert server.bodies[2] == {"prompts": [turns], "completions": ["xxxx"]}
+    assert server.bodies[2] == {"prompts": [turns], "completions": ["xxxx"], "finished": [True]}
     assert (judge.counts["requests"], judge.counts["retries"]) == (3, 0)
     assert judge.counts["seconds"] > 0
 

@@ -15,11 +15,20 @@ from pipelines.config import Config, dump_config
 from pipelines.config.data_section import Source
 from pipelines.config.scorer_section import ScorerSection
 from pipelines.data.chat import ChatEncoder
+from pipelines.data.rows import Message
 from pipelines.errors import UsageError
 from pipelines.models.policies import open_tokenizer
+from pipelines.models.published_reward import PublishedReward, Scale
+from pipelines.ppo import stage as ppo_stage
+from pipelines.ppo.rollout import TextReward
+from pipelines.ppo.stage import normalization_of_logit
+from pipelines.ppo.train import Training
+from pipelines.ppo.types import Normalization
 from pipelines.run.directory import RunDir
 from pipelines.run.reporting import SilentReporter
+from pipelines.run.stage import StageContext
 from pipelines.scorers import Completion, load_scorer
+from pipelines.scorers.reward_model_scorer import RewardModelScorer
 from pipelines.scorers.score_file import context_of_run, read_answers, score_rows
 from tests.tiny import save_pair, tiny_llama, tiny_tokenizer
 
@@ -130,3 +139,71 @@ def test_a_scored_file_holds_what_ppo_would_see(run: tuple[RunDir, Config, Path]
     total = parts["reward_model"]["chosen"] + 0.5 * parts["length"]["chosen"] + 2 * parts["repetition"]["chosen"]
     assert first["scores"]["chosen"] == pytest.approx(total)
     assert found["summary"]["answers"]["rejected"]["n"] == len(found["rows"]) == 30
+
+
+def test_a_part_of_a_sum_is_the_role_and_the_value_model_starts_from_it(
+    run: tuple[RunDir, Config, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """No second copy is loaded; the scores are those of one; the value model predicts the part's share of the sum."""
+    run_dir, config, _ = run
+    context = context_of_run(config, run_dir)
+    outside = load_scorer(config.ppo.reward, context, CPU)
+    monkeypatch.setattr(RewardModelScorer, "of_run", lambda *_, **__: pytest.fail("a second copy was loaded"))
+    reward: list[TextReward] = []
+
+    class Stopped(Exception): ...
+
+    def stop(training: Training) -> None:
+        assert isinstance(training.context.reward, TextReward)
+        reward.append(training.context.reward)
+        first = training.context.roles.value.head
+        scale = PublishedReward.read(run_dir.stage("reward")).scale()
+        scores = training.context.roles.reward.head.weight / scale.std
+        torch.testing.assert_close(first.weight, scores)
+        assert first.bias.item() == pytest.approx(-scale.mean / scale.std, rel=1e-5)
+        raise Stopped
+
+    monkeypatch.setattr(Training, "run", stop)
+    inputs = {name: run_dir.stage(name) for name in ("data/prompts", "sft", "reward")}
+    with pytest.raises(Stopped):
+        ppo_stage.run(StageContext(config, run_dir.root / "ppo.partial", inputs, SilentReporter()))
+    encoder = ChatEncoder(open_tokenizer(run_dir.stage("sft"), config.model))
+    prompts, completions = [], []
+    for number, word in enumerate(WORDS):
+        prompts.append((Message(role="user", content=f"tell me of {word}"),))
+        ids = encoder.answer(prompts[-1], f"the {word} " * (1 + number))
+        completions.append(Completion(encoder.decode(ids), tuple(ids[: -(number % 2) or None]), number % 2 == 0))
+    expected, expected_parts = outside.with_parts(prompts, completions)
+    scores, parts = reward[0].scorer.with_parts(prompts, completions)
+    assert scores == pytest.approx(expected, abs=1e-4)
+    assert parts.keys() == expected_parts.keys()
+    assert parts["reward_model"] == pytest.approx(expected_parts["reward_model"], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ({"kind": "run"}, Normalization(1.0, 2.0)),
+        ({"kind": "run", "output": "probability"}, None),
+        ({"kind": "sum", "parts": [{"kind": "run"}, {"kind": "length", "target": 3}]}, Normalization(3.0, 4.0)),
+        ({"kind": "sum", "parts": [{"kind": "run", "weight": 2.0}]}, Normalization(3.0, 2.0)),
+        ({"kind": "sum", "parts": [{"kind": "run", "weight": -2.0}]}, Normalization(3.0, -2.0)),
+        ({"kind": "sum", "parts": [{"kind": "run", "normalize": False}]}, Normalization(0.0, 1.0)),
+        ({"kind": "sum", "parts": [{"kind": "run"}, {"kind": "run", "normalize": False}]}, Normalization(0.6, 0.8)),
+        ({"kind": "sum", "parts": [{"kind": "run", "weight": 0.0}]}, None),
+        ({"kind": "sum", "parts": [{"kind": "run", "output": "logprob"}]}, None),
+        ({"kind": "sum", "parts": [{"kind": "sum", "parts": [{"kind": "run"}]}]}, None),
+        ({"kind": "ensemble", "parts": [{"kind": "run"}, {"kind": "length", "target": 3}]}, None),
+    ],
+)
+def test_by_which_scale_the_logit_enters_the_score(source: dict[str, Any], expected: Normalization | None):
+    class Published:
+        def scale(self, output: str) -> Scale:
+            return Scale(3.0, 4.0)
+
+    section = ScorerSection.model_validate(source)
+    told = normalization_of_logit(section, Published(), Normalization(1.0, 2.0))  # type: ignore[arg-type]
+    assert (told is None) is (expected is None)
+    if told is not None and expected is not None:
+        assert (told.mean, told.std) == pytest.approx((expected.mean, expected.std))
+    assert normalization_of_logit(section, None, Normalization()) is None

@@ -16,9 +16,11 @@ from pipelines.data.rows import Demonstration
 from pipelines.errors import EnvironmentProblem, TrainingError, UsageError
 from pipelines.models.policies import open_policy
 from pipelines.run.manifest import Manifest
+from pipelines.run.stage import StageContext
 from pipelines.sft import stage as sft
 from pipelines.trainers.training import trainer_arguments
 from tests.models.helpers import config_for, demonstrations, outside_base, run_stage, write_data
+from tests.recorders import Recorder
 from tests.tiny import tiny_gpt2, tiny_llama, tiny_tokenizer
 
 CPU = torch.device("cpu")
@@ -174,3 +176,16 @@ def test_divergence_is_a_training_error(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="diverged"):
         train_sft(tmp_path / "run", outside_base(tmp_path / "base"), sft={"learning_rate": 1e30, "logging_steps": 1})
     assert not (tmp_path / "run" / "sft").exists()
+
+
+@pytest.mark.parametrize(("rate", "warned"), [(5e-3, False), (10.0, True)])
+def test_the_held_out_loss_is_told_and_one_that_rose_is_a_warning(tmp_path: Path, rate: float, warned: bool) -> None:
+    write_data(tmp_path, "demonstrations", demonstrations(16), demonstrations(4, start=60))
+    config = config_for(outside_base(tmp_path / "base"), sft={"max_steps": 3, "learning_rate": rate})
+    reporter, out = Recorder(), tmp_path / "sft.partial"
+    out.mkdir()
+    inputs = {"data/demonstrations": tmp_path / "data/demonstrations"}
+    metrics = sft.run(StageContext(config, out, inputs, reporter))
+    losses = f"{metrics['heldout_loss_before']:.3f} before, {metrics['heldout_loss_after']:.3f} after"
+    assert any(losses in text for text in (reporter.warned if warned else reporter.said))
+    assert any(losses in text for text in reporter.warned) is warned

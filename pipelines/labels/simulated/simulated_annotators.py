@@ -125,7 +125,7 @@ def gold_truth(made: SelfMadeTask, tasks: Sequence[Task]) -> Truth:
 
 def scored_truth(scorer: Scorer, tasks: Sequence[Task]) -> Truth:
     """The scores of every answer, brought to mean 0 and deviation 1 over all answers of all tasks."""
-    flat = [(task.prompt, Completion(answer.text, (), True)) for task in tasks for answer in task.answers]
+    flat = [(task.prompt, Completion.of(answer.text, (), finished=True)) for task in tasks for answer in task.answers]
     scores = scorer([prompt for prompt, _ in flat], [completion for _, completion in flat]) if flat else [0.0]
     mean, deviation = statistics.fmean(scores), statistics.pstdev(scores)
     remaining = iter(scores)

@@ -1,0 +1,158 @@
+"""The base of a run, known by its content: it may be moved or copied, and the run goes on with it. No torch here."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pipelines.config import Config
+from pipelines.config.model_section import is_gguf
+from pipelines.run.disk import read_json, write_atomic
+from pipelines.run.manifest import FileRecord, changed_files
+
+RECORD = "base.json"
+_CHANGED = "its files have changed"
+_SUFFIXES = {".safetensors", ".bin", ".json", ".jinja", ".model", ".txt", ".py"}
+"""Files of a model's directory that say what it is; pages and pictures are left out."""
+
+
+@dataclass(frozen=True)
+class BaseRecord:
+    """The outside base of a run.
+
+    Attributes:
+        names: all names that it has had; the first is the one in the manifests, the last is where it is now.
+        revision: commit under the first name.
+        files: its files.
+    """
+
+    names: tuple[str, ...]
+    revision: str | None
+    files: tuple[FileRecord, ...]
+
+    @classmethod
+    def read(cls, run_dir: Path) -> BaseRecord | None:
+        """Read the record of a run; None: it has none, or a damaged one."""
+        data = read_json(run_dir / RECORD)
+        try:
+            files = tuple(FileRecord(**file) for file in data["files"])
+            return cls(tuple(data["names"]), data["revision"], files) if data["names"] else None
+        except (KeyError, TypeError):
+            return None
+
+    def write(self, run_dir: Path) -> None:
+        """Write the record into the run directory."""
+        write_atomic(run_dir / RECORD, json.dumps(asdict(self), indent=2) + "\n")
+
+    def holds(self, name: str) -> bool:
+        """Whether the files under another name are those of this base."""
+        return _have_content(name, self.files)
+
+
+def remember_base(config: Config, run_dir: Path) -> None:
+    """Record the base that a stage is going to use, once its files are on this machine; of a known one the new name."""
+    model = config.model
+    if model.name_or_path is None or model.init != "pretrained":
+        return
+    name, record = model.name_or_path, BaseRecord.read(run_dir)
+    if record is not None and record.names[-1] == name and (record.holds(name) or not Path(name).exists()):
+        return
+    if record is not None and record.holds(name):
+        between = [known for known in record.names[1:] if known != name]
+        times = {file.name: file.stat().st_mtime_ns for file in _local_files(name)}
+        files = tuple(replace(file, mtime_ns=times.get(file.path, file.mtime_ns)) for file in record.files)
+        replace(record, names=(record.names[0], *between, name), files=files).write(run_dir)
+    elif files := _files(name, model.revision):
+        BaseRecord((name,), model.revision, files).write(run_dir)
+
+
+def present_name(name: str, run_dir: Path) -> str:
+    """Where the base that a manifest knows as `name` is now."""
+    record = BaseRecord.read(run_dir)
+    return record.names[-1] if record is not None and name in record.names else name
+
+
+def with_recorded_base(
+    section: dict[str, Any], run_dir: Path, before: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Settings of a stage with its base under the name that was recorded, where the content is the same.
+
+    Where the name is the same and the content is not, the name says so.
+
+    Args:
+        section: the settings of now.
+        run_dir: the run directory.
+        before: the settings that they are compared with; None: those that are recorded for a new artifact.
+    """
+    model, record = section.get("model"), BaseRecord.read(run_dir)
+    if not isinstance(model, dict) or not isinstance(name := model.get("name_or_path"), str):
+        return section
+    known = dict(before.get("model", {})) if before is not None else {}
+    if before is None and record is not None:
+        known = {"name_or_path": record.names[0], "revision": record.revision}
+    old = known.get("name_or_path")
+    if not isinstance(old, str):
+        return section
+    if old == name:
+        changed = record is not None and name in record.names and Path(name).exists() and not record.holds(name)
+        return section | {"model": model | {"name_or_path": f"{name} ({_CHANGED})"}} if changed else section
+    if (record is not None and old in record.names and record.holds(name)) or _same_files(old, name):
+        return section | {"model": model | {"name_or_path": old, "revision": known.get("revision")}}
+    return section
+
+
+def _same_files(old: str, name: str) -> bool:
+    """Whether two names of local models, neither of which is recorded, lead to the same content."""
+    if not (Path(old).exists() and Path(name).exists()):
+        return False
+    if Path(old).samefile(name):
+        return True
+    sizes = [{file.name: file.stat().st_size for file in _local_files(path)} for path in (old, name)]
+    return sizes[0] == sizes[1] and _have_content(name, _files(old, None))
+
+
+def _files(name: str, revision: str | None) -> tuple[FileRecord, ...]:
+    """Records of a model's files; empty: they are not on this machine, or not yet."""
+    path = name
+    if not Path(name).exists():
+        from huggingface_hub import try_to_load_from_cache
+        from huggingface_hub.errors import HFValidationError
+
+        try:
+            cached = try_to_load_from_cache(name, "config.json", revision=revision)
+        except HFValidationError:
+            return ()
+        if not isinstance(cached, str):
+            return ()
+        path = str(Path(cached).parent)
+    return tuple(FileRecord.of(file, file.name) for file in _local_files(path))
+
+
+def _local_files(name: str) -> list[Path]:
+    """The .gguf file, or the files of a directory that make a model."""
+    path = Path(name)
+    if not path.is_dir():
+        return [path] if path.is_file() else []
+    return [file for file in sorted(path.iterdir()) if file.suffix in _SUFFIXES and file.is_file()]
+
+
+def _have_content(name: str, files: tuple[FileRecord, ...]) -> bool:
+    """Whether the files under `name` have the recorded content."""
+    path = Path(name)
+    if is_gguf(name) and len(files) == 1:
+        path, files = path.parent, (replace(files[0], path=path.name),)
+    try:
+        times = tuple((path / file.path).stat().st_mtime_ns for file in files)
+    except OSError:
+        return False
+    return bool(files) and _unchanged(path, files, times)
+
+
+@functools.lru_cache(maxsize=8)
+def _unchanged(directory: Path, files: tuple[FileRecord, ...], times: tuple[int, ...]) -> bool:
+    """Compare contents, once for all stages of a plan; `times` are those of the files now."""
+    return not changed_files(directory, list(files))

@@ -1,0 +1,95 @@
+"""README.md of a published model opens it in plain code, with the scores of `rlhf score`."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pipelines.config.model_section import ModelSection
+from pipelines.data.rows import Message
+from pipelines.models.published_reward import PublishedReward
+from pipelines.models.reward_model import open_reward_model
+from pipelines.reward import stage as reward
+from pipelines.sft import stage as sft
+from tests.models.helpers import comparisons, config_for, demonstrations, run_stage, write_data
+from tests.models.test_families_stages import TOKENIZERS
+from tests.tiny import save_pair, tiny_causal, tiny_tokenizer
+
+CPU = torch.device("cpu")
+kinds = pytest.mark.parametrize("use_peft", [True, False], ids=["lora", "full"])
+DIALOGUES = [("say cat", "thank you , cat"), ("say red ball", "1 2 3"), ("please write a story", "the cat sat")]
+
+
+def recipe(directory: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Run the code of README.md in its directory, as its reader does; the program's own code takes no part."""
+    (code,) = re.findall(r"```python\n(.*?)```", (directory / "README.md").read_text(), re.DOTALL)
+    assert "pipelines" not in code
+    monkeypatch.chdir(directory)
+    names: dict[str, Any] = {}
+    exec(compile(code, "README.md", "exec"), names)
+    return names
+
+
+def assert_scores_are_those_of_the_run(run: Path, section: ModelSection, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = open_reward_model(PublishedReward.read(run / "reward"), section, CPU)
+    rows = [model.row((Message(role="user", content=prompt),), answer) for prompt, answer in DIALOGUES]
+    score = recipe(run / "reward" / "model", monkeypatch)["score"]
+    plain = [score([{"role": "user", "content": q}, {"role": "assistant", "content": a}]) for q, a in DIALOGUES]
+    assert plain == pytest.approx(model.scores(rows, exact=True), abs=1e-5)
+    assert len(set(plain)) == len(plain)
+
+
+@kinds
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_the_recipe_gives_the_scores_whatever_pads_and_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, use_peft: bool
+) -> None:
+    tokenizer = tiny_tokenizer(**TOKENIZERS[name])
+    base = save_pair(tiny_causal("llama", tokenizer), tokenizer, tmp_path / "base")
+    step = {"max_steps": 1, "max_length": 128}
+    config = config_for(base, model={"use_peft": use_peft}, sft={"enabled": False}, reward=step)
+    write_data(tmp_path / "run", "comparisons", comparisons(8), comparisons(4, start=60))
+    run_stage(tmp_path / "run", "reward", reward.run, config, "data/comparisons")
+    assert_scores_are_those_of_the_run(tmp_path / "run", config.model, monkeypatch)
+
+
+@kinds
+@pytest.mark.parametrize("family", ["gpt2", "granite", "mamba"])
+def test_the_recipe_gives_the_scores_of_every_kind_of_head(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str, use_peft: bool
+) -> None:
+    """Of transformers' own classifier, and of the two kinds of trunk under a head of our own, on an SFT model."""
+    tokenizer, run = tiny_tokenizer(pad="</s>"), tmp_path / "run"
+    base = save_pair(tiny_causal(family, tokenizer), tokenizer, tmp_path / "base")
+    step = {"max_steps": 1, "learning_rate": 0.05, "warmup_ratio": 0.0}
+    config = config_for(base, model={"use_peft": use_peft, "lora_r": 2}, sft=step, reward=step)
+    write_data(run, "demonstrations", demonstrations(8), demonstrations(2, start=60))
+    write_data(run, "comparisons", comparisons(8), comparisons(4, start=60))
+    run_stage(run, "sft", sft.run, config, "data/demonstrations")
+    run_stage(run, "reward", reward.run, config, "data/comparisons", "sft")
+    assert_scores_are_those_of_the_run(run, config.model, monkeypatch)
+
+
+@kinds
+def test_the_recipe_of_a_base_from_scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, use_peft: bool) -> None:
+    run = tmp_path / "run"
+    config = config_for(None, model={"use_peft": use_peft}, sft={"max_steps": 1}, reward={"max_steps": 1})
+    write_data(run, "demonstrations", demonstrations(8), demonstrations(2, start=60))
+    write_data(run, "comparisons", comparisons(8), comparisons(4, start=60))
+    run_stage(run, "sft", sft.run, config, "data/demonstrations")
+    run_stage(run, "reward", reward.run, config, "data/comparisons", "sft")
+    assert_scores_are_those_of_the_run(run, config.model, monkeypatch)
+
+
+def test_a_classifier_on_text_with_our_own_head(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer, run = tiny_tokenizer(template=None), tmp_path / "run"
+    base = save_pair(tiny_causal("llama", tokenizer), tokenizer, tmp_path / "base")
+    own = save_pair(tiny_causal("granite", tokenizer), tokenizer, tmp_path / "own")
+    config = config_for(base, sft={"enabled": False}, reward={"max_steps": 1, "base": str(own)})
+    write_data(run, "comparisons", comparisons(8), comparisons(4, start=60))
+    run_stage(run, "reward", reward.run, config, "data/comparisons")
+    assert_scores_are_those_of_the_run(run, config.model, monkeypatch)
