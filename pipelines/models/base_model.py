@@ -24,7 +24,6 @@ from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
-    AutoModelForSequenceClassification,
     BitsAndBytesConfig,
     GenerationConfig,
     GgufConfig,
@@ -40,12 +39,12 @@ from pipelines.config.ppo_section import PpoSection
 from pipelines.config.training_section import TrainerSection
 from pipelines.errors import ArtifactError, EnvironmentProblem, HubError, RlhfError, UsageError
 from pipelines.models.base_ref import refuse_adapter
-from pipelines.models.own_head import provide_classifier
+from pipelines.models.own_head import classifier_loader, trunk_of
 from pipelines.run.reporting import Reporter
 
-_MOVED_BY_PADS = {"recurrent_gemma", "rwkv", "xlnet"}
-"""Measured with transformers 5.23: padding on the left changes their log-probabilities (0.07 to 0.3 nats in tiny
-models, where all others stay within 2e-6), or they refuse it."""
+_MOVED_BY_PADS = {"recurrent_gemma", "rwkv", "xlnet", "cpmant"}
+"""Measured with transformers 5.23: padding on the left changes their log-probabilities (0.07 to 6 nats in tiny
+models, where all others stay within 2e-5), or they refuse it."""
 _DECODERS_BY_NATURE = {"gpt_neox", "gpt_neox_japanese"}
 """Kinds of models whose configuration has the switch `is_decoder` without using it."""
 
@@ -80,6 +79,8 @@ def refuse_unfit(model: PreTrainedModel, path: str | Path) -> None:
         reason = "it is an encoder, or half of an encoder-decoder"
     elif kind in _MOVED_BY_PADS:
         reason = "padding changes what it computes"
+    elif kind == "xlm":
+        reason = "it fills masks, and samples other tokens than its logits say"
     else:
         return
     raise UsageError(
@@ -184,8 +185,8 @@ def load_sequence_classifier(
 
     Raises: see `load_causal`.
     """
-    provide_classifier(load_config(model, path, revision=revision))
-    loaded, missing = _load(AutoModelForSequenceClassification, model, path, device, revision, num_labels=1)
+    loader = classifier_loader(load_config(model, path, revision=revision))
+    loaded, missing = _load(loader, model, path, device, revision, num_labels=1)
     if not (new_head and missing <= {HEAD}) and missing:
         raise _incomplete(path, missing)
     if not hasattr(loaded, "score"):
@@ -410,6 +411,8 @@ def _load(
     text = loaded.config.get_text_config()
     if getattr(text, "output_router_logits", False):  # the loss of a router fails while sampling
         text.output_router_logits = False
+    if not hasattr(loaded, loaded.base_model_prefix):  # Llama 4: TRL and peft look for its trunk by this name
+        loaded.base_model_prefix = trunk_of(loaded)[0]
     if loaded.can_generate():
         loaded.generation_config = savable_generation_config(loaded.generation_config)
     for module in loaded.modules():

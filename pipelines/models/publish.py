@@ -101,8 +101,9 @@ def _publish_adapter(state: AdapterState, directory: Path, base_name: str, revis
         config.task_type, config.modules_to_save = "SEQ_CLS", ["score"]
     config.base_model_name_or_path, config.revision = base_name, revision
     config.inference_mode = True
-    if isinstance(config.target_modules, set):  # its order differs between processes, and so would the digest
-        config.target_modules = sorted(config.target_modules)
+    for field, value in vars(config).items():
+        if isinstance(value, set):  # its order differs between processes, and so would the digest
+            setattr(config, field, sorted(value))
     save_file(tensors, directory / WEIGHTS_FILE, metadata={"format": "pt"})
     config.save_pretrained(str(directory))
     if not (directory / ADAPTER_CONFIG).is_file():

@@ -20,7 +20,14 @@ from pipelines.data.canonical import read_rows
 from pipelines.data.encode import ChatEncoder, EncodedDemonstration, LengthReport, encode_demonstrations
 from pipelines.data.rows import Demonstration
 from pipelines.errors import UsageError
-from pipelines.models.adapters import DEFAULT, add_adapter, cast_trainable_to_fp32, lora_config, trainable_parameters
+from pipelines.models.adapters import (
+    DEFAULT,
+    add_adapter,
+    cast_trainable_to_fp32,
+    check_reward_model_of,
+    lora_config,
+    trainable_parameters,
+)
 from pipelines.models.base_model import (
     check_4bit,
     check_vocabulary,
@@ -144,9 +151,12 @@ def _starting_point(
     tokenizer = load_tokenizer(base.path(Path()), model, revision=base.revision)
     causal = load_causal(model, base.path(Path()), device, revision=base.revision)
     check_vocabulary(causal, tokenizer)
+    start: PreTrainedModel | PeftModel = causal
     if config.sft_trains_adapter:
-        return tokenizer, add_adapter(causal, DEFAULT, lora_config(model, "CAUSAL_LM"), trainable=True)
-    return tokenizer, causal
+        start = add_adapter(causal, DEFAULT, lora_config(model, "CAUSAL_LM"), trainable=True)
+    if config.reward.enabled and config.reward.base is None:
+        check_reward_model_of(start, model, base.path(Path()))
+    return tokenizer, start
 
 
 def _trainer(
