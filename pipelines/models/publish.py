@@ -15,7 +15,8 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 from pipelines.config.model_section import is_gguf
 from pipelines.errors import TrainingError
 from pipelines.models.adapters import DEFAULT, WEIGHTS_FILE, AdapterState, adapter_state
-from pipelines.models.base_model import HEAD, quiet, savable_generation_config
+from pipelines.models.base_fit import savable_generation_config
+from pipelines.models.base_model import HEAD, quiet
 from pipelines.models.base_ref import ADAPTER_CONFIG, BaseRef
 from pipelines.models.opening_recipe import README, gguf_readme, reward_readme
 from pipelines.models.own_head import OwnHead

@@ -28,13 +28,8 @@ from pipelines.models.adapters import (
     lora_config,
     trainable_parameters,
 )
-from pipelines.models.base_model import (
-    check_4bit,
-    check_vocabulary,
-    length_limit,
-    load_causal,
-    refuse_adapter_files,
-)
+from pipelines.models.base_fit import check_vocabulary, refuse_adapter_files
+from pipelines.models.base_model import check_4bit, length_limit, load_causal
 from pipelines.models.base_ref import BaseRef
 from pipelines.models.machine import autocast, choose_threads, resolve_device
 from pipelines.models.publish import publish_model

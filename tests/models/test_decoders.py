@@ -103,3 +103,16 @@ def test_buffers_of_a_classifier_with_our_own_head_have_their_values(tmp_path: P
     assert any("mup_vector" in name for name in expected)
     for name, value in classifier.named_buffers():
         assert torch.equal(value, expected[name]), name
+
+
+@pytest.mark.parametrize("kind", ["mamba", "granite"])
+def test_a_decoder_with_our_own_head_is_quantized(tmp_path: Path, kind: str) -> None:
+    save_pair(tiny_decoder(kind), TOKENIZER, tmp_path)
+    section = config_for(tmp_path, model={"use_peft": True, "load_in_4bit": True, "allow_cpu_4bit": True}).model
+    causal = load_causal(section, tmp_path, CPU)
+    classifier = load_sequence_classifier(section, tmp_path, CPU, new_head=True)
+    assert any(type(part).__name__ == "Linear4bit" for part in classifier.modules())
+    ids = torch.tensor([[20, 21, 22]])
+    hidden = [model.base_model(input_ids=ids).last_hidden_state for model in (causal, classifier)]
+    assert torch.allclose(*hidden, atol=1e-2)
+    assert bool(torch.isfinite(causal(input_ids=ids).logits).all())
