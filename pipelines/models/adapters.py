@@ -27,6 +27,7 @@ from transformers import PreTrainedModel
 from pipelines.config.model_section import ModelSection
 from pipelines.errors import ArtifactError, UsageError
 from pipelines.models.base_model import HEAD
+from pipelines.models.own_head import OTHER_REWARD, classifier_on_meta, trunk_of
 
 DEFAULT = "default"
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -187,6 +188,31 @@ def add_reward_adapter(
     return wrapped
 
 
+def check_reward_model_of(model: PreTrainedModel | PeftModel, section: ModelSection, path: str) -> None:
+    """Refuse a base of which no reward model can be made, before anything is trained on it.
+
+    Args:
+        model: the causal model, or a PeftModel with its first adapter, which the reward adapter starts from.
+        section: the shape of adapters.
+        path: where the base is, for the error.
+
+    Raises:
+        UsageError: weights of the model or its adapter do not fit its classifier.
+    """
+    if not isinstance(model, PeftModel):
+        classifier_on_meta(model, path)
+        return
+    classifier = classifier_on_meta(model.get_base_model(), path)  # type: ignore[arg-type]
+    try:
+        add_reward_adapter(classifier, section, adapter_state(model, DEFAULT))
+    except ArtifactError as error:
+        raise UsageError(
+            f"no reward model can be made of this base under LoRA: {error.message}",
+            where=path,
+            hint=f"train it whole (model.use_peft: false), {OTHER_REWARD}",
+        ) from error
+
+
 def is_of_adapter(parameter: str, name: str) -> bool:
     """Whether the parameter of this full name is a LoRA weight of the adapter `name`."""
     return re.search(rf"\.lora_\w+\.{re.escape(name)}(\.|$)", parameter) is not None
@@ -255,9 +281,22 @@ def _as_task(config: LoraConfig, task_type: str) -> LoraConfig:
 
 
 def _fitted(config: LoraConfig, model: PreTrainedModel | PeftModel) -> LoraConfig:
-    """The shape without the modules of state-space layers whose weights a kernel reads past an adapter."""
-    if config.target_modules == "all-linear" and model.config.model_type in _STATE_SPACE:
-        config.exclude_modules = ["out_proj", "conv1d"]
+    """The shape without linear layers that an adapter does not fit.
+
+    These are layers of the head, which a reward model does not have, routers of experts and the like, which give more
+    than a product, and the modules of state-space layers whose weights a kernel reads past an adapter.
+    """
+    if config.target_modules == "all-linear":
+        base = model.get_base_model() if isinstance(model, PeftModel) else model
+        linear = [(name, module) for name, module in base.named_modules() if isinstance(module, nn.Linear)]
+        trunk = f"{trunk_of(base)[0]}."
+        outputs: Any = base.get_output_embeddings  # type: ignore[assignment]
+        heads = {id(outputs()), id(getattr(base, "score", None))}  # peft leaves these out itself
+        unfit = {name for name, module in linear if not name.startswith(trunk) and id(module) not in heads}
+        own = {name for name, module in linear if type(module).__module__.startswith("transformers.models.")}
+        unfit |= {name.rpartition(".")[2] for name in own}
+        unfit |= {"out_proj", "conv1d"} if model.config.model_type in _STATE_SPACE else set()
+        config.exclude_modules = sorted(unfit) or None
     return config
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import importlib.util
 import logging
 import re
@@ -18,36 +17,25 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from peft import PeftModel
 from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
-    AutoModelForSequenceClassification,
     BitsAndBytesConfig,
-    GenerationConfig,
     GgufConfig,
     PretrainedConfig,
     PreTrainedModel,
-    PreTrainedTokenizerBase,
 )
 from transformers.utils import logging as transformers_logging
-from transformers.utils.peft_utils import find_adapter_config_file
 
 from pipelines.config.model_section import ModelSection, is_gguf, looks_like_path
 from pipelines.config.ppo_section import PpoSection
 from pipelines.config.training_section import TrainerSection
 from pipelines.errors import ArtifactError, EnvironmentProblem, HubError, RlhfError, UsageError
-from pipelines.models.base_ref import refuse_adapter
-from pipelines.models.own_head import provide_classifier
+from pipelines.models.base_fit import refuse_unfit, savable_generation_config
+from pipelines.models.own_head import classifier_loader, trunk_of
 from pipelines.run.reporting import Reporter
-
-_MOVED_BY_PADS = {"recurrent_gemma", "rwkv", "xlnet"}
-"""Measured with transformers 5.23: padding on the left changes their log-probabilities (0.07 to 0.3 nats in tiny
-models, where all others stay within 2e-6), or they refuse it."""
-_DECODERS_BY_NATURE = {"gpt_neox", "gpt_neox_japanese"}
-"""Kinds of models whose configuration has the switch `is_decoder` without using it."""
 
 _NO_SUCH_FORM = re.compile(
     r"Unrecognized configuration class <class '(?:\w+\.)*?(?P<kind>\w+)\.configuration_.* AutoModel: (?P<form>\w+)"
@@ -63,29 +51,6 @@ def unsupported_kind(error: Exception, where: str) -> UsageError | None:
         f"a {match['kind']} model cannot be opened as {match['form']}",
         where=where,
         hint="a base must be a decoder, such as Llama, Qwen, Gemma, Mistral or GPT-2, not an encoder-decoder",
-    )
-
-
-def refuse_unfit(model: PreTrainedModel, path: str | Path) -> None:
-    """Refuse models that would silently train on wrong numbers.
-
-    A configuration with the switch `is_decoder` is that of an encoder (BERT, RoBERTa: each token attends to those that
-    follow) or of one half of an encoder-decoder (BART: it takes no positions, so padding shifts them).
-
-    Raises:
-        UsageError: the model is of such a kind.
-    """
-    kind = model.config.model_type
-    if hasattr(model.config, "is_decoder") and kind not in _DECODERS_BY_NATURE:
-        reason = "it is an encoder, or half of an encoder-decoder"
-    elif kind in _MOVED_BY_PADS:
-        reason = "padding changes what it computes"
-    else:
-        return
-    raise UsageError(
-        f"a {kind} model cannot be the base: {reason}",
-        where=str(path),
-        hint="use a decoder, such as Llama, Qwen, Gemma, Mistral or GPT-2; an outside scorer may be an encoder",
     )
 
 
@@ -184,8 +149,8 @@ def load_sequence_classifier(
 
     Raises: see `load_causal`.
     """
-    provide_classifier(load_config(model, path, revision=revision))
-    loaded, missing = _load(AutoModelForSequenceClassification, model, path, device, revision, num_labels=1)
+    loader = classifier_loader(load_config(model, path, revision=revision))
+    loaded, missing = _load(loader, model, path, device, revision, num_labels=1)
     if not (new_head and missing <= {HEAD}) and missing:
         raise _incomplete(path, missing)
     if not hasattr(loaded, "score"):
@@ -195,84 +160,6 @@ def load_sequence_classifier(
             hint="use a decoder model, such as Llama, Qwen or GPT-2",
         )
     return loaded
-
-
-_PLACEHOLDER = re.compile(r"image|audio|video")
-"""Placeholders of other media, for which text models have no row: <image_soft_token> of Gemma 3 1B."""
-
-
-def check_vocabulary(model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Refuse a tokenizer with tokens beyond the model's embedding, whose rows would crash a forward.
-
-    The unknown token is spared: transformers adds Qwen 2's to any tokenizer beside such a model, which knows all bytes.
-
-    Raises:
-        UsageError: tokens were added to the tokenizer, and the model was not resized.
-    """
-    rows = model.get_input_embeddings().weight.shape[0]  # type: ignore[operator, union-attr, index]
-    spared = {tokenizer.unk_token} - {tokenizer.eos_token, tokenizer.bos_token, tokenizer.pad_token}
-    beyond = {
-        index: token
-        for token, index in tokenizer.get_vocab().items()
-        if index >= rows and not _PLACEHOLDER.search(token) and token not in spared
-    }
-    if not beyond:
-        return
-    size, first = max(beyond) + 1, ", ".join(repr(beyond[index]) for index in sorted(beyond)[:3])
-    raise UsageError(
-        f"the tokenizer has {size} tokens, but the model's embedding has {rows} rows: there is none for {first}",
-        where=tokenizer.name_or_path,
-        hint="use the tokenizer that the model was trained with, or resize the model in transformers: "
-        f"model.resize_token_embeddings({size}), and save both",
-    )
-
-
-def savable_generation_config(config: GenerationConfig) -> GenerationConfig:
-    """A copy that `save_pretrained` accepts: it refuses values that its own way of decoding does not use.
-
-    Llama 2 Chat ships a temperature beside `do_sample: false`: the temperature is meant, unless it is 0.
-    """
-    savable = copy.deepcopy(config)
-    if _is_savable(savable):
-        return savable
-    if savable.temperature == 0:
-        savable.do_sample, savable.temperature, savable.top_p, savable.top_k = False, None, None, None
-    else:
-        savable.do_sample = True
-    if _is_savable(savable):
-        return savable
-    kept = {name: value for name in _DECODING if (value := getattr(savable, name, None)) is not None}
-    return GenerationConfig(**kept)  # type: ignore[no-untyped-call]
-
-
-_DECODING = (
-    *("bos_token_id", "eos_token_id", "pad_token_id", "max_length", "max_new_tokens"),
-    *("do_sample", "temperature", "top_k", "top_p", "repetition_penalty"),
-)
-
-
-def _is_savable(config: GenerationConfig) -> bool:
-    try:
-        config.validate(strict=True)
-    except ValueError:
-        return False
-    return True
-
-
-def refuse_adapter_files(path: str | Path, revision: str | None) -> None:
-    """Refuse an adapter, in a directory or on the hub, where a whole model is needed.
-
-    Raises:
-        UsageError: it is one.
-    """
-    if is_gguf(path):
-        return
-    try:
-        file = find_adapter_config_file(str(path), revision=revision)
-    except OSError:  # no such model: loading it says why
-        return
-    if file is not None:
-        refuse_adapter(str(path), str(path), Path(file))
 
 
 def check_4bit(model: ModelSection, device: torch.device) -> None:
@@ -380,11 +267,14 @@ def _load(
     """Load the model in evaluation mode, and give the names of weights that its files lack."""
     check_4bit(model, device)
     if model.load_in_4bit:
+        mamba = load_config(model, path, revision=revision).model_type == "mamba"
         kwargs["quantization_config"] = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=torch.bfloat16,
+            # Mamba multiplies with the weight of this layer itself, which in NF4 has no rows and columns
+            llm_int8_skip_modules=["dt_proj", "lm_head", "score"] if mamba else None,
         )
         kwargs["device_map"] = {"": str(device)}
     name, gguf = location(path)
@@ -410,6 +300,8 @@ def _load(
     text = loaded.config.get_text_config()
     if getattr(text, "output_router_logits", False):  # the loss of a router fails while sampling
         text.output_router_logits = False
+    if not hasattr(loaded, loaded.base_model_prefix):  # Llama 4: TRL and peft look for its trunk by this name
+        loaded.base_model_prefix = trunk_of(loaded)[0]
     if loaded.can_generate():
         loaded.generation_config = savable_generation_config(loaded.generation_config)
     for module in loaded.modules():

@@ -6,6 +6,8 @@ every other family. The directory that is saved opens elsewhere by the recipe in
 
 from __future__ import annotations
 
+import copy
+import functools
 from typing import Any, cast
 
 import torch
@@ -18,7 +20,10 @@ from transformers import (
 )
 from transformers.modeling_outputs import SequenceClassifierOutput
 
+from pipelines.errors import UsageError
 from pipelines.models.sequence_scores import pool_last
+
+OTHER_REWARD = "name another base, or set reward.base, or an outside reward in ppo.reward"
 
 
 class OwnHead:
@@ -56,7 +61,7 @@ class OwnHead:
 
 
 def trunk_of(causal: nn.Module) -> tuple[str, PreTrainedModel]:
-    """Name and module of what a causal model has below its head."""
+    """Name and module of what a causal model or a classifier has below its head."""
     name = getattr(causal, "base_model_prefix", "")
     if not isinstance(trunk := getattr(causal, name, None), PreTrainedModel):  # Llama 4 has it under another name
         name, trunk = next(
@@ -68,14 +73,63 @@ def trunk_of(causal: nn.Module) -> tuple[str, PreTrainedModel]:
 def provide_classifier(config: PretrainedConfig) -> None:
     """Register a classifier for the family of `config` where transformers has a causal model and no classifier."""
     family = type(config)
-    if family in AutoModelForSequenceClassification._model_mapping.keys():  # noqa: SIM118 - it is no dict
+    if family in _keys(AutoModelForSequenceClassification) or family not in _keys(AutoModelForCausalLM):
         return
-    if family not in AutoModelForCausalLM._model_mapping.keys():  # noqa: SIM118
-        return
+    AutoModelForSequenceClassification.register(family, _own_class(config), exist_ok=True)  # else it does nothing
+
+
+def classifier_loader(config: PretrainedConfig) -> Any:
+    """The class whose `from_pretrained` opens a classifier that is a causal model's trunk under a linear `score`.
+
+    It is transformers' automatic class, unless the family's own classifier has another head (CTRL, ModernBERT).
+    """
+    provide_classifier(config)
+    if type(config) not in _keys(AutoModelForCausalLM):
+        return AutoModelForSequenceClassification
+    with torch.device("meta"):
+        known = AutoModelForSequenceClassification.from_config(config)  # type: ignore[no-untyped-call]
+    heads = {name.partition(".")[0] for name, _ in known.named_parameters()} - {trunk_of(known)[0]}
+    return AutoModelForSequenceClassification if heads <= {"score"} else _own_class(config)
+
+
+def _keys(auto: Any) -> list[type[PretrainedConfig]]:
+    return list(auto._model_mapping.keys())
+
+
+@functools.cache
+def _made_class(causal: Any, name: str, trunk: Any) -> type[PreTrainedModel]:
+    common = next(kind for kind in causal.__mro__ if PreTrainedModel in kind.__bases__)
+    members = {"base_model_prefix": name, "trunk_class": trunk, "config_class": causal.config_class}
+    # from_pretrained takes a class of another module for code from outside, and leaves its buffers without values
+    members["__module__"] = causal.__module__
+    return type(f"{causal.__name__.partition('For')[0]}ForSequenceClassification", (OwnHead, common), members)
+
+
+def _own_class(config: PretrainedConfig) -> type[PreTrainedModel]:
     with torch.device("meta"):
         causal = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
-    common = next(kind for kind in type(causal).__mro__ if PreTrainedModel in kind.__bases__)
     name, trunk = trunk_of(causal)
-    members = {"base_model_prefix": name, "trunk_class": type(trunk), "config_class": family}
-    kind = type(f"{type(causal).__name__.partition('For')[0]}ForSequenceClassification", (OwnHead, common), members)
-    AutoModelForSequenceClassification.register(family, kind, exist_ok=True)  # without it the call does nothing
+    return _made_class(type(causal), name, type(trunk))  # type: ignore[arg-type]
+
+
+def classifier_on_meta(causal: PreTrainedModel, path: str) -> PreTrainedModel:
+    """Build the classifier of a causal model without weights, to see whether a reward model can be made of it.
+
+    Raises:
+        UsageError: the trunk of the classifier has other weights than that of the causal model.
+    """
+    config = copy.deepcopy(causal.config)
+    config.num_labels = 1
+    with torch.device("meta"):
+        loader = classifier_loader(config)
+        auto = loader is AutoModelForSequenceClassification
+        classifier: PreTrainedModel = loader.from_config(config) if auto else loader(config)
+    known = {name.replace(".base_layer", "") for name in causal.state_dict()}  # under an adapter of peft
+    lacking = sorted({name for name, _ in classifier.named_parameters()} - {"score.weight"} - known)
+    if lacking:
+        raise UsageError(
+            f"no reward model can be made of a {config.model_type} model: it lacks {lacking[0]} of its classifier",
+            where=path,
+            hint=OTHER_REWARD,
+        )
+    return classifier

@@ -11,14 +11,8 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from pipelines.config.model_section import ModelSection
 from pipelines.errors import ArtifactError
 from pipelines.models.adapters import DEFAULT, add_adapter, add_reward_adapter, read_reward_adapter
-from pipelines.models.base_model import (
-    check_vocabulary,
-    disable_dropout,
-    load_causal,
-    load_config,
-    load_sequence_classifier,
-    refuse_adapter_files,
-)
+from pipelines.models.base_fit import check_vocabulary, refuse_adapter_files
+from pipelines.models.base_model import disable_dropout, load_causal, load_config, load_sequence_classifier
 from pipelines.models.base_ref import ADAPTER_CONFIG, BaseRef
 from pipelines.models.published_reward import PublishedReward
 from pipelines.models.scratch import build_scratch

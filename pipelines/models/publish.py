@@ -15,7 +15,8 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 from pipelines.config.model_section import is_gguf
 from pipelines.errors import TrainingError
 from pipelines.models.adapters import DEFAULT, WEIGHTS_FILE, AdapterState, adapter_state
-from pipelines.models.base_model import HEAD, quiet, savable_generation_config
+from pipelines.models.base_fit import savable_generation_config
+from pipelines.models.base_model import HEAD, quiet
 from pipelines.models.base_ref import ADAPTER_CONFIG, BaseRef
 from pipelines.models.opening_recipe import README, gguf_readme, reward_readme
 from pipelines.models.own_head import OwnHead
@@ -101,8 +102,9 @@ def _publish_adapter(state: AdapterState, directory: Path, base_name: str, revis
         config.task_type, config.modules_to_save = "SEQ_CLS", ["score"]
     config.base_model_name_or_path, config.revision = base_name, revision
     config.inference_mode = True
-    if isinstance(config.target_modules, set):  # its order differs between processes, and so would the digest
-        config.target_modules = sorted(config.target_modules)
+    for field, value in vars(config).items():
+        if isinstance(value, set):  # its order differs between processes, and so would the digest
+            setattr(config, field, sorted(value))
     save_file(tensors, directory / WEIGHTS_FILE, metadata={"format": "pt"})
     config.save_pretrained(str(directory))
     if not (directory / ADAPTER_CONFIG).is_file():

@@ -21,13 +21,8 @@ from transformers import (
 
 from pipelines.data.rows import Message, as_dict
 from pipelines.errors import ArtifactError, DataError, UsageError
-from pipelines.models.base_model import (
-    LOADING_ERRORS,
-    check_vocabulary,
-    explain,
-    quiet,
-    refuse_adapter_files,
-)
+from pipelines.models.base_fit import check_vocabulary, refuse_adapter_files
+from pipelines.models.base_model import LOADING_ERRORS, explain, quiet
 from pipelines.models.own_head import provide_classifier
 from pipelines.models.sequence_scores import pad_left, pad_right, position_ids
 

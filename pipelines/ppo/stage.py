@@ -18,7 +18,8 @@ from pipelines.data.encode import EncodedPrompt, encode_prompts
 from pipelines.data.prompts import sample_prompts
 from pipelines.data.rows import Prompt
 from pipelines.errors import EnvironmentProblem, UsageError
-from pipelines.models.base_model import check_vocabulary, prompt_limit
+from pipelines.models.base_fit import check_vocabulary
+from pipelines.models.base_model import prompt_limit
 from pipelines.models.base_ref import BaseRef
 from pipelines.models.generate import end_token_ids, stop_token_ids
 from pipelines.models.machine import choose_threads, resolve_device

@@ -20,14 +20,16 @@ from pipelines.data.canonical import read_rows
 from pipelines.data.encode import ChatEncoder, EncodedDemonstration, LengthReport, encode_demonstrations
 from pipelines.data.rows import Demonstration
 from pipelines.errors import UsageError
-from pipelines.models.adapters import DEFAULT, add_adapter, cast_trainable_to_fp32, lora_config, trainable_parameters
-from pipelines.models.base_model import (
-    check_4bit,
-    check_vocabulary,
-    length_limit,
-    load_causal,
-    refuse_adapter_files,
+from pipelines.models.adapters import (
+    DEFAULT,
+    add_adapter,
+    cast_trainable_to_fp32,
+    check_reward_model_of,
+    lora_config,
+    trainable_parameters,
 )
+from pipelines.models.base_fit import check_vocabulary, refuse_adapter_files
+from pipelines.models.base_model import check_4bit, length_limit, load_causal
 from pipelines.models.base_ref import BaseRef
 from pipelines.models.machine import autocast, choose_threads, resolve_device
 from pipelines.models.publish import publish_model
@@ -144,9 +146,12 @@ def _starting_point(
     tokenizer = load_tokenizer(base.path(Path()), model, revision=base.revision)
     causal = load_causal(model, base.path(Path()), device, revision=base.revision)
     check_vocabulary(causal, tokenizer)
+    start: PreTrainedModel | PeftModel = causal
     if config.sft_trains_adapter:
-        return tokenizer, add_adapter(causal, DEFAULT, lora_config(model, "CAUSAL_LM"), trainable=True)
-    return tokenizer, causal
+        start = add_adapter(causal, DEFAULT, lora_config(model, "CAUSAL_LM"), trainable=True)
+    if config.reward.enabled and config.reward.base is None:
+        check_reward_model_of(start, model, base.path(Path()))
+    return tokenizer, start
 
 
 def _trainer(

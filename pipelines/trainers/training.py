@@ -153,6 +153,8 @@ def settings_kept(model: PreTrainedModel | PeftModel) -> Iterator[None]:
     ]
     generation = copy.deepcopy(getattr(base, "generation_config", None))
     lacks_num_experts = not hasattr(text, "num_experts") and hasattr(text, "num_local_experts")
+    if not _has_router(base):
+        text.router_aux_loss_coef = 0.0
     if lacks_num_experts:
         text.num_experts = text.num_local_experts  # TRL reads only the first of both names
     try:
@@ -166,6 +168,14 @@ def settings_kept(model: PreTrainedModel | PeftModel) -> Iterator[None]:
         for patched in {id(model): model, id(base): base}.values():
             for name in _ATTRIBUTES & vars(patched).keys():
                 delattr(patched, name)
+
+
+def _has_router(model: PreTrainedModel) -> bool:
+    """Whether the model is a mixture of experts in fact: Doge has the settings of one, and may be none."""
+    kinds = [getattr(part, "_can_record_outputs", None) or {} for part in model.modules()]
+    routers = [entry for recorded in kinds if (entry := recorded.get("router_logits")) is not None]
+    classes = tuple({getattr(entry, "target_class", entry) for entry in routers})
+    return any(isinstance(part, classes) for part in model.modules()) if classes else not routers
 
 
 _SETTINGS = (

@@ -19,7 +19,7 @@ from pipelines.config import Config, load_config
 from pipelines.config.model_section import ModelSection
 from pipelines.config.reward_section import RewardSection
 from pipelines.errors import ConflictError
-from pipelines.models.base_record import BaseRecord, present_name
+from pipelines.models.base_record import BaseRecord, present_name, remember_base, with_recorded_base
 from pipelines.models.policies import open_policy
 from pipelines.run.directory import RunDir, StageStart
 from pipelines.run.reporting import SilentReporter
@@ -174,6 +174,41 @@ def test_a_run_with_such_a_path_stays_complete(bench: Bench) -> None:
     manifest.write_text(manifest.read_text().replace(f'{bench.directory}/base"', f'{bench.directory}/b/../base"'))
     (bench.run.root / "base.json").unlink()
     assert bench.go(bench.base, "data/demonstrations", "sft") == ["skip", "skip"]
+
+
+def test_a_local_copy_of_a_hub_model_is_that_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit, run = "0123456789abcdef0123456789abcdef01234567", tmp_path / "run"
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    cached = tmp_path / "cache" / "models--org--tiny"
+    (cached / "refs").mkdir(parents=True)
+    (cached / "refs" / "main").write_text(commit)
+    run.mkdir()
+
+    def section(name: str) -> dict[str, Any]:
+        return {"model": {"name_or_path": name, "revision": None}, "seed": 0}
+
+    config = load_config(None, ["model.name_or_path=org/tiny"])
+    remember_base(config, run)
+    assert BaseRecord.read(run) is None, "it is not on this machine yet"
+    outside_base(cached / "snapshots" / commit)
+    remember_base(config, run)
+    copy(cached / "snapshots" / commit, tmp_path / "copy")
+    assert with_recorded_base(section(str(tmp_path / "copy")), run, section("org/tiny")) == section("org/tiny")
+    tokenizer = tiny_tokenizer()
+    save_pair(tiny_llama(tokenizer, seed=1), tokenizer, tmp_path / "other")
+    assert with_recorded_base(section(str(tmp_path / "other")), run, section("org/tiny")) != section("org/tiny")
+
+
+def test_a_gguf_file_may_get_another_name(tmp_path: Path) -> None:
+    for name, content in (("a.gguf", b"1"), ("b.gguf", b"1"), ("c.gguf", b"2")):
+        (tmp_path / name).write_bytes(content)
+    remember_base(load_config(None, [f"model.name_or_path={tmp_path / 'a.gguf'}"]), tmp_path)
+    record = BaseRecord.read(tmp_path)
+    assert record is not None
+    assert record.holds(str(tmp_path / "b.gguf"))
+    assert not record.holds(str(tmp_path / "c.gguf"))
+    remember_base(load_config(None, [f"model.name_or_path={tmp_path / 'b.gguf'}"]), tmp_path)
+    assert present_name(str(tmp_path / "a.gguf"), tmp_path) == str(tmp_path / "b.gguf")
 
 
 def test_a_damaged_record_is_as_none(tmp_path: Path) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from peft import AutoPeftModelForSequenceClassification
+from transformers import AutoTokenizer
 
 from pipelines.config.model_section import ModelSection
 from pipelines.data.rows import Message
@@ -55,6 +58,26 @@ def test_the_recipe_gives_the_scores_whatever_pads_and_ends(
     write_data(tmp_path / "run", "comparisons", comparisons(8), comparisons(4, start=60))
     run_stage(tmp_path / "run", "reward", reward.run, config, "data/comparisons")
     assert_scores_are_those_of_the_run(tmp_path / "run", config.model, monkeypatch)
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_the_line_in_the_documentation_opens_an_adapter_with_its_scores(tmp_path: Path, name: str) -> None:
+    made, run = tiny_tokenizer(**TOKENIZERS[name]), tmp_path / "run"
+    base = save_pair(tiny_causal("llama", made), made, tmp_path / "base")
+    step = {"max_steps": 1, "max_length": 128}
+    config = config_for(base, model={"use_peft": True}, sft={"enabled": False}, reward=step)
+    write_data(run, "comparisons", comparisons(8), comparisons(4, start=60))
+    run_stage(run, "reward", reward.run, config, "data/comparisons")
+    page = (Path(__file__).parents[2] / "docs" / "run-directory.md").read_text()
+    (code,) = re.findall(r"(AutoPeftModelForSequenceClassification\.from_pretrained\(.*?\n\))", page, re.DOTALL)
+    directory = str(run / "reward" / "model")
+    tokenizer = AutoTokenizer.from_pretrained(directory)
+    known = {"AutoPeftModelForSequenceClassification": AutoPeftModelForSequenceClassification, "tokenizer": tokenizer}
+    model = eval(code.replace("runs/mine/reward/model", directory), known).eval()
+    rows = json.loads((run / "reward" / "golden.json").read_text())["rows"]
+    with torch.no_grad():
+        plain = [model(input_ids=torch.tensor([row["input_ids"]])).logits.item() for row in rows]
+    assert plain == pytest.approx([row["score"] for row in rows], abs=1e-5)
 
 
 @kinds

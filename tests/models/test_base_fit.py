@@ -14,12 +14,8 @@ from transformers import AutoModelForCausalLM, GenerationConfig
 from pipelines.chain.preflight import check_environment
 from pipelines.config import Config
 from pipelines.errors import UsageError
-from pipelines.models.base_model import (
-    check_vocabulary,
-    load_causal,
-    refuse_adapter_files,
-    savable_generation_config,
-)
+from pipelines.models.base_fit import check_vocabulary, refuse_adapter_files, savable_generation_config
+from pipelines.models.base_model import load_causal
 from pipelines.models.policies import open_policy
 from pipelines.models.text_classifier import load_text_classifier
 from pipelines.ppo import stage as ppo
@@ -180,7 +176,7 @@ def test_an_adapter_without_a_readable_base_is_refused_too(tmp_path: Path) -> No
 def test_an_adapter_on_the_hub_is_refused_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "org/base"}')
     monkeypatch.setattr(
-        "pipelines.models.base_model.find_adapter_config_file", lambda name, revision: tmp_path / "adapter_config.json"
+        "pipelines.models.base_fit.find_adapter_config_file", lambda name, revision: tmp_path / "adapter_config.json"
     )
     with pytest.raises(UsageError, match=r"org/adapter is an adapter of org/base"):
         open_policy(None, config_for(Path("org/adapter")).model, CPU)
