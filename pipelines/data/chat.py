@@ -28,9 +28,8 @@ Ids = list[int]
 
 class _Tokens(NamedTuple):
     ids: Ids
-    starts: list[int]
-    """Place in the text at which each token starts."""
-    ends: list[int]
+    offsets: list[tuple[int, int]] | None
+    """Start and end of each token in the text; None: the tokenizer is in Python and does not tell."""
 
 
 class ChatEncoder:
@@ -113,15 +112,17 @@ class ChatEncoder:
         if row.text is not None:
             return self._text(row.text)
         messages, last = row.messages[:-1], row.messages[-1]
-        prompt, answer = self.prompt(messages), self._turn(messages, last)
-        labels = [NO_LOSS] * len(prompt)
-        if train_on == "all" and self.has_template:
-            tokens = self._tokens(self._prompt_text(messages))
-            for start, end in self._earlier_answers(messages):
-                for index, token in enumerate(prompt):
-                    if tokens.ends[index] > start and tokens.starts[index] < end:
-                        labels[index] = token
-        return prompt + answer, labels + answer
+        answer = self._turn(messages, last)
+        if not self.has_template:
+            prompt = self._raw_prompt(messages)
+            return prompt + answer, [NO_LOSS] * len(prompt) + answer
+        text = self._prompt_text(messages)
+        tokens = self._tokens(text)
+        labels = [NO_LOSS] * len(tokens.ids)
+        for start, end in self._earlier_answers(messages, text) if train_on == "all" else ():
+            for index in self._within(tokens, text, start, end):
+                labels[index] = tokens.ids[index]
+        return tokens.ids + answer, labels + answer
 
     def comparison(self, row: Comparison) -> tuple[Ids, Ids, Ids]:
         """Ids of the prompt, of the chosen and of the rejected answer; each answer ends on EOS.
@@ -169,13 +170,12 @@ class ChatEncoder:
                 self._refuse_eos_in(message)
         return self._render(messages, open_turn=True)
 
-    def _earlier_answers(self, messages: Sequence[Message]) -> list[tuple[int, int]]:
+    def _earlier_answers(self, messages: Sequence[Message], text: str) -> list[tuple[int, int]]:
         """Find the earlier assistant turns in the text of a prompt: start and end of each, the end token included.
 
         Raises:
             DataError: the template writes earlier turns differently once the dialogue goes on.
         """
-        whole = self._render(messages, open_turn=True)
         spans: list[tuple[int, int]] = []
         for index, message in enumerate(messages):
             if message.role != "assistant":
@@ -183,7 +183,7 @@ class ChatEncoder:
             opening = self._render(messages[:index], open_turn=True)
             closing = self._render(messages[: index + 1])
             answer = self._closed_turn(closing[len(opening) :], message)
-            if not closing.startswith(opening) or not whole.startswith(opening + answer):
+            if not closing.startswith(opening) or not text.startswith(opening + answer):
                 raise DataError(
                     "the chat template writes earlier assistant turns differently once the dialogue goes on "
                     f"(reasoning is dropped, for example): the dialogue that begins with {_beginning(messages)}",
@@ -237,26 +237,36 @@ class ChatEncoder:
 
     def _continuation(self, prompt: str, whole: str) -> Ids:
         """Ids of the text after `prompt` as they are in `whole`, whose beginning it is."""
-        tokens, boundary = self._tokens(whole), len(prompt)
-        first = next((index for index, end in enumerate(tokens.ends) if end > boundary), len(tokens.ids))
-        if first == len(tokens.ids) or tokens.starts[first] >= boundary:
-            return tokens.ids[first:]
-        after = next((index for index in range(first, len(tokens.ids)) if tokens.starts[index] >= boundary), None)
-        split = whole[boundary : tokens.ends[first] if after is None else tokens.starts[after]]
-        return self._ids(split) + (tokens.ids[after:] if after is not None else [])
+        ids, offsets = self._tokens(whole)
+        boundary = len(prompt)
+        if offsets is None:
+            before = self._ids(prompt)
+            return ids[len(before) :] if ids[: len(before)] == before else self._ids_inside(whole[boundary:])
+        first = next((index for index, (_, end) in enumerate(offsets) if end > boundary), len(ids))
+        after = next((index for index in range(first, len(ids)) if offsets[index][0] >= boundary), len(ids))
+        split = whole[boundary : offsets[after - 1][1]] if after > first else ""
+        return self._ids_inside(split) + ids[after:]
+
+    def _within(self, tokens: _Tokens, text: str, start: int, end: int) -> range:
+        """Indexes of the tokens that hold any of `text[start:end]`."""
+        if tokens.offsets is None:
+            return range(len(self._ids(text[:start])), len(self._ids(text[:end])))
+        first = next((index for index, (_, last) in enumerate(tokens.offsets) if last > start), len(tokens.ids))
+        after = next((index for index in range(first, len(tokens.ids)) if tokens.offsets[index][0] >= end), None)
+        return range(first, len(tokens.ids) if after is None else after)
 
     def _tokens(self, text: str) -> _Tokens:
         """Tokenize a text whole, with the place of each token in it."""
-        if not text:
-            return _Tokens([], [], [])
-        if self._tokenizer.is_fast:
-            encoded = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-            offsets = encoded["offset_mapping"]
-            return _Tokens(list(encoded["input_ids"]), [start for start, _ in offsets], [end for _, end in offsets])
-        # no offsets: a token ends where the decoded text of the tokens up to it ends
-        ids = self._ids(text)
-        ends = [min(len(self._tokenizer.decode(ids[: count + 1])), len(text)) for count in range(len(ids))]
-        return _Tokens(ids, [0, *ends[:-1]], ends)
+        if not self._tokenizer.is_fast or not text:
+            return _Tokens(self._ids(text), None)
+        encoded = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        return _Tokens(list(encoded["input_ids"]), list(encoded["offset_mapping"]))
+
+    def _ids_inside(self, text: str) -> Ids:
+        """Ids of a text that follows other text: some tokenizers put a blank before a text that stands alone."""
+        before = self._ids("\n")
+        ids = self._ids("\n" + text)
+        return ids[len(before) :] if ids[: len(before)] == before else self._ids(text)
 
     def _render(self, messages: Sequence[Message], *, open_turn: bool = False) -> str:
         text = self._rendered(messages, open_turn)

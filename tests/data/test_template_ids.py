@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
+from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 
 from pipelines.data.chat import NO_LOSS, ChatEncoder
 from pipelines.data.rows import Comparison, Demonstration, Message
@@ -184,3 +184,33 @@ def _runs(labels: list[int]) -> list[list[int]]:
                 runs.append([])
             runs[-1].append(label)
     return runs
+
+
+@pytest.mark.parametrize("kind", ["byte-level BPE", "SentencePiece, prefix space", "SentencePiece, no prefix space"])
+def test_a_token_that_would_span_prompt_and_answer_is_split(kind: str) -> None:
+    tokenizer = _tokenizer(kind)
+    tokenizer.chat_template, tokenizer.eos_token = None, "</s>"
+    encoder, prompt = ChatEncoder(tokenizer), (Message(role="user", content="the cat "),)
+    assert encoder.prompt(prompt) == tokenizer("the cat ")["input_ids"], "as a served model is given it"
+    answer = encoder.answer(prompt, "sat on a mat")
+    assert encoder.decode(answer) == "sat on a mat"
+    assert encoder.decode_prompt(encoder.prompt(prompt) + answer) == "the cat sat on a mat"
+
+
+@pytest.mark.parametrize("name", ["Zephyr", "Gemma"])
+def test_a_tokenizer_in_python_has_no_offsets(name: str) -> None:
+    template, _, writes_eos = TEMPLATES[name]
+    tokenizer = ByT5Tokenizer(extra_ids=0)
+    assert not tokenizer.is_fast
+    tokenizer.chat_template = template
+    encoder, random_ = ChatEncoder(tokenizer), random.Random(1)
+    for _ in range(EXAMPLES):
+        dialogue = _dialogue(random_)
+        ids, labels = encoder.demonstration(Demonstration(messages=dialogue), "all")
+        turns = [turn.model_dump(include={"role", "content"}) for turn in dialogue]
+        own = ids if writes_eos else ids[:-1]
+        assert own == tokenizer.apply_chat_template(turns, return_dict=False)[: len(own)]
+        answers = [turn.content for turn in dialogue if turn.role == "assistant"]
+        runs = _runs(labels)
+        assert len(runs) == len(answers)
+        assert all(tokenizer.decode(run).startswith(answer) for run, answer in zip(runs, answers, strict=True))
