@@ -69,11 +69,11 @@ def _settings_called(error: typer.TyperException) -> str:
     context, option = getattr(error, "ctx", None), getattr(error, "option_name", None)
     if option is None and (argument := _ARGUMENT.search(str(getattr(error, "message", "")))):
         option = argument[1]  # LLaMA-Factory and Hydra take settings as KEY=VALUE
-    if context is None or option is None or all("--set" not in one.opts for one in context.command.params):
+    if context is None or option is None or all("--set" not in parameter.opts for parameter in context.command.params):
         return ""
     keys = keys_called(option.lstrip("-"))
-    own = [key for key in keys if key.startswith(f"{context.command.name}.")]
-    return " or ".join(f"--set {key}=VALUE" for key in own or keys)
+    in_section = [key for key in keys if key.startswith(f"{context.command.name}.")]
+    return " or ".join(f"--set {key}=VALUE" for key in in_section or keys)
 
 
 def render(entry: dict[str, Any], error: BaseException, *, as_json: bool, verbose: bool) -> None:

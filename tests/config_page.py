@@ -32,8 +32,8 @@ def tables() -> str:
             lines += [f"{'##' if '.' not in keys[0] else '###'} `{keys[0]}`", "", *_text(section), *_table(section)]
     for section in shared:
         lines += [f"## {TITLES[section.__name__]}", "", *_text(section)]
-        own = [key for key in places[section] if ".parts." not in key]
-        lines += [f"Used in {', '.join(f'`{key}`' for key in own)}.", "", *_table(section)]
+        readers = [key for key in places[section] if ".parts." not in key]
+        lines += [f"Used in {', '.join(f'`{key}`' for key in readers)}.", "", *_table(section)]
     return "\n".join(lines)
 
 

@@ -151,7 +151,7 @@ def _reward_needs(config: Config) -> dict[str, str]:
 
 _RESPONSE = ("response_length", "temperature", "rollout_forward_batch_size", "stop_tokens")
 _PROMPT = ("max_prompt_length", "overlong", "top_k", "top_p")
-"""What the responses that give the normalization depend on; runs begun before `data.split_by` recorded the first."""
+"""Keys that the responses for the normalization depend on; runs begun before `data.split_by` recorded the first."""
 
 
 def _ppo_needs(config: Config) -> dict[str, str]:

@@ -132,10 +132,10 @@ def _texts(file: FileReport) -> _Found:
     guesses = list((file.languages or {}).items())
     total = sum(count for _, count in guesses)
     if total >= FEW_ROWS and len(guesses) > 1 and guesses[1][1] >= SECOND_LANGUAGE * total:
-        shown = ", ".join(f"{code} {count / total:.0%}" for code, count in guesses[:3])
+        shares = ", ".join(f"{code} {count / total:.0%}" for code, count in guesses[:3])
         yield (
             "languages",
-            f"the rows are in several languages: {shown}",
+            f"the rows are in several languages: {shares}",
             "is that meant? short texts are often misjudged",
         )
 

@@ -103,7 +103,7 @@ class Contents:
 
 def contents_of(rows: Sequence[CanonicalRow]) -> Contents:
     """Look at the texts of some rows."""
-    found = [snippet for row in rows if (snippet := _markup_in(row))]
+    snippets = [snippet for row in rows if (snippet := _markup_in(row))]
     preferred = [(row, answer) for row in rows if (answer := _preferred(row))]
     rejected = [row.rejected for row in rows if type(row) is Comparison]
     prompts: defaultdict[str, set[int]] = defaultdict(set)
@@ -118,8 +118,8 @@ def contents_of(rows: Sequence[CanonicalRow]) -> Contents:
     commonest = max(repeated, key=lambda key: len(prompts[key]), default=None)
     return Contents(
         rows=len(rows),
-        html=len(found),
-        html_example=found[0] if found else "",
+        html=len(snippets),
+        html_example=snippets[0] if snippets else "",
         answers=len(preferred),
         refusals=_refusals(answer for _, answer in preferred),
         rejected=len(rejected),
@@ -153,7 +153,7 @@ def _refusals(answers: Iterable[str]) -> int:
 
 def _markup_in(row: CanonicalRow) -> str | None:
     texts = (*(turn.content for turn in prompt_of(row)), *answers_of(row))
-    return next((found for text in texts if (found := markup(text))), None)
+    return next((snippet for text in texts if (snippet := markup(text))), None)
 
 
 def _preferred(row: CanonicalRow) -> str:

@@ -176,10 +176,10 @@ def _near(location: tuple[int | str, ...], known: list[str]) -> Sequence[str]:
     """The keys that an unknown one is likely to mean: of its own section, misspelled here, of any section."""
     name = str(location[-1])
     keys = keys_called(name)
-    own = [key for key in keys if key.startswith(f"{location[0]}.")]
+    in_section = [key for key in keys if key.startswith(f"{location[0]}.")]
     misspelled = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
     elsewhere = [key for key in keys if key.count(".") < 3]  # deeper ones are of another kind of thing
-    return own or misspelled or elsewhere or difflib.get_close_matches(name, known, n=1, cutoff=0.55)
+    return in_section or misspelled or elsewhere or difflib.get_close_matches(name, known, n=1, cutoff=0.55)
 
 
 def _without_tags(location: tuple[int | str, ...]) -> tuple[int | str, ...]:

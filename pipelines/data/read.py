@@ -240,7 +240,7 @@ def good_rows(
     *,
     on_bad_row: OnBadRow | None = None,
 ) -> Iterator[Used]:
-    """What a command makes of every row of a source.
+    """Result of a command on every row of a source.
 
     Args:
         source: as configured.

@@ -179,9 +179,9 @@ def add_reward_adapter(
     # before any weight is copied in: peft leaves the head in the base's bf16, which would round it
     cast_trainable_to_fp32(wrapped)
     if state is not None:
-        own = get_peft_model_state_dict(wrapped, save_embedding_layers=False)
-        head_key = next(key for key in own if key.endswith(f".{HEAD}"))
-        head = own[head_key] if state.head is None else state.head  # without this key peft raises a KeyError
+        weights = get_peft_model_state_dict(wrapped, save_embedding_layers=False)
+        head_key = next(key for key in weights if key.endswith(f".{HEAD}"))
+        head = weights[head_key] if state.head is None else state.head  # without this key peft raises a KeyError
         _set_weights(wrapped, DEFAULT, {**state.tensors, head_key: head}, _named(source))
     if not trainable:
         wrapped.requires_grad_(False)
@@ -293,8 +293,10 @@ def _fitted(config: LoraConfig, model: PreTrainedModel | PeftModel) -> LoraConfi
         outputs: Any = base.get_output_embeddings  # type: ignore[assignment]
         heads = {id(outputs()), id(getattr(base, "score", None))}  # peft leaves these out itself
         unfit = {name for name, module in linear if not name.startswith(trunk) and id(module) not in heads}
-        own = {name for name, module in linear if type(module).__module__.startswith("transformers.models.")}
-        unfit |= {name.rpartition(".")[2] for name in own}
+        library_modules = {
+            name for name, module in linear if type(module).__module__.startswith("transformers.models.")
+        }
+        unfit |= {name.rpartition(".")[2] for name in library_modules}
         unfit |= {"out_proj", "conv1d"} if model.config.model_type in _STATE_SPACE else set()
         config.exclude_modules = sorted(unfit) or None
     return config

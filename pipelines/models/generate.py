@@ -23,14 +23,16 @@ def stop_token_ids(tokenizer: PreTrainedTokenizerBase, stop_tokens: Sequence[str
     vocabulary = tokenizer.get_vocab()
     ids = [tokenizer.eos_token_id]
     for token in stop_tokens:
-        own = [vocabulary[token]] if token in vocabulary else tokenizer(token, add_special_tokens=False)["input_ids"]
-        if len(own) != 1 or own[0] == tokenizer.unk_token_id:
+        token_ids = (
+            [vocabulary[token]] if token in vocabulary else tokenizer(token, add_special_tokens=False)["input_ids"]
+        )
+        if len(token_ids) != 1 or token_ids[0] == tokenizer.unk_token_id:
             raise UsageError(
                 f"{token!r} is not one token of the tokenizer",
                 where="ppo.stop_tokens",
                 hint="name a token of its vocabulary, such as the one that ends a turn in the chat template",
             )
-        ids.append(own[0])
+        ids.append(token_ids[0])
     return ids
 
 
@@ -182,13 +184,13 @@ def refuse_not_finite_draws(error: RlhfError) -> Iterator[None]:
 def _generating(model: nn.Module, config: GenerationConfig) -> Iterator[None]:
     """Set evaluation mode and our generation config: a field left None would be filled from the model's own."""
     modes = [(module, module.training) for module in model.modules()]
-    own = model.generation_config
+    original = model.generation_config
     model.eval()
     model.generation_config = config  # type: ignore[assignment]
     try:
         yield
     finally:
-        model.generation_config = own
+        model.generation_config = original
         for module, training in modes:
             module.training = training
 

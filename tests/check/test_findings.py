@@ -1,4 +1,4 @@
-"""What the check says first, and what it sees in the texts."""
+"""Findings that the check says first, and the figures of the texts behind them."""
 
 from __future__ import annotations
 
@@ -93,10 +93,13 @@ def test_what_stands_out_is_said_first(tmp_path: Path, rows: list[dict[str, Any]
     report = report_of(tmp_path, rows)
     assert code in codes(report)
     (finding,) = (finding for finding in report.findings if finding.code == code)
-    shown = list(lines(report, str, str))
-    first, figures = shown.index("look at this first"), next(i for i, line in enumerate(shown) if "they hold" in line)
+    printed = list(lines(report, str, str))
+    first, figures = (
+        printed.index("look at this first"),
+        next(i for i, line in enumerate(printed) if "they hold" in line),
+    )
     assert first == 0
-    assert shown.index(f"  {finding.message}") < figures
+    assert printed.index(f"  {finding.message}") < figures
     assert finding.advice
 
 

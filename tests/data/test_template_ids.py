@@ -160,9 +160,9 @@ def test_ids_of_all_stages_are_those_of_the_template(kind: str, name: str) -> No
         whole = tokenizer.apply_chat_template(turns, return_dict=False)
         assert encoder.prompt(dialogue[:-1]) == prompt
         ids, labels = encoder.demonstration(Demonstration(messages=dialogue), "all")
-        own = ids if writes_eos else ids[:-1]
-        assert own == whole[: len(own)]
-        assert tokenizer.decode(whole[len(own) :]).strip() in ("", "<|end|>")
+        by_template = ids if writes_eos else ids[:-1]
+        assert by_template == whole[: len(by_template)]
+        assert tokenizer.decode(whole[len(by_template) :]).strip() in ("", "<|end|>")
         assert ids[-1] == labels[-1] == tokenizer.eos_token_id
         answers = [turn.content for turn in dialogue if turn.role == "assistant"]
         runs = _runs(labels)
@@ -208,8 +208,8 @@ def test_a_tokenizer_in_python_has_no_offsets(name: str) -> None:
         dialogue = _dialogue(random_)
         ids, labels = encoder.demonstration(Demonstration(messages=dialogue), "all")
         turns = [turn.model_dump(include={"role", "content"}) for turn in dialogue]
-        own = ids if writes_eos else ids[:-1]
-        assert own == tokenizer.apply_chat_template(turns, return_dict=False)[: len(own)]
+        by_template = ids if writes_eos else ids[:-1]
+        assert by_template == tokenizer.apply_chat_template(turns, return_dict=False)[: len(by_template)]
         answers = [turn.content for turn in dialogue if turn.role == "assistant"]
         runs = _runs(labels)
         assert len(runs) == len(answers)

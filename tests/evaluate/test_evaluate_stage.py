@@ -199,7 +199,7 @@ def test_answers_are_drawn_as_in_training_unless_told_otherwise(
 
 
 def test_the_evaluation_depends_on_the_temperature_that_it_follows():
-    (evaluation,) = (one for one in table.STAGES if one.name == "eval")
+    (evaluation,) = (entry for entry in table.STAGES if entry.name == "eval")
     views = [
         evaluation.section(Config.model_validate(sections))
         for sections in (

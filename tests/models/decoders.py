@@ -28,7 +28,7 @@ SMALL: dict[str, Any] = {
     "moe_k": 2,
     "initializer_range": 0.2,
 }
-"""What is set where a configuration has it, under the names of all families."""
+"""Settings under the names of all families, each used where a configuration has it."""
 LATENT = {
     "qk_nope_head_dim": 8,
     "qk_rope_head_dim": 4,
@@ -75,7 +75,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "qwen3_next": LINEAR | {"shared_expert_intermediate_size": 32},
     "youtu": LATENT | {"head_dim": 4},
 }
-"""What a family needs beside or instead of `SMALL`; None: its own value."""
+"""Settings of a family beside or instead of `SMALL`; None: its own value."""
 _NAMES = """
     afmoe apertus arcee aria_text axk1 bamba beam biogpt bitnet bloom codegen cohere cohere2 cohere2_moe cpmant ctrl
     cwm deepseek_v2 deepseek_v3 diffllama doge ernie4_5 ernie4_5_moe exaone4 exaone_moe falcon falcon_h1
@@ -105,9 +105,9 @@ def tiny_decoder(kind: str) -> PreTrainedModel:
     shape = {name: value for name, value in SMALL.items() if getattr(known, name, None) is not None}
     special = {"eos_token_id": TOKENIZER.eos_token_id, "pad_token_id": TOKENIZER.pad_token_id, "bos_token_id": None}
     wanted = {**shape, **special, "vocab_size": len(TOKENIZER), **SHAPES.get(kind, {})}
-    own = {name for name, value in SHAPES.get(kind, {}).items() if value is None}
+    defaults = {name for name, value in SHAPES.get(kind, {}).items() if value is None}
     torch.manual_seed(0)
-    config = AutoConfig.for_model(kind, **{name: value for name, value in wanted.items() if name not in own})
+    config = AutoConfig.for_model(kind, **{name: value for name, value in wanted.items() if name not in defaults})
     return AutoModelForCausalLM.from_config(config)
 
 

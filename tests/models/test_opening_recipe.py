@@ -85,7 +85,7 @@ def test_the_line_in_the_documentation_opens_an_adapter_with_its_scores(tmp_path
 def test_the_recipe_gives_the_scores_of_every_kind_of_head(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str, use_peft: bool
 ) -> None:
-    """Of transformers' own classifier, and of the two kinds of trunk under a head of our own, on an SFT model."""
+    """Run the recipe of transformers' classifier, and of both kinds of trunk under a head of ours, on an SFT model."""
     tokenizer, run = tiny_tokenizer(pad="</s>"), tmp_path / "run"
     base = save_pair(tiny_causal(family, tokenizer), tokenizer, tmp_path / "base")
     step = {"max_steps": 1, "learning_rate": 0.05, "warmup_ratio": 0.0}
@@ -111,8 +111,8 @@ def test_the_recipe_of_a_base_from_scratch(tmp_path: Path, monkeypatch: pytest.M
 def test_a_classifier_on_text_with_our_own_head(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tokenizer, run = tiny_tokenizer(template=None), tmp_path / "run"
     base = save_pair(tiny_causal("llama", tokenizer), tokenizer, tmp_path / "base")
-    own = save_pair(tiny_causal("granite", tokenizer), tokenizer, tmp_path / "own")
-    config = config_for(base, sft={"enabled": False}, reward={"max_steps": 1, "base": str(own)})
+    other_base = save_pair(tiny_causal("granite", tokenizer), tokenizer, tmp_path / "other_base")
+    config = config_for(base, sft={"enabled": False}, reward={"max_steps": 1, "base": str(other_base)})
     write_data(run, "comparisons", comparisons(8), comparisons(4, start=60))
     run_stage(run, "reward", reward.run, config, "data/comparisons")
     assert_scores_are_those_of_the_run(run, config.model, monkeypatch)

@@ -138,7 +138,10 @@ def test_normalization_is_that_of_the_stored_scores(tmp_path: Path, monkeypatch:
 
     def spy(ctx: Any, scorer: Any, responses: Any, *rest: Any) -> Any:
         seen.append(
-            [row_of(scorer, one.prompt, one.completion, same_run=True, thoughts=False).ids for one in responses]
+            [
+                row_of(scorer, response.prompt, response.completion, same_run=True, thoughts=False).ids
+                for response in responses
+            ]
         )
         return original(ctx, scorer, responses, *rest)
 

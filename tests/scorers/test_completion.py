@@ -1,4 +1,4 @@
-"""What a scorer reads of an answer: no thought unless it asks for that, and no end that was never reached."""
+"""The answer as scorers read it: no thought unless they ask for it, and no end that was never reached."""
 
 from __future__ import annotations
 

@@ -33,14 +33,14 @@ _OTHER_NAMES: Mapping[str, tuple[str, ...]] = {
     "label": ("liked", "upvoted", "thumbs", "vote", "verdict", "feedback", "preference"),
     "score": ("rating", "reward", "quality", "grade", "points"),
 }
-"""What columns are called elsewhere."""
+"""Other names of the columns."""
 _BESIDE = re.compile(r"(.*_)?(id|uid|uuid|index|idx|source|date|time|lang|language|system|split|model)", re.IGNORECASE)
 """Names of columns that stand beside the texts of a row."""
 _THERE, _SAME, _ALIKE, _LEFT = 5, 3, 2, 1
 
 
 class _Fit(NamedTuple):
-    """How the columns of a file could be those of a format.
+    """Columns of a file taken for those of a format.
 
     Attributes:
         layout: the format.

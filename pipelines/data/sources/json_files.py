@@ -42,7 +42,7 @@ def _despite(fault: Fault, place: str, text: str, decoder: StrictDecoder) -> Rec
 
 
 _REPLACED = "\N{REPLACEMENT CHARACTER}"
-"""What bytes that are no text are decoded to."""
+"""Characters that stand for bytes that are no text."""
 
 
 def _holds_array(file: BinaryIO) -> bool:

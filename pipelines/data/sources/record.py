@@ -101,7 +101,7 @@ def checked_record(
         if not duplicates and not column_faults:
             return Record(place, text, row, None, typed)
     doubled = {id(holder): key for holder, key in duplicates} if duplicates else {}
-    found: dict[str, Fault] = {}
+    faults: dict[str, Fault] = {}
     for column, value in row.items():
         if reason := _text_fault(column):
             return Record(place, text, {}, Fault("", f"{reason} in a key"), typed)
@@ -114,8 +114,8 @@ def checked_record(
         if doubled and any(holder is row and key == column for holder, key in duplicates or ()):
             fault = Fault(column, "the key stands twice")
         if fault is not None:
-            found[column] = fault
-    return Record(place, text, row, None, typed, found or _NONE)
+            faults[column] = fault
+    return Record(place, text, row, None, typed, faults or _NONE)
 
 
 def _value_fault(column: str, value: Any, doubled: Mapping[int, str]) -> Fault | None:

@@ -69,7 +69,7 @@ _SEPARATOR = re.compile('"?sep=(.)"?', re.IGNORECASE)
 
 
 def _delimiter(file: BinaryIO, usual: str) -> str:
-    """What stands between the cells of the first line. The file is back at its start."""
+    """Return the delimiter of the first line. The file is back at its start."""
     raw = file.readline(limits.MAX_ROW_SIZE).removeprefix(codecs.BOM_UTF8)
     while raw and not raw.strip():
         raw = file.readline(limits.MAX_ROW_SIZE)

@@ -94,7 +94,7 @@ def build(labels: LabelSet, section: PairsSection) -> PairsResult:
         UsageError: there is no such question, or an option does not go with its kind.
         DataError: a prompt cannot be one of a training row.
     """
-    names = ", ".join(one.name for one in labels.questions) or "none at all"
+    names = ", ".join(question.name for question in labels.questions) or "none at all"
     if section.question is None and len(labels.questions) > 1 and not labels.ordered:
         raise UsageError(
             f"the file has several questions, and does not say which is the main one: {names}",

@@ -13,7 +13,7 @@ from pipelines.labels.store.database import number_of, only_row
 from pipelines.labels.store.records import AnnotatorState
 
 RESERVED_SECONDS = 30 * 60.0
-"""How long a task that was handed out and not answered is reserved for its annotator."""
+"""Time for which a task that was handed out and not answered is reserved for its annotator."""
 FIRST_CONTROL = 2
 """Number of tasks before the first control task, for getting used to the page."""
 

@@ -83,8 +83,8 @@ def test_buckets_have_the_order_of_the_configuration_or_of_the_option(file: str,
 def test_an_empty_bucket_ranks_nothing(export: Any, buckets: Any, ranks: Any, undistributed: int) -> None:
     said = {"bad": ["mdn", "blog"], "_": [], "fair": ["wiki"], "good": []}
     for row in (task(RANKED, annotation(ranker(said))), minimal(RANKED, {"rank": [{"ranker": said}]})):
-        found = export(row, buckets=buckets)
-        assert (values(found), found.notes.get(UNDISTRIBUTED, 0)) == ([{"rank": ranks}], undistributed)
+        labels = export(row, buckets=buckets)
+        assert (values(labels), labels.notes.get(UNDISTRIBUTED, 0)) == ([{"rank": ranks}], undistributed)
 
 
 @pytest.mark.parametrize(
@@ -98,8 +98,8 @@ def test_answers_in_no_bucket_rank_last_or_where_the_option_says(
         with pytest.raises(DataError):
             export(row)
     else:
-        found = export(row, buckets=buckets)
-        assert (values(found), found.notes.get(UNDISTRIBUTED, 0)) == ([{"rank": ranks}], undistributed)
+        labels = export(row, buckets=buckets)
+        assert (values(labels), labels.notes.get(UNDISTRIBUTED, 0)) == ([{"rank": ranks}], undistributed)
 
 
 @pytest.mark.parametrize("text", ["", "<View>", "<View/>", "not XML", '<View><Text name="a" value="$a"/></View>'])
@@ -111,10 +111,12 @@ def test_a_configuration_that_is_none_is_bad_data(text: str, tmp_path: Path) -> 
     assert caught.value.where == str(path)
 
 
-def _content(found: LabelSet) -> Any:
+def _content(exported: LabelSet) -> Any:
     """Everything that is read, as a value that does not depend on the order of its keys."""
-    labels = [(label.task, label.annotator, dict(label.values), label.comment, label.skipped) for label in found.labels]
-    return found.questions, found.tasks, labels, found.notes
+    labels = [
+        (label.task, label.annotator, dict(label.values), label.comment, label.skipped) for label in exported.labels
+    ]
+    return exported.questions, exported.tasks, labels, exported.notes
 
 
 BOTH = [result(name, name, "pairwise", {"selected": "left"}) for name in ("tone", "better")]
@@ -174,32 +176,32 @@ def test_an_export_that_a_database_rewrote_is_read_with_the_tasks_that_were_sent
 def test_the_configuration_names_the_results_of_a_reordered_record(export: Any, order: str) -> None:
     config = LabelConfig(("tone", "better", "comment"))
     row = minimal(PAIR | {"source": "web"}, {"better": "A", "tone": "B", "comment": "hm"})
-    found = export(_reordered(row, order), config=config)
-    assert (values(found), found.labels[0].comment) == ([{"better": (1, 2), "tone": (2, 1)}], "hm")
-    assert [question.name for question in found.questions] == ["tone", "better"], "the order of the configuration"
+    labels = export(_reordered(row, order), config=config)
+    assert (values(labels), labels.labels[0].comment) == ([{"better": (1, 2), "tone": (2, 1)}], "hm")
+    assert [question.name for question in labels.questions] == ["tone", "better"], "the order of the configuration"
 
 
 @pytest.mark.parametrize("keys", [("text", "choices"), ("choices", "text")])
 def test_a_choice_about_a_region_is_neither_a_choice_nor_a_text(export: Any, keys: tuple[str, str]) -> None:
     region = {key: {"text": "a span", "choices": ["A"]}[key] for key in keys}
-    found = export(minimal(PAIR, {"pw": [{"selected": "left"}], "span": [region]}))
-    assert (values(found), found.labels[0].comment) == ([{"pw": (1, 2)}], "")
-    assert found.notes == {NOT_READ.format("span"): 1}
+    labels = export(minimal(PAIR, {"pw": [{"selected": "left"}], "span": [region]}))
+    assert (values(labels), labels.labels[0].comment) == ([{"pw": (1, 2)}], "")
+    assert labels.notes == {NOT_READ.format("span"): 1}
 
 
 def test_a_tie_that_names_none_of_several_questions_is_counted(export: Any) -> None:
     tie = result("same", "text1", "choices", {"choices": ["tie"]})
-    found = export(task(PAIR, annotation(*BOTH), annotation(BOTH[0], tie, by=2)))
-    assert values(found)[1] == {"tone": (1, 2)}
-    assert found.notes == {NOT_READ.format("same"): 1}
+    labels = export(task(PAIR, annotation(*BOTH), annotation(BOTH[0], tie, by=2)))
+    assert values(labels)[1] == {"tone": (1, 2)}
+    assert labels.notes == {NOT_READ.format("same"): 1}
 
 
 def test_pairs_of_several_questions_need_the_name_of_one(export: Any) -> None:
-    found = export(task(PAIR, annotation(*BOTH)))
-    assert [question.name for question in found.questions] == ["better", "tone"]
+    labels = export(task(PAIR, annotation(*BOTH)))
+    assert [question.name for question in labels.questions] == ["better", "tone"]
     with pytest.raises(UsageError):
-        build(found, PairsSection())
-    assert len(build(found, PairsSection(question="tone")).rows) == 1
+        build(labels, PairsSection())
+    assert len(build(labels, PairsSection(question="tone")).rows) == 1
     assert (
         len(build(export(task(PAIR, annotation(*BOTH)), config=LabelConfig(("tone", "better"))), PairsSection()).rows)
         == 1

@@ -77,12 +77,12 @@ def items(*entries: Any) -> dict[str, Any]:
 )
 def test_a_record_without_a_usable_task_is_counted(export: Any, good: Any, bad: Any, reason: str) -> None:
     kept = export(good)
-    found = export(bad, good, bad)
-    assert (found.tasks, found.labels) == (kept.tasks, kept.labels)
-    (note,) = found.notes.keys() - kept.notes.keys()
+    labels = export(bad, good, bad)
+    assert (labels.tasks, labels.labels) == (kept.tasks, kept.labels)
+    (note,) = labels.notes.keys() - kept.notes.keys()
     assert reason in note
     assert note.endswith("(the first: row 1)")
-    assert found.notes[note] == 2
+    assert labels.notes[note] == 2
     with pytest.raises(DataError) as caught:
         export(bad)
     assert reason in caught.value.message
@@ -90,25 +90,25 @@ def test_a_record_without_a_usable_task_is_counted(export: Any, good: Any, bad: 
 
 
 def test_one_blank_answer_leaves_the_other_pairs() -> None:
-    found = read_labels(Path(__file__).parent / "faults" / "labels_blank.json")
-    assert values(found) == [{"comparison": (1, 2)}]
-    assert found.notes == {LEFT_OUT.format("answer1 is blank", "row 2"): 1}
+    labels = read_labels(Path(__file__).parent / "faults" / "labels_blank.json")
+    assert values(labels) == [{"comparison": (1, 2)}]
+    assert labels.notes == {LEFT_OUT.format("answer1 is blank", "row 2"): 1}
 
 
 def test_a_comparison_of_one_answer_is_counted(export: Any) -> None:
     lone = task({"prompt": "a", "text1": "x"}, annotation(selected("left")))
-    found = export(GOOD, lone)
-    assert values(found) == [{"pw": (1, 2)}, {}]
-    assert found.notes[NOT_READ.format("pw")] == 1
+    labels = export(GOOD, lone)
+    assert values(labels) == [{"pw": (1, 2)}, {}]
+    assert labels.notes[NOT_READ.format("pw")] == 1
 
 
 @pytest.mark.parametrize(
     ("order", "strangers"), [(["mdn", "wiki"], 0), (["mdn", "wiki", "cat"], 1), (["mdn", "wiki", None], 1), ([], 0)]
 )
 def test_a_ranking_without_one_of_the_answers_is_counted(export: Any, order: Any, strangers: int) -> None:
-    found = export(GOOD_RANKED, task(RANKED, annotation(ranker({"rank": order}), by=2)))
-    assert values(found) == [{"rank": (2, 1, 3)}, {}]
-    assert (found.notes[INCOMPLETE], found.notes.get(NO_ANSWER.format("rank"), 0)) == (1, strangers)
+    labels = export(GOOD_RANKED, task(RANKED, annotation(ranker({"rank": order}), by=2)))
+    assert values(labels) == [{"rank": (2, 1, 3)}, {}]
+    assert (labels.notes[INCOMPLETE], labels.notes.get(NO_ANSWER.format("rank"), 0)) == (1, strangers)
 
 
 def test_optional_fields_that_a_record_lacks_are_passed_over_in_its_ranking(export: Any) -> None:
@@ -118,11 +118,11 @@ def test_optional_fields_that_a_record_lacks_are_passed_over_in_its_ranking(expo
     three = wire(response(USERS[0], ranking=ranks), fields={**FIELDS, "response_3": "c"})
     assert values(export(three, fewer)) == [{"ranking": (3, 1, 2)}, {"ranking": (2, 1)}]
     names = [{"value": ["response_3", "response_2", "response_1"], "user_id": "u"}]
-    found = export(nested({"ranking": names}))
-    assert (values(found), found.notes[NO_ANSWER.format("ranking")]) == ([{"ranking": (2, 1)}], 1)
+    labels = export(nested({"ranking": names}))
+    assert (values(labels), labels.notes[NO_ANSWER.format("ranking")]) == ([{"ranking": (2, 1)}], 1)
 
 
 def test_a_number_with_decimals_is_counted(export: Any) -> None:
     odd = [result(f"n_{place}", f"text{place}", "number", {"number": 2.5}) for place in (1, 2)]
-    found = export(task(PAIR, annotation(selected("left"), *odd)))
-    assert (values(found), found.notes) == ([{"pw": (1, 2)}], {NOT_READ.format("n_1"): 1, NOT_READ.format("n_2"): 1})
+    labels = export(task(PAIR, annotation(selected("left"), *odd)))
+    assert (values(labels), labels.notes) == ([{"pw": (1, 2)}], {NOT_READ.format("n_1"): 1, NOT_READ.format("n_2"): 1})

@@ -160,8 +160,8 @@ class StoreMachine(RuleBasedStateMachine):
         assert (progress.tasks, progress.controls) == (len(used), len({"c0", "c1"} - self.retired))
         assert progress.complete == sum(count >= OVERLAP for count in labels.values())
         held = [self.standing(name).values() for name in PEOPLE]
-        assert [one.done for one in progress.annotators] == [sum(map(bool, ranks)) for ranks in held]
-        assert [one.done + one.skipped for one in progress.annotators] == list(map(len, held))
+        assert [annotator.done for annotator in progress.annotators] == [sum(map(bool, ranks)) for ranks in held]
+        assert [annotator.done + annotator.skipped for annotator in progress.annotators] == list(map(len, held))
 
 
 StoreMachine.TestCase.settings = settings(max_examples=examples(20), stateful_step_count=25, deadline=None)
