@@ -127,16 +127,16 @@ def resolve(
             )
         recorded = RunDir(run_dir).config_path
         if recorded.is_file():
-            return checked(load_config(recorded, sets, flags, recorded=recorded)), RunDir(run_dir)
+            return checked(load_config(recorded, sets, flags, recorded=recorded, for_training=True)), RunDir(run_dir)
         if "model.name_or_path" in (flags or {}):  # Enough to go by: the rest has defaults.
-            return checked(load_config(None, sets, flags)), RunDir(run_dir)
+            return checked(load_config(None, sets, flags, for_training=True)), RunDir(run_dir)
         raise _no_run(run_dir)
-    config = checked(load_config(config_path, sets, flags))
+    config = checked(load_config(config_path, sets, flags, for_training=True))
     if run_dir is None:
         run_dir = _own_run(config_path) or Path(config.run.dir or Path("runs") / config_path.stem)
     recorded = RunDir(run_dir).config_path
     if recorded.is_file():
-        config = checked(load_config(config_path, sets, flags, recorded=recorded))
+        config = checked(load_config(config_path, sets, flags, recorded=recorded, for_training=True))
     return config, RunDir(run_dir)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from pipelines.chain.plan import Plan, conflict, missing_input
 from pipelines.config import Config
+from pipelines.config.reference import training_in_words
 from pipelines.errors import ArtifactError, DiskError, PeopleNeeded
 from pipelines.models.base_record import remember_base, with_recorded_base
 from pipelines.run.directory import CHECKPOINTS, RunDir, StageStart
@@ -54,6 +55,8 @@ def run_stage(plan: Plan, config: Config, run_dir: RunDir, reporter: Reporter, *
     if simulated:
         context.notes["simulated_inputs"] = simulated
     run_dir.event("stage_started", stage=stage.name, reason=plan.reason, fingerprint=fingerprint)
+    if stage.kind in ("sft", "reward", "ppo"):
+        reporter.info(training_in_words(config, stage.kind))
     began, clock = utc_now(), time.monotonic()
     try:
         if stage.parallel:

@@ -11,14 +11,20 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from pipelines.config.by_kind import DECIDING, defaults_by_kind
 from pipelines.config.reference import did_you_mean, keys_called, section_in
 from pipelines.config.schema import Config
 from pipelines.config.section import Section
 from pipelines.config.yaml12 import Dumper, Places, parse_yaml
 from pipelines.errors import UsageError
 
-KEPT: Mapping[str, Any] = {"data.split_by": "opening"}
-"""Keys that a run keeps as it was begun, and their values in a run that was begun before they existed."""
+KEPT: Mapping[str, Any] = {
+    "data.split_by": "opening",
+    "ppo.num_ppo_epochs": 4,
+    "ppo.warmup_updates": 0,
+    "ppo.adam_eps": 1e-5,
+}
+"""Keys whose default has changed, so that a run keeps the value with which it was begun, and their older default."""
 
 
 def load_config(
@@ -27,6 +33,7 @@ def load_config(
     flags: Mapping[str, Any] | None = None,
     *,
     recorded: Path | None = None,
+    for_training: bool = False,
 ) -> Config:
     """Read a configuration: defaults < file < ``sets`` < ``flags``.
 
@@ -35,6 +42,7 @@ def load_config(
         sets: ``section.key=value`` with a YAML value.
         flags: values of named options by their dotted key; they win even if the value is None.
         recorded: the configuration that the run recorded, if it was begun; what `KEPT` names is taken from it.
+        for_training: whether keys that are not set get their default for the kind of training and the device.
 
     Raises:
         UsageError: the file cannot be read, a key is unknown, or a value does not fit.
@@ -55,11 +63,15 @@ def load_config(
         _assign(data, places, key, parse_yaml(value, place)[0], place)
     for key, value in (flags or {}).items():
         _assign(data, places, key, value, f"the option for {key}")
-    if recorded is not None and recorded.is_file():
-        of_run = _read(recorded)[0]
+    of_run = _read(recorded)[0] if recorded is not None and recorded.is_file() else None
+    if of_run is not None:
         for key, older in KEPT.items():
             if _value_at(data, key) is None:
-                _assign(data, places, key, _value_at(of_run, key) or older, str(recorded))
+                _assign(data, places, key, _value_in_run(of_run, key, older), str(recorded))
+    if for_training:
+        written, kept = ({key: _value_at(values, key) for key in DECIDING} for values in (data, of_run or {}))
+        for key, value in defaults_by_kind(written, kept):
+            _assign(data, places, key, value, "the default by kind")
     # A section with all its keys commented out reads as null.
     sections = {key: {} if value is None and key in Config.model_fields else value for key, value in data.items()}
     try:
@@ -132,6 +144,13 @@ def _value_at(data: Mapping[str, Any], dotted: str) -> Any:
     for part in dotted.split("."):
         here = here.get(part) if isinstance(here, Mapping) else None
     return here
+
+
+def _value_in_run(of_run: Mapping[str, Any], dotted: str, older: Any) -> Any:
+    """The value of a key that a run recorded, which may be null; `older` where the run is from before the key."""
+    parent, _, name = dotted.rpartition(".")
+    section = _value_at(of_run, parent)
+    return section[name] if isinstance(section, Mapping) and name in section else older
 
 
 def _as_usage_error(error: ValidationError, label: str, places: Places) -> UsageError:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from pipelines.config.section import Section
+from pipelines.config.section import Section, by_kind
 
 PACKAGE = "package:"
 """Begins the name of a model that an installed Python package carries: ``package:<module>/<path inside it>``."""
@@ -56,8 +56,9 @@ class ModelSection(Section):
         description="Start of the base: pretrained weights, or scratch (a small Llama with random weights).",
     )
     scratch: ScratchModel = Field(ScratchModel(), description="Shape of the model that `init: scratch` builds.")
-    dtype: Literal["float32", "bfloat16"] = Field(
-        "float32", description="Precision: float32, or bfloat16 (frozen bases in bf16, training under bf16 autocast)."
+    dtype: Literal["float32", "bfloat16"] = by_kind(
+        "model.dtype",
+        description="Precision: float32, or bfloat16 (frozen bases in bf16, training under bf16 autocast).",
     )
     attn_implementation: str | None = Field(
         None, description="Attention implementation of transformers, such as sdpa; null: the library's choice."
@@ -76,7 +77,7 @@ class ModelSection(Section):
         False, description="Whether to load the base in NF4 with double quantization and train adapters on it (QLoRA)."
     )
     allow_cpu_4bit: bool = Field(False, description="Whether 4-bit models may run on the CPU: slow, meant for tests.")
-    use_peft: bool = Field(False, description="Whether to train LoRA adapters instead of all weights.")
+    use_peft: bool = by_kind("model.use_peft", description="Whether to train LoRA adapters instead of all weights.")
     lora_r: int = Field(16, ge=1, description="Rank of the LoRA adapters.")
     lora_alpha: int = Field(
         32, ge=1, description="Scale of the LoRA adapters; their output is multiplied by lora_alpha / lora_r."

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from pipelines.config.scorer_section import ScorerSection
-from pipelines.config.section import Section, cosmetic
+from pipelines.config.section import Section, by_kind, cosmetic
 
 
 class PpoSection(Section):
@@ -20,13 +20,15 @@ class PpoSection(Section):
     total_episodes: int = Field(
         10000, ge=1, description="Total number of generated responses; rounded up to whole updates."
     )
-    rollout_batch_size: int = Field(
-        64, ge=1, description="Number of episodes (responses) in one update, over all processes."
+    rollout_batch_size: int = by_kind(
+        "ppo.rollout_batch_size",
+        ge=1,
+        description="Number of episodes (responses) in one update, over all processes.",
     )
     num_generations: int = Field(
         1, ge=1, description="Number of responses to each prompt in a rollout; must divide rollout_batch_size."
     )
-    num_ppo_epochs: int = Field(4, ge=1, description="Number of passes over each rollout.")
+    num_ppo_epochs: int = Field(2, ge=1, description="Number of passes over each rollout.")
     num_mini_batches: int = Field(4, ge=1, description="Number of optimizer steps in one pass.")
     per_device_train_batch_size: int = cosmetic(
         8, ge=1, description="Micro-batch size: number of rows in one backward pass. Affects memory, never the result."
@@ -41,7 +43,7 @@ class PpoSection(Section):
         "drop",
         description="Treatment of longer prompts: drop; cut (keep the start, only without a chat template); or fail.",
     )
-    response_length: int = Field(128, ge=1, description="Maximum length of a response in tokens.")
+    response_length: int = by_kind("ppo.response_length", ge=1, description="Maximum length of a response in tokens.")
     stop_tokens: list[str] = Field(
         [], description="Tokens that end a response, beside EOS; each must be a single token of the tokenizer."
     )
@@ -63,9 +65,11 @@ class PpoSection(Section):
     )
 
     # optimizer
-    learning_rate: float = Field(1e-5, gt=0, description="Learning rate of the policy's Adam optimizer.")
-    value_learning_rate: float = Field(
-        5e-5,
+    learning_rate: float = by_kind(
+        "ppo.learning_rate", gt=0, description="Learning rate of the policy's Adam optimizer."
+    )
+    value_learning_rate: float = by_kind(
+        "ppo.value_learning_rate",
         gt=0,
         description="Learning rate of the value model's Adam optimizer, or of its head alone if the value model is "
         "shared.",
@@ -75,10 +79,13 @@ class PpoSection(Section):
         description="Schedule of both learning rates after the warm-up: linear and cosine fall to 0, constant does "
         "not.",
     )
-    warmup_updates: int = Field(
-        0, ge=0, description="Number of updates (rollouts) over which both learning rates rise from 0."
+    warmup_updates: int | None = Field(
+        None,
+        ge=0,
+        description="Number of updates (rollouts) over which both learning rates rise from 0; null: a tenth of the "
+        "training, at most 5.",
     )
-    adam_eps: float = Field(1e-5, gt=0, description="Epsilon of both Adam optimizers.")
+    adam_eps: float = Field(1e-8, gt=0, description="Epsilon of both Adam optimizers.")
     max_grad_norm: float = Field(
         1.0, gt=0, description="Maximum norm of the gradient, applied to the policy and to the value model separately."
     )
@@ -187,7 +194,7 @@ class PpoSection(Section):
                     f"rollout_batch_size {self.rollout_batch_size} is not a multiple of {name} {getattr(self, name)}"
                 )
         for name in ("warmup_updates", "value_warmup_updates"):
-            if getattr(self, name) >= self.num_updates and getattr(self, name) > 0:
+            if (getattr(self, name) or 0) >= self.num_updates:
                 raise ValueError(f"{name} {getattr(self, name)} fills the whole training of {self.num_updates} updates")
         if self.kl_target is not None and self.kl_coef == 0:
             raise ValueError("kl_target multiplies kl_coef, which must be above 0")
@@ -204,13 +211,18 @@ class PpoSection(Section):
 
     def results_view(self) -> dict[str, Any]:
         """Values that affect results; what is new and off is left out, so that older runs stay complete."""
-        view = super().results_view() | {"reward_normalization": self.normalization}
+        view = super().results_view() | {"reward_normalization": self.normalization, "warmup_updates": self.warmup}
         return view if self.length_penalty else {k: v for k, v in view.items() if not k.startswith("length_penalty")}
 
     @property
     def normalization(self) -> Literal["model", "running", "none"]:
         """`reward_normalization`, or the one for this reward source."""
         return self.reward_normalization or ("model" if self.reward.uses("run") else "running")
+
+    @property
+    def warmup(self) -> int:
+        """Updates over which the learning rates rise."""
+        return min(self.num_updates // 10, 5) if self.warmup_updates is None else self.warmup_updates
 
     @property
     def cuts_sampling(self) -> bool:

@@ -11,6 +11,7 @@ from typing import Any, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from pipelines.config.by_kind import DECIDING, default_in_words, defaults_by_kind, plain, trains_adapters
 from pipelines.config.other_names import OTHER_NAMES
 from pipelines.config.schema import Config
 from pipelines.config.section import Section
@@ -84,6 +85,27 @@ def values_at(config: Config, dotted: str) -> Any:
     return value
 
 
+def training_in_words(config: Config, section: str) -> str:
+    """Say how a stage trains, and which of its settings are defaults by kind.
+
+    Args:
+        config: the resolved configuration.
+        section: sft, reward or ppo.
+    """
+    settings = {key: values_at(config, key) for key in DECIDING}
+    others = {key: value for key, value in settings.items() if not key.startswith(f"{section}.")}
+    if section == "reward":
+        others["reward.base"] = settings["reward.base"]
+    defaults = [
+        f"{key.rpartition('.')[2]} {plain(value)}"
+        for key, value in defaults_by_kind(others)
+        if key.startswith(f"{section}.") and value == settings[key]
+    ]
+    lora = trains_adapters(settings, f"{section}.")
+    kind = f"{'LoRA' if lora else 'full fine-tuning'} in {config.model.dtype}"
+    return f"{section}: {kind}" + (f"; by default {', '.join(defaults)}" if defaults else "")
+
+
 def section_in(annotation: Any) -> type[Section] | None:
     """Return the section class inside ``X``, ``X | None`` or ``list[X]``."""
     if get_origin(annotation) is None:
@@ -123,6 +145,9 @@ def _is_section(field: FieldInfo) -> bool:
 
 
 def _default_text(field: FieldInfo) -> str:
+    extra = field.json_schema_extra
+    if isinstance(extra, dict) and "by_kind" in extra:
+        return default_in_words(str(extra["by_kind"]))
     value = field.get_default(call_default_factory=True)
     if isinstance(value, list):
         value = [entry.model_dump(exclude_defaults=True) if isinstance(entry, BaseModel) else entry for entry in value]

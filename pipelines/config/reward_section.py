@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from pipelines.config.model_section import full_path
+from pipelines.config.section import by_kind
 from pipelines.config.training_section import TrainerSection
 
 
@@ -47,7 +48,9 @@ class RewardSection(TrainerSection):
         "trained whole in fp32, whatever `model` says about LoRA and dtype. null: the SFT model.",
     )
     base_revision: str | None = Field(None, description="Commit of the hub repository of `base`; null: the newest one.")
-    learning_rate: float = Field(1e-5, gt=0, description="Peak learning rate of the AdamW optimizer.")
+    learning_rate: float = by_kind(
+        "reward.learning_rate", gt=0, description="Peak learning rate of the AdamW optimizer."
+    )
     use_margin: bool = Field(
         False,
         description="Whether the margins of comparisons that have one count (pairwise). They are divided by their root "

@@ -6,6 +6,8 @@ from typing import Any, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from pipelines.config.by_kind import DEFAULTS_BY_KIND
+
 
 class Section(BaseModel):
     """A strict, frozen section: an unknown key or a value of another type is an error.
@@ -48,3 +50,9 @@ def _plain(value: Any) -> Any:
 def cosmetic(default: Any, **kwargs: Any) -> Any:
     """A field that changes how a run looks or how fast it is, never its result."""
     return Field(default, json_schema_extra={"affects_results": False}, **kwargs)
+
+
+def by_kind(key: str, *, affects_results: bool = True, **kwargs: Any) -> Any:
+    """A field whose default follows the kind of training or the device: `defaults_by_kind`."""
+    extra: dict[str, Any] = {"affects_results": affects_results, "by_kind": key}
+    return Field(DEFAULTS_BY_KIND[key].otherwise, json_schema_extra=extra, **kwargs)

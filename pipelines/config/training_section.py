@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from pipelines.config.section import Section, cosmetic
+from pipelines.config.section import Section, by_kind, cosmetic
 
 
 class TrainerSection(Section):
@@ -24,7 +24,7 @@ class TrainerSection(Section):
         32, ge=1, description="Number of rows in one forward pass of an evaluation."
     )
     gradient_accumulation_steps: int = Field(1, ge=1, description="Number of backward passes in one optimizer step.")
-    learning_rate: float = Field(2e-5, gt=0, description="Peak learning rate of the AdamW optimizer.")
+    learning_rate: float = by_kind("sft.learning_rate", gt=0, description="Peak learning rate of the AdamW optimizer.")
     lr_scheduler_type: str = Field("cosine", description="Learning rate schedule, by transformers' names.")
     warmup_ratio: float = Field(
         0.03, ge=0, lt=1, description="Share of the steps over which the learning rate rises from 0."
@@ -33,8 +33,10 @@ class TrainerSection(Section):
     max_grad_norm: float = Field(
         1.0, gt=0, description="Maximum norm of the gradient; larger gradients are scaled down."
     )
-    gradient_checkpointing: bool = cosmetic(
-        False, description="Whether to recompute activations in the backward pass: less memory, more time."
+    gradient_checkpointing: bool = by_kind(
+        "sft.gradient_checkpointing",
+        affects_results=False,
+        description="Whether to recompute activations in the backward pass: less memory, more time.",
     )
     logging_steps: int = cosmetic(10, ge=1, description="Number of optimizer steps between two log lines.")
     save_steps: int = cosmetic(100, ge=1, description="Number of optimizer steps between two checkpoints.")

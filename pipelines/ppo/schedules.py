@@ -93,7 +93,7 @@ def learning_rate_factor(settings: PpoSection, update: int) -> float:
     Args:
         update: number of the update, counted from 0.
     """
-    warmup, updates = settings.warmup_updates, settings.num_updates
+    warmup, updates = settings.warmup, settings.num_updates
     if update < warmup:
         return (update + 1) / (warmup + 1)
     progress = min((update - warmup) / (updates - warmup), 1.0)

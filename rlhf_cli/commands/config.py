@@ -54,7 +54,7 @@ def show(
     keys = [] if explain is None else _explained_keys(explain)
     flags = settings.named_flags("all", model=model, reward_model=reward_model, dataset=dataset)
     if config is None and run_dir is None:
-        resolved: Config = settings.checked(load_config(None, sets or (), flags))
+        resolved: Config = settings.checked(load_config(None, sets or (), flags, for_training=True))
     else:
         resolved, _ = settings.resolve(config, run_dir, sets or (), flags)
     if json:

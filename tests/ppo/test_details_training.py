@@ -60,6 +60,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Recorded:
         "num_mini_batches": 2,
         "num_ppo_epochs": 2,
         "learning_rate": 1e-2,
+        "adam_eps": 1e-5,  # other than the default
     }
     config = config_for(outside_base(place / "base"), sft=off, reward=off, ppo=settings)
     rows = [{"prompt": [{"role": "user", "content": word}]} for word in WORDS]
