@@ -66,7 +66,8 @@ def ppo(options: argparse.Namespace, place: Path) -> Iterator[str]:
     for kind in options.kinds:
         start = place / f"start-{kind}"
         if not start.exists():
-            rlhf("all", start, of_model(options, kind), {}, "--until", "reward")
+            told = dict(entry.split("=") for entry in options.start)
+            rlhf("all", start, of_model(options, kind), told, "--until", "reward")
         cells: list[tuple[str, Mapping[str, Any]]] = [(f"{r:g}", {"ppo.learning_rate": r}) for r in RATES["ppo"][kind]]
         for name, told in [*cells, ("before: 1e-05", {**BEFORE, "ppo.learning_rate": 1e-5})]:
             for seed in options.seeds:
@@ -78,8 +79,8 @@ def ppo(options: argparse.Namespace, place: Path) -> Iterator[str]:
                 yield (
                     f"| {kind} | {name} | {seed} | {metrics['start/eval/score']:.3f} | {metrics['eval/score']:.3f} | "
                     f"{metrics['eval/kl']:.2f} | {metrics['eval/finished']:.2f} | "
-                    f"{max(line['policy/approxkl'] for line in updates):.4f} | "
-                    f"{mean(line['policy/clipfrac'] for line in updates):.3f} |"
+                    f"{max(line['policy/approxkl_avg'] for line in updates):.4f} | "
+                    f"{mean(line['policy/clipfrac_avg'] for line in updates):.3f} |"
                 )
 
 
@@ -112,7 +113,7 @@ def rlhf(stage: str, run: Path, model: Mapping[str, Any], told: Mapping[str, Any
         empty.write_text("", encoding="utf-8")
         command += ["--config", config or str(empty)]
     for key, value in settings.items():
-        command += ["--set", f"{key}={json.dumps(value)}"]
+        command += ["--set", f"{key}={value if isinstance(value, str) else json.dumps(value)}"]
     answer = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
     metrics: dict[str, Any] = answer.get("metrics", {})
     return metrics
@@ -128,6 +129,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--rows", type=int, default=1000, help="demonstrations, and comparisons")
     options.add_argument("--episodes", type=int, default=640)
     options.add_argument("--rollout", type=int, default=64)
+    options.add_argument("--start", nargs="*", default=[], help="KEY=VALUE of the models that PPO starts from")
     options.add_argument("--keep", type=Path, help="where the runs stay; runs that are there are not repeated")
     return options
 

@@ -76,6 +76,7 @@ def check(
         scans.append(scan)
         files.append(_file_report(scan, name, config, measure, reporter))
         scan.sample.clear()
+        scan.places.clear()
     prompts, sides, words = array("Q"), array("Q"), array("Q")
     for scan in scans:
         prompts.extend(scan.prompts)
@@ -126,7 +127,7 @@ def _file_report(
         preferences=_preferences(scan),
         labels=_labels(scan),
         sampled=len(scan.sample),
-        fits=measure.fits(scan.sample, reporter) if measure else {},
+        fits=measure.fits(scan.sample, scan.places, reporter) if measure else {},
         examples=[_example(place, row, measure, config) for place, row in scan.first],
     )
 

@@ -219,19 +219,34 @@ class Report:
     findings: list[Finding] = field(default_factory=list)
 
     def problem(self) -> RlhfError | None:
-        """Return the error that keeps the files from being used: a file that cannot be read, or bad rows."""
+        """Return the error that keeps the files from being used: a file that cannot be read, or bad rows.
+
+        Rows that a stage would use and the model's chat template refuses are bad as well.
+        """
         error = next((file.error for file in self.files if file.error), None)
         if error:
             return RlhfError.from_dict(error)
         bad = [file for file in self.files if file.bad]
         if not bad:
-            return None
+            return self._refused()
         rows = sum(file.rows_read for file in self.files)
         return DataError(
             f"{sum(file.bad for file in bad)} of {rows} rows are bad",
             where=bad[0].bad_places[0][0],
             hint="correct the rows, or set data.on_bad_row: drop to leave them out of a run"
             + remedies(kind for file in bad for kind in file.bad_kinds),
+        )
+
+    def _refused(self) -> RlhfError | None:
+        fits = [fit for file in self.files for stage, fit in file.fits.items() if file.stage in (None, stage)]
+        worst = max(fits, key=lambda fit: fit.refused, default=None)
+        if worst is None or not worst.refused:
+            return None
+        return DataError(
+            f"{worst.refused} of {worst.rows} rows cannot be encoded for {self.model}: {worst.reason}",
+            where=worst.place,
+            hint="correct the rows, set data.on_bad_row: drop to leave them out of a run, or change the template: "
+            "model.chat_template, or model.merge_system_turn: true where it refuses system turns",
         )
 
     def as_dict(self) -> dict[str, Any]:

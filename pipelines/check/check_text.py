@@ -128,7 +128,7 @@ def _fit_lines(fits: Mapping[str, Fit]) -> Iterator[str]:
         outcome = f"{_n(fit.dropped)} of {_count(fit.rows, 'row')} left out, {_n(fit.cut)} cut"
         yield _line("", f"at {_n(fit.limit)} tokens: {outcome}")
         if fit.refused:
-            yield _line("", f"{_count(fit.refused, 'row')} cannot be encoded, the first because {fit.reason}")
+            yield _line("", f"{_count(fit.refused, 'row')} cannot be encoded, the first {fit.place}: {fit.reason}")
 
 
 def _repeat_lines(file: FileReport) -> Iterator[str]:

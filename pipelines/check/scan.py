@@ -65,6 +65,7 @@ class Scan:
             that was judged good or bad, a hash of prompt and answer; the lowest bit says which.
         labels: of judgements, true as 1.
         sample: a uniform sample of the good rows, in the order of the file where it holds all.
+        places: theirs.
         first: place and row of the first good rows.
     """
 
@@ -89,6 +90,7 @@ class Scan:
         self.labels = array("d")
         self.scaled_labels = False
         self.sample: list[CanonicalRow] = []
+        self.places: list[str] = []
         self.first: list[tuple[str, CanonicalRow]] = []
         self._examples = examples
         self._random = random.Random(0)
@@ -131,7 +133,7 @@ class Scan:
         self.kinds[kind] += 1
         if len(self.first) < self._examples:
             self.first.append((place, row))
-        self._keep_in_sample(row)
+        self._keep_in_sample(row, place)
         prompt = prompt_of(row)
         answers = _answers_after(prompt, row)
         roles = roles_of(row)
@@ -184,14 +186,15 @@ class Scan:
             self.unequal_lengths += 1
             self.longer_chosen += len(chosen) > len(rejected)
 
-    def _keep_in_sample(self, row: CanonicalRow) -> None:
+    def _keep_in_sample(self, row: CanonicalRow, place: str) -> None:
         """Algorithm R: at any time every row so far is in the sample with the same probability."""
         if len(self.sample) < SAMPLE_ROWS:
             self.sample.append(row)
+            self.places.append(place)
             return
-        place = int(self._random.random() * (len(self.rows) + 1))
-        if place < SAMPLE_ROWS:
-            self.sample[place] = row
+        index = int(self._random.random() * (len(self.rows) + 1))
+        if index < SAMPLE_ROWS:
+            self.sample[index], self.places[index] = row, place
 
 
 def roles_of(row: CanonicalRow) -> list[str]:

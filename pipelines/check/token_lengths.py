@@ -32,6 +32,7 @@ class Fit:
         cut: rows that it would shorten.
         refused: rows that cannot be encoded at all, and the first reason.
         reason: of the first refused row.
+        place: of the first refused row.
         tokens: lengths; None where no row could be measured.
     """
 
@@ -41,6 +42,7 @@ class Fit:
     cut: int
     refused: int
     reason: str | None
+    place: str | None
     tokens: Spread | None
 
 
@@ -66,16 +68,17 @@ class Measure:
         self.encoder: ChatEncoder = ChatEncoder(self.tokenizer)
         self.limits = _limits(config, path)
 
-    def fits(self, rows: Sequence[CanonicalRow], reporter: Reporter) -> dict[str, Fit]:
+    def fits(self, rows: Sequence[CanonicalRow], places: Sequence[str], reporter: Reporter) -> dict[str, Fit]:
         """Return the fit of the rows for each stage that they can serve.
 
         Args:
             rows: measured one by one.
+            places: of the rows.
             reporter: shows the progress.
         """
         fits = {}
         for stage, (kind, encode, overlong) in self._stages().items():
-            usable = [row for row in rows if _serves(row, kind)]
+            usable = [(place, row) for place, row in zip(places, rows, strict=True) if _serves(row, kind)]
             if usable:
                 fits[stage] = _fit(usable, kind, encode, self.limits[stage], overlong, stage, reporter)
         return fits
@@ -106,7 +109,7 @@ class Measure:
 
 
 def _fit(
-    rows: Sequence[CanonicalRow],
+    rows: Sequence[tuple[str, CanonicalRow]],
     kind: type[Any],
     encode: Callable[..., Any],
     limit: int,
@@ -117,20 +120,21 @@ def _fit(
     lengths: list[int] = []
     dropped = cut = refused = 0
     reason: str | None = None
+    where: str | None = None
     with reporter.task(f"measuring for {stage} (rows)", len(rows)) as task:
-        for number, row in enumerate(rows, 1):
+        for number, (place, row) in enumerate(rows, 1):
             measure = partial(encode, to_kind(row, kind))
             try:
                 lengths.append(measure(UNBOUNDED, "drop").longest)
             except DataError as error:
-                refused, reason = refused + 1, reason or error.message
+                refused, reason, where = refused + 1, reason or error.message, where or place
             else:
                 if lengths[-1] > limit:
                     is_cut = overlong == "cut" and _is_left(measure, limit)
                     cut, dropped = cut + is_cut, dropped + (not is_cut)
             if number % _STEP == 0 or number == len(rows):
                 task.advance((number - 1) % _STEP + 1)
-    return Fit(limit, len(rows), dropped, cut, refused, reason, spread(lengths))
+    return Fit(limit, len(rows), dropped, cut, refused, reason, where, spread(lengths))
 
 
 def _is_left(measure: Callable[..., Any], limit: int) -> bool:

@@ -73,6 +73,11 @@ class ModelSection(Section):
         description="Values for variables of the chat template, such as {enable_thinking: false}; they become defaults "
         "of the published template, so that it is served as it was trained.",
     )
+    merge_system_turn: bool = Field(
+        False,
+        description="Whether to write a system turn into the first user turn, for a chat template that refuses system "
+        "turns; the published template does the same.",
+    )
     load_in_4bit: bool = Field(
         False, description="Whether to load the base in NF4 with double quantization and train adapters on it (QLoRA)."
     )
@@ -105,14 +110,16 @@ class ModelSection(Section):
         return values
 
     def results_view(self) -> dict[str, Any]:
-        """Values that affect results; runs begun before there were `chat_template_kwargs` have none."""
-        view = super().results_view()
-        return view if self.chat_template_kwargs else {k: v for k, v in view.items() if k != "chat_template_kwargs"}
+        """Values that affect results, without what is newer than some runs and not used."""
+        newer = ("chat_template_kwargs", "merge_system_turn")
+        return {key: value for key, value in super().results_view().items() if value or key not in newer}
 
     @model_validator(mode="after")
     def _belongs_together(self) -> ModelSection:
         if self.chat_template_kwargs and self.chat_template == "none":
             raise ValueError("chat_template_kwargs needs a chat template, and chat_template is none")
+        if self.merge_system_turn and self.chat_template == "none":
+            raise ValueError("merge_system_turn needs a chat template, and chat_template is none")
         if self.load_in_4bit and not self.use_peft:
             raise ValueError("load_in_4bit trains adapters only: set use_peft: true as well")
         if self.load_in_4bit and is_gguf(self.name_or_path):

@@ -16,9 +16,9 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
-from pipelines.data.faults import shorten
+from pipelines.data.faults import BadRow, shorten
 from pipelines.data.rows import Comparison, Demonstration, Message
-from pipelines.errors import DataError, UsageError
+from pipelines.errors import UsageError
 
 NO_LOSS = -100
 _PROBE = "probe"
@@ -93,9 +93,9 @@ class ChatEncoder:
         opening = self._render(messages, open_turn=True)
         whole = self._render([*messages, turn])
         if not whole.startswith(opening):
-            raise DataError(
-                "the chat template writes the prompt differently once it is answered: "
-                f"the dialogue that begins with {_beginning(messages)}",
+            raise BadRow(
+                "the chat template writes the prompt differently once it is answered",
+                _beginning(messages),
                 hint="give the model a chat template that only appends",
             )
         answer = self._closed_turn(whole[len(opening) :], turn).removesuffix(self._eos)
@@ -158,7 +158,7 @@ class ChatEncoder:
         question = (Message(role="user", content=_PROBE),)
         try:
             text = self._continuation_text(self.answer(question, _PROBE))
-        except DataError:
+        except BadRow:
             return "", ""
         before, probe, after = text.partition(_PROBE)
         return (before, after) if probe else ("", "")
@@ -184,9 +184,10 @@ class ChatEncoder:
             closing = self._render(messages[: index + 1])
             answer = self._closed_turn(closing[len(opening) :], message)
             if not closing.startswith(opening) or not text.startswith(opening + answer):
-                raise DataError(
+                raise BadRow(
                     "the chat template writes earlier assistant turns differently once the dialogue goes on "
-                    f"(reasoning is dropped, for example): the dialogue that begins with {_beginning(messages)}",
+                    "(reasoning is dropped, for example)",
+                    _beginning(messages),
                     hint="set sft.train_on: last",
                 )
             spans.append((len(opening), len(opening) + len(answer)))
@@ -209,9 +210,9 @@ class ChatEncoder:
 
     def _raw_text(self, messages: Sequence[Message]) -> str:
         if len(messages) != 1 or messages[0].role != "user":
-            raise DataError(
-                "the tokenizer has no chat template, so a prompt must be one user message: "
-                f"the dialogue that begins with {_beginning(messages)} has {len(messages)} turns",
+            raise BadRow(
+                "the tokenizer has no chat template, so a prompt must be one user message",
+                f"{_beginning(messages)}, and there are {len(messages)} turns",
                 hint="set model.chat_template",
             )
         self._refuse_tools(messages, "")
@@ -224,8 +225,9 @@ class ChatEncoder:
 
     def _text(self, text: str) -> tuple[Ids, Ids]:
         if self._eos in text:
-            raise DataError(
-                f"a text contains the EOS token {self._eos} as text, so it would end there: {shorten(text)}",
+            raise BadRow(
+                f"a text contains the EOS token {self._eos} as text, so it would end there",
+                shorten(text),
                 hint=_TAKE_OUT,
             )
         ids = [*self._raw_ids(text), self._eos_id]
@@ -277,11 +279,12 @@ class ChatEncoder:
             # It may stand there in another form: trimmed, as JSON, without its reasoning.
             other = message.model_copy(update={"content": f"{message.content}\n{_PROBE}"})
             if self._rendered([*messages[:index], other, *messages[index + 1 :]], open_turn) == text:
-                raise DataError(
-                    f"the chat template leaves out what a {message.role} turn says: "
-                    f"the dialogue that begins with {_beginning(messages)}",
-                    hint="give the model a chat template that writes such turns (model.chat_template), "
-                    "or leave such rows out",
+                raise BadRow(
+                    f"the chat template leaves out what a {message.role} turn says",
+                    _beginning(messages),
+                    hint=_merging(messages)
+                    or "give the model a chat template that writes such turns "
+                    "(model.chat_template), or leave such rows out",
                 )
         return text
 
@@ -296,12 +299,13 @@ class ChatEncoder:
                     turns, tools=list(tools) if tools else None, tokenize=False, add_generation_prompt=open_turn
                 )
             )
-        except DataError:
+        except BadRow:
             raise
         except Exception as error:  # a template is a program of its own and may raise anything
-            raise DataError(
-                f"the chat template refuses the dialogue that begins with {_beginning(messages)}: {error}",
-                hint="change the row, or give the model another chat template",
+            raise BadRow(
+                f"the chat template refuses the dialogue: {error}",
+                _beginning(messages),
+                hint=_merging(messages) or "change the row, or give the model another chat template",
             ) from error
 
     def _refuse_tools(self, messages: Sequence[Message], template: str) -> None:
@@ -310,8 +314,9 @@ class ChatEncoder:
         for word in (word for word, is_used in used.items() if is_used):
             if not re.search(rf"\b{word}\b", template):
                 what = "the chat template never mentions" if template else "there is no chat template that could write"
-                raise DataError(
-                    f"{what} `{word}`, which the dialogue that begins with {_beginning(messages)} has",
+                raise BadRow(
+                    f"{what} `{word}`, which the dialogue has",
+                    _beginning(messages),
                     hint="give the model a chat template for tools (model.chat_template), or leave such rows out",
                 )
 
@@ -319,12 +324,20 @@ class ChatEncoder:
         if self._eos in message.content + (
             json.dumps(message.tool_calls, ensure_ascii=False) if message.tool_calls else ""
         ):
-            raise DataError(
-                f"an answer contains the EOS token {self._eos} as text, so it would end there: "
-                f"{shorten(message.content)}",
+            raise BadRow(
+                f"an answer contains the EOS token {self._eos} as text, so it would end there",
+                shorten(message.content),
                 hint=_TAKE_OUT,
             )
 
 
 def _beginning(messages: Sequence[Message]) -> str:
-    return shorten(next((message.content for message in messages if message.role == "user"), ""))
+    first = next((message.content for message in messages if message.role == "user"), "")
+    return f"the dialogue begins with {shorten(first)}"
+
+
+def _merging(messages: Sequence[Message]) -> str | None:
+    """Return the usual remedy where a template may refuse the row because of its system turn."""
+    if messages[0].role != "system":
+        return None
+    return "set model.merge_system_turn: true, and the system turn stands in the first user turn; or change the row"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Literal, NotRequired, TypedDict, TypeVar
+from typing import Literal, NotRequired, Protocol, TypedDict, TypeVar
 
 from pipelines.data.chat import NO_LOSS, ChatEncoder, Ids
 from pipelines.data.rows import CanonicalRow, Comparison, Demonstration, Judgement, Message, Prompt
@@ -54,12 +54,24 @@ class LengthReport:
         dropped: rows that are left out.
         cut: rows that lost tokens.
         longest: tokens of the longest row before anything was cut.
+        refused: rows that are left out because they cannot be encoded.
     """
 
     used: int
     dropped: int
     cut: int
     longest: int
+    refused: int = 0
+
+
+class Refusals(Protocol):
+    """Decision about rows that the model's template or tokenizer refuses: they end the stage, or are left out."""
+
+    def add(self, name: str, number: int, row: CanonicalRow, error: DataError) -> None:
+        """Take note of the row of this number, counted from 1, of the rows called `name`."""
+
+    def settle(self, total: int) -> None:
+        """Raise or report what was refused among so many rows."""
 
 
 Encoded = TypeVar("Encoded")
@@ -75,6 +87,7 @@ def encode_demonstrations(
     train_on: Literal["all", "last"],
     *,
     name: str = "row",
+    refusals: Refusals | None = None,
 ) -> tuple[list[EncodedDemonstration], LengthReport]:
     """Encode for SFT. `cut` keeps the first `max_length` tokens; a row with no trained token left is dropped.
 
@@ -85,6 +98,7 @@ def encode_demonstrations(
         overlong: drop, cut or fail.
         train_on: the assistant turns that carry loss.
         name: what the rows are called in errors, ``name:3`` is the third.
+        refusals: decides about rows that cannot be encoded; None: the first of them is an error.
 
     Raises:
         DataError: a row cannot be encoded, one is too long with `fail`, or none is left.
@@ -98,11 +112,17 @@ def encode_demonstrations(
             return length, None
         return length, {"input_ids": ids, "labels": labels}
 
-    return within_length(rows, fit, max_length, overlong, name)
+    return within_length(rows, fit, max_length, overlong, name, refusals)
 
 
 def encode_comparisons(
-    rows: Iterable[Comparison], encoder: ChatEncoder, max_length: int, overlong: Overlong, *, name: str = "row"
+    rows: Iterable[Comparison],
+    encoder: ChatEncoder,
+    max_length: int,
+    overlong: Overlong,
+    *,
+    name: str = "row",
+    refusals: Refusals | None = None,
 ) -> tuple[list[EncodedComparison], LengthReport]:
     """Encode for the reward model; the length of a pair is that of the prompt and the longer answer.
 
@@ -128,11 +148,17 @@ def encode_comparisons(
             encoded["margin"] = row.margin
         return length, encoded
 
-    return within_length(rows, fit, max_length, overlong, name)
+    return within_length(rows, fit, max_length, overlong, name, refusals)
 
 
 def encode_judgements(
-    rows: Iterable[Judgement], encoder: ChatEncoder, max_length: int, overlong: Overlong, *, name: str = "row"
+    rows: Iterable[Judgement],
+    encoder: ChatEncoder,
+    max_length: int,
+    overlong: Overlong,
+    *,
+    name: str = "row",
+    refusals: Refusals | None = None,
 ) -> tuple[list[EncodedJudgement], LengthReport]:
     """Encode for a classifier; a prompt is cut and a row dropped as by `encode_comparisons`.
 
@@ -147,7 +173,7 @@ def encode_judgements(
             return length, None
         return length, {"prompt_ids": kept, "completion_ids": answer, "label": float(row.label)}
 
-    return within_length(rows, fit, max_length, overlong, name)
+    return within_length(rows, fit, max_length, overlong, name, refusals)
 
 
 def encode_prompts(
@@ -157,6 +183,7 @@ def encode_prompts(
     overlong: Overlong = "drop",
     *,
     name: str = "row",
+    refusals: Refusals | None = None,
 ) -> tuple[list[EncodedPrompt], LengthReport]:
     """Encode for PPO. `cut` keeps the first `max_prompt_length` tokens, and the text that they are.
 
@@ -174,7 +201,7 @@ def encode_prompts(
     def fit(row: Prompt) -> Fitted[EncodedPrompt]:
         return _cut_prompt(row.prompt, encoder, max_prompt_length)
 
-    return within_length(rows, fit, max_prompt_length, overlong, name)
+    return within_length(rows, fit, max_prompt_length, overlong, name, refusals)
 
 
 def fit_prompt(
@@ -200,7 +227,12 @@ def _cut_prompt(messages: tuple[Message, ...], encoder: ChatEncoder, limit: int)
 
 
 def within_length(
-    rows: Iterable[AnyRow], fit: Callable[[AnyRow], Fitted[Encoded]], limit: int | None, overlong: Overlong, name: str
+    rows: Iterable[AnyRow],
+    fit: Callable[[AnyRow], Fitted[Encoded]],
+    limit: int | None,
+    overlong: Overlong,
+    name: str,
+    refusals: Refusals | None = None,
 ) -> tuple[list[Encoded], LengthReport]:
     """Encode rows by the one rule for overlong ones.
 
@@ -210,19 +242,24 @@ def within_length(
         limit: in tokens; None: there is none.
         overlong: drop, cut or fail.
         name: what the rows are called in errors, ``name:3`` is the third.
+        refusals: decides about rows that cannot be encoded; None: the first of them is an error.
 
     Raises:
         DataError: a row cannot be encoded, one is too long with `fail`, or none is left.
     """
     kept: list[Encoded] = []
     over: list[int] = []
-    total = cut = longest = 0
+    total = cut = longest = refused = 0
     for total, row in enumerate(rows, 1):
         try:
             length, encoded = fit(row)
         except DataError as error:
-            error.where = f"{name}:{total}"
-            raise
+            if refusals is None:
+                error.where = f"{name}:{total}"
+                raise
+            refusals.add(name, total, row, error)
+            refused += 1
+            continue
         longest = max(longest, length)
         if limit is not None and length > limit:
             over.append(total)
@@ -231,6 +268,8 @@ def within_length(
             cut += encoded is not None
         if encoded is not None:
             kept.append(encoded)
+    if refusals is not None:
+        refusals.settle(total)
     if over and overlong == "fail":
         raise DataError(
             f"{len(over)} of {total} rows are longer than {limit} tokens; the longest has {longest}",
@@ -239,11 +278,12 @@ def within_length(
         )
     if total and not kept:
         raise DataError(
-            f"none of the {total} rows fits {limit} tokens; the longest has {longest}",
+            f"none of the {total} rows fits {limit} tokens; the longest has {longest}"
+            + (f", and {refused} cannot be encoded" if refused else ""),
             where=name,
             hint="raise the limit, or set overlong to cut",
         )
-    return kept, LengthReport(used=len(kept), dropped=total - len(kept), cut=cut, longest=longest)
+    return kept, LengthReport(len(kept), total - len(kept) - refused, cut, longest, refused)
 
 
 def _fit_prompt(prompt: Ids, answer: int, limit: int, bos: int | None) -> tuple[int, Ids | None]:

@@ -120,6 +120,20 @@ _SPEAKERS = (
 _DROP = "correct the rows, or set data.on_bad_row: drop to leave them out and list them in rejects.jsonl"
 
 
+class BadRow(DataError):
+    """A row that cannot be written for a model.
+
+    Args:
+        reason: from a small set of phrases, so that such rows can be counted by kind.
+        detail: what is particular to this row.
+        hint: what to do about it.
+    """
+
+    def __init__(self, reason: str, detail: str, hint: str) -> None:
+        self.fault = Fault("", reason, detail)
+        super().__init__(str(self.fault), hint=hint)
+
+
 class FaultLog:
     """All bad rows of a stage: how many, of what kind, and where the first ones are."""
 
@@ -134,6 +148,11 @@ class FaultLog:
         self.kinds[fault.kind] += 1
         if len(self._first) < SHOWN_PLACES:
             self._first.append((place, fault))
+
+    @property
+    def first_place(self) -> str:
+        """Place of the first bad row."""
+        return self._first[0][0]
 
     def summary(self) -> str:
         """Counts by kind, the commonest first."""

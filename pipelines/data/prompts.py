@@ -11,7 +11,8 @@ from typing import TypeVar
 from pipelines.config import Config
 from pipelines.config.data_section import OnBadRow, Source
 from pipelines.data.canonical import read_rows
-from pipelines.data.encode import ChatEncoder, EncodedPrompt, fit_prompt
+from pipelines.data.encode import ChatEncoder, EncodedPrompt, Refusals, fit_prompt
+from pipelines.data.faults import BadRow
 from pipelines.data.read import good_rows
 from pipelines.data.rows import Message, Prompt
 from pipelines.data.split import FEWEST_EVALUATED, prompt_key
@@ -69,7 +70,7 @@ class PromptCounts:
     Attributes:
         heldout: rows in the file.
         repeated: rows whose prompt occurred before.
-        too_long: prompts above the limit (see `prompt_limit`), left out.
+        too_long: prompts above the limit (see `prompt_limit`), or refused by the chat template, left out.
         used: prompts that are answered.
     """
 
@@ -139,7 +140,13 @@ def prompts_of_sources(
 
 
 def sample_prompts(
-    prompts: Iterable[Turns], encoder: ChatEncoder, limit: int, most: int | None, *, cut: bool
+    prompts: Iterable[Turns],
+    encoder: ChatEncoder,
+    limit: int,
+    most: int | None,
+    *,
+    cut: bool,
+    refusals: Refusals | None = None,
 ) -> tuple[list[EncodedPrompt], int]:
     """Take prompts that stand for all of a file, whatever its order: each once, by their hashes, the same in every run.
 
@@ -151,34 +158,49 @@ def sample_prompts(
         limit: most tokens of a prompt.
         most: number of prompts; None: all that fit.
         cut: whether longer prompts are cut rather than left out.
+        refusals: decides about prompts that cannot be encoded; None: the first of them is an error.
 
     Returns:
-        The prompts, and the number of those examined that are too long.
+        The prompts, and the number of those examined that are too long or cannot be encoded.
     """
     distinct = by_hash(reversed(list(prompts)), EVALUATION_SEED)
-    return take(distinct, most, lambda entry: fit_prompt(entry[1], encoder, limit, cut=cut))
+
+    def fit(entry: tuple[int, Turns]) -> EncodedPrompt | None:
+        try:
+            return fit_prompt(entry[1], encoder, limit, cut=cut)
+        except BadRow as error:
+            if refusals is None:
+                raise
+            refusals.add("prompt", 1 + distinct.index(entry), Prompt(prompt=entry[1]), error)
+            return None
+
+    taken = take(distinct, most, fit)
+    if refusals is not None:
+        refusals.settle(len(distinct))
+    return taken
 
 
 def evaluation_prompts(
-    path: Path, encoder: ChatEncoder, config: Config, limit: int
+    path: Path, encoder: ChatEncoder, config: Config, limit: int, refusals: Refusals | None = None
 ) -> tuple[list[EncodedPrompt], PromptCounts]:
     """Up to `eval.num_prompts` held-out prompts in the order of their hashes: the same in every run and for every seed.
 
     Args:
         path: of the held-out prompts.
         limit: most tokens of a prompt.
+        refusals: decides about prompts that cannot be encoded; None: the first of them is an error.
 
     Raises:
         ArtifactError: the file is missing or damaged.
         DataError: fewer than 2 prompts are left.
     """
     rows = [row.prompt for row in read_rows(path, Prompt)]
-    fitting, too_long = sample_prompts(rows, encoder, limit, None, cut=config.ppo.overlong == "cut")
+    fitting, too_long = sample_prompts(rows, encoder, limit, None, cut=config.ppo.overlong == "cut", refusals=refusals)
     chosen = fitting[: config.eval.num_prompts]
     if len(chosen) < FEWEST_EVALUATED:
         raise DataError(
             f"the evaluation needs at least {FEWEST_EVALUATED} held-out prompts and has {len(chosen)}: {len(rows)} are "
-            f"held out, {too_long} of them are longer than {limit} tokens",
+            f"held out, {too_long} of them are longer than {limit} tokens or cannot be encoded",
             where=str(path),
             hint="give more prompts, or raise data.eval_fraction or ppo.max_prompt_length",
         )

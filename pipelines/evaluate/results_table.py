@@ -12,6 +12,7 @@ from typing import Any
 from rich.cells import cell_len
 
 from pipelines.report.safe_text import fenced, literal, one_line, visible, wrap
+from pipelines.report.unfinished import unfinished
 
 WIDTH = 100
 LABEL_WIDTH = 22
@@ -185,6 +186,10 @@ def _notes(results: Mapping[str, Any]) -> list[str]:
         for scorer in results["scorers"]
         if scorer["simulated"]
     ]
+    limit = settings["response_length"]
+    trained = {policy: measures for policy, measures in results["measures"].items() if policy != "base"}
+    told = [unfinished(of["finished"]["value"], limit, f"{name_of(name)}'s answers") for name, of in trained.items()]
+    notes += [f"{text}." for text in told if text is not None]
     if simulated := results["trained_on_simulated"]:
         notes.append(f"Trained on labels of simulated annotators ({', '.join(simulated)}): no human gave these labels.")
     notes += [f"{scorer['name']}: {scorer['note']}" for scorer in results["scorers"] if "note" in scorer]

@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from pipelines.config import Config
 from pipelines.data.encode import ChatEncoder, EncodedPrompt
 from pipelines.data.prompts import evaluation_prompts
+from pipelines.data.refusals import RefusedRows
 from pipelines.evaluate.results import Evaluation, ScorerResult, answer_rows, judge, metrics_of, results_of
 from pipelines.evaluate.results_table import markdown, plain
 from pipelines.models.base_model import prompt_limit
@@ -46,12 +47,12 @@ def run(ctx: StageContext) -> dict[str, float]:
     tokenizer = policies.tokenizer()
     limit = prompt_limit(config.ppo, open_config(ctx.inputs.get("sft"), config.model), ctx.reporter)
     prompts, counts = evaluation_prompts(
-        ctx.inputs["data/prompts"] / "heldout.jsonl", ChatEncoder(tokenizer), config, limit
+        ctx.inputs["data/prompts"] / "heldout.jsonl", ChatEncoder(tokenizer), config, limit, RefusedRows(ctx)
     )
     if counts.used < FEW_PROMPTS:
         ctx.reporter.warn(f"only {counts.used} held-out prompts: the intervals are wide, and still too narrow")
     if counts.too_long:
-        ctx.reporter.warn(f"{counts.too_long} held-out prompts are too long and were left out")
+        ctx.reporter.warn(f"{counts.too_long} held-out prompts are too long, or cannot be encoded, and were left out")
 
     answers, kl = _all_answers(ctx, policies, tokenizer, prompts)
     scorer_results = _judge_all(ctx, prompts, answers, device)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
+import torch
 from peft import PeftModel
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.peft_utils import find_adapter_config_file
@@ -74,6 +76,34 @@ def check_vocabulary(model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTo
         hint="use the tokenizer that the model was trained with, or resize the model in transformers: "
         f"model.resize_token_embeddings({size}), and save both",
     )
+
+
+_TRAINED_NORM = 1e-3
+"""Share of the median norm of an embedding below which a token was never trained."""
+
+
+def untrained_tokens(
+    model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, used: Iterable[int]
+) -> list[str]:
+    """Return the special tokens among `used` whose embedding looks untrained: next to zero, or that of another one.
+
+    Reserved and newly added tokens are such. LoRA trains no embedding, so an adapter can hardly learn to write them.
+
+    Args:
+        model: with its input embedding, [vocabulary, width].
+        tokenizer: tells which tokens are special.
+        used: ids of the training rows.
+    """
+    special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
+    rows: torch.Tensor = model.get_input_embeddings().weight.detach()  # type: ignore[operator, union-attr, assignment]
+    asked = sorted(index for index in special.intersection(used) if index < len(rows))
+    others = rows[sorted(index for index in special if index < len(rows))]
+    smallest = float(rows.float().norm(dim=1).median()) * _TRAINED_NORM
+    return [
+        str(tokenizer.convert_ids_to_tokens(index))
+        for index in asked
+        if float(rows[index].float().norm()) <= smallest or int((others == rows[index]).all(dim=1).sum()) > 1
+    ]
 
 
 def savable_generation_config(config: GenerationConfig) -> GenerationConfig:

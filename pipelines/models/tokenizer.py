@@ -55,18 +55,32 @@ def load_tokenizer(path: str | Path, model: ModelSection, *, revision: str | Non
         tokenizer.chat_template = _read_template(model.chat_template)
     elif tokenizer.chat_template is None:
         tokenizer.chat_template = plain_template(tokenizer)
-    if model.chat_template_kwargs:
-        tokenizer.chat_template = _with_defaults(tokenizer.chat_template, model.chat_template_kwargs)
+    settings = _defaults(model.chat_template_kwargs) + _MERGE_SYSTEM_TURN * model.merge_system_turn
+    if settings:
+        tokenizer.chat_template = _preceded(tokenizer.chat_template, settings)
     return tokenizer
 
 
-def _with_defaults(template: str | dict[str, str], values: Mapping[str, Any]) -> str | dict[str, str]:
-    """Put default values of variables before a chat template, or before each of several."""
-    if isinstance(template, dict):
-        return {name: str(_with_defaults(text, values)) for name, text in template.items()}
+_MERGE_SYSTEM_TURN = (
+    "{% if messages | length > 1 and messages[0].role == 'system' %}"
+    "{% set merged = messages[0].content + '\n\n' + messages[1].content %}"
+    "{% set messages = [dict(messages[1], content=merged)] + messages[2:] %}"
+    "{% endif %}"
+)
+"""Begins a chat template that writes the system turn into the turn after it, the first user turn."""
+
+
+def _defaults(values: Mapping[str, Any]) -> str:
+    """Begin a chat template with default values of its variables."""
     literals = {name: "none" if value is None else json.dumps(value) for name, value in values.items()}
-    settings = [f"{{% set {name} = {name} if {name} is defined else {text} %}}" for name, text in literals.items()]
-    return "".join(settings) + "{{ '' }}" + template  # else a line feed that begins the template would be lost
+    return "".join(f"{{% set {name} = {name} if {name} is defined else {text} %}}" for name, text in literals.items())
+
+
+def _preceded(template: str | dict[str, str], settings: str) -> str | dict[str, str]:
+    """Put settings before a chat template, or before each of several."""
+    if isinstance(template, dict):
+        return {name: str(_preceded(text, settings)) for name, text in template.items()}
+    return settings + "{{ '' }}" + template  # else a line feed that begins the template would be lost
 
 
 def plain_template(tokenizer: PreTrainedTokenizerBase) -> str:

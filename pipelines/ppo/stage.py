@@ -16,6 +16,7 @@ from pipelines.data.canonical import read_rows
 from pipelines.data.chat import ChatEncoder
 from pipelines.data.encode import EncodedPrompt, encode_prompts
 from pipelines.data.prompts import sample_prompts
+from pipelines.data.refusals import RefusedRows
 from pipelines.data.rows import Prompt
 from pipelines.errors import EnvironmentProblem, UsageError
 from pipelines.models.base_fit import check_vocabulary
@@ -214,13 +215,16 @@ def _warn_of_alarms(ctx: StageContext, record: Record) -> None:
 def _prompts(ctx: StageContext, encoder: ChatEncoder, limit: int) -> tuple[list[EncodedPrompt], list[EncodedPrompt]]:
     """Return training and held-out prompts; those above `limit` tokens are dropped, cut or refused, and counted."""
     train, heldout = (ctx.inputs["data/prompts"] / f"{side}.jsonl" for side in ("train", "heldout"))
-    overlong = ctx.config.ppo.overlong
-    prompts, lengths = encode_prompts(read_rows(train, Prompt), encoder, limit, overlong, name=train.name)
+    overlong, refusals = ctx.config.ppo.overlong, RefusedRows(ctx)
+    prompts, lengths = encode_prompts(
+        read_rows(train, Prompt), encoder, limit, overlong, name=train.name, refusals=refusals
+    )
     ctx.notes["rows"] = asdict(lengths)
     report = ctx.reporter.warn if lengths.dropped else ctx.reporter.info
     report(f"PPO: {lengths.used} prompts used, {lengths.dropped} above {limit} tokens left out, {lengths.cut} cut")
     rows = (row.prompt for row in read_rows(heldout, Prompt))
-    return prompts, sample_prompts(rows, encoder, limit, ctx.config.ppo.num_eval_prompts, cut=overlong == "cut")[0]
+    most, cut = ctx.config.ppo.num_eval_prompts, overlong == "cut"
+    return prompts, sample_prompts(rows, encoder, limit, most, cut=cut, refusals=refusals)[0]
 
 
 def _normalization(reward: PublishedReward | None, settings: PpoSection) -> Normalization:

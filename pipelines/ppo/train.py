@@ -28,6 +28,7 @@ from pipelines.ppo.normalization import Normalizer
 from pipelines.ppo.rollout import PpoContext, collect
 from pipelines.ppo.schedules import KlController, PromptStream, learning_rate_factor
 from pipelines.ppo.types import AS_IT_IS, Normalization, Rollout
+from pipelines.report.unfinished import unfinished
 from pipelines.run.checkpoints import Checkpoints
 from pipelines.run.reporting import Reporter
 from pipelines.run.signals import StopRequest
@@ -164,6 +165,8 @@ class Training:
         if update % settings.logging_steps == 0 or update in (1, settings.num_updates):
             self.log("metrics", {"update": update, **metrics})
             accelerator.log(metrics, step=update)
+        if update == 1:
+            self._say_unfinished(metrics["val/finished"])
         self._raise_alarms(update, metrics, parts)
         return rollout
 
@@ -171,6 +174,13 @@ class Training:
         """Seed of the responses of an update; every process and every update has its own."""
         rank: int = self.context.accelerator.process_index
         return self.context.seed * 1_000_003 + update + 100_000_007 * rank
+
+    def _say_unfinished(self, finished: float) -> None:
+        """Say it where many of the first responses do not end: PPO only makes likelier what the policy does already."""
+        told = unfinished(finished, self.context.settings.response_length, "the responses of the first update")
+        if told is not None:
+            hint = "train SFT longer, name the token that ends a turn in ppo.stop_tokens, or raise ppo.response_length"
+            self.reporter.warn(f"ppo: {told}\n  {hint}")
 
     def _raise_alarms(self, update: int, metrics: Mapping[str, float], parts: _Parts) -> None:
         for alarm in parts.alarms.see(update, metrics):

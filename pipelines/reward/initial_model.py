@@ -17,10 +17,12 @@ from pipelines.data.encode import (
     EncodedComparison,
     LengthReport,
     Overlong,
+    Refusals,
     encode_comparisons,
     encode_judgements,
     within_length,
 )
+from pipelines.data.refusals import RefusedRows
 from pipelines.data.rows import Comparison, Judgement
 from pipelines.models.adapters import add_reward_adapter
 from pipelines.models.base_model import disable_dropout, length_limit, load_sequence_classifier
@@ -109,11 +111,15 @@ def start_from_sft(
     encoder = ChatEncoder(tokenizer)
 
     def encode(rows: Iterable[Comparison], name: str) -> tuple[list[Pair], LengthReport]:
-        encoded, report = encode_comparisons(rows, encoder, limit, section.overlong, name=name)
+        encoded, report = encode_comparisons(
+            rows, encoder, limit, section.overlong, name=name, refusals=RefusedRows(ctx)
+        )
         return [_pair_of_tokens(comparison) for comparison in encoded], report
 
     def encode_answers(rows: Iterable[Judgement], name: str) -> tuple[list[JudgedText], LengthReport]:
-        encoded, report = encode_judgements(rows, encoder, limit, section.overlong, name=name)
+        encoded, report = encode_judgements(
+            rows, encoder, limit, section.overlong, name=name, refusals=RefusedRows(ctx)
+        )
         return [JudgedText(_whole(row["prompt_ids"], row["completion_ids"]), row["label"]) for row in encoded], report
 
     padded = reward_tokenizer(tokenizer)
@@ -145,10 +151,10 @@ def start_from_own_base(ctx: StageContext, device: torch.device) -> InitialModel
     _publish_as_read(tokenizer, classifier)
 
     def encode(rows: Iterable[Comparison], name: str) -> tuple[list[Pair], LengthReport]:
-        return encode_texts(rows, classifier, section.overlong, name)
+        return encode_texts(rows, classifier, section.overlong, name, RefusedRows(ctx))
 
     def encode_answers(rows: Iterable[Judgement], name: str) -> tuple[list[JudgedText], LengthReport]:
-        return encode_judged_texts(rows, classifier, section.overlong, name)
+        return encode_judged_texts(rows, classifier, section.overlong, name, RefusedRows(ctx))
 
     def inputs(rows: Sequence[EncodedText]) -> dict[str, torch.Tensor]:
         return classifier.inputs(rows, "cpu")
@@ -158,7 +164,11 @@ def start_from_own_base(ctx: StageContext, device: torch.device) -> InitialModel
 
 
 def encode_texts(
-    rows: Iterable[Comparison], classifier: TextClassifier, overlong: Overlong, name: str
+    rows: Iterable[Comparison],
+    classifier: TextClassifier,
+    overlong: Overlong,
+    name: str,
+    refusals: Refusals | None = None,
 ) -> tuple[list[Pair], LengthReport]:
     """Both texts of each comparison; the length of a pair is that of its longer text. `cut` cuts the beginning.
 
@@ -170,11 +180,15 @@ def encode_texts(
         chosen, rejected = (classifier.encode(row.prompt, answer) for answer in (row.chosen, row.rejected))
         return max(chosen.length, rejected.length), Pair(chosen, rejected, row.margin)
 
-    return within_length(rows, fit, classifier.limit, overlong, name)
+    return within_length(rows, fit, classifier.limit, overlong, name, refusals)
 
 
 def encode_judged_texts(
-    rows: Iterable[Judgement], classifier: TextClassifier, overlong: Overlong, name: str
+    rows: Iterable[Judgement],
+    classifier: TextClassifier,
+    overlong: Overlong,
+    name: str,
+    refusals: Refusals | None = None,
 ) -> tuple[list[JudgedText], LengthReport]:
     """The text of each judgement with its label as the target; otherwise as `encode_texts`."""
 
@@ -182,7 +196,7 @@ def encode_judged_texts(
         text = classifier.encode(row.prompt, row.completion)
         return text.length, JudgedText(text, float(row.label))
 
-    return within_length(rows, fit, classifier.limit, overlong, name)
+    return within_length(rows, fit, classifier.limit, overlong, name, refusals)
 
 
 def _pair_of_tokens(comparison: EncodedComparison) -> Pair:

@@ -177,7 +177,9 @@ class Pointwise(Objective):
             rows += [
                 judged for pair in pairs for judged in (JudgedText(pair.chosen, 1.0), JudgedText(pair.rejected, 0.0))
             ]
-            reports.append(LengthReport(2 * report.used, 2 * report.dropped, 2 * report.cut, report.longest))
+            reports.append(
+                LengthReport(2 * report.used, 2 * report.dropped, 2 * report.cut, report.longest, report.refused)
+            )
         count = len(rows) // 2
         for file in judgement_files(ctx.inputs, side):
             answers, report = start.encode_answers(self._targets(file), file.name)

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase, set_seed
 
 from pipelines.data.encode import ChatEncoder
 from pipelines.data.prompts import sample_prompts
+from pipelines.data.refusals import RefusedRows
 from pipelines.data.rows import Message
 from pipelines.errors import DataError
 from pipelines.models.adapters import trainable_parameters
@@ -80,7 +81,7 @@ def run(ctx: StageContext) -> dict[str, Any]:
     normalization = normalize(ctx, scorer, responses, objective.outputs, published)["logit"]
     write_golden(ctx.out, scorer, objective.heldout_texts)
     ctx.notes.update(objective.notes | published.as_notes())
-    ctx.notes["rows"] = {"used": report.used, "dropped": report.dropped, "cut": report.cut}
+    ctx.notes["rows"] = {"used": report.used, "dropped": report.dropped, "cut": report.cut, "refused": report.refused}
     num_heldout, num_tokens = objective.num_heldout, objective.num_tokens
     del start, scorer, trainer, objective
     free_memory()
@@ -93,6 +94,7 @@ def run(ctx: StageContext) -> dict[str, Any]:
         "rows_used": report.used,
         "rows_dropped": report.dropped,
         "rows_cut": report.cut,
+        "rows_refused": report.refused,
         "rows_heldout": num_heldout,
         "normalization_mean": normalization.mean,
         "normalization_std": normalization.std,
@@ -132,7 +134,8 @@ def sft_responses(
     ends = end_token_ids(policy, tokenizer, config.ppo.stop_tokens)
     choose_threads(config.run, policy.num_parameters(), ctx.reporter)
     limit, most = prompt_limit(config.ppo, policy.config, ctx.reporter), config.reward.normalization_prompts
-    fitting, _ = sample_prompts(prompts, encoder, limit, most, cut=config.ppo.overlong == "cut")
+    cut, refusals = config.ppo.overlong == "cut", RefusedRows(ctx)
+    fitting, _ = sample_prompts(prompts, encoder, limit, most, cut=cut, refusals=refusals)
     if not fitting:
         raise DataError(
             f"all prompts that PPO is to answer are longer than {limit} tokens",

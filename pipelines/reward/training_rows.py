@@ -66,8 +66,8 @@ def prompts_of_ppo(inputs: Mapping[str, Path], *, judgements: bool) -> list[tupl
 def sum_of_reports(reports: Iterable[LengthReport]) -> LengthReport:
     """One length report of several files."""
     parts = [*reports, LengthReport(0, 0, 0, 0)]
-    used, dropped, cut = (sum(getattr(report, name) for report in parts) for name in ("used", "dropped", "cut"))
-    return LengthReport(used, dropped, cut, max(report.longest for report in parts))
+    sums = {name: sum(getattr(report, name) for report in parts) for name in ("used", "dropped", "cut", "refused")}
+    return LengthReport(**sums, longest=max(report.longest for report in parts))
 
 
 def _has_rows(file: RowFile) -> bool:

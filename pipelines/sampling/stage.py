@@ -85,12 +85,14 @@ class PromptLimits:
         limits: maximum tokens of a prompt for each.
         max_new_tokens: maximum tokens of a completion.
         cut: whether a longer prompt is cut, as in PPO; else it is left out.
+        drop: whether a prompt that a chat template refuses is left out as well.
     """
 
     encoders: tuple[ChatEncoder, ...]
     limits: tuple[int, ...]
     max_new_tokens: int
     cut: bool
+    drop: bool
 
     @classmethod
     def of(cls, models: Sequence[SamplingModel], config: Config, reporter: Reporter) -> PromptLimits:
@@ -118,13 +120,13 @@ class PromptLimits:
             limits.append(room)
         # a cut question is another question: PPO refuses this as well
         cut = ppo.overlong == "cut" and not any(encoder.has_template for encoder in encoders)
-        return cls(tuple(encoders), tuple(limits), new, cut)
+        return cls(tuple(encoders), tuple(limits), new, cut, config.data.on_bad_row == "drop")
 
     def fit(self, prompt: SourcedPrompt) -> SamplePrompt | None:
-        """The prompt in the tokens of every model; None where it is too long for one of them.
+        """The prompt in the tokens of every model; None where it is too long for one of them, or refused and dropped.
 
         Raises:
-            DataError: a model's chat template refuses it.
+            DataError: a model's chat template refuses it, and `data.on_bad_row` is fail.
         """
         try:
             first = fit_prompt(prompt.messages, self.encoders[0], self.limits[0], cut=self.cut)
@@ -132,6 +134,8 @@ class PromptLimits:
                 return None
             ids = [first["prompt_ids"], *(encoder.prompt(first["messages"]) for encoder in self.encoders[1:])]
         except DataError as error:
+            if self.drop:
+                return None
             error.where = error.where or prompt.place
             raise
         if any(not 0 < len(own) <= limit for own, limit in zip(ids, self.limits, strict=True)):

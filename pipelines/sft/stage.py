@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from datasets import Dataset, Features, List, Value
@@ -16,8 +16,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]
 
 from pipelines.config import Config
-from pipelines.data.canonical import read_rows
+from pipelines.data.canonical import prompt_of, read_rows
 from pipelines.data.encode import ChatEncoder, EncodedDemonstration, LengthReport, encode_demonstrations
+from pipelines.data.prompts import sample_prompts
+from pipelines.data.refusals import RefusedRows
 from pipelines.data.rows import Demonstration
 from pipelines.errors import UsageError
 from pipelines.models.adapters import (
@@ -28,17 +30,22 @@ from pipelines.models.adapters import (
     lora_config,
     trainable_parameters,
 )
-from pipelines.models.base_fit import check_vocabulary, refuse_adapter_files
-from pipelines.models.base_model import check_4bit, length_limit, load_causal
+from pipelines.models.base_fit import check_vocabulary, refuse_adapter_files, untrained_tokens
+from pipelines.models.base_model import check_4bit, length_limit, load_causal, position_bound
 from pipelines.models.base_ref import BaseRef
+from pipelines.models.generate import end_token_ids, sample
 from pipelines.models.machine import autocast, choose_threads, resolve_device
 from pipelines.models.publish import publish_model
 from pipelines.models.scratch import build_scratch, train_scratch_tokenizer
 from pipelines.models.sequence_scores import pad_right, position_ids
-from pipelines.models.tokenizer import load_tokenizer
+from pipelines.models.tokenizer import load_tokenizer, plain_template
+from pipelines.report.unfinished import unfinished
+from pipelines.run.reporting import Reporter
 from pipelines.run.stage import StageContext
 from pipelines.trainers.training import no_telemetry, settings_kept, train, trainer_arguments
 
+ANSWERED_PROMPTS = 16
+"""Held-out prompts that the trained model answers, to see whether its answers end."""
 LOGIT_BUDGET = 2**27
 """Maximum number of logits in one forward of the held-out loss: 512 MB in fp32."""
 _FEATURES = Features({"input_ids": List(Value("int32")), "labels": List(Value("int32"))})
@@ -60,16 +67,23 @@ def run(ctx: StageContext) -> dict[str, Any]:
     check_4bit(config.model, device)
     set_seed(config.run.seed)
     demonstrations = list(read_rows(ctx.inputs["data/demonstrations"] / "train.jsonl", Demonstration))
-    tokenizer, model = _starting_point(config, demonstrations, device)
+    tokenizer, model = _starting_point(config, demonstrations, device, ctx.reporter)
     choose_threads(config.run, model.num_parameters(), ctx.reporter)
 
     encoder, limit = ChatEncoder(tokenizer), length_limit(section, model.config, ctx.reporter)
-    rows, report = encode_demonstrations(
-        demonstrations, encoder, limit, section.overlong, section.train_on, name="data/demonstrations/train.jsonl"
-    )
-    heldout = _heldout(ctx.inputs["data/demonstrations"], encoder, limit, section.overlong, section.train_on)
+
+    def encoded(rows: Iterable[Demonstration], side: str) -> tuple[list[EncodedDemonstration], LengthReport]:
+        name = f"data/demonstrations/{side}.jsonl"
+        return encode_demonstrations(
+            *(rows, encoder, limit, section.overlong, section.train_on), name=name, refusals=RefusedRows(ctx)
+        )
+
+    rows, report = encoded(demonstrations, "train")
+    heldout, _ = encoded(read_rows(ctx.inputs["data/demonstrations"] / "heldout.jsonl", Demonstration), "heldout")
     _log_rows(ctx, report)
 
+    if config.sft_trains_adapter:
+        _warn_of_untrained(ctx, model, tokenizer, rows)
     before = heldout_loss(model, heldout, section.per_device_eval_batch_size, config)
     with settings_kept(model):
         trainer = _trainer(ctx, model, tokenizer, rows, limit, device)
@@ -81,19 +95,23 @@ def run(ctx: StageContext) -> dict[str, Any]:
         say = ctx.reporter.info if after < before else ctx.reporter.warn
         say(f"SFT: held-out loss {before:.3f} before, {after:.3f} after, in nats per trained token")
 
+    finished = _share_finished(ctx, model, tokenizer, encoder)
+
     base = BaseRef.of(config)
     publish_model(model, tokenizer, ctx.out / "model", base=base, run_dir=ctx.run_dir)
     ctx.notes["base"] = base.as_dict()
-    ctx.notes["rows"] = {"used": report.used, "dropped": report.dropped, "cut": report.cut}
+    ctx.notes["rows"] = {"used": report.used, "dropped": report.dropped, "cut": report.cut, "refused": report.refused}
     tokens = sum(len(row["input_ids"]) for row in rows) * result.epochs
     return {
         "heldout_loss_before": before,
         "heldout_loss_after": after,
         "perplexity_before": _perplexity(before),
         "perplexity_after": _perplexity(after),
+        "heldout_finished": finished,
         "rows_used": report.used,
         "rows_dropped": report.dropped,
         "rows_cut": report.cut,
+        "rows_refused": report.refused,
         "rows_heldout": len(heldout),
         "train_loss": result.loss,
         "steps": result.steps,
@@ -133,7 +151,7 @@ def heldout_loss(
 
 
 def _starting_point(
-    config: Config, demonstrations: Sequence[Demonstration], device: torch.device
+    config: Config, demonstrations: Sequence[Demonstration], device: torch.device, reporter: Reporter
 ) -> tuple[PreTrainedTokenizerBase, PreTrainedModel | PeftModel]:
     """Tokenizer and model to train: from scratch, loaded whole, or under a fresh adapter."""
     model = config.model
@@ -146,6 +164,11 @@ def _starting_point(
     tokenizer = load_tokenizer(base.path(Path()), model, revision=base.revision)
     causal = load_causal(model, base.path(Path()), device, revision=base.revision)
     check_vocabulary(causal, tokenizer)
+    if model.chat_template == "auto" and tokenizer.chat_template != plain_template(tokenizer):
+        reporter.info(
+            "sft: the base has a chat template of its own, as instruct models have: SFT teaches it other answers; "
+            "sft.enabled: false starts from it as it is"
+        )
     start: PreTrainedModel | PeftModel = causal
     if config.sft_trains_adapter:
         start = add_adapter(causal, DEFAULT, lora_config(model, "CAUSAL_LM"), trainable=True)
@@ -179,15 +202,51 @@ def _trainer(
     return trainer
 
 
-def _heldout(
-    directory: Path,
+def _warn_of_untrained(
+    ctx: StageContext,
+    model: PreTrainedModel | PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[EncodedDemonstration],
+) -> None:
+    untrained = untrained_tokens(model, tokenizer, {index for row in rows for index in row["input_ids"]})
+    if untrained:
+        ctx.reporter.warn(
+            f"the base has no trained embedding of {', '.join(untrained)}, and LoRA trains none: the model may never "
+            "learn to write them\n  train it whole (model.use_peft: false), or set model.chat_template to a template "
+            "whose tokens the base knows"
+        )
+
+
+def _share_finished(
+    ctx: StageContext,
+    model: PreTrainedModel | PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
     encoder: ChatEncoder,
-    limit: int,
-    overlong: Literal["drop", "cut", "fail"],
-    train_on: Literal["all", "last"],
-) -> list[EncodedDemonstration]:
-    rows = read_rows(directory / "heldout.jsonl", Demonstration)
-    return encode_demonstrations(rows, encoder, limit, overlong, train_on, name="data/demonstrations/heldout.jsonl")[0]
+) -> float | None:
+    """Share of answers to held-out prompts that end within `ppo.response_length`; None where no prompt fits."""
+    config, limit = ctx.config, ctx.config.ppo.response_length
+    bound = position_bound(model.config)  # type: ignore[arg-type]
+    room = config.ppo.max_prompt_length if bound is None else bound - limit
+    rows = read_rows(ctx.inputs["data/demonstrations"] / "heldout.jsonl", Demonstration)
+    turns = [prompt_of(row) for row in rows if row.text is None]
+    prompts, _ = sample_prompts(turns, encoder, room, ANSWERED_PROMPTS, cut=False, refusals=RefusedRows(ctx))
+    if not prompts:
+        return None
+    ends = end_token_ids(model, tokenizer, config.ppo.stop_tokens)
+    with autocast(config.model, model.device):  # type: ignore[arg-type]
+        answers = sample(
+            model,
+            [prompt["prompt_ids"] for prompt in prompts],
+            max_new_tokens=limit,
+            eos_token_id=ends,
+            batch_size=ANSWERED_PROMPTS,
+            seed=config.run.seed,
+        )
+    finished = sum(answer[-1] in ends for answer in answers) / len(answers)
+    told = unfinished(finished, limit, f"{len(answers)} answers to held-out prompts")
+    if told is not None:
+        ctx.reporter.warn(f"SFT: {told}\n  train longer or at a higher rate, or raise ppo.response_length")
+    return finished
 
 
 def _log_rows(ctx: StageContext, report: LengthReport) -> None:

@@ -90,7 +90,7 @@ def test_a_template_that_would_drop_them_is_refused(template: str | None) -> Non
     user = Message(role="user", content="Hi?", tools=tuple(TOOLS))
     plain = Message(role="user", content="Hi?")
     answer = Message(role="assistant", content="", tool_calls=(CALL,))
-    with pytest.raises(DataError, match=r"`tool_calls`, which the dialogue that begins with 'Hi\?' has"):
+    with pytest.raises(DataError, match=r"`tool_calls`, which the dialogue has \(the dialogue begins with 'Hi\?'\)"):
         encoder.demonstration(Demonstration(messages=(plain, answer)), "all")
     if template == WITH_TOOLS:
         assert "TOOLS" in tiny_tokenizer().decode(encoder.prompt((user,)))

@@ -89,6 +89,20 @@ def test_a_reward_model_that_cannot_tell_base_from_sft_is_named(
     assert "ranks base" not in plain(without, [])
 
 
+@pytest.mark.parametrize(
+    ("finished", "noted"),
+    [(0.0, "none of PPO's answers ends within"), (0.5, "50% of PPO's answers are cut at"), (0.9, None)],
+)
+def test_answers_that_do_not_end_are_noted_under_the_table(finished: float, noted: str | None):
+    results = copy.deepcopy(RESULTS)
+    for policy in ("base", "sft", "ppo"):
+        results["measures"][policy]["finished"]["value"] = 1.0 if policy == "sft" else finished
+    text = plain(results, [])
+    assert "SFT's answers" not in text
+    assert "base's answers" not in text
+    assert (noted in text) if noted else ("PPO's answers" not in text)
+
+
 def test_the_table_says_it_all_in_100_columns():
     text = plain(RESULTS, [sample("Your kettle is broken.")])
     lines = text.splitlines()

@@ -90,6 +90,7 @@ def test_the_course_of_the_held_out_objective_is_told(tmp_path: Path) -> None:
     assert f"objective {rows[0]['eval/objective']:.3f} to {rows[-1]['eval/objective']:.3f}" in course
     unfinished = [1 - row["eval/finished"] for row in rows]
     assert max(unfinished) > 0.3
+    assert any("the responses of the first update" in text for text in reporter.warned)
     assert all(row["eval/objective"] < 3 - 7 * share for row, share in zip(rows, unfinished, strict=True))
 
 

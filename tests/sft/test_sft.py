@@ -21,7 +21,7 @@ from pipelines.sft import stage as sft
 from pipelines.trainers.training import trainer_arguments
 from tests.models.helpers import config_for, demonstrations, outside_base, run_stage, write_data
 from tests.recorders import Recorder
-from tests.tiny import tiny_gpt2, tiny_llama, tiny_tokenizer
+from tests.tiny import save_pair, tiny_gpt2, tiny_llama, tiny_tokenizer
 
 CPU = torch.device("cpu")
 TOKENIZER_FILES = {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja"}
@@ -64,7 +64,7 @@ def test_scratch_builds_model_and_tokenizer_from_the_text(tmp_path: Path) -> Non
     assert {path.name for path in (run / "sft" / "model").iterdir()} == FULL
     notes = Manifest.read(run / "sft").notes
     assert notes["base"] == {"name_or_path": None, "revision": None, "stage": "sft"}
-    assert notes["rows"] == {"used": 48, "dropped": 0, "cut": 0}
+    assert notes["rows"] == {"used": 48, "dropped": 0, "cut": 0, "refused": 0}
 
 
 @pytest.mark.parametrize("four_bit", [False, True])
@@ -189,3 +189,39 @@ def test_the_held_out_loss_is_told_and_one_that_rose_is_a_warning(tmp_path: Path
     losses = f"{metrics['heldout_loss_before']:.3f} before, {metrics['heldout_loss_after']:.3f} after"
     assert any(losses in text for text in (reporter.warned if warned else reporter.said))
     assert any(losses in text for text in reporter.warned) is warned
+
+
+@pytest.mark.parametrize(("steps", "never"), [(1, True), (60, False)])
+def test_answers_that_never_end_are_told(tmp_path: Path, steps: int, never: bool) -> None:
+    write_data(tmp_path, "demonstrations", demonstrations(48), demonstrations(10, start=60))
+    config = config_for(
+        outside_base(tmp_path / "base"),
+        sft={"max_steps": steps, "learning_rate": 1e-2 if steps > 1 else 1e-6},
+        ppo={"response_length": 12, "num_mini_batches": 1},
+    )
+    reporter, out = Recorder(), tmp_path / "sft.partial"
+    out.mkdir()
+    inputs = {"data/demonstrations": tmp_path / "data/demonstrations"}
+    metrics = sft.run(StageContext(config, out, inputs, reporter))
+    assert (metrics["heldout_finished"] == 0) is never
+    assert any("none of 10 answers to held-out prompts ends" in text for text in reporter.warned) is never
+
+
+@pytest.mark.parametrize("fault", ["zero", "copied", None])
+def test_lora_says_which_tokens_it_cannot_learn_to_write(tmp_path: Path, fault: str | None) -> None:
+    tokenizer = tiny_tokenizer()
+    model = tiny_llama(tokenizer)
+    end, other = tokenizer.convert_tokens_to_ids(["</s>", "<|system|>"])
+    with torch.no_grad():
+        rows = model.get_input_embeddings().weight
+        if fault is not None:
+            rows[end] = 0 if fault == "zero" else rows[other]
+    base = save_pair(model, tokenizer, tmp_path / "base")
+    write_data(tmp_path, "demonstrations", demonstrations(16), demonstrations(4, start=60))
+    for use_peft in (True, False):
+        config = config_for(base, sft={"max_steps": 1}, model={"use_peft": use_peft, "lora_r": 4})
+        reporter, out = Recorder(), tmp_path / f"sft-{use_peft}.partial"
+        out.mkdir()
+        sft.run(StageContext(config, out, {"data/demonstrations": tmp_path / "data/demonstrations"}, reporter))
+        told = any("no trained embedding of </s>" in text for text in reporter.warned)
+        assert told is (use_peft and fault is not None)
