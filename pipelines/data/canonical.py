@@ -56,7 +56,9 @@ def to_kind(row: CanonicalRow, kind: type[Kind]) -> Kind:
     elif kind is Prompt:
         result = Prompt(prompt=prompt_of(row))
     elif kind is Demonstration and isinstance(row, Comparison):
-        result = Demonstration(messages=(*row.prompt, Message(role="assistant", content=row.chosen)))
+        result = Demonstration(
+            messages=(*row.prompt, Message(role="assistant", content=row.chosen)), last_only=_has_answers(row)
+        )
     if isinstance(result, kind):
         return result
     judged = isinstance(row, Judgement) and kind is Comparison
@@ -64,6 +66,10 @@ def to_kind(row: CanonicalRow, kind: type[Kind]) -> Kind:
         f"the row holds a {type(row).__name__.lower()}, but a {kind.__name__.lower()} is needed",
         hint=FOR_A_CLASSIFIER if judged else None,
     )
+
+
+def _has_answers(row: Comparison) -> bool:
+    return any(turn.role == "assistant" for turn in row.prompt)
 
 
 def to_line(row: CanonicalRow) -> str:

@@ -119,7 +119,7 @@ class ChatEncoder:
         text = self._prompt_text(messages)
         tokens = self._tokens(text)
         labels = [NO_LOSS] * len(tokens.ids)
-        for start, end in self._earlier_answers(messages, text) if train_on == "all" else ():
+        for start, end in self._earlier_answers(messages, text) if train_on == "all" and not row.last_only else ():
             for index in self._within(tokens, text, start, end):
                 labels[index] = tokens.ids[index]
         return tokens.ids + answer, labels + answer
@@ -290,7 +290,7 @@ class ChatEncoder:
 
     def _rendered(self, messages: Sequence[Message], open_turn: bool) -> str:
         tools = messages[0].tools
-        turns = [message.model_dump(include={"role", "content", "tool_calls"}) for message in messages]
+        turns = [message.model_dump(exclude={"tools"}) for message in messages]
         try:
             template = self._tokenizer.get_chat_template(tools=tools)
             self._refuse_tools(messages, template)

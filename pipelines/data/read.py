@@ -17,7 +17,7 @@ from pipelines.data.canonical import FOR_A_CLASSIFIER, Kind, can_serve, to_kind
 from pipelines.data.cells import for_detection, typed_cells
 from pipelines.data.faults import Fault, FaultLog, fault_of
 from pipelines.data.formats import FORMATS, Format, column_names, detect_format, known_columns, named_format
-from pipelines.data.formats.format import VERDICTS, way_out
+from pipelines.data.formats.format import MEDIA, VERDICTS, way_out
 from pipelines.data.rows import Comparison, Prompt
 from pipelines.data.sources import Record, find_source
 from pipelines.data.sources.files import READERS, ending
@@ -329,7 +329,7 @@ def check_column_names(source: Source) -> None:
     """
     known = known_columns()
     for name, named in source.columns.items():
-        if name not in known and (named or name not in VERDICTS):
+        if name not in known and (named or name not in VERDICTS + MEDIA):
             near = get_close_matches(name, known, n=1)
             raise UsageError(
                 f"`columns` maps to `{name}`, which no format has",

@@ -23,6 +23,10 @@ def _is_unset(value: object) -> bool:
     return value is None or value == ()
 
 
+def _is_off(value: object) -> bool:
+    return value is False
+
+
 Objects = Annotated[tuple[dict[str, Any], ...], Field(strict=False, min_length=1)]
 
 
@@ -34,12 +38,15 @@ class Message(Row):
         content: the text; empty only where an assistant turn has tool calls, or a tool answers nothing.
         tools: the tools that the dialogue may call, as the template takes them; on its first turn only.
         tool_calls: the calls that an assistant turn makes.
+        name: of the tool that answers, and in `tool_call_id` the call to which it does; some templates write them.
     """
 
     role: Role
     content: str
     tools: Objects | None = Field(None, exclude_if=_is_unset)
     tool_calls: Objects | None = Field(None, exclude_if=_is_unset)
+    name: NonBlank | None = Field(None, exclude_if=_is_unset)
+    tool_call_id: NonBlank | None = Field(None, exclude_if=_is_unset)
 
     def __hash__(self) -> int:
         # Tools are made of JSON objects, which have no hash; equal turns still have equal hashes.
@@ -49,6 +56,8 @@ class Message(Row):
     def _only_the_assistant_calls(self) -> Message:
         if self.tool_calls and self.role != "assistant":
             raise ValueError(f"a {self.role} turn has tool calls")
+        if (self.name or self.tool_call_id) and self.role != "tool":
+            raise ValueError(f"a {self.role} turn names a tool")
         return self
 
 
@@ -70,10 +79,13 @@ class Demonstration(Row):
     Attributes:
         messages: the dialogue; empty where there is a text.
         text: the text, without any template; None where there is a dialogue.
+        last_only: whether the last answer alone is to be imitated: that of a comparison, whose earlier turns nobody
+            preferred.
     """
 
     messages: tuple[Message, ...] = Field((), strict=False, exclude_if=_is_unset)
     text: NonBlank | None = Field(None, exclude_if=_is_unset)
+    last_only: bool = Field(False, exclude_if=_is_off)
 
     @model_validator(mode="after")
     def _ends_with_an_answer(self) -> Demonstration:
@@ -189,8 +201,9 @@ def unchecked_prompt(prompt: str) -> Prompt:
 
 
 def as_dict(turn: Message) -> dict[str, Any]:
-    """``role`` and ``content``, and lists ``tools`` and ``tool_calls`` where the turn has them."""
+    """``role`` and ``content``, and what else the turn has; ``tools`` and ``tool_calls`` are lists."""
     plain: dict[str, Any] = {"role": turn.role, "content": turn.content}
+    plain |= {key: value for key, value in (("name", turn.name), ("tool_call_id", turn.tool_call_id)) if value}
     if turn.tools:
         plain["tools"] = list(turn.tools)
     if turn.tool_calls:

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
+from pipelines.data.canonical import to_kind, to_line
+from pipelines.data.chat import NO_LOSS
 from pipelines.data.encode import ChatEncoder, encode_comparisons, encode_demonstrations, encode_prompts
 from pipelines.data.rows import Comparison, Demonstration, Message, Prompt
 from pipelines.errors import DataError, UsageError
@@ -350,3 +352,20 @@ def test_the_bos_of_a_text_is_not_trained(shared_data: Path) -> None:
     ids, labels = ChatEncoder(tokenizer).demonstration(Demonstration(text="Once upon a time."), "all")
     assert ids[0] == tokenizer.bos_token_id
     assert labels == [-100, *ids[1:]]
+
+
+def test_of_a_comparison_only_the_chosen_answer_is_imitated() -> None:
+    """Nobody preferred the earlier answers of its prompt."""
+    tokenizer = tiny_tokenizer()
+    before = tuple(
+        message(role, text) for role, text in (("user", "hello"), ("assistant", "the cat"), ("user", "world"))
+    )
+    row = to_kind(Comparison(prompt=before, chosen="a dog", rejected="no"), Demonstration)
+    assert Demonstration.model_validate_json(to_line(row)) == row
+    _, labels = ChatEncoder(tokenizer).demonstration(row, "all")
+    assert tokenizer.decode([label for label in labels if label != NO_LOSS]) == "a dog</s>"
+    same = Demonstration(messages=row.messages)
+    _, labels = ChatEncoder(tokenizer).demonstration(same, "all")
+    assert tokenizer.decode([label for label in labels if label != NO_LOSS]) == "the cat</s>a dog</s>"
+    single = to_kind(Comparison(prompt=before[:1], chosen="a dog", rejected="no"), Demonstration)
+    assert "last_only" not in to_line(single)

@@ -41,6 +41,10 @@ def better(chosen: str, rejected: str, margin: float) -> Comparison:
     return Comparison(prompt=turns(U), chosen=chosen, rejected=rejected, margin=margin)
 
 
+CALL = '{"name": "f", "arguments": {"x": 1}}'
+CALLING = Message(
+    role="assistant", content="", tool_calls=({"type": "function", "function": {"name": "f", "arguments": {"x": 1}}},)
+)
 CASES: list[tuple[str, dict[str, Any], CanonicalRow | tuple[CanonicalRow, ...]]] = [
     ("messages", {"messages": chat(U, A)}, DEMO),
     ("messages", {"messages": chat(S, U)}, Prompt(prompt=turns(S, U))),
@@ -56,6 +60,8 @@ CASES: list[tuple[str, dict[str, Any], CanonicalRow | tuple[CanonicalRow, ...]]]
         Judgement(prompt=turns(U), completion="Yes.", label=True),
     ),
     ("prompt_chat", {"prompt": chat(U)}, PROMPT),
+    ("alpaca_prompt", {"instruction": "Hi?"}, PROMPT),
+    ("alpaca_prompt", {"instruction": "Hi", "input": "?"}, Prompt(prompt=turns(("user", "Hi\n?")))),
     ("prompt", {"prompt": "Hi?"}, PROMPT),
     ("prompt_completion", {"prompt": "Hi?", "completion": "Yes."}, DEMO),
     ("prompt_completion_chat", {"prompt": chat(U), "completion": chat(A)}, DEMO),
@@ -94,9 +100,9 @@ CASES: list[tuple[str, dict[str, Any], CanonicalRow | tuple[CanonicalRow, ...]]]
         "sharegpt",
         {
             "system": "Be kind.",
-            "conversations": share(("human", "Hi?"), ("function_call", "f()"), ("observation", "1"), ("gpt", "Yes.")),
+            "conversations": share(("human", "Hi?"), ("function_call", CALL), ("observation", "1"), ("gpt", "Yes.")),
         },
-        Demonstration(messages=turns(S, U, ("assistant", "f()"), ("tool", "1"), A)),
+        Demonstration(messages=(*turns(S, U), CALLING, *turns(("tool", "1"), A))),
     ),
     (
         "sharegpt",

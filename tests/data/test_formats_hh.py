@@ -10,7 +10,7 @@ import pytest
 
 from pipelines.config.data_section import Source
 from pipelines.data.read import SourceReader
-from pipelines.data.rows import Comparison
+from pipelines.data.rows import Comparison, Demonstration
 
 ONE = "\n\nHuman: May I?\n\nAssistant:"
 TWO = (
@@ -78,3 +78,53 @@ def test_other_texts_are_faults(tmp_path: Path, chosen: str, reason: str) -> Non
     _, outcome = read(tmp_path / "hh.jsonl", [good, {"chosen": chosen, "rejected": ONE + " No"}])
     assert outcome.record.place.endswith("hh.jsonl:2")
     assert reason in str(outcome.fault)
+
+
+TRANSCRIPT = "\n\nHuman: What is 0?\n\nAssistant: A number.\n\nHuman: Which one?\n\nAssistant:"
+DIALOGUE = [("user", "What is 0?"), ("assistant", "A number."), ("user", "Which one?")]
+
+
+@pytest.mark.parametrize("prompt", [TRANSCRIPT, TRANSCRIPT + " ", TRANSCRIPT.removesuffix("\n\nAssistant:")])
+@pytest.mark.parametrize(
+    ("beside", "answers"),
+    [
+        ({"chosen": " It is 0.", "rejected": " No.\n"}, {"chosen": "It is 0.", "rejected": "No."}),
+        ({"response": " x", "chosen": " It is 0.", "rejected": " No."}, {"chosen": "It is 0.", "rejected": "No."}),
+        ({"completion": " It is 0.", "label": True}, {"completion": "It is 0.", "label": True}),
+        ({"response": " It is 0.", "score": 2.5}, {"completion": "It is 0.", "label": 2.5}),
+        ({}, {}),
+    ],
+)
+def test_a_transcript_in_the_prompt_becomes_turns(
+    tmp_path: Path, prompt: str, beside: dict[str, Any], answers: dict[str, Any]
+) -> None:
+    (tmp_path / "a.jsonl").write_text(json.dumps({"prompt": prompt, **beside}))
+    (outcome,) = SourceReader(Source(path=str(tmp_path / "a.jsonl")))
+    assert outcome.row is not None
+    assert [(turn.role, turn.content) for turn in outcome.row.prompt] == DIALOGUE
+    assert {name: getattr(outcome.row, name) for name in answers} == answers
+
+
+def test_a_transcript_before_a_demonstration(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text(json.dumps({"prompt": TRANSCRIPT, "completion": " It is 0."}))
+    (outcome,) = SourceReader(Source(path=str(tmp_path / "a.jsonl")), Demonstration)
+    assert outcome.row is not None
+    assert [(turn.role, turn.content) for turn in outcome.row.messages] == [*DIALOGUE, ("assistant", "It is 0.")]
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "Human: who are you?",
+        "Write a dialogue.\n\nHuman: a\n\nAssistant: b",
+        "Is `Assistant:` a good prefix?",
+        "Human: a\n\nAssistant: b",
+        "Assistant: a\n\nHuman: b",
+    ],
+)
+def test_a_text_that_speaks_of_speakers_stays_one_turn(tmp_path: Path, prompt: str) -> None:
+    (tmp_path / "a.jsonl").write_text(json.dumps({"prompt": prompt, "chosen": " a", "rejected": "b"}))
+    (outcome,) = SourceReader(Source(path=str(tmp_path / "a.jsonl")), Comparison)
+    assert outcome.row is not None
+    assert [turn.content for turn in outcome.row.prompt] == [prompt]
+    assert outcome.row.chosen == " a"

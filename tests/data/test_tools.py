@@ -151,3 +151,72 @@ def test_tools_as_deep_as_a_row_may_be_survive_the_disk(tmp_path: Path) -> None:
         deep = [deep]
     row = read(tmp_path / "a.jsonl", {"prompt": "a", "tools": [{"deep": deep}]}, Prompt)
     assert Prompt.model_validate_json(to_line(row)) == row
+
+
+QWEN_CALLS = (  # the shape of Qwen 2.5's part for tools
+    "{% if tools %}<tools>{% for tool in tools %}{{ tool | tojson }}{% endfor %}</tools>{% endif %}"
+    "{% for m in messages %}<|{{ m.role if m.role != 'tool' else 'user' }}|>"
+    "{% if m.role == 'tool' %}<tool_response>{{ m.content }}</tool_response>{% else %}{{ m.content }}{% endif %}"
+    "{% for call in m.tool_calls or [] %}<tool_call>{{ call.function.name }} {{ call.function.arguments | tojson }}"
+    "</tool_call>{% endfor %}{% if m.role == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+WEATHER = {"name": "w", "description": "weather", "parameters": {"type": "object", "properties": {}}}
+CALL_TEXT = '{"name": "w", "arguments": {"city": "Rome"}}'
+
+
+def share_gpt(call: str) -> dict[str, Any]:
+    turns = [
+        ("human", "weather in Rome?"),
+        ("function_call", call),
+        ("observation", '{"t": 21}'),
+        ("gpt", "21 degrees."),
+    ]
+    return {
+        "conversations": [{"from": speaker, "value": value} for speaker, value in turns],
+        "tools": json.dumps([WEATHER]),
+    }
+
+
+@pytest.mark.parametrize(
+    "call", [CALL_TEXT, f"[{CALL_TEXT}]", CALL_TEXT.replace('{"city": "Rome"}', '"{\\"city\\": \\"Rome\\"}"')]
+)
+def test_share_gpt_trains_the_calls_that_openai_s_form_trains(tmp_path: Path, call: str) -> None:
+    arguments = json.dumps({"city": "Rome"})
+    openai = {
+        "messages": [
+            {"role": "user", "content": "weather in Rome?"},
+            {
+                "role": "assistant",
+                "content": None,
+                "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "w", "arguments": arguments}}],
+            },
+            {"role": "tool", "tool_call_id": "c1", "content": '{"t": 21}'},
+            {"role": "assistant", "content": "21 degrees."},
+        ],
+        "tools": [{"type": "function", "function": WEATHER}],
+    }
+    tokenizer = tiny_tokenizer(template=QWEN_CALLS)
+    encoder = ChatEncoder(tokenizer)
+    ids, labels = encoder.demonstration(read(tmp_path / "fc.jsonl", share_gpt(call), Demonstration), "all")
+    assert (ids, labels) == encoder.demonstration(read(tmp_path / "oa.jsonl", openai, Demonstration), "all")
+    trained = tokenizer.decode([label for label in labels if label != -100])
+    assert trained == f"<tool_call>w {arguments}</tool_call></s>21 degrees.</s>"
+
+
+@pytest.mark.parametrize("call", ["f()", "{}", "[]", '"w"', '{"name": "w", "arguments": [1]}', '{"arguments": {}}'])
+def test_a_call_that_is_none_is_a_bad_row(tmp_path: Path, call: str) -> None:
+    (tmp_path / "a.jsonl").write_text(json.dumps(share_gpt(call)))
+    (outcome,) = SourceReader(Source(path=str(tmp_path / "a.jsonl")), Demonstration)
+    assert "a function_call must be JSON" in str(outcome.fault)
+
+
+def test_the_answer_of_a_tool_keeps_its_name_and_its_call(tmp_path: Path) -> None:
+    dialogue = [turn | {"tool_call_id": "c1"} if turn["role"] == "tool" else turn for turn in DIALOGUE]
+    dialogue[1] = dialogue[1] | {"name": "Ada"}  # of a person: no template reads it
+    row = read(tmp_path / "a.jsonl", {"messages": dialogue, "tools": TOOLS}, Demonstration)
+    assert (row.messages[3].name, row.messages[3].tool_call_id, row.messages[1].name) == ("wetter", "c1", None)
+    assert Demonstration.model_validate_json(to_line(row)) == row
+    template = WITH_CALLS.replace("{{ m.content }}", "{{ m.name }}/{{ m.tool_call_id }}:{{ m.content }}")
+    tokenizer = tiny_tokenizer(template=template)
+    assert "wetter/c1:" in tokenizer.decode(ChatEncoder(tokenizer).demonstration(row, "all")[0])

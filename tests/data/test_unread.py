@@ -216,3 +216,35 @@ def test_broken_rows_before_the_first_good_ones(tmp_path: Path) -> None:
     places = [(outcome.record.place.split(":")[-1], outcome.fault is None) for outcome in reader]
     lines = 2 * FIRST_ROWS + 3
     assert places == [(str(line), line == lines - 1) for line in range(1, lines + 1)]
+
+
+@pytest.mark.parametrize("column", ["image", "images", "audio", "audios", "video", "videos"])
+@pytest.mark.parametrize(("name", "row"), [(name, row) for name, row, _ in CASES])
+def test_media_make_a_bad_row_in_every_format(tmp_path: Path, name: str, row: dict[str, Any], column: str) -> None:
+    path = save(
+        tmp_path, row, {**row, column: ["1.jpg"]}, {**row, column: "1.jpg"}, {**row, column: []}, {**row, column: None}
+    )
+    assert [fault.split(" (")[0] for fault in faults(path, format=name)] == [
+        f"{column}: is not text, and nothing else is read"
+    ] * 2
+    assert faults(path, format=name, columns={column: ""}) == []
+
+
+@pytest.mark.parametrize(
+    "part", [{"type": "image_url", "image_url": {"url": "a"}}, {"type": "image"}, {"type": "input_audio"}]
+)
+def test_a_part_that_is_not_text_makes_a_bad_row(tmp_path: Path, part: dict[str, Any]) -> None:
+    told = {"type": "text", "text": "Who"}
+    row = {"messages": [{"role": "user", "content": [told, part]}, A]}
+    assert f"`{part['type']}`, and only text is read" in faults(save(tmp_path, {"messages": [U, A]}, row))[0]
+
+
+def test_parts_of_text_are_one_text(tmp_path: Path) -> None:
+    parts = [{"type": "text", "text": "Hi"}, {"type": "text", "text": "?"}]
+    (outcome,) = SourceReader(Source(path=save(tmp_path, {"messages": [{"role": "user", "content": parts}, A]})))
+    assert outcome.row == Demonstration(messages=(Message(**U), Message(**A)))
+
+
+def test_a_placeholder_without_media_is_text(tmp_path: Path) -> None:
+    path = save(tmp_path, {"messages": [{"role": "user", "content": "<image> in HTML?"}, A]})
+    assert faults(path) == []

@@ -40,6 +40,7 @@ FORMATS: dict[str, type[Format]] = {
         trl.PromptCompletionChat,
         trl.PromptText,
         trl.PromptChat,
+        alpaca.AlpacaPrompt,
         trl.Text,
     )
 }

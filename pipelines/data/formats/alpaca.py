@@ -9,7 +9,7 @@ from typing_extensions import override
 
 from pipelines.data.formats.format import TEXT, Format, assistant, columns, user
 from pipelines.data.formats.trl import Labeled
-from pipelines.data.rows import Comparison, Demonstration, Message
+from pipelines.data.rows import Comparison, Demonstration, Message, Prompt
 
 Pair = Annotated[list[str], Field(min_length=2, max_length=2)]
 
@@ -40,6 +40,19 @@ class AlpacaPreference(Instruction, Labeled):
     @override
     def canonical(self) -> Comparison:
         return self.comparison(self.prompt(), self.chosen, self.rejected)
+
+
+class AlpacaPrompt(Instruction):
+    """An instruction to be followed."""
+
+    name = "alpaca_prompt"
+    shape = columns(instruction=TEXT)
+    unless = ("chosen", "rejected", "output", "response", "responses", "completion", "completions", "prompt")
+    holds = (Prompt,)
+
+    @override
+    def canonical(self) -> Prompt:
+        return Prompt(prompt=self.prompt())
 
 
 class Alpaca(Instruction):

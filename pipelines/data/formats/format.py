@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Collection, Mapping
 from functools import cache
 from typing import Annotated, Any, ClassVar
@@ -20,6 +21,8 @@ VERDICTS = (
     *("verdict", "vote", "thumbs", "liked", "upvoted", "quality", "grade"),
 )
 """Names of columns in which an annotator judges the answer. `label` and `score` are those that formats read."""
+MEDIA = ("image", "images", "audio", "audios", "video", "videos")
+"""Names of columns that hold what is not text."""
 _VERDICT_WORDS = frozenset(
     (
         *("good", "bad", "true", "false", "yes", "no", "like", "dislike", "liked", "disliked", "up", "down", "upvote"),
@@ -47,8 +50,11 @@ def unread(row: Mapping[str, Any], watched: Collection[str]) -> Fault | None:
 
     Args:
         row: under canonical names.
-        watched: those of `CONTEXT` and `VERDICTS` that the format of the row does not read.
+        watched: those of `CONTEXT`, `VERDICTS` and `MEDIA` that the format of the row does not read.
     """
+    for name in MEDIA:
+        if name in watched and row.get(name) and _is_set(row[name]):
+            return Fault(name, "is not text, and nothing else is read", way_out(name))
     for name in VERDICTS:
         if name in watched and judges(name, row.get(name)):
             return Fault(name, "judges the answer, which would be imitated all the same", way_out(name))
@@ -81,7 +87,7 @@ def _is_number(value: Any) -> bool:
 MAX_DEPTH = 50
 
 
-def _as_objects(value: Any) -> Any:
+def as_objects(value: Any) -> Any:
     """JSON text as what it says; nothing where it is empty."""
     if isinstance(value, str):
         if not value.strip():
@@ -124,9 +130,9 @@ def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is not a number in JSON")
 
 
-def _with_arguments(calls: list[dict[str, Any]] | None) -> list[dict[str, Any]] | None:
+def with_arguments(calls: list[Any] | None) -> list[Any] | None:
     """Arguments given as JSON text, as OpenAI does, become the object they say: a template would quote them twice."""
-    return None if calls is None else [_with_object(call) for call in calls]
+    return None if calls is None else [_with_object(call) if isinstance(call, dict) else call for call in calls]
 
 
 def _with_object(call: dict[str, Any]) -> dict[str, Any]:
@@ -143,10 +149,18 @@ def _with_object(call: dict[str, Any]) -> dict[str, Any]:
     return {**call, "arguments": parsed} if isinstance(parsed, dict) else call
 
 
-Tools = Annotated[list[dict[str, Any]] | None, BeforeValidator(_as_objects)]
-ToolCalls = Annotated[list[dict[str, Any]] | None, BeforeValidator(_as_objects), AfterValidator(_with_arguments)]
+def _as_functions(tools: list[dict[str, Any]] | None) -> list[dict[str, Any]] | None:
+    """Bare functions, as LLaMA-Factory writes them, in OpenAI's form, for which chat templates are written."""
+    if tools is None:
+        return None
+    return [{"type": "function", "function": tool} if tool.keys() >= {"name", "parameters"} else tool for tool in tools]
 
 
+Tools = Annotated[list[dict[str, Any]] | None, BeforeValidator(as_objects), AfterValidator(_as_functions)]
+ToolCalls = Annotated[list[dict[str, Any]] | None, BeforeValidator(as_objects), AfterValidator(with_arguments)]
+
+
+_ANSWERS = ("chosen", "rejected", "completion", "response")
 _WORDS = {str: "text", list: "list", dict: "object", bool: "true/false", int: "number", float: "number"}
 TEXT, LIST, FLAG, NUMBER = (str,), (list,), (bool,), (int, float)
 
@@ -175,6 +189,15 @@ class Format(Lenient):
     holds: ClassVar[tuple[type[CanonicalRow], ...]]
     tools: Tools = None
     system: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_blanks(cls, row: Any) -> Any:
+        """Take off the blanks around answers to a transcript in `prompt`: they belong to the transcript."""
+        prompt = row.get("prompt") if isinstance(row, dict) else None
+        if not isinstance(prompt, str) or open_transcript(prompt) is None:
+            return row
+        return {**row, **{name: row[name].strip() for name in _ANSWERS if isinstance(row.get(name), str)}}
 
     def canonical(self) -> CanonicalRow:
         """The row as the richest canonical kind, without the columns `system` and `tools`.
@@ -257,7 +280,7 @@ def plain_texts(layout: type[Format], row: Mapping[str, Any]) -> list[Any] | Non
     for text in texts:
         if type(text) is not str or not text or text.isspace():
             return None
-    return texts
+    return None if "Assistant:" in str(texts[0]) else texts  # it may be a transcript
 
 
 def column_names(layout: type[Format]) -> frozenset[str]:
@@ -273,7 +296,7 @@ def beside_the_shape(layout: type[Format]) -> frozenset[str]:
 
 @cache
 def _watched(layout: type[Format]) -> frozenset[str]:
-    return frozenset(CONTEXT + (VERDICTS if _imitates(layout) else ())) - column_names(layout)
+    return frozenset(CONTEXT + MEDIA + (VERDICTS if _imitates(layout) else ())) - column_names(layout)
 
 
 def _imitates(layout: type[Format]) -> bool:
@@ -321,6 +344,8 @@ class ChatMessage(Lenient):
     content: str
     tools: Tools = None
     tool_calls: ToolCalls = None
+    name: Any = None
+    tool_call_id: str | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -334,23 +359,76 @@ class ChatMessage(Lenient):
             raise ValueError("the weight of a turn is not read; leave out what is not to be imitated")
         if turn.get("tool_calls") and turn.get("content") is None:
             return {**turn, "content": ""}
-        return turn
+        content = turn.get("content")
+        return {**turn, "content": _joined(content)} if isinstance(content, list) else turn
 
     def message(self) -> Message:
         """The canonical turn."""
+        is_tool = self.role == "tool"  # a name beside another turn is that of a person
         return Message(
-            role=self.role, content=self.content, tools=_fixed(self.tools), tool_calls=_fixed(self.tool_calls)
+            role=self.role,
+            content=self.content,
+            tools=_fixed(self.tools),
+            tool_calls=_fixed(self.tool_calls),
+            name=self.name if is_tool and isinstance(self.name, str) and self.name.strip() else None,
+            tool_call_id=self.tool_call_id if is_tool and self.tool_call_id else None,
         )
+
+
+def _joined(parts: list[Any]) -> Any:
+    """The text of a content in parts, as OpenAI writes it; what is no list of parts stays.
+
+    Raises:
+        ValueError: a part is not text.
+    """
+    if not parts or not all(isinstance(part, dict) and isinstance(part.get("type"), str) for part in parts):
+        return parts
+    other = next((part["type"] for part in parts if not isinstance(part.get("text"), str)), None)
+    if other is not None:
+        raise ValueError(f"the content has a part of type `{other}`, and only text is read")
+    return "".join(part["text"] for part in parts)
 
 
 def _fixed(objects: list[dict[str, Any]] | None) -> tuple[dict[str, Any], ...] | None:
     return None if objects is None else tuple(objects)
 
 
+_SPEAKER = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):")
+_SPEAKERS: Mapping[str, Role] = {"Human": "user", "Assistant": "assistant"}
+
+
+def transcript_turns(text: str) -> list[dict[str, str]] | None:
+    """Turns of a transcript, ``Human: ... Assistant: ...``, without blanks around them; None: it begins otherwise."""
+    before, *parts = _SPEAKER.split(text)
+    if before.strip() or not parts:
+        return None
+    told = zip(parts[::2], parts[1::2], strict=True)
+    return [{"role": _SPEAKERS[speaker], "content": said.strip()} for speaker, said in told]
+
+
+def open_transcript(text: str) -> list[dict[str, str]] | None:
+    """Turns of a transcript to be answered: it begins with ``Human:``, and ends with ``Assistant:`` or a question.
+
+    None: the text is a question by itself, even where it speaks of humans and assistants.
+    """
+    turns = transcript_turns(text) if "Assistant:" in text else None
+    if not turns or turns[0]["role"] != "user":
+        return None
+    if turns[-1] == {"role": "assistant", "content": ""}:
+        return turns[:-1]
+    return turns if turns[-1]["role"] == "user" else None
+
+
+def _asked(value: Any) -> Any:
+    if not isinstance(value, str):
+        raise ValueError(f"must be text, not {type_name(value)}")
+    return open_transcript(value) or [{"role": "user", "content": value}]
+
+
 def _text_by(role: Role) -> BeforeValidator:
     def as_turns(value: Any) -> Any:
         if isinstance(value, str):
-            return [{"role": role, "content": value}]
+            return _asked(value) if role == "user" else [{"role": role, "content": value}]
         if not isinstance(value, list):
             raise ValueError(f"must be text or a list of turns, not {type_name(value)}")
         return value
@@ -360,7 +438,9 @@ def _text_by(role: Role) -> BeforeValidator:
 
 Turns = list[ChatMessage]
 Question = Annotated[Turns, _text_by("user")]
-"""Turns, or a text that is one user turn."""
+"""Turns, or a text: one user turn, or a transcript to be answered."""
+TextQuestion = Annotated[Turns, BeforeValidator(_asked)]
+"""A text that is one user turn, or a transcript to be answered."""
 Answer = Annotated[Turns, _text_by("assistant")]
 """Turns, or a text that is one assistant turn."""
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from typing_extensions import override
 
-from pipelines.data.formats.format import TEXT, assistant, columns, user
+from pipelines.data.formats.format import TEXT, assistant, columns, transcript_turns, user
 from pipelines.data.formats.trl import Labeled
 from pipelines.data.rows import Comparison, Message
 
 _LAST = "\n\nAssistant:"
-_SPEAKER = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):")
 
 
 class Transcripts(Labeled):
@@ -55,9 +53,9 @@ def _cut(column: str, transcript: str) -> tuple[tuple[Message, ...], str]:
         raise ValueError(rf"{column} has no `\n\nAssistant:`; a transcript is `\n\nHuman: ... \n\nAssistant: ...`")
     if "\n\nHuman:" in answer:
         raise ValueError(f"{column} ends with a turn of the human")
-    before, *parts = _SPEAKER.split(earlier)
-    if before.strip() or not parts:
+    turns = transcript_turns(earlier)
+    if turns is None:
         raise ValueError(f"{column} does not begin with `Human:`")
-    make = {"Human": user, "Assistant": assistant}
-    turns = tuple(make[who](text.strip()) for who, text in zip(parts[::2], parts[1::2], strict=True))
-    return turns, answer.strip()
+    return tuple(user(turn["content"]) if turn["role"] == "user" else assistant(turn["content"]) for turn in turns), (
+        answer.strip()
+    )

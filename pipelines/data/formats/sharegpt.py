@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, TypeAdapter
 from typing_extensions import override
 
-from pipelines.data.formats.format import LIST, Format, Lenient, columns
+from pipelines.data.formats.format import LIST, Format, Lenient, as_objects, columns, with_arguments
 from pipelines.data.formats.trl import Labeled, dialogue
 from pipelines.data.rows import Comparison, Demonstration, Message, Prompt, Role
 
 _ROLES: dict[str, Role] = {
     "human": "user",
     "gpt": "assistant",
-    "function_call": "assistant",
     "observation": "tool",
     "system": "system",
 }
@@ -27,8 +26,37 @@ class Turn(Lenient):
     value: str
 
     def message(self) -> Message:
-        """The canonical turn."""
+        """The canonical turn.
+
+        Raises:
+            ValueError: a function call is not the JSON of one call or of several.
+        """
+        if self.speaker == "function_call":
+            return Message(role="assistant", content="", tool_calls=_calls(self.value))
         return Message(role=_ROLES[self.speaker], content=self.value)
+
+
+class Call(Lenient):
+    """A call of a tool as ShareGPT writes it."""
+
+    name: str
+    arguments: dict[str, Any] = Field(default_factory=dict)
+
+
+_CALLS = TypeAdapter(Annotated[list[Call], Field(min_length=1)])
+
+
+def _calls(text: str) -> tuple[dict[str, Any], ...]:
+    """The calls of a turn in OpenAI's form, for which chat templates are written."""
+    try:
+        value = as_objects(text)
+        calls = _CALLS.validate_python(with_arguments(value if isinstance(value, list) else [value]))
+    except ValueError as error:
+        raise ValueError(
+            "a function_call must be JSON, such as "
+            '{"name": "weather", "arguments": {"city": "Rome"}}, or a list of such calls'
+        ) from error
+    return tuple({"type": "function", "function": call.model_dump()} for call in calls)
 
 
 def _as_question(value: Any) -> Any:

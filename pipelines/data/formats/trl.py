@@ -12,6 +12,7 @@ from pipelines.data.formats.format import (
     LIST,
     TEXT,
     Format,
+    TextQuestion,
     Turns,
     answer_text,
     assistant,
@@ -19,7 +20,6 @@ from pipelines.data.formats.format import (
     columns,
     messages_of,
     plain_texts,
-    user,
 )
 from pipelines.data.rows import (
     ROLES,
@@ -81,13 +81,13 @@ class Preference(Labeled):
     name = "preference"
     shape = columns(prompt=TEXT, chosen=TEXT, rejected=TEXT)
     holds = (Comparison,)
-    prompt: str
+    prompt: TextQuestion
     chosen: str
     rejected: str
 
     @override
     def canonical(self) -> Comparison:
-        return self.comparison((user(self.prompt),), self.chosen, self.rejected)
+        return self.comparison(messages_of(self.prompt), self.chosen, self.rejected)
 
     @classmethod
     @override
@@ -142,12 +142,12 @@ class PromptCompletion(Format):
     shape = columns(prompt=TEXT, completion=TEXT)
     unless = ("chosen", "rejected")
     holds = (Demonstration,)
-    prompt: str
+    prompt: TextQuestion
     completion: str
 
     @override
     def canonical(self) -> Demonstration:
-        return Demonstration(messages=(user(self.prompt), assistant(self.completion)))
+        return Demonstration(messages=(*messages_of(self.prompt), assistant(self.completion)))
 
     @classmethod
     @override
@@ -207,11 +207,11 @@ class PromptText(Format):
     shape = columns(prompt=TEXT)
     unless = ("chosen", "rejected", "completion")
     holds = (Prompt,)
-    prompt: str
+    prompt: TextQuestion
 
     @override
     def canonical(self) -> Prompt:
-        return Prompt(prompt=(user(self.prompt),))
+        return Prompt(prompt=messages_of(self.prompt))
 
     @classmethod
     @override
@@ -241,7 +241,7 @@ class Text(Format):
     shape = columns(text=TEXT)
     unless = (
         *("prompt", "completion", "chosen", "rejected", "messages", "conversations", "instruction"),
-        *("role", "parent_id", "rank", "image", "images", "audio", "audios", "video", "videos"),
+        *("role", "parent_id", "rank"),
     )
     holds = (Demonstration,)
     text: str
