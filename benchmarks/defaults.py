@@ -64,17 +64,17 @@ def ppo(options: argparse.Namespace, place: Path) -> Iterator[str]:
     yield "| kind | learning rate | seed | score before | after | KL | finished | largest KL of an update | clipped |"
     yield "|---|---|---|---|---|---|---|---|---|"
     for kind in options.kinds:
-        start = place / f"start-{kind}"
-        if not start.exists():
-            told = dict(entry.split("=") for entry in options.start)
-            rlhf("all", start, of_model(options, kind), told, "--until", "reward")
+        for seed in options.seeds:
+            if not (start := place / f"start-{kind}-{seed}").exists():
+                began = dict(entry.split("=") for entry in options.start) | {"run.seed": seed}
+                rlhf("all", start, of_model(options, kind), began, "--until", "reward")
         cells: list[tuple[str, Mapping[str, Any]]] = [(f"{r:g}", {"ppo.learning_rate": r}) for r in RATES["ppo"][kind]]
         for name, told in [*cells, ("before: 1e-05", {**BEFORE, "ppo.learning_rate": 1e-5})]:
             for seed in options.seeds:
                 run = place / f"ppo-{kind}-{name.replace(' ', '')}-{seed}"
                 if not run.exists():
-                    shutil.copytree(start, run)
-                metrics = rlhf("ppo", run, {}, {**told, "ppo.total_episodes": options.episodes, "run.seed": seed})
+                    shutil.copytree(place / f"start-{kind}-{seed}", run)
+                metrics = rlhf("ppo", run, {}, {**told, "ppo.total_episodes": options.episodes})
                 updates = [json.loads(line) for line in (run / "ppo" / "metrics.jsonl").read_text().splitlines()]
                 yield (
                     f"| {kind} | {name} | {seed} | {metrics['start/eval/score']:.3f} | {metrics['eval/score']:.3f} | "

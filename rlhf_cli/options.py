@@ -65,6 +65,14 @@ Tags = Annotated[
         "--tags", metavar="TAG=TEXT", help="Name of a key or speaker of dialogues, e.g. role_tag=speaker. Repeatable."
     ),
 ]
+Verdicts = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--verdicts",
+        metavar="VALUE=NUMBER",
+        help="Number of the answer, counted from 1, that a verdict stands for; 0: a tie. Repeatable.",
+    ),
+]
 Split = Annotated[str, typer.Option("--split", metavar="S", help="Split of a hub data set or directory.")]
 Revision = Annotated[
     str | None, typer.Option("--revision", metavar="R", help="Commit, branch or tag of a hub data set.")
@@ -118,6 +126,7 @@ class SourceOptions:
     format: Format = None
     columns: Columns = None
     tags: Tags = None
+    verdicts: Verdicts = None
     split: Split = "train"
     revision: Revision = None
     limit: Limit = None
@@ -126,7 +135,7 @@ class SourceOptions:
         """Return the source at `path`, read by these options.
 
         Raises:
-            UsageError: an entry of --columns or --tags has another form, or there is no such column or tag.
+            UsageError: an entry of --columns, --tags or --verdicts has another form, or there is no such column or tag.
         """
         return settings.source_of(path, **vars(self))
 

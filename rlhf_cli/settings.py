@@ -46,7 +46,12 @@ def reward_source(name: str) -> dict[str, Any]:
 
 
 def source_of(
-    path: str, *, columns: Sequence[str] | None = None, tags: Sequence[str] | None = None, **options: Any
+    path: str,
+    *,
+    columns: Sequence[str] | None = None,
+    tags: Sequence[str] | None = None,
+    verdicts: Sequence[str] | None = None,
+    **options: Any,
 ) -> Source:
     """A source of the configuration, from the options that go by the same names.
 
@@ -54,6 +59,7 @@ def source_of(
         path: as `path` of the source.
         columns: ``KEY=COL`` each.
         tags: ``TAG=TEXT`` each.
+        verdicts: ``VALUE=NUMBER`` each.
         options: further keys of the source.
 
     Raises:
@@ -64,9 +70,15 @@ def source_of(
     for tag in told:
         if tag not in known:
             raise UsageError(f"there is no tag `{tag}`", where="--tags", hint=f"the tags are {', '.join(known)}")
-    source = Source.model_validate(
-        {"path": path, "columns": pairs("--columns", "KEY=COLUMN", columns or (), blank=True), "tags": told, **options}
-    )
+    meanings = pairs("--verdicts", "VALUE=NUMBER", verdicts or ())
+    for number in meanings.values():
+        if not number.isdecimal():
+            raise UsageError(
+                f"--verdicts wants the number of an answer, counted from 1, or 0 for a tie, not `{number}`"
+            )
+    renamed = pairs("--columns", "KEY=COLUMN", columns or (), blank=True)
+    mapped = {"columns": renamed, "tags": told, "verdicts": {value: int(number) for value, number in meanings.items()}}
+    source = Source.model_validate({"path": path, **mapped, **options})
     if source.columns:
         from pipelines.data.read import check_column_names
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -40,6 +40,11 @@ class Source(Section):
         description="Names of the keys and speakers of `conversations` if they differ from ShareGPT's (from, value, "
         "human, gpt), e.g. {role_tag: role, content_tag: content, user_tag: user, assistant_tag: assistant}.",
     )
+    verdicts: dict[str, Annotated[int, Field(ge=0)]] = Field(
+        {},
+        description="Number of the answer, counted from 1, that a verdict stands for, and 0 for a tie, e.g. {'1': 1, "
+        "'0': 2}: needed where a number beside answers by letter may be either.",
+    )
     limit: int | None = Field(None, ge=1, description="Maximum number of rows, taken from the start; null: all rows.")
     sample: int | None = Field(
         None, ge=1, description="Number of rows drawn at random from these, the same ones every time; null: all rows."
@@ -50,6 +55,11 @@ class Source(Section):
         description="Weight of the source in training: 0.5 leaves out half of its prompts, 2 uses every row twice. "
         "Held-out rows are not affected.",
     )
+
+    def results_view(self) -> dict[str, Any]:
+        """Values that affect results; sources of before there were `verdicts` have none."""
+        view = super().results_view()
+        return view if self.verdicts else {key: value for key, value in view.items() if key != "verdicts"}
 
 
 class TaskSource(Section):

@@ -162,12 +162,14 @@ class SourceReader(Generic[Kind]):
     def _settle(self, first: Sequence[tuple[Record, dict[str, Any]]]) -> None:
         """Look at the first good rows: whether they have the mapped columns, and of what format they are."""
         _check_columns_are_there([record for record, _ in first], self._source.columns)
-        if self.format is not None:
-            return
         rows = [row if record.typed else for_detection(row) for record, row in first]
+        if self.format is not None:
+            self.format = self.format.settled(rows, self._source.verdicts)
+            return
         place = first[0][0].place
         layout = detect_format(rows, place, [candidate for candidate in FORMATS.values() if self._serves(candidate)])
-        self._take(layout, place, f"seen in the columns {', '.join(layout.shape)}")
+        seen = ", ".join(layout.shape) or "of the answers and the verdict"
+        self._take(layout.settled(rows, self._source.verdicts), place, f"seen in the columns {seen}")
 
     def _serves(self, layout: type[Format]) -> bool:
         return self._kind is None or any(can_serve(candidate, self._kind) for candidate in layout.holds)

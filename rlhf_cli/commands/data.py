@@ -58,8 +58,8 @@ def check(
     """Check data files before training.
 
     The report shows formats, bad rows, duplicates and lengths.
-    Nothing is written. --name, --format, --columns, --tags, --split, --revision and --limit apply to every FILE. Exit
-    code 3 means that there are bad rows or a file cannot be read; the rest of the report is still printed.
+    Nothing is written. --name, --format, --columns, --tags, --verdicts, --split, --revision and --limit apply to every
+    FILE. Exit code 3 means that there are bad rows or a file cannot be read; the rest of the report is still printed.
     """
     flags = settings.named_flags("all", model=model)
     if max_length is not None:

@@ -59,6 +59,11 @@ CASES: list[tuple[str, dict[str, Any], CanonicalRow | tuple[CanonicalRow, ...]]]
         {"prompt": chat(U), "completion": "Yes.", "label": True},
         Judgement(prompt=turns(U), completion="Yes.", label=True),
     ),
+    (
+        "two_answers",
+        {"prompt": "Hi?", "answer_1": "No.", "answer_2": "Yes.", "verdict": 2},
+        Comparison(prompt=turns(U), chosen="Yes.", rejected="No."),
+    ),
     ("prompt_chat", {"prompt": chat(U)}, PROMPT),
     ("alpaca_prompt", {"instruction": "Hi?"}, PROMPT),
     ("alpaca_prompt", {"instruction": "Hi", "input": "?"}, Prompt(prompt=turns(("user", "Hi\n?")))),

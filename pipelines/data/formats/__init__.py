@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from pipelines.data.faults import shorten, type_name
-from pipelines.data.formats import alpaca, hh, judged, sharegpt, trl
+from pipelines.data.formats import alpaca, hh, judged, sharegpt, trl, verdict
 from pipelines.data.formats.format import VERDICTS, Format, column_names, judges, way_out
 from pipelines.data.formats.unrecognized import column_map, way_in
 from pipelines.errors import DataError, UsageError
@@ -27,6 +27,7 @@ FORMATS: dict[str, type[Format]] = {
         hh.Transcripts,
         judged.ScoredList,
         judged.UltraFeedback,
+        verdict.TwoAnswers,
         judged.Kto,
         judged.MessagesKto,
         judged.ShareGPTKto,

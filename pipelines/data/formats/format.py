@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from typing import Annotated, Any, ClassVar
 
@@ -243,6 +243,16 @@ class Format(Lenient):
                 raise ValueError("tools stand in their column and on the first turn")
             turns = _with_tools(turns, tuple(self.tools))
         return row.model_copy(update={column: turns})
+
+    @classmethod
+    def settled(cls, rows: Sequence[Mapping[str, Any]], meanings: Mapping[str, int]) -> type[Format]:
+        """The format as it reads a source.
+
+        Args:
+            rows: the first rows of the source.
+            meanings: number of the answer, counted from 1, that a verdict of the source stands for; 0: a tie.
+        """
+        return cls
 
     @classmethod
     def unread(cls, row: Mapping[str, Any]) -> Fault | None:

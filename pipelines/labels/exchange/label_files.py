@@ -18,6 +18,7 @@ from pipelines.errors import ArtifactError, DataError
 from pipelines.labels.exchange import argilla, label_studio
 from pipelines.labels.exchange.foreign_task import UnusableTask
 from pipelines.labels.exchange.gather import LabelCollection, ReadingOptions
+from pipelines.labels.exchange.judged_rows import is_judged_row, read_judged_row
 from pipelines.labels.label_types import Label, LabelSet, is_unknown, question_dict
 from pipelines.labels.tasks_file import is_tasks_file, read_tasks
 from pipelines.run.directory import RunDir, split_round
@@ -124,7 +125,7 @@ def _question(question: dict[str, Any]) -> str:
 
 ACCEPTED = (
     "a label store of `rlhf label`, a tasks file, an export of Label Studio (JSON, JSON_MIN or CSV), "
-    "or records of Argilla (to_list as JSON, or the server's)"
+    "records of Argilla (to_list as JSON, or the server's), or rows of several answers with a verdict"
 )
 _Reader = Callable[[Mapping[str, Any], str, LabelCollection], None]
 
@@ -182,6 +183,8 @@ def _reader(record: Record) -> _Reader:
         return argilla.read_record
     if label_studio.is_minimal(record.row):
         return label_studio.read_minimal
+    if is_judged_row(record.row):
+        return read_judged_row
     raise DataError(
         f"this is no file of labels; the first record has {', '.join(list(record.row)[:12]) or 'nothing'}",
         where=record.place,
