@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from rlhf_cli import __version__, failures, options
+from rlhf_cli import __version__, failures, libraries, options
 from rlhf_cli.children import watch_parent
 from rlhf_cli.commands import agreement, config, data, env, label, labels, pairs, sample, score, stages, status
 
@@ -90,5 +90,6 @@ def _terminate(number: int, frame: object) -> None:
 def main() -> None:
     """Entry point of ``rlhf``."""
     watch_parent()
+    libraries.of_own_process()
     signal.signal(signal.SIGTERM, _terminate)
     sys.exit(run(sys.argv[1:]))

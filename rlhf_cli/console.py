@@ -75,21 +75,21 @@ class ConsoleReporter:
         logger.warning(harmless(text))
         self._line(text, "warning: ")
 
-    def task(self, label: str, total: int) -> AbstractContextManager[ProgressTask]:
-        """A context in which `total` steps are counted."""
+    def task(self, label: str, total: int, done: int = 0) -> AbstractContextManager[ProgressTask]:
+        """A context in which steps are counted up to `total`, of which `done` were done before."""
         if self.quiet:
             return contextlib.nullcontext(_SilentTask())
         if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
-            return self._bar(label, total)
-        return self._plain(label, total)
+            return self._bar(label, total, done)
+        return self._plain(label, total, done)
 
     @contextmanager
-    def _bar(self, label: str, total: int) -> Iterator[ProgressTask]:
+    def _bar(self, label: str, total: int, done: int) -> Iterator[ProgressTask]:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         if self._live is not None:
-            yield _BarTask(self._live, label, total)
+            yield _BarTask(self._live, label, total, done)
             return
         columns = (
             TextColumn("{task.description}", markup=False),
@@ -101,13 +101,13 @@ class ConsoleReporter:
         with Progress(*columns, console=Console(file=sys.stderr), redirect_stdout=False, redirect_stderr=False) as live:
             self._live = live
             try:
-                yield _BarTask(live, label, total)
+                yield _BarTask(live, label, total, done)
             finally:
                 self._live = None
 
     @contextmanager
-    def _plain(self, label: str, total: int) -> Iterator[ProgressTask]:
-        yield _PlainTask(label, total)
+    def _plain(self, label: str, total: int, done: int) -> Iterator[ProgressTask]:
+        yield _PlainTask(label, total, done)
 
     def _line(self, text: str, label: str = "") -> None:
         if self._live is not None:
@@ -124,9 +124,9 @@ class _SilentTask:
 
 
 class _BarTask:
-    def __init__(self, live: Any, label: str, total: int) -> None:
+    def __init__(self, live: Any, label: str, total: int, done: int) -> None:
         self._live = live
-        self._task = live.add_task(harmless(label), total=total, figures="")
+        self._task = live.add_task(harmless(label), total=total, completed=done, figures="")
 
     def advance(self, steps: int = 1, **fields: float) -> None:
         shown = {"figures": fields_text(fields)} if fields else {}
@@ -134,8 +134,9 @@ class _BarTask:
 
 
 class _PlainTask:
-    def __init__(self, label: str, total: int) -> None:
-        self._label, self._total, self._done = harmless(label), total, 0
+    def __init__(self, label: str, total: int, done: int) -> None:
+        self._label, self._total, self._done = harmless(label), total, done
+        self._before = done  # the time left is estimated from the steps of this part alone
         self._start = self._shown = time.monotonic()
 
     def advance(self, steps: int = 1, **fields: float) -> None:
@@ -147,7 +148,9 @@ class _PlainTask:
         elapsed = now - self._start
         parts = [f"{self._label}: {self._done}/{self._total}"]
         if self._done < self._total:
-            parts.append(f"{seconds_text(elapsed / max(self._done, 1) * (self._total - self._done))} left")
+            parts.append(
+                f"{seconds_text(elapsed / max(self._done - self._before, 1) * (self._total - self._done))} left"
+            )
         else:
             parts.append(f"done in {seconds_text(elapsed)}")
         if fields:

@@ -24,8 +24,8 @@ class Recorder(SilentReporter):
         self.tasks: dict[str, list[int]] = {}
 
     @contextmanager
-    def task(self, label: str, total: int) -> Iterator[Any]:
-        steps = self.tasks.setdefault(label, [total, 0])
+    def task(self, label: str, total: int, done: int = 0) -> Iterator[Any]:
+        steps = self.tasks.setdefault(label, [total, done])
 
         class Task:
             def advance(self, done: int = 1, **fields: float) -> None:

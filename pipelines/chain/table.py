@@ -13,13 +13,17 @@ from pipelines.config.scorer_section import ScorerSection
 from pipelines.data.prepare import DataKind, effective_sources
 from pipelines.data.sources import source_files
 from pipelines.errors import UsageError
+from pipelines.models.base_record import asks_for_the_time
 from pipelines.run.directory import in_round
 from pipelines.run.stage import Stage
 from pipelines.scorers.function import function_file
 
 
 def _common(config: Config) -> dict[str, Any]:
-    return {"seed": config.run.seed, "model": config.model.results_view()}
+    """Settings of every stage that has a model; the day only where its chat template writes it."""
+    dated = config.run.date is not None and asks_for_the_time(config.model)
+    day = {"date": config.run.date} if dated else {}
+    return {"seed": config.run.seed, "model": config.model.results_view()} | day
 
 
 def _split(config: Config) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import difflib
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -42,7 +43,8 @@ def load_config(
         sets: ``section.key=value`` with a YAML value.
         flags: values of named options by their dotted key; they win even if the value is None.
         recorded: the configuration that the run recorded, if it was begun; what `KEPT` names is taken from it.
-        for_training: whether keys that are not set get their default for the kind of training and the device.
+        for_training: whether keys that are not set get their default for the kind of training and the device, and
+            `run.date` the day of today, or on which the run was begun.
 
     Raises:
         UsageError: the file cannot be read, a key is unknown, or a value does not fit.
@@ -69,6 +71,9 @@ def load_config(
             if _value_at(data, key) is None:
                 _assign(data, places, key, _value_in_run(of_run, key, older), str(recorded))
     if for_training:
+        if _value_at(data, "run.date") is None:
+            began = _value_at(of_run or {}, "run.date") or datetime.date.today().isoformat()
+            _assign(data, places, "run.date", began, str(recorded))
         written, kept = ({key: _value_at(values, key) for key in DECIDING} for values in (data, of_run or {}))
         for key, value in defaults_by_kind(written, kept):
             _assign(data, places, key, value, "the default by kind")

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from pipelines.config.section import Section, by_kind
 
@@ -92,6 +92,19 @@ class ModelSection(Section):
         "all-linear", description="Modules that get an adapter: all-linear, or a list of module names."
     )
 
+    _date: str | None = PrivateAttr(None)
+
+    @property
+    def date(self) -> str | None:
+        """Day that the chat template writes: `run.date`."""
+        return self._date
+
+    def on(self, date: str | None) -> ModelSection:
+        """The same settings with the day that the chat template writes."""
+        dated = self.model_copy()
+        dated._date = date
+        return dated
+
     @field_validator("name_or_path")
     @classmethod
     def _directory_from_anywhere(cls, value: str | None) -> str | None:
@@ -100,6 +113,15 @@ class ModelSection(Section):
             return value
         path = _in_package(value) or Path(value).expanduser()
         return full_path(path) if path.is_dir() or (is_gguf(path) and path.is_file()) else value
+
+    @field_validator("attn_implementation")
+    @classmethod
+    def _no_code_of_the_hub(cls, value: str | None) -> str | None:
+        if value is not None and "/" in value:
+            raise ValueError(
+                "kernels of the hub are code, and none is loaded; name one of transformers' own, such as sdpa"
+            )
+        return value
 
     @field_validator("chat_template_kwargs")
     @classmethod

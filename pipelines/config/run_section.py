@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from typing import Any, Literal
 
 from pydantic import Field, field_validator
@@ -16,6 +17,11 @@ class RunSection(Section):
 
     dir: str | None = cosmetic(None, description="Run directory; null: runs/<name of the configuration file>.")
     seed: int = Field(0, ge=0, description="Seed of everything random: data, training, sampling.")
+    date: str | None = cosmetic(
+        None,
+        description="Day that chat templates write where they ask for the time (Llama 3.2, gpt-oss), such as "
+        "2026-11-27; null: the day on which the run was begun. Published templates write it as well.",
+    )
     device: Literal["auto", "cpu", "cuda"] = cosmetic("auto", description="Device: auto uses CUDA if it is available.")
     threads: int | None = cosmetic(
         None, ge=1, description="Number of CPU threads; null: 1 for models under 5 M parameters, else all cores."
@@ -23,6 +29,16 @@ class RunSection(Section):
     report_to: list[Tracker] = cosmetic(
         [], description="Experiment trackers, by Hugging Face's names; docs/trackers.md describes them."
     )
+
+    @field_validator("date")
+    @classmethod
+    def _a_day(cls, value: str | None) -> str | None:
+        if value is not None:
+            try:
+                datetime.date.fromisoformat(value)
+            except ValueError:
+                raise ValueError("must be a day such as 2026-11-27") from None
+        return value
 
     @field_validator("report_to", mode="before")
     @classmethod

@@ -43,6 +43,12 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _template_on_the_date(self) -> Config:
+        if self.run.date is not None:
+            object.__setattr__(self, "model", self.model.on(self.run.date))
+        return self
+
+    @model_validator(mode="after")
     def _sections_agree(self) -> Config:
         if self.model.init == "scratch" and not self.sft.enabled:
             raise ValueError("model.init: scratch needs sft.enabled: true (SFT is what builds the model)")

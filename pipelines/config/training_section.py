@@ -38,7 +38,9 @@ class TrainerSection(Section):
         affects_results=False,
         description="Whether to recompute activations in the backward pass: less memory, more time.",
     )
-    logging_steps: int = cosmetic(10, ge=1, description="Number of optimizer steps between two log lines.")
+    logging_steps: int | None = cosmetic(
+        None, ge=1, description="Number of optimizer steps between two log lines; null: a tenth of all, at most 10."
+    )
     save_steps: int = cosmetic(100, ge=1, description="Number of optimizer steps between two checkpoints.")
     save_total_limit: int = cosmetic(2, ge=1, description="Maximum number of checkpoints kept while the stage runs.")
     trainer: dict[str, Any] = Field(

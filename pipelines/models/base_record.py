@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.config import Config
-from pipelines.config.model_section import is_gguf
+from pipelines.config.model_section import ModelSection, is_gguf
 from pipelines.run.disk import read_json, write_atomic
 from pipelines.run.manifest import FileRecord, changed_files
 
@@ -70,6 +70,30 @@ def remember_base(config: Config, run_dir: Path) -> None:
         BaseRecord((name,), model.revision, files).write(run_dir)
 
 
+def asks_for_the_time(model: ModelSection) -> bool:
+    """Whether the chat template of a base asks for the time; False: not, or its files are not on this machine yet."""
+    if model.chat_template not in ("auto", "none"):
+        return _has_now(Path(model.chat_template))
+    if model.chat_template == "none" or model.name_or_path is None or model.init != "pretrained":
+        return False
+    files = _local_files(_on_this_machine(model.name_or_path, model.revision) or "")
+    return any(_has_now(file) for file in files if is_gguf(file) or file.name in _TEMPLATES)
+
+
+_TEMPLATES = ("chat_template.jinja", "chat_template.json", "tokenizer_config.json")
+_HEAD = 64 * 2**20
+"""Bytes at the start of a file among which a chat template lies: a GGUF file begins with it and the vocabulary."""
+
+
+@functools.lru_cache(maxsize=32)
+def _has_now(file: Path) -> bool:
+    try:
+        with file.open("rb") as opened:
+            return b"strftime_now" in opened.read(_HEAD)
+    except OSError:
+        return False
+
+
 def present_name(name: str, run_dir: Path) -> str:
     """Where the base that a manifest knows as `name` is now."""
     record = BaseRecord.read(run_dir)
@@ -81,13 +105,16 @@ def with_recorded_base(
 ) -> dict[str, Any]:
     """Settings of a stage with its base under the name that was recorded, where the content is the same.
 
-    Where the name is the same and the content is not, the name says so.
+    Where the name is the same and the content is not, the name says so. A day that the chat template writes does not
+    count against settings of before there was one.
 
     Args:
         section: the settings of now.
         run_dir: the run directory.
         before: the settings that they are compared with; None: those that are recorded for a new artifact.
     """
+    if before is not None and "date" not in before:
+        section = {key: value for key, value in section.items() if key != "date"}
     model, record = section.get("model"), BaseRecord.read(run_dir)
     if not isinstance(model, dict) or not isinstance(name := model.get("name_or_path"), str):
         return section
@@ -117,19 +144,22 @@ def _same_files(old: str, name: str) -> bool:
 
 def _files(name: str, revision: str | None) -> tuple[FileRecord, ...]:
     """Records of a model's files; empty: they are not on this machine, or not yet."""
-    path = name
-    if not Path(name).exists():
-        from huggingface_hub import try_to_load_from_cache
-        from huggingface_hub.errors import HFValidationError
+    path = _on_this_machine(name, revision)
+    return tuple(FileRecord.of(file, file.name) for file in _local_files(path)) if path is not None else ()
 
-        try:
-            cached = try_to_load_from_cache(name, "config.json", revision=revision)
-        except HFValidationError:
-            return ()
-        if not isinstance(cached, str):
-            return ()
-        path = str(Path(cached).parent)
-    return tuple(FileRecord.of(file, file.name) for file in _local_files(path))
+
+def _on_this_machine(name: str, revision: str | None) -> str | None:
+    """The path of a model, in the cache of the hub where it is from there; None: it is not on this machine."""
+    if Path(name).exists():
+        return name
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        cached = try_to_load_from_cache(name, "config.json", revision=revision)
+    except HFValidationError:
+        return None
+    return str(Path(cached).parent) if isinstance(cached, str) else None
 
 
 def _local_files(name: str) -> list[Path]:

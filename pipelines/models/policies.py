@@ -97,7 +97,7 @@ def open_tokenizer(stage_dir: Path | None, model: ModelSection) -> PreTrainedTok
     if stage_dir is not None:
         # the published tokenizer holds the template; its file may no longer exist
         template = "none" if model.chat_template == "none" else "auto"
-        as_published = {"chat_template": template, "chat_template_kwargs": {}}
+        as_published = {"chat_template": template, "chat_template_kwargs": {}, "merge_system_turn": False}
         return load_tokenizer(model_directory(stage_dir), model.model_copy(update=as_published))
     path, revision = _weights(None, model)
     return load_tokenizer(path, model, revision=revision)

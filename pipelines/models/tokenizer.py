@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import datetime
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -55,10 +57,25 @@ def load_tokenizer(path: str | Path, model: ModelSection, *, revision: str | Non
         tokenizer.chat_template = _read_template(model.chat_template)
     elif tokenizer.chat_template is None:
         tokenizer.chat_template = plain_template(tokenizer)
+    if model.date is not None:
+        tokenizer.chat_template = _dated(tokenizer.chat_template, datetime.date.fromisoformat(model.date))
     settings = _defaults(model.chat_template_kwargs) + _MERGE_SYSTEM_TURN * model.merge_system_turn
     if settings:
         tokenizer.chat_template = _preceded(tokenizer.chat_template, settings)
     return tokenizer
+
+
+_NOW = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""")
+
+
+def _dated(template: str | dict[str, str] | None, day: datetime.date) -> str | dict[str, str] | None:
+    """Write a day into a chat template, or into each of several, where it asks for the time.
+
+    The same text gives the same ids on another day, also where the template is published.
+    """
+    if isinstance(template, dict):
+        return {name: str(_dated(text, day)) for name, text in template.items()}
+    return template and _NOW.sub(lambda call: json.dumps(day.strftime(call[2]), ensure_ascii=False), template)
 
 
 _MERGE_SYSTEM_TURN = (

@@ -76,8 +76,7 @@ class Training:
         completed = self._resume(parts)
         if completed == 0:
             self._evaluate(0, parts)
-        label = f"ppo, from update {completed}" if completed else "ppo"
-        with self.stop.deferred(), self.reporter.task(label, settings.num_updates - completed) as progress:
+        with self.stop.deferred(), self.reporter.task("ppo", settings.num_updates, completed) as progress:
             for update in range(completed + 1, settings.num_updates + 1):
                 rollout = self._update(update, parts)
                 if update % settings.evaluation_interval == 0 or update == settings.num_updates:

@@ -69,7 +69,7 @@ def run(ctx: StageContext) -> dict[str, Any]:
     with settings_kept(start.model):
         trainer = objective.trainer()
         trained = trainable_parameters(start.model)
-        result = train(trainer, ctx, "reward model")
+        result = train(trainer, ctx, config.reward, "reward model")
     after = objective.judge()
     objective.log_figures(after)
     probes = probe(scorer, config)

@@ -17,8 +17,8 @@ class ProgressTask(Protocol):
 class Reporter(Protocol):
     """Progress and plain words, on stderr."""
 
-    def task(self, label: str, total: int) -> AbstractContextManager[ProgressTask]:
-        """A context in which `total` steps are counted."""
+    def task(self, label: str, total: int, done: int = 0) -> AbstractContextManager[ProgressTask]:
+        """A context in which steps are counted up to `total`, of which `done` were done before."""
 
     def info(self, text: str) -> None:
         """Something worth knowing."""
@@ -36,7 +36,7 @@ class SilentReporter:
     """Says nothing; for tests and for use as a library."""
 
     @contextmanager
-    def task(self, label: str, total: int) -> Iterator[ProgressTask]:
+    def task(self, label: str, total: int, done: int = 0) -> Iterator[ProgressTask]:
         """Counts nothing."""
         yield _SilentTask()
 

@@ -277,9 +277,10 @@ class Sampler:
         chunks = [(index, chunk) for index in range(len(self.models)) for chunk in self._chunks(index)]
         completed, completions = self._resume(context, chunks)
         speed = Throughput()
-        total = sum(self.models[index].num_completions * len(chunk) for index, chunk in chunks[completed:])
+        sizes = [self.models[index].num_completions * len(chunk) for index, chunk in chunks]
         label = "completions, on from the last chunk" if completed else "completions"
-        with context.stop.deferred(), context.reporter.task(label, total) as progress:
+        task = context.reporter.task(label, sum(sizes), sum(sizes[:completed]))
+        with context.stop.deferred(), task as progress:
             for index in range(len(self.models)):
                 steps = [step for step in range(completed, len(chunks)) if chunks[step][0] == index]
                 if not steps or context.stop.requested:

@@ -88,7 +88,7 @@ def run(ctx: StageContext) -> dict[str, Any]:
     with settings_kept(model):
         trainer = _trainer(ctx, model, tokenizer, rows, limit, device)
         trained = trainable_parameters(model)
-        result = train(trainer, ctx, "SFT")
+        result = train(trainer, ctx, section, "SFT")
     after = heldout_loss(model, heldout, section.per_device_eval_batch_size, config)
 
     if before is not None and after is not None:

@@ -95,7 +95,7 @@ def trainer_arguments(
         "weight_decay": section.weight_decay,
         "max_grad_norm": section.max_grad_norm,
         "activation_checkpointing": section.gradient_checkpointing,
-        "logging_steps": section.logging_steps,
+        "logging_steps": section.logging_steps or DEFAULT_LOGGING,
         "logging_first_step": True,
         "logging_nan_inf_filter": False,
         "report_to": config.run.report_to or "none",
@@ -186,10 +186,22 @@ _ATTRIBUTES = {"forward", "_original_forward", "model_tags"}
 """Names in the configuration, and of the model's own attributes, that the trainers of TRL 1.16 and accelerate set."""
 
 
-def train(trainer: Trainer, ctx: StageContext, label: str) -> TrainingResult:
+DEFAULT_LOGGING = 10
+"""Steps between two log lines of a long training."""
+LEAST_LOGGED = 10
+"""Log lines of a training that is shorter than `DEFAULT_LOGGING` times as many steps."""
+
+
+def train(trainer: Trainer, ctx: StageContext, section: TrainerSection, label: str) -> TrainingResult:
     """Run a trainer under our reporter, from the newest complete checkpoint where there is one.
 
     SIGINT and SIGTERM let the step end and save it; then they do what they would have done.
+
+    Args:
+        trainer: with the arguments of `trainer_arguments`.
+        ctx: of the stage.
+        section: its settings.
+        label: of the progress line.
 
     Raises:
         TrainingError: a loss, a gradient or a weight is not finite.
@@ -202,7 +214,8 @@ def train(trainer: Trainer, ctx: StageContext, label: str) -> TrainingResult:
         ctx.reporter.info(f"{label}: goes on from step {checkpoint.step}")
     saver = CheckpointCallback(ctx, trainer, checkpoint)
     with ctx.stop.deferred(), ExitStack() as stack, contextlib.suppress(NoStepLeft):
-        for callback in (saver, _ProgressCallback(ctx, label, stack, saver)):
+        often = section.logging_steps is None
+        for callback in (saver, _ProgressCallback(ctx, label, stack, saver, often=often)):
             trainer.add_callback(callback)
         trainer.train(resume_from_checkpoint=str(checkpoint.path) if checkpoint else None)
     refuse_not_finite(trainer.state.global_step, train_loss=saver.mean_loss)
@@ -210,15 +223,27 @@ def train(trainer: Trainer, ctx: StageContext, label: str) -> TrainingResult:
 
 
 class _ProgressCallback(TrainerCallback):
-    """Updates the progress line and metrics.jsonl."""
+    """Updates the progress line and metrics.jsonl.
 
-    def __init__(self, ctx: StageContext, label: str, stack: ExitStack, checkpoints: CheckpointCallback) -> None:
-        self._ctx, self._label, self._stack, self._checkpoints = ctx, label, stack, checkpoints
+    Args:
+        ctx: of the stage.
+        label: of the progress line.
+        stack: closes the progress line.
+        checkpoints: knows the seconds of the training.
+        often: whether a short training logs `LEAST_LOGGED` times at least.
+    """
+
+    def __init__(
+        self, ctx: StageContext, label: str, stack: ExitStack, checkpoints: CheckpointCallback, *, often: bool
+    ) -> None:
+        self._ctx, self._label, self._stack, self._checkpoints, self._often = ctx, label, stack, checkpoints, often
         self._fields: dict[str, float] = {}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        left = state.max_steps - state.global_step  # the time left is estimated from the steps of this part alone
-        self._task = self._stack.enter_context(self._ctx.reporter.task(self._label, left))
+        if self._often:
+            state.logging_steps = max(1, min(DEFAULT_LOGGING, state.max_steps // LEAST_LOGGED))
+        task = self._ctx.reporter.task(self._label, state.max_steps, state.global_step)
+        self._task = self._stack.enter_context(task)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._task.advance(1, **self._fields)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,8 +17,9 @@ from pipelines.config.data_section import Source
 from pipelines.errors import UsageError
 from pipelines.run.directory import in_round
 from rlhf_cli import options, settings
-from rlhf_cli.commands.stages import LIBRARY_DEFAULTS, OutputMode, run_one
+from rlhf_cli.commands.stages import OutputMode, run_one
 from rlhf_cli.console import ConsoleReporter, harmless, print_json, styled
+from rlhf_cli.libraries import set_defaults
 from rlhf_cli.output_file import make_room
 
 if TYPE_CHECKING:
@@ -229,8 +229,7 @@ def _alone(target: FileRequest, config: Config, mode: OutputMode) -> None:
     check_sampled_models(config, "--model")
     # whether the file is there already is for `prepare` to say, which knows of an interrupted call
     make_room(target.out, [source.path for source in target.sources], replace=True, write=not mode.dry_run)
-    for variable, value in LIBRARY_DEFAULTS.items():
-        os.environ.setdefault(variable, value)
+    set_defaults()
     reporter = ConsoleReporter(quiet=mode.quiet)
     # stdout is for data: what a library prints goes to stderr
     with contextlib.redirect_stdout(sys.stderr):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json as jsonlib
-import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,8 +15,8 @@ from pipelines.config.scorer_section import ScorerSection
 from pipelines.errors import UsageError
 from pipelines.run.disk import disk_errors, write_atomic
 from rlhf_cli import options, settings
-from rlhf_cli.commands.stages import LIBRARY_DEFAULTS
 from rlhf_cli.console import ConsoleReporter, harmless, print_json
+from rlhf_cli.libraries import set_defaults
 from rlhf_cli.output_file import make_room
 
 File = Annotated[str, typer.Argument(metavar="FILE", help="File of comparisons, judgements or demonstrations.")]
@@ -79,8 +78,7 @@ def score(
         "batch_size": batch_size,
     }
     given = {key: value for key, value in details.items() if value is not None}
-    for variable, value in LIBRARY_DEFAULTS.items():
-        os.environ.setdefault(variable, value)
+    set_defaults()
     run = None
     if reward_model is not None:
         if run_dir is not None or config is not None:

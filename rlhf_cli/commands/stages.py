@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,18 +16,11 @@ from pipelines.errors import UsageError
 from pipelines.run.directory import RunDir, in_round
 from pipelines.run.processes import dismissing_workers, rank, world_size
 from pipelines.run.stage import Stage
-from rlhf_cli import options, settings
+from rlhf_cli import libraries, options, settings
 from rlhf_cli.children import ChildLauncher, is_child
 from rlhf_cli.commands import plan_view as plan
 from rlhf_cli.console import ConsoleReporter, print_json
 from rlhf_cli.logs import log_to
-
-LIBRARY_DEFAULTS = {
-    "TOKENIZERS_PARALLELISM": "false",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    "TQDM_DISABLE": "1",
-}
 
 
 @dataclass(frozen=True)
@@ -152,14 +144,10 @@ def _join(config: Config, mode: OutputMode) -> None:
     """Work beside the first process, which alone locks, speaks and writes."""
     if mode.dry_run:
         return
-    _set_defaults()
+    libraries.set_defaults()
+    libraries.spare(config)
     with contextlib.redirect_stdout(sys.stderr):
         chain.join_chain(config)
-
-
-def _set_defaults() -> None:
-    for variable, value in LIBRARY_DEFAULTS.items():
-        os.environ.setdefault(variable, value)
 
 
 def _final_table(run_dir: RunDir) -> str:
@@ -177,7 +165,8 @@ def _run(
     mode: OutputMode,
     isolated: bool,
 ) -> list[chain.Outcome]:
-    _set_defaults()
+    libraries.set_defaults()
+    libraries.spare(config)
     launcher = ChildLauncher(run_dir.root, verbose=mode.verbose, quiet=mode.quiet) if isolated else None
     reporter = ConsoleReporter(quiet=mode.quiet)
     run_dir.create()

@@ -37,6 +37,16 @@ def test_plain_lines_come_every_few_seconds(
     assert captured.err.splitlines() == ["ppo: 2/4 · 0:06 left · kl 0.2", "ppo: 4/4 · done in 0:08 · kl 0.4"]
 
 
+def test_work_that_goes_on_counts_what_was_done_before(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter([0.0, 100.0])
+    monkeypatch.setattr(console.time, "monotonic", lambda: next(clock))
+    with ConsoleReporter().task("training", 8, 4) as task:
+        task.advance(1)
+    assert capsys.readouterr().err == "training: 5/8 · 5:00 left\n"
+
+
 def test_quiet_leaves_warnings(capsys: pytest.CaptureFixture[str]) -> None:
     reporter = ConsoleReporter(quiet=True)
     reporter.info("hidden")

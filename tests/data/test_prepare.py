@@ -319,7 +319,7 @@ def test_a_big_file_shows_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             advanced.append(steps)
 
     class Shown(SilentReporter):
-        def task(self, label: str, total: int) -> Any:
+        def task(self, label: str, total: int, done: int = 0) -> Any:
             import contextlib
 
             assert "a.jsonl" in label

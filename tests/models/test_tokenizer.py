@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import datetime
 import json
 from pathlib import Path
 from typing import Any
@@ -8,10 +9,14 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
+from pipelines.chain.table import stages_of
+from pipelines.config import Config, load_config
+from pipelines.config.load import dump_config
 from pipelines.config.model_section import ModelSection, ScratchModel
 from pipelines.data.chat import ChatEncoder
 from pipelines.data.rows import Message
 from pipelines.errors import ArtifactError, HubError, UsageError
+from pipelines.models.base_record import with_recorded_base
 from pipelines.models.policies import open_tokenizer
 from pipelines.models.scratch import CHAT_TEMPLATE, build_scratch, train_scratch_tokenizer
 from pipelines.models.tokenizer import load_tokenizer, plain_template, reward_pad_id, reward_tokenizer
@@ -194,3 +199,73 @@ def test_the_dialogue_is_no_value_of_a_template(name: str) -> None:
 def test_a_run_without_values_of_a_template_is_recorded_as_before() -> None:
     assert "chat_template_kwargs" not in ModelSection().results_view()
     assert ModelSection(chat_template_kwargs={"x": 1}).results_view()["chat_template_kwargs"] == {"x": 1}
+
+
+LLAMA_3_2 = (  # the part of it that asks for the time
+    "{% if not date_string is defined %}{% if strftime_now is defined %}"
+    '{% set date_string = strftime_now("%d %b %Y") %}{% else %}{% set date_string = "26 Jul 2024" %}{% endif %}'
+    "{% endif %}"
+    "Today Date: {{ date_string }} {{ strftime_now('%Y-%m-%d') }}" + TINY_TEMPLATE
+)
+
+
+def on_day(monkeypatch: pytest.MonkeyPatch, day: str) -> None:
+    class Clock(datetime.datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> datetime.datetime:
+            return datetime.datetime.fromisoformat(day)
+
+    monkeypatch.setattr("transformers.utils.chat_template_utils.datetime", Clock)
+
+
+def test_a_template_writes_the_day_of_the_run_whatever_day_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = saved(tmp_path / "base", template=LLAMA_3_2)
+    prompt = (Message(role="user", content="hello"),)
+    ids = []
+    for day in ("2026-11-27", "2027-01-02"):
+        on_day(monkeypatch, day)
+        tokenizer = load_tokenizer(base, ModelSection().on("2026-11-26"))
+        ids.append(ChatEncoder(tokenizer).prompt(prompt))
+    assert ids[0] == ids[1]
+    assert tokenizer.decode(ids[0]).startswith("Today Date: 26 Nov 2026 2026-11-26")
+    assert ChatEncoder(load_tokenizer(base, ModelSection())).prompt(prompt) != ids[0]
+    # and where it is published
+    tokenizer.save_pretrained(tmp_path / "published")
+    served = AutoTokenizer.from_pretrained(tmp_path / "published")
+    turns = [{"role": "user", "content": "hello"}]
+    assert served.apply_chat_template(turns, add_generation_prompt=True)["input_ids"] == ids[0]
+
+
+def test_the_day_of_a_run_is_recorded_and_counts_only_where_the_template_writes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Today(datetime.date):
+        @classmethod
+        def today(cls) -> Today:
+            return cls(2026, 11, 26)
+
+    monkeypatch.setattr("pipelines.config.load.datetime.date", Today)
+    sft = {stage.name: stage for stage in stages_of(Config())}["sft"]
+    plain, dated = (saved(tmp_path / name, template=text) for name, text in (("a", TINY_TEMPLATE), ("b", LLAMA_3_2)))
+    for base, day in ((plain, None), (dated, "2026-11-26")):
+        config = load_config(None, (), {"model.name_or_path": str(base)}, for_training=True)
+        assert config.run.date == "2026-11-26"
+        assert sft.section(config).get("date") == day
+        # the day after, the run goes on with its own; a run of before there was one is no older for it
+        (tmp_path / "config.yaml").write_text(dump_config(config))
+        monkeypatch.setattr(Today, "today", classmethod(lambda cls: cls(2026, 11, 27)))
+        again = load_config(
+            None, (), {"model.name_or_path": str(base)}, recorded=tmp_path / "config.yaml", for_training=True
+        )
+        assert again.run.date == "2026-11-26"
+        assert again.model.date == "2026-11-26"
+        before = {key: value for key, value in sft.section(config).items() if key != "date"}
+        assert with_recorded_base(sft.section(again), tmp_path, before) == before
+        monkeypatch.setattr(Today, "today", classmethod(lambda cls: cls(2026, 11, 26)))
+
+
+def test_what_is_no_day_is_refused() -> None:
+    with pytest.raises(UsageError, match="a day such as 2026-11-27"):
+        load_config(None, ["run.date=27.11.2026"])

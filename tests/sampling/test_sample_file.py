@@ -95,7 +95,7 @@ def test_killed_it_goes_on_to_the_same_bytes(base: Path, prompts: Source, tmp_pa
     assert prepare(wanted, SilentReporter()).resumes == 1
     again = Recorder()
     go(wanted, again)
-    assert again.total == 48 - 16
+    assert again.left == 48 - 16
     assert killed.read_bytes() == never.read_bytes()
     assert not wanted.work.exists()
 
@@ -109,7 +109,7 @@ def test_killed_while_it_replaces_a_file_it_goes_on_too(base: Path, prompts: Sou
     assert out.read_text() == "old\n"
     again = Recorder()
     go(wanted, again)
-    assert again.total == 48 - 16
+    assert again.left == 48 - 16
     assert len(read_tasks(out).tasks) == 12
 
 
@@ -128,7 +128,7 @@ def test_other_settings_and_other_prompts_do_not_go_on(base: Path, prompts: Sour
     Path(prompts.path).write_text(lines)
     again = Recorder()
     go(request(prompts, out, (base, 3), force=True), again)
-    assert again.total == 36
+    assert again.left == 36
 
 
 def test_a_file_that_is_there_is_not_written_over(base: Path, prompts: Source, tmp_path: Path):

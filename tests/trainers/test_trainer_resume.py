@@ -42,8 +42,8 @@ class Interrupter(SilentReporter):
         self.said: list[str] = []
 
     @contextlib.contextmanager
-    def task(self, label: str, total: int) -> Iterator[Interrupter]:
-        self.done = 0
+    def task(self, label: str, total: int, done: int = 0) -> Iterator[Interrupter]:
+        self.done, self.bar = 0, (done, total)
         self.counts = label in ("SFT", "reward model") or label.startswith("ppo")
         yield self
 
@@ -343,3 +343,19 @@ def test_optimizer_state_stays_fp32(tmp_path: Path) -> None:
         go(tmp_path / "run", config, "sft", reporter)
     assert went_on(reporter.said) == ["step 3"]
     assert seen == [{torch.float32}]
+
+
+def test_the_progress_of_a_resumed_training_counts_its_earlier_steps(tmp_path: Path) -> None:
+    config, root = interrupted(tmp_path)
+    reporter = Interrupter()
+    go(root, config, "sft", reporter)
+    assert reporter.bar == (6, 14)
+
+
+@pytest.mark.parametrize(("asked", "steps"), [(None, list(range(1, 15))), (5, [1, 5, 10])])
+def test_a_short_training_logs_more_than_one_loss(tmp_path: Path, asked: int | None, steps: list[int]) -> None:
+    config = settings(tmp_path, outside_base(tmp_path / "base"), "sft", LORA)
+    sft = config.sft.model_copy(update={"logging_steps": asked})
+    go(tmp_path / "run", config.model_copy(update={"sft": sft}), "sft")
+    lines = (tmp_path / "run" / "sft" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == steps

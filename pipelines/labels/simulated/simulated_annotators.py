@@ -236,7 +236,8 @@ def answer_all(store: LabelStore, pool: Pool, reporter: Reporter) -> int:
     for name in pool.names:
         store.add_annotator(name, simulated=True)
     waiting, given = deque(pool.names), 0
-    with reporter.task("simulated labels", store.progress().left) as progress:
+    begun = store.progress()
+    with reporter.task("simulated labels", begun.given + begun.left, begun.given) as progress:
         while waiting:
             with store.batch():
                 before = given

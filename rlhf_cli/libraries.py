@@ -1,0 +1,60 @@
+"""Limits to what libraries do in a process of the program: nothing from the hub unasked, nothing idle on the screen."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sys
+from typing import Any
+
+from pipelines.config import Config
+
+_DEFAULTS = {
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TQDM_DISABLE": "1",
+}
+_OF_BITSANDBYTES = re.compile("bnb|8bit|4bit|paged")
+"""Optimizers of transformers that are in bitsandbytes."""
+
+
+_own_process = False
+"""Whether this process is for one command line: what is set up need not be undone."""
+
+
+def of_own_process() -> None:
+    """Set up a process that runs one command line.
+
+    The package `kernels` would fetch compiled code from the hub: bitsandbytes asks it for some at its import. Warnings
+    and logs of libraries go to the log file of a run alone; nobody can do anything about them on the screen.
+    """
+    global _own_process
+    _own_process = True
+    sys.modules.setdefault("kernels", None)  # type: ignore[arg-type]
+    logging.getLogger().addHandler(logging.NullHandler())
+    logging.captureWarnings(True)
+
+
+def set_defaults() -> None:
+    """Set the environment variables of libraries that the user has not set."""
+    for variable, value in _DEFAULTS.items():
+        os.environ.setdefault(variable, value)
+
+
+def spare(config: Config) -> None:
+    """Keep bitsandbytes from being imported, which takes a second, where a run does not need it.
+
+    Only peft's parts for 4 bits would miss it, and they are chosen once, when peft is imported.
+    """
+    if _own_process and "peft" not in sys.modules and not _needs_bitsandbytes(config):
+        sys.modules.setdefault("bitsandbytes", None)  # type: ignore[arg-type]
+
+
+def _needs_bitsandbytes(config: Config) -> bool:
+    optimizers = [str(section.trainer.get("optim")) for section in (config.sft, config.reward)]
+    scorers = [config.ppo.reward, *config.eval.scorers, config.feedback.simulated.scorer]
+    parts = [part for scorer in scorers if scorer is not None for part in scorer.flat()]
+    others: list[Any] = [*config.feedback.sample.models, *(part for part in parts if part.kind == "classifier")]
+    return config.model.load_in_4bit or bool(others) or any(map(_OF_BITSANDBYTES.search, optimizers))
