@@ -230,7 +230,7 @@ def test_config_show_prints_what_reads_back(capsys: pytest.CaptureFixture[str]) 
     data, _ = parse_yaml(capsys.readouterr().out, "shown")
     assert Config.model_validate(data) == load_config(Path("my.yaml"), ["ppo.lam=0.5"], for_training=True)
     assert run("config", "show", "--json") == 0
-    assert Config.model_validate(json.loads(capsys.readouterr().out)) == Config()
+    assert Config.model_validate(json.loads(capsys.readouterr().out)) == load_config(None, for_training=True)
 
 
 def test_init_writes_and_never_overwrites(
