@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from pipelines.run.signals import STOPPING
 from rlhf_cli import __version__, failures, libraries, options
 from rlhf_cli.children import watch_parent
 from rlhf_cli.commands import agreement, config, data, env, label, labels, pairs, sample, score, stages, status
@@ -84,12 +85,14 @@ def run(args: Sequence[str]) -> int:
 
 
 def _terminate(number: int, frame: object) -> None:
-    raise failures.Terminated
+    raise failures.Terminated(number)
 
 
 def main() -> None:
     """Entry point of ``rlhf``."""
     watch_parent()
     libraries.of_own_process()
-    signal.signal(signal.SIGTERM, _terminate)
+    for number in STOPPING:  # one that is ignored stays so: nohup, and SIGINT of what a shell runs in the background
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else _terminate)
     sys.exit(run(sys.argv[1:]))

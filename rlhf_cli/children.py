@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.errors import RlhfError
-from pipelines.run.directory import LOCK_OWNER_VARIABLE, split_round
+from pipelines.run.directory import LOCK_OWNER_VARIABLE, RunDir, split_round
+from pipelines.run.signals import STOPPING
 from pipelines.run.stage import Stage
 from rlhf_cli.failures import MEMORY_HINT, Terminated
 
@@ -30,7 +31,7 @@ def is_child() -> bool:
 class ChildLauncher:
     """Runs `rlhf STAGE` on the run directory as a child process; stdout is captured, stderr passes through."""
 
-    def __init__(self, run_dir: Path, *, verbose: bool = False, quiet: bool = False) -> None:
+    def __init__(self, run_dir: RunDir, *, verbose: bool = False, quiet: bool = False) -> None:
         self.run_dir = run_dir
         self.flags = [*(["--verbose"] if verbose else []), *(["--quiet"] if quiet else [])]
 
@@ -43,19 +44,24 @@ class ChildLauncher:
         """
         kind, number = split_round(stage.name)
         command = [sys.executable, "-m", "rlhf_cli", kind, "--round", str(number)]
-        command += ["--run-dir", str(self.run_dir), "--json", *self.flags]
-        code, output, received = _run([*command, *(["--force"] if force else [])])
+        command += ["--run-dir", str(self.run_dir.root), "--json", *self.flags]
+        code, output, received = _run([*command, *(["--force"] if force else [])], self.run_dir.lock_descriptor)
         if received is not None:
-            raise Terminated if received == signal.SIGTERM else KeyboardInterrupt
+            raise KeyboardInterrupt if received == signal.SIGINT else Terminated(received)
         if code != 0:
-            raise RlhfError.from_dict(_error_entry(stage.name, code, output, self.run_dir))
+            raise RlhfError.from_dict(_error_entry(stage.name, code, output, self.run_dir.root))
 
 
-def _run(command: Sequence[str]) -> tuple[int, str, int | None]:
-    """Run a command, pass SIGINT and SIGTERM on to it and wait.
+def _run(command: Sequence[str], lock: int | None = None) -> tuple[int, str, int | None]:
+    """Run a command, pass signals to stop on to it and wait.
 
     The child gets the read end of a pipe whose write end only this process holds: it ends at once when this process
     is gone, however it went. It has a session of its own, so that Ctrl-C reaches it once, through us.
+
+    Args:
+        command: of the child.
+        lock: descriptor of the lock of the run directory, if it is held; the child keeps it, so that one that cannot end,
+            such as a stopped one, is never joined by a second run.
     """
     received: list[int] = []
     child: subprocess.Popen[str] | None = None
@@ -66,14 +72,15 @@ def _run(command: Sequence[str]) -> tuple[int, str, int | None]:
             child.send_signal(number)
 
     read_end, write_end = os.pipe()
-    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
+    heard = [number for number in STOPPING if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, pass_on) for number in heard}
     try:
         child = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             text=True,
-            pass_fds=(read_end,),
+            pass_fds=(read_end, *((lock,) if lock is not None else ())),
             start_new_session=True,
             env={**os.environ, LOCK_OWNER_VARIABLE: str(os.getpid()), PARENT_PIPE_VARIABLE: str(read_end)},
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import sys
 import traceback
 from collections.abc import Iterator
@@ -35,16 +36,22 @@ _HUB_ERRORS = {
 
 
 class Terminated(SystemExit):
-    """SIGTERM arrived; passes through `finally` like any exception."""
+    """SIGTERM or SIGHUP arrived; passes through `finally` like any exception.
 
-    def __init__(self) -> None:
-        super().__init__(143)
+    Args:
+        number: of the signal; the exit code is 128 more.
+    """
+
+    def __init__(self, number: int = signal.SIGTERM) -> None:
+        super().__init__(128 + number)
+        self.number = number
 
 
 def describe(error: BaseException) -> dict[str, Any]:
     """The error as ``--json`` prints it: code, exit, message, where, hint."""
     if isinstance(error, Terminated):
-        return _entry("terminated", 143, "terminated by SIGTERM", hint=GO_ON)
+        name = signal.Signals(error.number).name
+        return _entry("terminated", 128 + error.number, f"terminated by {name}", hint=GO_ON)
     if isinstance(error, KeyboardInterrupt):
         return _entry("interrupted", 130, "interrupted", hint=GO_ON)
     if isinstance(error, typer.TyperException):

@@ -19,7 +19,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from pipelines.errors import DiskError, LockedError
-from pipelines.run.disk import disk_errors, fsync, read_json, write_atomic
+from pipelines.run.disk import disk_error, disk_errors, fsync, read_json, write_atomic
 from pipelines.run.manifest import MANIFEST, FileRecord, Manifest, describe_differences, utc_now
 
 LOCK_OWNER_VARIABLE = "RLHF_LOCK_OWNER"
@@ -34,6 +34,7 @@ class RunDir:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.lock_descriptor: int | None = None  # while this process holds the lock
 
     @property
     def config_path(self) -> Path:
@@ -101,7 +102,9 @@ class RunDir:
 
         Raises:
             LockedError: another process holds it.
+            DiskError: a link stands in it, or its file system knows no locks.
         """
+        self._refuse_links()
         owner_path = self.root / ".lock.json"
         inherited = os.environ.get(LOCK_OWNER_VARIABLE)
         if inherited is not None and inherited == _read_owner(owner_path).get("pid"):
@@ -109,16 +112,17 @@ class RunDir:
             return
         lock = FileLock(self.root / ".lock")
         try:
-            with disk_errors(self.root):
-                lock.acquire(blocking=False)
+            lock.acquire(blocking=False)
         except Timeout:
-            owner = _read_owner(owner_path)
-            raise LockedError(
-                f"process {owner.get('pid', '?')} on {owner.get('host', '?')} works on this run since "
-                f"{owner.get('since', '?')}",
+            raise self._held() from None
+        except (OSError, NotImplementedError) as error:
+            mapped = disk_error(error, self.root) if isinstance(error, OSError) else None
+            raise mapped or DiskError(
+                f"the run directory cannot be locked: {error}",
                 where=str(self.root),
-                hint="wait for it, or use another --run-dir",
-            ) from None
+                hint="use a directory on a local disk: this file system knows no locks",
+            ) from error
+        self.lock_descriptor = lock._context.lock_file_fd  # it has no public name
         try:
             owner = {"pid": str(os.getpid()), "host": socket.gethostname(), "since": utc_now()}
             write_atomic(owner_path, json.dumps(owner))
@@ -127,7 +131,40 @@ class RunDir:
         finally:
             if _read_owner(owner_path).get("pid") == str(os.getpid()):
                 owner_path.unlink(missing_ok=True)
+            self.lock_descriptor = None
             lock.release()
+
+    def _held(self) -> LockedError:
+        """Say who holds the run directory."""
+        owner = _read_owner(self.root / ".lock.json")
+        who = f"process {owner.get('pid', '?')} on {owner.get('host', '?')}"
+        if owner and self.holder() is None:
+            return LockedError(
+                f"a stage still works on this run that {who} started, which is gone",
+                where=str(self.root),
+                hint=f"end it: `fuser {self.root / '.lock'}` names it",
+            )
+        return LockedError(
+            f"{who} works on this run since {owner.get('since', '?')}",
+            where=str(self.root),
+            hint="wait for it, or use another --run-dir",
+        )
+
+    def _refuse_links(self) -> None:
+        """Refuse links, which would lead what is written and deleted elsewhere; the run directory may be one itself.
+
+        Raises:
+            DiskError: there is one.
+        """
+        for directory, names, files in os.walk(self.root):
+            for name in (*names, *files):
+                path = Path(directory, name)
+                if path.is_symlink():
+                    raise DiskError(
+                        f"{path.relative_to(self.root)} is a link, and nothing is written or deleted through links",
+                        where=str(path),
+                        hint="put what it points to in its place, or remove it; the run directory itself may be a link",
+                    )
 
     def holder(self) -> dict[str, str] | None:
         """Return pid, host and start time of the process that holds this run; None: none known to this machine."""

@@ -87,17 +87,19 @@ def disk_error(error: Exception, path: Path) -> DiskError | None:
         return DiskError(
             "no space left on the disk", where=str(path), hint="free some space and run the same command again"
         )
-    if isinstance(error, OSError) and code in (
-        errno.EACCES,
-        errno.EPERM,
-        errno.EROFS,
-        errno.ENOTDIR,
-        errno.EEXIST,
-        errno.ENAMETOOLONG,
-    ):
-        return DiskError(
-            f"the file system refuses: {error.strerror}",
-            where=str(error.filename or path),
-            hint="check the path and its permissions",
-        )
+    for codes, hint in _REFUSALS.items():
+        if isinstance(error, OSError) and code in codes:
+            return DiskError(f"the file system refuses: {error.strerror}", where=str(error.filename or path), hint=hint)
     return None
+
+
+_REFUSALS = {
+    (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG): (
+        "check the path and its permissions"
+    ),
+    (errno.EIO, errno.ESTALE): "the disk or the network drive is at fault: check it, then run the same command again",
+    (errno.EMFILE, errno.ENFILE): "raise the limit of open files (`ulimit -n`)",
+    (errno.EFBIG,): "raise the limit of a file's size (`ulimit -f`), or use another file system",
+    (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP): "use a directory on a local disk: this file system knows no locks",
+}
+"""What to do, by the error numbers of a file system that refuses."""

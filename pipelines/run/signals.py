@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM during work that must be finished and saved. Standard library only."""
+"""Signals to stop during work that must be finished and saved. Standard library only."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+STOPPING = tuple(signal.Signals[name] for name in ("SIGINT", "SIGTERM", "SIGHUP") if name in signal.Signals.__members__)
+"""Ctrl-C, a polite kill, and a terminal that is closed."""
 
 
 class StopRequest:
@@ -40,7 +41,7 @@ class StopRequest:
         if threading.current_thread() is not threading.main_thread():
             yield self
             return
-        handlers = {number: signal.getsignal(number) for number in _SIGNALS}
+        handlers = {number: signal.getsignal(number) for number in STOPPING}
         # None is a handler that Python did not set and could not put back.
         self._before = {
             number: handler for number, handler in handlers.items() if handler not in (None, signal.SIG_IGN)

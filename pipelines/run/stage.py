@@ -61,7 +61,7 @@ class StageContext:
 
     @cached_property
     def stop(self) -> StopRequest:
-        """SIGINT and SIGTERM while there is a step to finish and to save."""
+        """Signals to stop while there is a step to finish and to save."""
         return StopRequest(self.reporter.warn)
 
     def log(self, name: str, values: Mapping[str, Any]) -> None:

@@ -195,7 +195,7 @@ LEAST_LOGGED = 10
 def train(trainer: Trainer, ctx: StageContext, section: TrainerSection, label: str) -> TrainingResult:
     """Run a trainer under our reporter, from the newest complete checkpoint where there is one.
 
-    SIGINT and SIGTERM let the step end and save it; then they do what they would have done.
+    A signal to stop lets the step end and saves it; then it does what it would have done.
 
     Args:
         trainer: with the arguments of `trainer_arguments`.

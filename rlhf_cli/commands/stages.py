@@ -167,7 +167,7 @@ def _run(
 ) -> list[chain.Outcome]:
     libraries.set_defaults()
     libraries.spare(config)
-    launcher = ChildLauncher(run_dir.root, verbose=mode.verbose, quiet=mode.quiet) if isolated else None
+    launcher = ChildLauncher(run_dir, verbose=mode.verbose, quiet=mode.quiet) if isolated else None
     reporter = ConsoleReporter(quiet=mode.quiet)
     run_dir.create()
     # stdout is for data: what a library prints goes to stderr.

@@ -146,7 +146,7 @@ def test_bad_data_is_exit_3(program: Program) -> None:
     assert "rows.jsonl:1" in json.dumps(error)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
 @pytest.mark.parametrize("command", ["all", "sft"])
 def test_signals_reach_the_stage_and_let_it_tidy_up(
     program: Program, number: signal.Signals, code: int, command: str
@@ -188,6 +188,62 @@ def test_a_locked_run_is_exit_5_and_a_killed_one_is_free_at_once(program: Progra
         time.sleep(0.01)
     assert not alive(worker), "the child ends with its parent"
     assert program("all", "--config", "my.yaml", "--quiet").returncode == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_a_signal_that_is_ignored_stays_ignored(program: Program, number: signal.Signals) -> None:
+    """What a shell runs in the background ignores SIGINT, and what nohup runs SIGHUP."""
+    program.cold = True
+    process = program.start(
+        *("all", "--config", "my.yaml"), fake="sft=sleep", preexec_fn=lambda: signal.signal(number, signal.SIG_IGN)
+    )
+    worker = int(wait_for(program.folder / "runs/my/sft.partial/pid"))
+    process.send_signal(number)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 143, err
+    assert not alive(worker)
+
+
+def test_a_child_that_cannot_end_keeps_the_run(program: Program) -> None:
+    program.cold = True
+    silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = program.start("all", "--config", "my.yaml", fake="sft=sleep", **silent)
+    worker = int(wait_for(program.folder / "runs/my/sft.partial/pid"))
+    try:
+        os.kill(worker, signal.SIGSTOP)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        error = program.json("all", "--config", "my.yaml", code=5)["error"]
+        assert f"process {process.pid}" in error["message"]
+        assert "which is gone" in error["message"]
+    finally:
+        os.kill(worker, signal.SIGKILL)
+    end = time.monotonic() + 20
+    while alive(worker) and time.monotonic() < end:
+        time.sleep(0.01)
+    assert program("all", "--config", "my.yaml", "--quiet").returncode == 0
+
+
+@pytest.mark.parametrize("link", ["pairs.partial", "data", "rlhf.log", "sft/model", "sft.partial/checkpoints"])
+def test_nothing_is_written_or_deleted_through_a_link(program: Program, link: str) -> None:
+    victim = program.folder / "victim"
+    victim.mkdir()
+    (victim / "kept").write_text("mine")
+    place = program.folder / "runs/my" / link
+    place.parent.mkdir(parents=True)
+    place.symlink_to(victim)
+    error = program.json("all", "--config", "my.yaml", code=9)["error"]
+    assert error["message"].startswith(f"{link} is a link")
+    assert [path.name for path in victim.iterdir()] == ["kept"]
+
+
+def test_the_run_directory_itself_may_be_a_link(program: Program) -> None:
+    (program.folder / "elsewhere").mkdir()
+    (program.folder / "runs").mkdir()
+    (program.folder / "runs/my").symlink_to(program.folder / "elsewhere")
+    assert program("all", "--config", "my.yaml", "--quiet").returncode == 0
+    assert (program.folder / "elsewhere/sft").is_dir()
 
 
 def test_a_flipped_byte_is_exit_6(finished: Program) -> None:

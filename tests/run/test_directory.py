@@ -285,3 +285,22 @@ def test_write_atomic_leaves_no_rest(tmp_path: Path) -> None:
     write_atomic(tmp_path / "a", "two")
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
     assert (tmp_path / "a").read_text() == "two"
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.EMFILE, errno.EFBIG, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSPC])
+def test_a_file_system_at_fault_is_no_bug(tmp_path: Path, code: int) -> None:
+    with pytest.raises(DiskError) as caught, disk_errors(tmp_path):
+        raise OSError(code, os.strerror(code), str(tmp_path / "x"))
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EBADF, "bad"), NotImplementedError("no flock")])
+def test_a_file_system_without_locks_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise error
+
+    monkeypatch.setattr("filelock.FileLock.acquire", refuse)
+    with pytest.raises(DiskError, match="cannot be locked"), RunDir(tmp_path).lock():
+        pass

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from statistics import NormalDist
 from typing import Literal
 
-import krippendorff
 import numpy as np
 
 from pipelines.labels.votes import Floats, Votes
@@ -31,22 +30,6 @@ def value_counts(votes: Votes) -> tuple[Floats, Floats]:
     return np.stack(counts, axis=-1).astype(np.float64), domain
 
 
-def alpha(counts: Floats, domain: Floats, level: Level) -> float | None:
-    """Krippendorff's alpha; None where all values that can be compared are equal.
-
-    Args:
-        counts: [T, K, V], of `value_counts`.
-        domain: [V].
-        level: of measurement.
-    """
-    units = counts.reshape(-1, counts.shape[-1])
-    units = units[units.sum(axis=-1) >= 2]
-    used = units.sum(axis=0) > 0
-    if used.sum() < 2:
-        return None
-    return float(krippendorff.alpha(value_counts=units[:, used], value_domain=domain[used], level_of_measurement=level))
-
-
 def coincidences(counts: Floats) -> Floats:
     """[T, K, V] counts -> [T, V, V] coincidences of values, summed over the units of each task.
 
@@ -60,9 +43,9 @@ def coincidences(counts: Floats) -> Floats:
 
 
 def alphas_of(together: Floats, level: Level) -> Floats:
-    """[B, V, V] sums of coincidences -> [B] alphas; NaN where nothing varies.
+    """[B, V, V] sums of coincidences -> [B] alphas; NaN where all values that can be compared are equal.
 
-    The same numbers as the package krippendorff gives, many at a time. The ordinal distance of two values is the
+    Krippendorff 2011, Computing Krippendorff's Alpha-Reliability, section C. The ordinal distance of two values is the
     number of values between their middles, squared, so that it is a difference of positions.
     """
     of_value = together.sum(axis=-1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from pipelines.labels.agreement import alpha as alphas
@@ -113,11 +115,11 @@ def _why_not(votes: Votes, answered: int, pairs: int) -> str | None:
 def _alpha(votes: Votes, level: alphas.Level, seed: int, bootstrap: int) -> Estimate:
     counts, domain = alphas.value_counts(votes)
     counts = counts[(counts.sum(axis=-1) >= 2).any(axis=-1)]
-    value = alphas.alpha(counts, domain, level)
-    if value is None:
+    together, size = alphas.coincidences(counts), len(domain)
+    value = float(alphas.alphas_of(together.sum(axis=0)[None], level)[0])
+    if math.isnan(value):
         return Estimate.none("all values are equal")
-    size = len(domain)
-    by_task = alphas.coincidences(counts).reshape(len(counts), -1)
+    by_task = together.reshape(len(counts), -1)
     bounds = alphas.interval(
         by_task,
         lambda sums: alphas.alphas_of(sums.reshape(-1, size, size), level),
