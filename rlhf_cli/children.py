@@ -60,8 +60,8 @@ def _run(command: Sequence[str], lock: int | None = None) -> tuple[int, str, int
 
     Args:
         command: of the child.
-        lock: descriptor of the lock of the run directory, if it is held; the child keeps it, so that one that cannot end,
-            such as a stopped one, is never joined by a second run.
+        lock: descriptor of the lock of the run directory, if it is held; the child keeps it, so that a child that
+            cannot end, such as a stopped one, is never joined by a second run.
     """
     received: list[int] = []
     child: subprocess.Popen[str] | None = None

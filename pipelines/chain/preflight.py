@@ -61,8 +61,9 @@ def check_environment(config: Config, stages: Sequence[str]) -> None:
                 check_function(part.function)
             if part.path is not None:
                 _check_model_path(part.path, where)
-            if part.token_env is not None and not os.environ.get(part.token_env):
-                raise UsageError(f"the environment variable {part.token_env} is not set", where=f"{where}.token_env")
+            for variable in part.variables:
+                if not os.environ.get(variable):
+                    raise UsageError(f"the environment variable {variable} is not set", where=where)
     if config.run.device == "cuda" and not cuda_devices():
         raise EnvironmentProblem(
             "run.device is cuda, but no CUDA device is to be seen", hint="set run.device: cpu, or check nvidia-smi"

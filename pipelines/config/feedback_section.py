@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from pipelines.config.model_section import check_trusted
 from pipelines.config.scorer_section import ScorerSection
 from pipelines.config.section import Section, cosmetic
 
@@ -23,10 +24,24 @@ class SampledModel(Section):
         "another model."
     )
     revision: str | None = Field(None, description="Commit of the hub repository; null: the newest one.")
+    trust_remote_code: bool = Field(
+        False,
+        description="Whether to run code of this model's repository, which needs `revision`, or of its directory.",
+    )
     num_completions: int = Field(2, ge=1, description="Number of completions of each prompt by this model.")
     temperature: float | None = Field(
         None, gt=0, description="Sampling temperature of this model; null: that of `feedback.sample`."
     )
+
+    @model_validator(mode="after")
+    def _trusted_code_is_pinned(self) -> SampledModel:
+        if self.trust_remote_code:
+            check_trusted(self.model, self.revision)
+        return self
+
+    def results_view(self) -> dict[str, Any]:
+        """Values that affect results; runs begun before trust was named per model have none."""
+        return {key: value for key, value in super().results_view().items() if value or key != "trust_remote_code"}
 
 
 class SampleSection(Section):

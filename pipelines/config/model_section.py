@@ -49,7 +49,9 @@ class ModelSection(Section):
     )
     revision: str | None = Field(None, description="Commit of the hub repository; null: the newest one.")
     trust_remote_code: bool = Field(
-        False, description="Whether to run code of the model's repository; needs a pinned revision."
+        False,
+        description="Whether to run code of this model's repository, which needs `revision`, or of its directory, "
+        "whose content is recorded.",
     )
     init: Literal["pretrained", "scratch"] = Field(
         "pretrained",
@@ -148,9 +150,24 @@ class ModelSection(Section):
             raise ValueError("load_in_4bit cannot quantize a .gguf file, which is quantized already")
         if self.load_in_4bit and self.init == "scratch":
             raise ValueError("load_in_4bit needs pretrained weights: set init: pretrained")
-        if self.trust_remote_code and not re.fullmatch(r"[0-9a-f]{40}", self.revision or ""):
-            raise ValueError("trust_remote_code needs revision: a commit of 40 hex digits")
+        if self.trust_remote_code:
+            check_trusted(self.name_or_path, self.revision)
         return self
+
+
+def check_trusted(name: str | None, revision: str | None) -> None:
+    """Refuse to run code that nothing pins.
+
+    A repository is pinned by a commit, a directory by the hashes of its files, which the run records.
+
+    Raises:
+        ValueError: the commit is missing, or no commit can be that of a directory.
+    """
+    if name is not None and Path(name).expanduser().is_dir():
+        if revision is not None:
+            raise ValueError("trust_remote_code of a directory takes no revision: its files are recorded")
+    elif not re.fullmatch(r"[0-9a-f]{40}", revision or ""):
+        raise ValueError("trust_remote_code needs revision: a commit of 40 hex digits")
 
 
 def full_path(path: Path) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import Field, model_validator
 
@@ -57,7 +58,11 @@ class ScorerSection(Section):
     lower_is_better: bool = Field(
         False, description="Whether the classifier rates something bad, such as toxicity: its output is negated."
     )
-    url: str | None = Field(None, description="http(s) address that answers POST requests with JSON scores.")
+    url: str | None = Field(
+        None,
+        description="http(s) address that answers POST requests with JSON scores; ${NAME} in it stands for a variable "
+        "of the environment, so that no secret is recorded.",
+    )
     token_env: str | None = Field(None, description="Environment variable whose value is sent as a bearer token.")
     timeout: float = cosmetic(60.0, gt=0, description="Seconds to wait for one answer of the server.")
     retries: int = cosmetic(
@@ -106,6 +111,11 @@ class ScorerSection(Section):
             foreign.add("read_thoughts")
         return {key: value for key, value in super().results_view().items() if key not in foreign}
 
+    @property
+    def variables(self) -> list[str]:
+        """Environment variables that the scorer needs."""
+        return [*VARIABLE.findall(self.url or ""), *([self.token_env] if self.token_env is not None else [])]
+
     def flat(self) -> Iterator[ScorerSection]:
         """The scorer itself and all its parts, and theirs."""
         yield self
@@ -147,3 +157,15 @@ def _check_url(url: str) -> None:
         raise ValueError("`url` must be an address such as http://localhost:8000/score")
     if address.username is not None or address.password is not None:
         raise ValueError("`url` holds a user or a password, which would be recorded: use `token_env` instead")
+    for name, value in parse_qsl(address.query):
+        if _SECRET.search(name) and not VARIABLE.fullmatch(value):
+            raise ValueError(
+                f"`url` holds `{name}`, a secret that would be recorded: name a variable of the environment, such as "
+                f"`{name}=${{SCORER_KEY}}`, or use `token_env`"
+            )
+
+
+VARIABLE = re.compile(r"\$\{(\w+)\}")
+"""A variable of the environment in the query of an address."""
+_SECRET = re.compile(r"key|token|secret|passw|pwd|auth|sig(nature)?$|credential", re.IGNORECASE)
+"""Names of parameters whose values nobody else should know."""

@@ -4,9 +4,37 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from pipelines.config.section import Section, by_kind, cosmetic
+
+SET_ELSEWHERE = {
+    "output_dir": "it follows from the run directory",
+    "seed": "use run.seed",
+    "data_seed": "use run.seed",
+    "use_cpu": "use run.device",
+    "bf16": "use model.dtype",
+    "fp16": "use model.dtype: bfloat16",
+    "report_to": "use run.report_to",
+    "trust_remote_code": "use model.trust_remote_code",
+    "model_init_kwargs": "use the model section",
+    "chat_template_path": "use model.chat_template",
+    "assistant_only_loss": "use sft.train_on",
+    "completion_only_loss": "use sft.train_on",
+    "eval_packing": "use sft.packing",
+    "padding_free": "use sft.packing",
+    "packing": "use sft.packing",
+    "center_rewards_coefficient": "use reward.center_rewards_coefficient",
+    "warmup_steps": "use warmup_ratio",
+    "activation_checkpointing": "use gradient_checkpointing",
+}
+"""Fields that the program sets, with where a user sets them instead; those of the section itself come on top."""
+_ALWAYS = """
+    disable_tqdm logging_nan_inf_filter save_strategy eval_strategy eval_steps push_to_hub hub_token hub_model_id
+    resume_from_checkpoint dataset_kwargs eos_token pad_token remove_unused_columns skip_memory_metrics save_only_model
+    ignore_data_skip restore_callback_states_from_checkpoint enable_jit_checkpoint
+"""
+SET_ELSEWHERE |= dict.fromkeys(_ALWAYS.split(), "the program sets it")
 
 
 class TrainerSection(Section):
@@ -46,6 +74,15 @@ class TrainerSection(Section):
     trainer: dict[str, Any] = Field(
         {}, description="Further fields of TRL's configuration of this stage, by their names."
     )
+
+    @field_validator("trainer")
+    @classmethod
+    def _further_fields_only(cls, further: dict[str, Any]) -> dict[str, Any]:
+        for key in further:
+            if key in SET_ELSEWHERE or key in cls.model_fields:
+                instead = SET_ELSEWHERE.get(key, f"use `{key}` of the section itself")
+                raise ValueError(f"`{key}` cannot be set here: {instead}")
+        return further
 
 
 class SftSection(TrainerSection):

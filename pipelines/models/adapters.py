@@ -293,13 +293,22 @@ def _fitted(config: LoraConfig, model: PreTrainedModel | PeftModel) -> LoraConfi
         outputs: Any = base.get_output_embeddings  # type: ignore[assignment]
         heads = {id(outputs()), id(getattr(base, "score", None))}  # peft leaves these out itself
         unfit = {name for name, module in linear if not name.startswith(trunk) and id(module) not in heads}
-        library_modules = {
-            name for name, module in linear if type(module).__module__.startswith("transformers.models.")
-        }
-        unfit |= {name.rpartition(".")[2] for name in library_modules}
+        unfit |= {name.rpartition(".")[2] for name, module in linear if not _gives_a_product(module)}
         unfit |= {"out_proj", "conv1d"} if model.config.model_type in _STATE_SPACE else set()
         config.exclude_modules = sorted(unfit) or None
     return config
+
+
+def _gives_a_product(layer: nn.Linear) -> bool:
+    """Whether a layer gives a product and nothing else; a class of a family's own is asked, on one row of zeros."""
+    if not type(layer).__module__.startswith("transformers.models."):
+        return True
+    with torch.no_grad():
+        try:
+            output = layer(torch.zeros(1, layer.in_features, dtype=layer.weight.dtype, device=layer.weight.device))
+        except (RuntimeError, TypeError, ValueError, IndexError):  # it wants something else than rows
+            return False
+    return isinstance(output, Tensor) and output.shape == (1, layer.out_features)
 
 
 _STATE_SPACE = {"mamba", "mamba2", "falcon_mamba", "falcon_h1", "nemotron_h", "bamba", "granitemoehybrid", "zamba2"}

@@ -110,12 +110,12 @@ def _model_of_run(entry: SampledModel, config: Config, inputs: Mapping[str, Path
     return _sampling_model(called, config.model, directory, config, entry, tokenizer_dir=directory or sft)
 
 
-def outside_section(name: str, revision: str | None, run_section: ModelSection) -> ModelSection:
+def outside_section(entry: SampledModel, run_section: ModelSection) -> ModelSection:
     """Section of a model from outside the run: in the precision of `run_section`, with its own chat template."""
     return ModelSection(
-        name_or_path=name,
-        revision=revision or None,
-        trust_remote_code=run_section.trust_remote_code and revision is not None,
+        name_or_path=entry.model,
+        revision=entry.revision or None,
+        trust_remote_code=entry.trust_remote_code,
         dtype=run_section.dtype,
         attn_implementation=run_section.attn_implementation,
         chat_template=run_section.chat_template if run_section.chat_template == "none" else "auto",
@@ -140,12 +140,17 @@ def from_outside(entry: SampledModel, config: Config, stop: Sequence[str]) -> Sa
     name = entry.model
     directory = stage_directory(name)
     if directory is None:
-        section = outside_section(name, entry.revision, config.model)
+        section = outside_section(entry, config.model)
         return _sampling_model(name, section, None, config, entry, stop=stop, outside=True)
     manifest = Manifest.read(directory)
     assert manifest is not None, "stage_directory found it"
     recorded = ModelSection.model_validate(manifest.section["model"])
-    section = recorded.model_copy(update={"allow_cpu_4bit": config.model.allow_cpu_4bit or recorded.allow_cpu_4bit})
+    section = recorded.model_copy(
+        update={
+            "allow_cpu_4bit": config.model.allow_cpu_4bit or recorded.allow_cpu_4bit,
+            "trust_remote_code": entry.trust_remote_code,  # that of another run is not that of this one
+        }
+    )
     stop = stop or manifest.section.get("ppo", {}).get("stop_tokens", [])
     return _sampling_model(name, section, directory, config, entry, tokenizer_dir=directory, stop=stop)
 

@@ -9,11 +9,11 @@ import time
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import httpx2
 
-from pipelines.config.scorer_section import ScorerSection
+from pipelines.config.scorer_section import VARIABLE, ScorerSection
 from pipelines.data.rows import as_dict
 from pipelines.errors import DataError, HubError, UsageError
 from pipelines.scorers.protocol import Completion, Dialogue, Progress, ScoreError, checked_scores
@@ -50,11 +50,11 @@ class HttpScorer:
         """Make the scorer; nothing is sent yet.
 
         Raises:
-            UsageError: the environment variable that `section.token_env` names is not set.
+            UsageError: an environment variable that `section` names is not set.
         """
         self.name = name
         self.counts: dict[str, float] = {"requests": 0, "retries": 0, "seconds": 0.0}
-        self._url = str(section.url)
+        self._url = VARIABLE.sub(lambda name: quote(token_from(name[1]), safe=""), str(section.url))
         self._section = section
         self._progress = progress
         self._sleep = sleep
@@ -178,9 +178,7 @@ def token_from(variable: str) -> str:
     """
     token = os.environ.get(variable)
     if not token:
-        raise UsageError(
-            f"the environment variable {variable} is not set", where="token_env", hint=f"export {variable}=..."
-        )
+        raise UsageError(f"the environment variable {variable} is not set", hint=f"export {variable}=...")
     return token
 
 

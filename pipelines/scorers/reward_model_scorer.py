@@ -81,7 +81,8 @@ class RewardModelScorer:
         if section.label not in (None, 0):
             raise UsageError(f"the reward model {name} has one score and no class {section.label!r}", where="label")
         stage_dir = Path(str(section.path)).absolute().parent
-        model = load_config(run_of(stage_dir)[0] / "config.yaml").model
+        recorded = load_config(run_of(stage_dir)[0] / "config.yaml").model
+        model = recorded.model_copy(update={"trust_remote_code": False})  # trust is that of the other run
         opened = open_reward_model(PublishedReward.read(stage_dir), model, device, batch_size=section.batch_size)
         return cls(name, opened, section, same_run=False, progress=progress)
 

@@ -30,34 +30,6 @@ from pipelines.errors import EnvironmentProblem, UsageError
 from pipelines.run.stage import StageContext
 from pipelines.trainers.checkpoint_callback import CheckpointCallback, NoStepLeft, refuse_not_finite
 
-_OURS = {
-    "output_dir": "it follows from the run directory",
-    "seed": "use run.seed",
-    "data_seed": "use run.seed",
-    "use_cpu": "use run.device",
-    "bf16": "use model.dtype",
-    "fp16": "use model.dtype: bfloat16",
-    "report_to": "use run.report_to",
-    "trust_remote_code": "use model.trust_remote_code",
-    "model_init_kwargs": "use the model section",
-    "chat_template_path": "use model.chat_template",
-    "assistant_only_loss": "use sft.train_on",
-    "completion_only_loss": "use sft.train_on",
-    "eval_packing": "use sft.packing",
-    "padding_free": "use sft.packing",
-    "packing": "use sft.packing",
-    "center_rewards_coefficient": "use reward.center_rewards_coefficient",
-    "warmup_steps": "use warmup_ratio",
-    "activation_checkpointing": "use gradient_checkpointing",
-}
-"""Fields that the program sets, with where a user sets them instead; those of the section itself come on top."""
-_ALWAYS_OURS = """
-    disable_tqdm logging_nan_inf_filter save_strategy eval_strategy eval_steps push_to_hub hub_token hub_model_id
-    resume_from_checkpoint dataset_kwargs eos_token pad_token remove_unused_columns skip_memory_metrics save_only_model
-    ignore_data_skip restore_callback_states_from_checkpoint enable_jit_checkpoint
-"""
-_OURS |= dict.fromkeys(_ALWAYS_OURS.split(), "the program sets it")
-
 
 def trainer_arguments(
     kind: type[TrainingArguments],
@@ -173,7 +145,8 @@ def settings_kept(model: PreTrainedModel | PeftModel) -> Iterator[None]:
 def _has_router(model: PreTrainedModel) -> bool:
     """Whether the model is a mixture of experts in fact: Doge has the settings of one, and may be none."""
     kinds = [getattr(part, "_can_record_outputs", None) or {} for part in model.modules()]
-    routers = [entry for recorded in kinds if (entry := recorded.get("router_logits")) is not None]
+    entries = [entry for recorded in kinds if (entry := recorded.get("router_logits")) is not None]
+    routers = [one for entry in entries for one in (entry if isinstance(entry, list | tuple) else [entry])]
     classes = tuple({getattr(entry, "target_class", entry) for entry in routers})
     return any(isinstance(part, classes) for part in model.modules()) if classes else not routers
 
@@ -273,8 +246,8 @@ def _checked(
                 where=where,
                 hint=f"did you mean `{near[0]}`?" if near else "see TRL's documentation",
             )
-        if key in TrainerSection.model_fields or key in ours or key in _OURS:
-            raise UsageError(f"`{key}` cannot be set here", where=where, hint=_OURS.get(key, f"use {name}.{key}"))
+        if key in ours:
+            raise UsageError(f"`{key}` cannot be set here", where=where, hint=f"use {name}.{key}")
     return dict(further)
 
 

@@ -246,6 +246,18 @@ def test_the_run_directory_itself_may_be_a_link(program: Program) -> None:
     assert (program.folder / "elsewhere/sft").is_dir()
 
 
+@pytest.mark.parametrize(
+    "setting",
+    ["sft.trainer={hub_token: hf_s3cret}", "ppo.reward={kind: http, url: 'http://host/score?api_key=hf_s3cret'}"],
+)
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+def test_a_refused_secret_is_not_on_the_disk(program: Program, setting: str, more: list[str]) -> None:
+    error = program.json("all", "--config", "my.yaml", "--set", setting, *more, code=2)["error"]
+    assert "hf_s3cret" not in json.dumps(error)
+    written = (path.read_bytes() for path in program.folder.rglob("*") if path.is_file())
+    assert not any(b"hf_s3cret" in content for content in written)
+
+
 def test_a_flipped_byte_is_exit_6(finished: Program) -> None:
     path = finished.folder / "runs/my/sft/model/weights"
     stat, data = path.stat(), bytearray(path.read_bytes())

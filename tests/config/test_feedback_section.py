@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from pipelines.config import load_config
+from pipelines.config.feedback_section import SampledModel
+from pipelines.config.model_section import ModelSection
 from pipelines.errors import UsageError
+from pipelines.sampling.sampling_models import outside_section
 
 TASK = ("data.task={name: support}", "model.init=scratch", "sft.max_length=96", "feedback.source=simulated")
 
@@ -29,3 +34,35 @@ def test_what_makes_no_sense_is_refused(sets: tuple[str, ...], words: str) -> No
     with pytest.raises(UsageError) as caught:
         load_config(None, sets)
     assert words in caught.value.message
+
+
+SHA = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.mark.parametrize(
+    ("model", "wanted"),
+    [
+        ("{model: org/b, trust_remote_code: true}", "needs revision"),
+        ("{model: org/b, trust_remote_code: true, revision: main}", "needs revision"),
+        ("{model: DIRECTORY, trust_remote_code: true, revision: SHA}", "takes no revision"),
+        ("{model: DIRECTORY, trust_remote_code: true}", None),
+        ("{model: org/b, trust_remote_code: true, revision: SHA}", None),
+    ],
+)
+@pytest.mark.parametrize("key", ["feedback.sample.models", "model"])
+def test_trusted_code_is_pinned(tmp_path: Path, model: str, wanted: str | None, key: str) -> None:
+    text = model.replace("DIRECTORY", str(tmp_path)).replace("SHA", f"'{SHA}'")
+    text = text.replace("model:", "name_or_path:") if key == "model" else f"[{text}]"
+    if wanted is None:
+        load_config(None, [f"{key}={text}"])
+        return
+    with pytest.raises(UsageError, match=wanted):
+        load_config(None, [f"{key}={text}"])
+
+
+def test_trust_in_one_model_is_none_in_another(tmp_path: Path) -> None:
+    model = ModelSection(name_or_path="org/a", trust_remote_code=True, revision=SHA)
+    other = SampledModel(model="org/b", revision=SHA)
+    assert not outside_section(other, model).trust_remote_code
+    assert outside_section(other.model_copy(update={"trust_remote_code": True}), model).trust_remote_code
+    assert "trust_remote_code" not in other.results_view()

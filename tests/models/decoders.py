@@ -58,6 +58,8 @@ SHAPES: dict[str, dict[str, Any]] = {
     "gpt_neo": {"attention_types": [[["global", "local"], 1]], "num_layers": 2, "num_heads": 4},
     "gptj": {"rotary_dim": 4},
     "granitemoehybrid": STATE | {"layer_types": ["mamba", "attention"]},
+    "hunyuan_v1_dense": {"head_dim": 8},
+    "hunyuan_v1_moe": {"head_dim": 8},
     "jamba": {
         **dict.fromkeys(("attn_layer_period", "expert_layer_period"), 2),
         **dict.fromkeys(("attn_layer_offset", "expert_layer_offset"), 1),
@@ -68,6 +70,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "lfm3": {"num_hidden_layers": 4},
     "longcat_flash": LATENT | {"head_dim": 4},
     "mamba2": {"num_heads": 8, "state_size": 8, "n_groups": 1, "chunk_size": 8},
+    "ministral": {"head_dim": 8},
     "minicpm3": LATENT,
     "modernbert-decoder": {"bos_token_id": 0, "num_hidden_layers": 3},
     "qwen3_5_moe_text": LINEAR | {"shared_expert_intermediate_size": 32},

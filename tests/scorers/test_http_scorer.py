@@ -75,6 +75,7 @@ def scores(values: Any) -> Answer:
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("SCORER_KEY", "s3cret")
     found = Server()
     yield found
     found.close()
@@ -82,7 +83,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 def scorer(server: Server, waits: list[float] | None = None, progress: Any = None, **options: Any) -> HttpScorer:
     sleep = waits.append if waits is not None else lambda seconds: None
-    section = ScorerSection(kind="http", url=f"{server.url}?{SECRET}", **options)
+    section = ScorerSection(kind="http", url=f"{server.url}?key=${{SCORER_KEY}}", **options)
     return HttpScorer("judge", section, progress=progress, sleep=sleep)
 
 

@@ -11,6 +11,7 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import SFTConfig, SFTTrainer
 
+from pipelines.config import load_config
 from pipelines.data.encode import ChatEncoder, encode_demonstrations
 from pipelines.data.rows import Demonstration
 from pipelines.errors import EnvironmentProblem, TrainingError, UsageError
@@ -158,9 +159,8 @@ def test_further_trainer_fields_are_checked_by_name(tmp_path: Path) -> None:
         arguments(adam_beta_2=0.95)
     assert error.value.hint == "did you mean `adam_beta2`?"
     for ours in ("learning_rate", "bf16", "output_dir", "packing", "save_strategy"):
-        with pytest.raises(UsageError) as caught:
-            arguments(**{ours: 1})
-        assert caught.value.where == f"sft.trainer.{ours}"
+        with pytest.raises(UsageError, match=f"`sft.trainer`: `{ours}` cannot be set here"):
+            load_config(None, [f"sft.trainer={{{ours}: 1}}"])
     with pytest.raises(UsageError) as caught:
         arguments(optim="no such optimizer")
     assert caught.value.where == "sft"
