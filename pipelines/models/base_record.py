@@ -12,7 +12,7 @@ from typing import Any
 from pipelines.config import Config
 from pipelines.config.model_section import ModelSection, is_gguf
 from pipelines.run.disk import read_json, write_atomic
-from pipelines.run.manifest import FileRecord, changed_files
+from pipelines.run.manifest import FileRecord, changed_files, refuse_damaged_model
 
 RECORD = "base.json"
 _CHANGED = "its files have changed"
@@ -61,6 +61,7 @@ def remember_base(config: Config, run_dir: Path) -> None:
     name, record = model.name_or_path, BaseRecord.read(run_dir)
     if record is not None and record.names[-1] == name and (record.holds(name) or not Path(name).exists()):
         return
+    refuse_damaged_model(name)
     if record is not None and record.holds(name):
         between = [known for known in record.names[1:] if known != name]
         times = {file.name: file.stat().st_mtime_ns for file in _local_files(name)}

@@ -13,7 +13,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, TypeAdapter, ValidationError
 
 from pipelines.errors import ArtifactError
 from pipelines.run.disk import sha256_of, write_atomic
@@ -22,11 +24,18 @@ SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 
 
+def _inside(path: str) -> str:
+    """Refuse the path of a file outside the artifact."""
+    if not path or path.startswith("/") or "\0" in path or ".." in path.split("/"):
+        raise ValueError("it leads out of the artifact")
+    return path
+
+
 @dataclass(frozen=True)
 class FileRecord:
     """A file as a manifest knows it."""
 
-    path: str
+    path: Annotated[str, AfterValidator(_inside)]
     size: int
     mtime_ns: int
     sha256: str
@@ -63,8 +72,10 @@ class Manifest:
         return digest_of(self.outputs)
 
     def write(self, directory: Path) -> None:
-        """Write the manifest into `directory`, by rename."""
-        write_atomic(directory / MANIFEST, json.dumps(asdict(self), indent=2, sort_keys=True) + "\n")
+        """Write the manifest into `directory`, by rename, with a hash of its own content."""
+        data = asdict(self)
+        data["sha256"] = _hash_of(data)
+        write_atomic(directory / MANIFEST, json.dumps(data, indent=2, sort_keys=True) + "\n")
 
     @classmethod
     def read(cls, directory: Path) -> Manifest | None:
@@ -75,24 +86,66 @@ class Manifest:
         """
         path = directory / MANIFEST
         try:
+            if path.exists() and not path.is_file():
+                raise _damaged(path, "it is no regular file")
             data = json.loads(path.read_text(encoding="utf-8"))
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
             raise ArtifactError(f"the manifest cannot be read: {error.strerror}", where=str(path)) from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise _damaged(path, error) from error
+        if not isinstance(data, dict):
+            raise _damaged(path, "it is no object")
+        version = data.get("schema_version")
+        if version != SCHEMA_VERSION:
+            raise ArtifactError(
+                f"the manifest has schema version {version}, this program reads {SCHEMA_VERSION}", where=str(path)
+            )
+        own_hash = data.pop("sha256", None)  # earlier versions wrote none
         try:
-            version = data.get("schema_version")
-            if version != SCHEMA_VERSION:
-                raise ArtifactError(
-                    f"the manifest has schema version {version}, this program reads {SCHEMA_VERSION}", where=str(path)
-                )
-            data["outputs"] = [FileRecord(**record) for record in data["outputs"]]
-            data["inputs"] = {k: [FileRecord(**record) for record in v] for k, v in data["inputs"].items()}
-            return cls(**data)
-        except (TypeError, KeyError, AttributeError) as error:
-            raise _damaged(path, error) from error
+            if own_hash is not None and own_hash != _hash_of(data):
+                raise _damaged(path, "its content is not that of its hash")
+            return _READER.validate_json(json.dumps(data), strict=True, extra="forbid")
+        except (ValidationError, RecursionError) as error:
+            reason = fault_in_words(error) if isinstance(error, ValidationError) else error
+            raise _damaged(path, reason) from error
+
+
+_READER = TypeAdapter(Manifest)
+
+
+def refuse_damaged(directory: Path) -> None:
+    """Refuse an artifact whose files are not those of its manifest; a directory without one is not looked into.
+
+    For what is read outside the chain of stages, which verifies its inputs itself.
+
+    Raises:
+        ArtifactError: a file is missing or was altered, or the manifest is damaged.
+    """
+    manifest = Manifest.read(directory)
+    broken = changed_files(directory, manifest.outputs, full=True) if manifest is not None else []
+    if broken:
+        raise ArtifactError(
+            f"{broken[0]} is missing or was altered since it was published",
+            where=str(directory / broken[0]),
+            hint=f"copy it again, or run `rlhf all --force {directory.name}` in its run",
+        )
+
+
+def refuse_damaged_model(name: str) -> None:
+    """Refuse a model that a stage of some run published, where the stage is damaged; any other name is left alone.
+
+    Raises:
+        ArtifactError: see `refuse_damaged`.
+    """
+    path = Path(name).expanduser().absolute()
+    if path.is_dir() and path.name in PUBLISHED:
+        refuse_damaged(path.parent)
+
+
+PUBLISHED = ("model", "best")
+"""Directories of models in an artifact."""
 
 
 def simulated_among(directories: Iterable[Path]) -> list[str]:
@@ -104,7 +157,19 @@ def simulated_among(directories: Iterable[Path]) -> list[str]:
     return sorted(names)
 
 
-def _damaged(path: Path, error: Exception) -> ArtifactError:
+def fault_in_words(error: ValidationError) -> str:
+    """Place and reason of the first fault that pydantic names."""
+    first = error.errors(include_url=False, include_context=False)[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+
+
+def _hash_of(data: Mapping[str, Any]) -> str:
+    """Hash of the content of a manifest."""
+    canonical = json.dumps({key: value for key, value in data.items() if key != "sha256"}, sort_keys=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _damaged(path: Path, error: object) -> ArtifactError:
     return ArtifactError(
         f"the manifest is damaged: {error}",
         where=str(path),

@@ -19,7 +19,7 @@ from pipelines.errors import ArtifactError, UsageError
 from pipelines.models.base_ref import BaseRef
 from pipelines.models.policies import open_config, open_frozen_policy, open_tokenizer
 from pipelines.run.directory import run_of
-from pipelines.run.manifest import Manifest
+from pipelines.run.manifest import Manifest, refuse_damaged
 
 
 @dataclass(frozen=True)
@@ -144,6 +144,7 @@ def from_outside(entry: SampledModel, config: Config, stop: Sequence[str]) -> Sa
         return _sampling_model(name, section, None, config, entry, stop=stop, outside=True)
     manifest = Manifest.read(directory)
     assert manifest is not None, "stage_directory found it"
+    refuse_damaged(directory)
     recorded = ModelSection.model_validate(manifest.section["model"])
     section = recorded.model_copy(
         update={

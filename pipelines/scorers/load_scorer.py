@@ -12,6 +12,7 @@ from pipelines.config.scorer_section import ScorerPart, ScorerSection
 from pipelines.errors import ArtifactError, UsageError
 from pipelines.models.published_reward import PublishedReward
 from pipelines.run.directory import run_of
+from pipelines.run.manifest import refuse_damaged_model
 from pipelines.scorers.protocol import Progress, Scorer
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ def load_scorer(
             assert section.function is not None  # the schema holds it
             return FunctionScorer.load(name, section.function, progress=progress, read_thoughts=section.read_thoughts)
         case "classifier":
+            refuse_damaged_model(str(section.path))
             if is_published_reward(Path(str(section.path))):
                 from pipelines.scorers.reward_model_scorer import RewardModelScorer
 

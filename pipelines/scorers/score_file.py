@@ -16,7 +16,7 @@ from pipelines.data.rows import CanonicalRow, Comparison, Demonstration, Judgeme
 from pipelines.errors import DataError
 from pipelines.report.statistics import auc, ranks, wilson
 from pipelines.run.directory import RunDir
-from pipelines.run.manifest import Manifest
+from pipelines.run.manifest import Manifest, refuse_damaged
 from pipelines.run.reporting import Reporter, SilentReporter
 from pipelines.scorers.load_scorer import load_scorer, scorer_name
 from pipelines.scorers.protocol import Completion, ScoreError, ScorerWithParts, counts_of
@@ -56,7 +56,10 @@ def context_of_run(config: Config, run_dir: RunDir | None) -> RunContext:
     """The configuration, with the run's SFT and reward stages where they are complete."""
     names = () if run_dir is None else ("sft", "reward")
     newest = {name: run_dir.newest(name) for name in names if run_dir is not None}
-    return RunContext(config, {name: path for name, path in newest.items() if Manifest.read(path) is not None})
+    complete = {name: path for name, path in newest.items() if Manifest.read(path) is not None}
+    for path in complete.values():
+        refuse_damaged(path)
+    return RunContext(config, complete)
 
 
 def read_answers(source: Source, *, on_bad_row: OnBadRow = "fail", reporter: Reporter | None = None) -> list[Row]:
