@@ -60,7 +60,7 @@ def _findings(report: Report, clean: Change) -> Iterator[str]:
 
 
 def _file_lines(file: FileReport, report: Report, mark: Change, clean: Change) -> Iterator[str]:
-    yield f"{file.path} (for {file.stage})" if file.stage else file.path
+    yield clean(f"{file.path} (for {file.stage})" if file.stage else file.path)
     if file.format:
         yield _line("format", f"{file.format} ({file.reason})")
     ties = f", {_n(file.ties)} without a preference: all answers have the same score" if file.ties else ""
@@ -81,13 +81,13 @@ def _file_lines(file: FileReport, report: Report, mark: Change, clean: Change) -
     yield _line("they hold", ", ".join(_count(count, kind) for kind, count in file.kinds.items()))
     yield _line("can train", ", ".join(f"{name} {_n(count)}" for name, count in file.serves.items()))
     yield from _dialogue_lines(file)
-    yield from _length_lines(file, report)
+    yield from map(clean, _length_lines(file, report))
     yield from _repeat_lines(file)
     yield from _content_lines(file)
     yield from _feedback_lines(file)
     for example in file.examples:
         for name, pieces in example.parts.items():
-            yield f"  {example.place}, {name}:"
+            yield clean(f"  {example.place}, {name}:")
             texts = [(clean(piece.text), piece.trained) for piece in pieces]
             shown = "".join(mark(text) if trained else text for text, trained in texts)
             yield from (f"    {line}" for line in shown.split("\n"))

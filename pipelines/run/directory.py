@@ -207,8 +207,9 @@ class RunDir:
         """
         partial, final = self.partial(stage), self.stage(stage)
         with disk_errors(self.root):
-            for record in manifest.outputs:
-                fsync(partial / record.path)
+            files = [partial / record.path for record in manifest.outputs]
+            for path in (*files, *{file.parent for file in files}):
+                fsync(path)
             manifest.write(partial)
             fsync(partial)
             self._put_in_place(partial, final)

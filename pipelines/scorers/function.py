@@ -11,7 +11,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
-from importlib.machinery import ModuleSpec
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -183,10 +183,18 @@ def _module_spec(spec: str) -> ModuleSpec | None:
     if module_name.endswith(".py") or "/" in module_name:
         return None  # the search for a module `a.py` would run the file a.py
     _add_current_directory()
+    top, *parts = module_name.split(".")
     try:
-        return importlib.util.find_spec(module_name)
+        module = importlib.util.find_spec(top)
     except (ImportError, ValueError):
         return None
+    name = top
+    for part in parts:  # a search for the whole name would run the packages above the module
+        if module is None or module.submodule_search_locations is None:
+            return None
+        name = f"{name}.{part}"
+        module = PathFinder.find_spec(name, module.submodule_search_locations)
+    return module
 
 
 def find_function(spec: str) -> RewardFunction:

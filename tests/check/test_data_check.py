@@ -23,6 +23,7 @@ from pipelines.data.rows import Message
 from pipelines.data.split import is_held_out
 from pipelines.report.statistics import spread
 from pipelines.run.reporting import SilentReporter
+from rlhf_cli.app import run as rlhf
 from tests.tiny import tiny_llama, tiny_tokenizer
 
 CONFIG = load_config(None)
@@ -309,3 +310,11 @@ def test_speakers_by_other_names_get_a_hint(tmp_path: Path) -> None:
     problem = check([write(tmp_path / "a.jsonl", rows)], CONFIG, QUIET).problem()
     assert problem is not None
     assert "tags: {role_tag: role" in (problem.hint or "")
+
+
+def test_a_file_name_cannot_disturb_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "e\x1b[31mvil.jsonl"
+    path.write_text('{"prompt": "a", "chosen": "b", "rejected": "c"}\n' * 2 + "{}\n")
+    rlhf(["data", "check", str(path)])
+    told = capsys.readouterr()
+    assert "\x1b" not in told.out + told.err

@@ -12,7 +12,7 @@ import torch
 from pipelines.data.rows import Message
 from pipelines.errors import DataError, RlhfError, UsageError
 from pipelines.scorers import Completion
-from pipelines.scorers.function import FunctionScorer, check_function, find_function
+from pipelines.scorers.function import FunctionScorer, check_function, find_function, function_file
 
 PROMPTS = [(Message(role="user", content="hello"),), (Message(role="user", content="how are you"),)]
 COMPLETIONS = [Completion("fine", (1, 2), True), Completion("not so good", (3,), False)]
@@ -188,3 +188,23 @@ def test_a_file_in_place_of_a_module_gets_the_right_name(module: Path, spec: str
     with pytest.raises(UsageError, match="there is no module") as caught:
         check_function(spec)
     assert f"write {meant}:" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize("module", ["flat.rewards", "deep.inner.rewards"])
+def test_no_package_above_the_module_is_run_by_a_check(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path.joinpath(*module.split(".")[:-1])
+    folder.mkdir(parents=True)
+    for package in (tmp_path / module.split(".")[0], folder):
+        (package / "__init__.py").write_text("from pathlib import Path\nPath('ran').touch()\n")
+    (folder / "rewards.py").write_text("def score(prompts, completions): return [0.0] * len(prompts)\n")
+    check_function(f"{module}:score")
+    assert function_file(f"{module}:score") == folder / "rewards.py"
+    with pytest.raises(UsageError, match="does not exist"):
+        check_function(f"{module}:other")
+    with pytest.raises(UsageError, match="there is no module"):
+        check_function(f"{module}.deeper:score")
+    assert not (tmp_path / "ran").exists()
+    assert module.split(".")[0] not in sys.modules
