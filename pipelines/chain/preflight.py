@@ -68,8 +68,16 @@ def check_environment(config: Config, stages: Sequence[str]) -> None:
         raise EnvironmentProblem(
             "run.device is cuda, but no CUDA device is to be seen", hint="set run.device: cpu, or check nvidia-smi"
         )
+    for section, further in (("sft", config.sft.trainer), ("reward", config.reward.trainer)):
+        if section in stages and further.get("use_liger_kernel") and importlib.util.find_spec("liger_kernel") is None:
+            raise UsageError(
+                "use_liger_kernel needs a package that is not installed",
+                where=f"{section}.trainer.use_liger_kernel",
+                hint="pip install liger-kernel, or leave it out",
+            )
     for tracker in config.run.report_to:
-        if importlib.util.find_spec(tracker) is None:  # accelerate would leave it out without a word
+        package = importlib.util.find_spec(tracker)  # accelerate would leave a missing one out without a word
+        if package is None or package.origin is None:  # a directory of that name is no package
             raise EnvironmentProblem(
                 f"the package of the tracker {tracker} is not installed",
                 where="run.report_to",

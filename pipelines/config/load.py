@@ -113,6 +113,8 @@ def _explained(section: Section, indent: str = "") -> Iterator[str]:
 
 def _read(path: Path) -> tuple[dict[str, Any], Places]:
     try:
+        if path.exists() and not path.is_file():
+            raise UsageError("the configuration must be a regular file", where=str(path))
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise UsageError(

@@ -16,7 +16,7 @@ class RunSection(Section):
     """Settings of the run as a whole."""
 
     dir: str | None = cosmetic(None, description="Run directory; null: runs/<name of the configuration file>.")
-    seed: int = Field(0, ge=0, description="Seed of everything random: data, training, sampling.")
+    seed: int = Field(0, ge=0, le=2**32 - 1, description="Seed of everything random: data, training, sampling.")
     date: str | None = cosmetic(
         None,
         description="Day that chat templates write where they ask for the time (Llama 3.2, gpt-oss), such as "
@@ -24,7 +24,10 @@ class RunSection(Section):
     )
     device: Literal["auto", "cpu", "cuda"] = cosmetic("auto", description="Device: auto uses CUDA if it is available.")
     threads: int | None = cosmetic(
-        None, ge=1, description="Number of CPU threads; null: 1 for models under 5 M parameters, else all cores."
+        None,
+        ge=1,
+        le=4096,
+        description="Number of CPU threads; null: 1 for models under 5 M parameters, else all cores.",
     )
     report_to: list[Tracker] = cosmetic(
         [], description="Experiment trackers, by Hugging Face's names; docs/trackers.md describes them."

@@ -45,7 +45,7 @@ class TrainerSection(Section):
     overlong: Literal["drop", "cut", "fail"] = Field(
         "drop", description="Treatment of rows above max_length: drop, cut or fail."
     )
-    num_train_epochs: float = Field(1.0, gt=0, description="Number of passes over the training rows.")
+    num_train_epochs: float = Field(1.0, gt=0, le=100_000, description="Number of passes over the training rows.")
     max_steps: int = Field(-1, description="Number of optimizer steps; overrides num_train_epochs if positive.")
     per_device_train_batch_size: int = Field(8, ge=1, description="Number of rows in one forward and backward pass.")
     per_device_eval_batch_size: int = cosmetic(

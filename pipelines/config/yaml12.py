@@ -77,6 +77,10 @@ def parse_yaml(text: str, name: str) -> tuple[Any, Places]:
         raise UsageError(f"not valid YAML: {error}", where=name) from error
 
 
+_MOST_KEYS = 100_000
+"""Keys and entries of a document; a few nested aliases can stand for more than any machine holds."""
+
+
 def _index(
     node: yaml.Node, path: tuple[str | int, ...], places: Places, name: str, above: tuple[yaml.Node, ...]
 ) -> None:
@@ -84,6 +88,8 @@ def _index(
     if any(node is other for other in above):
         raise UsageError("an alias refers to itself", where=places[path])
     places.setdefault(path, f"{name}:{node.start_mark.line + 1}")
+    if len(places) > _MOST_KEYS:
+        raise UsageError(f"more than {_MOST_KEYS:,} keys, or aliases that stand for as many", where=name)
     inside = (*above, node)
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import pickle
 import re
 import struct
 from collections.abc import Iterator
@@ -89,9 +90,11 @@ def prompt_limit(settings: PpoSection, model: PretrainedConfig, reporter: Report
 
 
 HEAD = "score.weight"
+MOST_LAYERS = 10_000
+"""Layers of a model that is meant as one; the largest have hundreds."""
 LOADING_ERRORS = (
     *(OSError, ValueError, TypeError, KeyError, IndexError, RuntimeError, ImportError),
-    *(SafetensorError, struct.error),  # damaged weights; a damaged GGUF file
+    *(SafetensorError, struct.error, pickle.UnpicklingError),  # damaged weights; a damaged GGUF file; a pickle
 )
 """Errors of `from_pretrained` for files that are missing, damaged or of another kind; for `explain`."""
 _MODEL_FILES = ("config.json", "adapter_config.json", "tokenizer_config.json")
@@ -139,6 +142,9 @@ def load_config(model: ModelSection, path: str | Path, *, revision: str | None =
         )
     except LOADING_ERRORS as error:
         raise explain(error, path, revision) from error
+    layers = getattr(config.get_text_config(), "num_hidden_layers", None)
+    if isinstance(layers, int) and layers > MOST_LAYERS:
+        raise UsageError(f"the model's configuration has {layers:,} layers", where=str(path))
     return config
 
 
@@ -226,6 +232,12 @@ def explain(error: Exception, path: str | Path, revision: str | None = None) -> 
             where=where,
             hint="use a smaller model, model.dtype: bfloat16 or model.load_in_4bit: true",
         )
+    if "weights_only" in str(error) or "Unpickling" in type(error).__name__:
+        return ArtifactError(
+            "the weights are a pickle that holds more than tensors, and no code of it is run",
+            where=where,
+            hint="save them as safetensors where you trust them: model.save_pretrained(DIRECTORY)",
+        )
     if "trust_remote_code" in str(error):
         return UsageError(
             "the model brings its own code, which is not run by default",
@@ -266,8 +278,9 @@ def _load(
 ) -> tuple[PreTrainedModel, set[str]]:
     """Load the model in evaluation mode, and give the names of weights that its files lack."""
     check_4bit(model, device)
+    config = load_config(model, path, revision=revision)
     if model.load_in_4bit:
-        mamba = load_config(model, path, revision=revision).model_type == "mamba"
+        mamba = config.model_type == "mamba"
         kwargs["quantization_config"] = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",

@@ -58,6 +58,7 @@ def publish_model(
         _publish_adapter(state, directory, base_name, base.revision)
         if generation is not None:
             generation.save_pretrained(directory)
+    tokenizer.init_kwargs.pop("local_files_only", None)  # how it was loaded, which is another thing on every machine
     tokenizer.save_pretrained(str(directory))
     if reads == "tokens" or (reads == "text" and isinstance(model, OwnHead)):
         page = reward_readme(model, tokenizer, reads, base_name)

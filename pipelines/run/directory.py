@@ -86,13 +86,20 @@ class RunDir:
         """The stages that wait for people, and what they said last."""
         messages: dict[str, str] = {}
         path = self.root / "events.jsonl"
-        for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ()
+        for line in lines:
             try:
                 event = json.loads(line)
                 messages.pop(event.get("stage"), None)
                 if event["event"] == "stage_waiting":
                     messages[event["stage"]] = event["message"]
-            except (ValueError, KeyError, AttributeError):  # a line that a full disk cut off
+            except (
+                ValueError,
+                KeyError,
+                AttributeError,
+                TypeError,
+                RecursionError,
+            ):  # cut off by a full disk, or damaged
                 continue
         return messages
 

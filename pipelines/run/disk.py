@@ -27,7 +27,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """A JSON object, or an empty one where the file is missing or damaged."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return data if isinstance(data, dict) else {}
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
+from queue import Empty, Queue
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -25,6 +27,10 @@ LARGEST_ANSWER = 2**24
 _PASSING = (httpx2.TimeoutException, httpx2.NetworkError, httpx2.RemoteProtocolError)
 """Errors that may be gone when the same request is sent again."""
 logging.getLogger("httpx2").setLevel(logging.WARNING)  # it would log the whole address of each request
+
+
+_GRACE = 1.0
+"""Seconds beyond the timeout in which the client itself may notice it."""
 
 
 class HttpScorer:
@@ -58,8 +64,10 @@ class HttpScorer:
         self._section = section
         self._progress = progress
         self._sleep = sleep
-        headers = {} if section.token_env is None else {"Authorization": f"Bearer {token_from(section.token_env)}"}
-        self._client = httpx2.Client(timeout=section.timeout, headers=headers)
+        self._headers = (
+            {} if section.token_env is None else {"Authorization": f"Bearer {token_from(section.token_env)}"}
+        )
+        self._client = self._new_client()
 
     def __call__(self, prompts: Sequence[Dialogue], completions: Sequence[Completion]) -> list[float]:
         """Scores of the server, batch by batch.
@@ -83,6 +91,9 @@ class HttpScorer:
             if self._progress is not None:
                 self._progress(len(texts))
         return scores
+
+    def _new_client(self) -> httpx2.Client:
+        return httpx2.Client(timeout=self._section.timeout, headers=self._headers)
 
     def _post(self, body: dict[str, Any]) -> bytes:
         """Send the body until an answer has status 200, and return that answer."""
@@ -122,8 +133,29 @@ class HttpScorer:
     def _ask(self, body: dict[str, Any]) -> tuple[int, bytes]:
         """Status and body of one answer; the body of a refusal is not read.
 
-        The client's own timeout applies to each read: a server that keeps sending single bytes would never reach it.
+        The client's own timeout applies to each read: a server that keeps sending single bytes, or one `102 Processing`
+        after another, would never reach it. So the whole request has one, in a thread of its own.
         """
+        answers: Queue[tuple[int, bytes] | Exception] = Queue()
+
+        def request() -> None:
+            try:
+                answers.put(self._request(body))
+            except Exception as error:  # it belongs to whoever waits for the answer
+                answers.put(error)
+
+        threading.Thread(target=request, daemon=True, name=f"reward server {self.name}").start()
+        try:
+            answer = answers.get(timeout=self._section.timeout + _GRACE)
+        except Empty:
+            self._client.close()  # it ends the thread
+            self._client = self._new_client()
+            raise httpx2.ReadTimeout(f"its answer was not complete after {self._section.timeout:g} s") from None
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def _request(self, body: dict[str, Any]) -> tuple[int, bytes]:
         deadline = time.monotonic() + self._section.timeout
         with self._client.stream("POST", self._url, json=body) as response:
             if response.status_code != HTTPStatus.OK:
@@ -146,7 +178,7 @@ class HttpScorer:
         called = f"the reward server {self.name}"
         try:
             answer = json.loads(body)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(
                 f"{called} answers with something that is not JSON", where=public_address(self._url)
             ) from error

@@ -144,8 +144,10 @@ def checked_scores(scorer: str, values: Iterable[float], rows: int, *, start: in
             if isinstance(value, str | bytes):
                 raise TypeError("a text that looks like a number is still a text")
             scores.append(float(value))
-        except (TypeError, ValueError, RuntimeError) as error:
+        except (TypeError, ValueError, RuntimeError, OverflowError) as error:
             kind = f"the text {value!r}" if isinstance(value, str | bytes) else f"a {type(value).__name__}"
+            if isinstance(error, OverflowError):
+                kind = "a number that is too large"
             raise ScoreError(
                 f"{scorer} gave {kind} as the score of completion {start + row + 1}; it must be one number", start + row
             ) from error

@@ -15,7 +15,7 @@ from pipelines.errors import UsageError
     [
         ("ppo.kl_coef", "number ≥ 0", "0.05"),
         ("ppo.kl-coef", "number ≥ 0", "0.05"),
-        ("run.threads", "integer ≥ 1 or null", "null"),
+        ("run.threads", "integer ≥ 1, ≤ 4096 or null", "null"),
         ("data.eval_fraction", "number > 0, < 1", "0.1"),
         ("model.use_peft", "true or false", "false; on CUDA true"),
         ("ppo.learning_rate", "number > 0", "2e-06; with LoRA 2e-05"),

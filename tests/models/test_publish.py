@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, GenerationConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from pipelines.errors import ArtifactError, TrainingError
 from pipelines.models.base_ref import BaseRef
@@ -91,3 +91,11 @@ def test_what_is_not_there(tmp_path: Path) -> None:
         base_of(tmp_path)
     assert caught.value.where == str(tmp_path)
     assert torch.get_default_dtype() == torch.float32
+
+
+def test_what_is_published_does_not_say_how_it_was_loaded(tmp_path: Path) -> None:
+    base = outside_base(tmp_path / "base")
+    tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
+    assert tokenizer.init_kwargs["local_files_only"]
+    publish_model(tiny_llama(tokenizer), tokenizer, tmp_path / "model", base=OUTSIDE, run_dir=tmp_path)
+    assert "local_files_only" not in json.loads((tmp_path / "model" / "tokenizer_config.json").read_text())

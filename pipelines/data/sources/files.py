@@ -143,6 +143,8 @@ def _check_there(path: Path, kind: str) -> None:
     if not path.exists():
         hint = None if path.is_absolute() else f"the path is relative to {Path.cwd()}"
         raise DataError("no such data file", where=str(path), hint=hint)
+    if not path.is_file():
+        raise DataError("this is no regular file but a pipe or a device", where=str(path), hint="save it as a file")
     if not kind:
         named = f"the ending `{path.suffix}` is unknown" if path.suffix else "the file name has no ending"
         raise DataError(
