@@ -4,10 +4,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test slow mutants breaks lint typecheck clean help
+.PHONY: demo test slow attack attack-full mutants breaks lint typecheck clean help
 
 help: ## Show the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -25,6 +25,12 @@ slow: $(STAMP) ## The longer proofs, all programs started cold, and the properti
 
 breaks: $(STAMP) ## Known mistakes of PPO implementations, put in one by one: a test must notice each
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.ppo.breaks
+
+attack: $(STAMP) ## Signals, failing calls and flipped bits from a seed; a table of what held; some minutes
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.attack
+
+attack-full: $(STAMP) ## The same with every call that changes the run directory; some hours
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.attack --interruptions 120 --calls -1 --flips 1000
 
 mutants: $(STAMP) ## Mutation testing of PPO's maths and its learner; what may survive: docs/mutants.md
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[mutation]'

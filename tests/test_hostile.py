@@ -12,14 +12,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from peft import LoraConfig
 
 from pipelines.config import load_config
 from pipelines.config.data_section import Source
 from pipelines.config.model_section import ModelSection
 from pipelines.config.scorer_section import ScorerSection
+from pipelines.data.chat import ChatEncoder
 from pipelines.data.read import SourceReader
 from pipelines.data.rows import Message
 from pipelines.errors import ArtifactError, DataError, HubError, UsageError
+from pipelines.models.adapters import add_adapter
 from pipelines.models.base_model import load_causal
 from pipelines.run.directory import RunDir
 from pipelines.scorers.http_scorer import HttpScorer
@@ -27,6 +30,7 @@ from pipelines.scorers.protocol import Completion
 from rlhf_cli.app import run as rlhf
 from tests.models.helpers import outside_base
 from tests.models.test_adapters import CPU
+from tests.tiny import tiny_llama, tiny_tokenizer
 
 
 @pytest.mark.parametrize(
@@ -156,3 +160,20 @@ def test_a_damaged_note_never_stops_the_status(tmp_path: Path, content: bytes, n
     RunDir(tmp_path).waiting()
     RunDir(tmp_path).holder()
     assert rlhf(["status", "--run-dir", str(tmp_path), "--json"]) == 0
+
+
+@pytest.mark.timeout(120, method="thread")  # the alarm is ours
+def test_a_template_that_never_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.data.chat._MOST_SECONDS", 0.5)
+    loop = "{% for a in range(90000) %}{% for b in range(90000) %}{% endfor %}{% endfor %}"
+    encoder = ChatEncoder(tiny_tokenizer(template=loop + "{{ messages[0].content }}"))
+    with pytest.raises(DataError, match=r"takes more than 0\.5 seconds"):
+        encoder.prompt((Message(role="user", content="hello"),))
+
+
+@pytest.mark.timeout(120, method="thread")  # the alarm is ours
+def test_a_pattern_that_never_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.models.adapters.MOST_SECONDS", 0.5)
+    model = tiny_llama(tiny_tokenizer())
+    with pytest.raises(ArtifactError, match="patterns of the adapter take too long"):
+        add_adapter(model, "default", LoraConfig(target_modules=r"(([a-z.0-9_]+)+)+!", r=2), trainable=True)

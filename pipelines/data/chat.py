@@ -19,9 +19,13 @@ from typing import Any, Literal, NamedTuple
 from pipelines.data.faults import BadRow, shorten
 from pipelines.data.rows import Comparison, Demonstration, Message
 from pipelines.errors import UsageError
+from pipelines.run.signals import time_limit
 
 NO_LOSS = -100
 _PROBE = "probe"
+_MOST_SECONDS = 20
+"""Seconds in which a chat template, a program of the model's repository, must have written a dialogue."""
+_OTHER = "give the model another chat template"
 _TAKE_OUT = "take it out of the text, or leave the row out; `rlhf data check --model NAME` counts such rows"
 Ids = list[int]
 
@@ -291,21 +295,23 @@ class ChatEncoder:
     def _rendered(self, messages: Sequence[Message], open_turn: bool) -> str:
         tools = messages[0].tools
         turns = [message.model_dump(exclude={"tools"}) for message in messages]
+        slow = BadRow(f"the chat template takes more than {_MOST_SECONDS} seconds", _beginning(messages), hint=_OTHER)
         try:
             template = self._tokenizer.get_chat_template(tools=tools)
             self._refuse_tools(messages, template)
-            return str(
-                self._tokenizer.apply_chat_template(
-                    turns, tools=list(tools) if tools else None, tokenize=False, add_generation_prompt=open_turn
+            with time_limit(_MOST_SECONDS, slow):
+                return str(
+                    self._tokenizer.apply_chat_template(
+                        turns, tools=list(tools) if tools else None, tokenize=False, add_generation_prompt=open_turn
+                    )
                 )
-            )
         except BadRow:
             raise
         except Exception as error:  # a template is a program of its own and may raise anything
             raise BadRow(
                 f"the chat template refuses the dialogue: {error}",
                 _beginning(messages),
-                hint=_merging(messages) or "change the row, or give the model another chat template",
+                hint=_merging(messages) or f"change the row, or {_OTHER}",
             ) from error
 
     def _refuse_tools(self, messages: Sequence[Message], template: str) -> None:

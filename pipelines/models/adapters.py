@@ -10,7 +10,7 @@ import copy
 import re
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from pipelines.config.model_section import ModelSection
 from pipelines.errors import ArtifactError, UsageError
 from pipelines.models.base_model import HEAD
 from pipelines.models.own_head import OTHER_REWARD, classifier_on_meta, trunk_of
+from pipelines.run.signals import time_limit
 
 DEFAULT = "default"
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -137,7 +138,7 @@ def add_adapter(
     if fresh:
         config = _fitted(config, model)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), patterns_in_time(_named(source)):
             warnings.simplefilter("ignore")  # fan_in_fan_out of GPT-2, set right by peft itself
             if isinstance(model, PeftModel):
                 flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
@@ -170,7 +171,7 @@ def add_reward_adapter(
     """
     state = read_adapter(source) if isinstance(source, Path) else source
     config = _fitted(lora_config(model, "SEQ_CLS"), classifier) if state is None else _as_task(state.config, "SEQ_CLS")
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), patterns_in_time(_named(source)):
         warnings.simplefilter("ignore")
         try:
             wrapped = get_peft_model(classifier, config)
@@ -186,6 +187,17 @@ def add_reward_adapter(
     if not trainable:
         wrapped.requires_grad_(False)
     return wrapped
+
+
+def patterns_in_time(where: str) -> AbstractContextManager[None]:
+    """Refuse an adapter whose patterns of module names, which come with it, take longer than `MOST_SECONDS`."""
+    hint = "name the modules in its adapter_config.json one by one"
+    error = ArtifactError("the patterns of the adapter take too long", where=where, hint=hint)
+    return time_limit(MOST_SECONDS, error)
+
+
+MOST_SECONDS = 300
+"""Seconds in which an adapter must be put on a model; the largest take some."""
 
 
 def check_reward_model_of(model: PreTrainedModel | PeftModel, section: ModelSection, path: str) -> None:

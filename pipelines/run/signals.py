@@ -1,4 +1,4 @@
-"""Signals to stop during work that must be finished and saved. Standard library only."""
+"""Signals to stop during work that must be finished and saved, and work that must end. Standard library only."""
 
 from __future__ import annotations
 
@@ -80,3 +80,27 @@ class StopRequest:
     def _put_back(self) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def time_limit(seconds: float, error: Exception) -> Iterator[None]:
+    """Raise `error` where what is inside takes longer: a program in a file from elsewhere, such as a pattern.
+
+    Outside the main thread, which alone gets signals, and where something else has set an alarm there is no limit.
+    """
+    alarm = getattr(signal, "SIGALRM", None)
+    main = threading.current_thread() is threading.main_thread()
+    if alarm is None or not main or signal.getitimer(signal.ITIMER_REAL)[0]:
+        yield
+        return
+
+    def ring(number: int, frame: FrameType | None) -> None:
+        raise error
+
+    before = signal.signal(alarm, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(alarm, before)

@@ -15,6 +15,7 @@ from transformers.utils.peft_utils import find_adapter_config_file
 from pipelines.config.model_section import looks_like_path
 from pipelines.config.scorer_section import ScorerSection
 from pipelines.errors import UsageError
+from pipelines.models.adapters import patterns_in_time
 from pipelines.models.base_model import LOADING_ERRORS, explain, quiet
 from pipelines.models.sequence_scores import read_logit
 from pipelines.models.text_classifier import TextClassifier, load_text_classifier, open_weights, refuse_lost
@@ -64,7 +65,8 @@ def _open_adapter(
     source = path if not Path(path).is_dir() or (Path(path) / "tokenizer_config.json").is_file() else base
     tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
-    wrapped = PeftModel.from_pretrained(model, path, revision=revision)
+    with patterns_in_time(path):
+        wrapped = PeftModel.from_pretrained(model, path, revision=revision)
     return wrapped.get_base_model().to(device), tokenizer  # type: ignore[return-value]
 
 

@@ -3,6 +3,9 @@
 ``KILL_AT="open:trainer_state.json:2"``: SIGKILL right before the second time that a file of this name is opened;
 ``os.rename:checkpoint.json:1``: before the first rename to that name.
 
+``FAIL_AT="/run:17:EIO"``: the 17th call of the process that changes something below /run fails like that, or kills it
+(``KILL``); ``FAIL_AT="/run:0:/log"`` counts them.
+
 With WARM_SOCKET, `python -m` of a heavy program does not import torch and the like: a fork of the server (server.py)
 that has imported them does its work, with the same arguments, environment, folder and files. What is left of this
 process passes signals on, and ends as the fork ends; when it is killed, the fork is too.
@@ -33,6 +36,47 @@ def _watch_for(point: str) -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
 
     sys.addaudithook(watch)
+
+
+_CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", "os.link", "os.symlink", "shutil.rmtree"}
+
+
+def _fail_at(point: str) -> None:
+    import atexit
+    import errno
+
+    root, number, what = point.split(":")
+    seen = [0]
+
+    def count(path: object) -> None:
+        if not isinstance(path, str | bytes | os.PathLike) or not os.fsdecode(path).startswith(root):
+            return
+        seen[0] += 1
+        if seen[0] == int(number):
+            if what == "KILL":
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise OSError(getattr(errno, what), os.strerror(getattr(errno, what)), os.fsdecode(path))
+
+    def watch(event: str, arguments: tuple[Any, ...]) -> None:
+        writes = event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
+        if writes or event in _CHANGES:
+            count(arguments[0])
+
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        count(os.readlink(f"/proc/self/fd/{descriptor}"))
+        real(descriptor)
+
+    os.fsync = fsync
+    sys.addaudithook(watch)
+    if not int(number):
+
+        def told() -> None:
+            with open(what, "a") as file:
+                file.write(f"{seen[0]}\n")
+
+        atexit.register(told)
 
 
 def _be_forked(path: str, arguments: list[str]) -> None:
@@ -84,4 +128,6 @@ if _socket and _options[:1] == ["-m"] and _options[1] in _HEAVY:
     _be_forked(_socket, _options[1:])
 if os.environ.get("KILL_AT"):
     _watch_for(os.environ["KILL_AT"])
+if os.environ.get("FAIL_AT"):
+    _fail_at(os.environ["FAIL_AT"])
 _go_on()
