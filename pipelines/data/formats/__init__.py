@@ -27,7 +27,6 @@ FORMATS: dict[str, type[Format]] = {
         hh.Transcripts,
         judged.ScoredList,
         judged.UltraFeedback,
-        verdict.TwoAnswers,
         judged.Kto,
         judged.MessagesKto,
         judged.ShareGPTKto,
@@ -39,6 +38,7 @@ FORMATS: dict[str, type[Format]] = {
         alpaca.Alpaca,
         trl.PromptCompletion,
         trl.PromptCompletionChat,
+        verdict.TwoAnswers,
         trl.PromptText,
         trl.PromptChat,
         alpaca.AlpacaPrompt,
@@ -86,14 +86,19 @@ def detect_format(rows: Sequence[Mapping[str, Any]], place: str, among: Collecti
     raise DataError(
         f"the format is not recognized from the columns {columns}",
         where=place,
-        hint=column_map(rows, known)
+        hint=verdict.refusal(row)
+        or column_map(rows, known)
         or " or ".join(way_out(name) for name in VERDICTS if judges(name, row.get(name)))
         or way_in(rows, known),
     )
 
 
 def _fitting(row: Mapping[str, Any], formats: Collection[type[Format]]) -> type[Format] | None:
-    return next((layout for layout in formats if layout.likeness(row) == len(layout.shape)), None)
+    fitting = next((layout for layout in formats if layout.likeness(row) == len(layout.shape)), None)
+    # A dialogue that ends with the question stands beside its answers; no verdict is on its last turn.
+    return (
+        verdict.TwoAnswers if fitting is not None and verdict.TwoAnswers in formats and verdict.asks(row) else fitting
+    )
 
 
 def _nearest(row: Mapping[str, Any], formats: Collection[type[Format]]) -> type[Format] | None:

@@ -244,6 +244,14 @@ class Format(Lenient):
             turns = _with_tools(turns, tuple(self.tools))
         return row.model_copy(update={column: turns})
 
+    def prompts(self) -> tuple[CanonicalRow, ...]:
+        """The rows where prompts alone are needed: those of `rows`, unless a row without any has a prompt all the same.
+
+        Raises:
+            ValueError: as for `rows`.
+        """
+        return self.rows()
+
     @classmethod
     def settled(cls, rows: Sequence[Mapping[str, Any]], meanings: Mapping[str, int]) -> type[Format]:
         """The format as it reads a source.
@@ -271,6 +279,11 @@ class Format(Lenient):
             return -1
         # NaN is no value
         return sum(type(row[column]) in types and row[column] == row[column] for column, types in cls.shape.items())
+
+    @classmethod
+    def seen_in(cls, row: Mapping[str, Any]) -> str:
+        """Columns that tell the format of a row, for messages."""
+        return ", ".join(cls.shape)
 
     @classmethod
     def described(cls) -> str:
