@@ -18,7 +18,10 @@ _EQUAL = (
     "draw",
 )
 TIES = frozenset(
-    (*_EQUAL, "both", "both good", "both bad", "bothbad", "tie (bothbad)", "neither", "no preference", "no winner")
+    (
+        *(*_EQUAL, "both", "both good", "both bad", "bothbad", "tie (bothbad)", "tie (both bad)", "a=b", "a = b"),
+        *("neither", "no preference", "no winner"),
+    )
 )
 _PLACES = {"left": 0, "right": 1, "first": 0, "second": 1, "a": 0, "b": 1, "1": 0, "2": 1}
 _NOUN = "(?:answer|response|completion|candidate|option|output|reply|generation|text|model|assistant|choice)"

@@ -16,7 +16,15 @@ from pipelines.config.data_section import OnBadRow, Source
 from pipelines.data.canonical import FOR_A_CLASSIFIER, Kind, can_serve, to_kind
 from pipelines.data.cells import for_detection, typed_cells
 from pipelines.data.faults import Fault, FaultLog, fault_of
-from pipelines.data.formats import FORMATS, Format, column_names, detect_format, known_columns, named_format
+from pipelines.data.formats import (
+    FORMATS,
+    Format,
+    column_names,
+    detect_format,
+    known_columns,
+    named_format,
+    refusal,
+)
 from pipelines.data.formats.answer_columns import may_be_ignored
 from pipelines.data.formats.format import MEDIA, VERDICTS, way_out
 from pipelines.data.formats.verdict import TwoAnswers
@@ -173,15 +181,25 @@ class SourceReader(Generic[Kind]):
         _check_columns_are_there([record for record, _ in first], self._source.columns)
         rows = [row if record.typed else for_detection(row) for record, row in first]
         if self.format is not None:
-            self.format = self.format.settled(rows, self._source.verdicts)
+            self.format = self.format.settled(rows, self._meanings())
             return
         place = first[0][0].place
         serving = [candidate for candidate in FORMATS.values() if self._serves(candidate)]
         if self._kind is Prompt:  # verdicts are of no use here, and need not be understood
             serving.sort(key=lambda candidate: candidate is TwoAnswers)
         layout = detect_format(rows, place, serving)
+        hint = refusal(rows, judged=self._kind is None) if tuple(layout.holds) == (Prompt,) else None
+        if hint is not None and self._kind is not Prompt:
+            raise DataError("the answers beside the prompt are not read", where=place, hint=hint)
         seen = layout.seen_in(next((row for row in rows if layout.likeness(row) > 0), rows[0]))
-        self._take(layout.settled(rows, self._source.verdicts), place, f"seen in the columns {seen}")
+        self._take(layout.settled(rows, self._meanings()), place, f"seen in the columns {seen}")
+
+    def _meanings(self) -> dict[str, int]:
+        """What verdicts stand for: as the source says, and the columns of mapped answers by their names in the file."""
+        numbers = {name.removeprefix("answer_"): named for name, named in self._source.columns.items()}
+        mapped = {named: int(number) for number, named in numbers.items() if number.isdecimal() and named}
+        first = min(mapped.values(), default=1)
+        return {named: number + 1 - first for named, number in mapped.items()} | self._source.verdicts
 
     def _serves(self, layout: type[Format]) -> bool:
         return self._kind is None or any(can_serve(candidate, self._kind) for candidate in layout.holds)

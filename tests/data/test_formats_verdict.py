@@ -116,6 +116,8 @@ MORE: list[tuple[str, dict[str, Any]]] = [
         {"prompt": Q, "answers": [{"text": BAD, "model": "m"}, {"text": GOOD, "model": "n"}], "winner": "n"},
     ),
     ("scores in a list", {"question": Q, "answers": [{"text": BAD, "pm_score": 1}, {"text": GOOD, "pm_score": 3}]}),
+    ("a list of scores", {"prompt": Q, "answers": [BAD, GOOD], "ratings": [1, 3]}),
+    ("chosen alone", {"prompt": Q, "response_0": BAD, "response_1": GOOD, "chosen": 1}),
     ("ranks", {"prompt": Q, "response_a": BAD, "response_b": GOOD, "rank_a": 3, "rank_b": 1}),
     (
         "summaries",
@@ -136,6 +138,8 @@ TIES: list[dict[str, Any]] = [
     {"instruction": Q, "output_1": GOOD, "output_2": BAD, "preference": 1.5},
     {"prompt": Q, "response_1": GOOD, "response_2": BAD, "preference_strength": 0},
     {**ARENA, "winner": "tie (bothbad)"},
+    {**ARENA, "winner": "Tie (Both bad)"},
+    {"prompt": Q, "response_a": GOOD, "response_b": BAD, "votes": {"ann": "A", "bo": "B"}},
     {"prompt": Q, "response_a": GOOD, "response_b": BAD, "winner_model_a": 0, "winner_model_b": 0, "winner_tie": 1},
     {"question": Q, "answer_0": GOOD, "answer_1": BAD, "score_0": 0.0, "score_1": 0.0},
 ]
@@ -163,7 +167,13 @@ def test_the_better_answer_is_chosen(
     assert pair.prompt[-1].content == ("Add.\n2 + 2" if name == "pandalm" else Q)
     assert pair.prompt[-1].role == "user"
     margins = {"pandalm": 1 / 3, "helpsteer2": 2, "helpsteer3": 2, "webgpt": 1, "scores": 2, "scores beside": 3}
-    margins |= {"list of votes": 1 / 3, "votes by name": 1 / 3, "scores in a list": 2, "ranks": 2}
+    margins |= {
+        "list of votes": 1 / 3,
+        "votes by name": 1 / 3,
+        "scores in a list": 2,
+        "a list of scores": 2,
+        "ranks": 2,
+    }
     assert pair.margin == (pytest.approx(margins[name], abs=1e-6) if name in margins else None)
     judged_by = {"pandalm": "3 annotators", "list of votes": "3 annotators", "votes by name": "3 annotators"}
     judged_by |= {"alpaca_eval": "gpt4", "alpaca_eval weighted": "gpt4", "arena": "arena_user_1", "summaries": "w1"}
@@ -235,6 +245,9 @@ def test_the_values_of_a_file_tell_where_its_numbers_begin(tmp_path: Path) -> No
         ({"other": Q, "answer_1": GOOD, "answer_2": BAD, "verdict": 1}, "there is no prompt"),
         ({"prompt": Q, "answer_1": GOOD, "answer_2": BAD, "verdict": None}, "there is no verdict on the answers"),
         ({"prompt": Q, "answer_1": GOOD, "answer_2": BAD, "label": 1, "winner": "b"}, "--columns verdict=label"),
+        ({"prompt": [SAID], "answer_1": GOOD, "answer_2": BAD, "verdict": "tie"}, "there is no user turn"),
+        ({"prompt": Q, "answers": [GOOD, BAD, "c"], "strength": 1}, "a strength, which compares two answers"),
+        ({"prompt": Q, "answers": [GOOD, BAD, "c"], "scores": [1, 2]}, "a number for each of the 3 answers, not 2"),
         ({"prompt": Q, "answer_1": GOOD, "answer_2": BAD, "rating": 3}, "--columns verdict=rating"),
         ({"prompt": Q, "answer_1": GOOD, "answer_2": BAD, "labels": [1, 2]}, "--columns verdicts=labels"),
         ({"query": Q, "context": "c", "answer_1": GOOD, "answer_2": BAD, "label": 1}, "--columns prompt=query"),
@@ -264,15 +277,31 @@ def test_columns_and_a_table(tmp_path: Path) -> None:
     ("row", "hint"),
     [
         ({"answer_a": GOOD, "answer_b": BAD, "winner": "a"}, "`--columns prompt=PROMPT`"),
-        ({"prompt": Q, "cand_x": GOOD, "cand_y": BAD, "winner": "x"}, None),
+        (
+            {"prompt": Q, "cand_x": GOOD, "cand_y": BAD, "winner": "x"},
+            "--columns answer_1=cand_x --columns answer_2=cand_y",
+        ),
+        ({"prompt": Q, "answer_a": GOOD, "answer_b": BAD, "says": "a"}, "`--columns verdict=VERDICT`"),
     ],
 )
-def test_a_verdict_beside_answers_is_never_imitated(tmp_path: Path, row: dict[str, Any], hint: str | None) -> None:
+def test_a_verdict_beside_answers_is_never_imitated(tmp_path: Path, row: dict[str, Any], hint: str) -> None:
     path = save(tmp_path, row)
-    for kind in (Comparison, Demonstration):
-        with pytest.raises(DataError) as caught:
-            list(SourceReader(Source(path=path), kind))
-        assert hint is None or hint in str(caught.value.hint)
+    with pytest.raises(DataError) as caught:
+        list(SourceReader(Source(path=path), Comparison))
+    assert hint in str(caught.value.hint)
+    with pytest.raises(DataError):
+        list(SourceReader(Source(path=path), Demonstration))
+
+
+@pytest.mark.parametrize("says", ["x", "cand_x"])
+def test_answers_by_unusual_names_are_no_prompts_alone(tmp_path: Path, says: str) -> None:
+    path = save(tmp_path, {"prompt": Q, "cand_x": GOOD, "cand_y": BAD, "winner": says})
+    with pytest.raises(DataError, match="the answers beside the prompt are not read"):
+        list(SourceReader(Source(path=path)))
+    if says == "cand_x":  # the name that the answer has in the file
+        (outcome,) = SourceReader(Source(path=path, columns={"answer_1": "cand_x", "answer_2": "cand_y"}), Comparison)
+        assert outcome.row is not None
+        assert outcome.row.chosen == GOOD
 
 
 def test_rows_of_other_formats_stay_theirs(tmp_path: Path) -> None:

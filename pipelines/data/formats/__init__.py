@@ -86,11 +86,22 @@ def detect_format(rows: Sequence[Mapping[str, Any]], place: str, among: Collecti
     raise DataError(
         f"the format is not recognized from the columns {columns}",
         where=place,
-        hint=verdict.refusal(row)
+        hint=refusal(rows, judged=True)
         or column_map(rows, known)
+        or refusal(rows)
         or " or ".join(way_out(name) for name in VERDICTS if judges(name, row.get(name)))
         or way_in(rows, known),
     )
+
+
+def refusal(rows: Sequence[Mapping[str, Any]], *, judged: bool = False) -> str | None:
+    """Return the hint for rows with several answers that are not read as such; None: they are no such rows.
+
+    Args:
+        rows: the first ones.
+        judged: only those on whose answers there is a verdict.
+    """
+    return next((hint for row in rows if (hint := verdict.refusal(row, judged=judged)) is not None), None)
 
 
 def _fitting(row: Mapping[str, Any], formats: Collection[type[Format]]) -> type[Format] | None:
@@ -113,4 +124,4 @@ def known_columns() -> tuple[str, ...]:
     return tuple(sorted(frozenset().union(*map(column_names, FORMATS.values()))))
 
 
-__all__ = ["FORMATS", "Format", "column_names", "detect_format", "known_columns", "named_format"]
+__all__ = ["FORMATS", "Format", "column_names", "detect_format", "known_columns", "named_format", "refusal"]

@@ -51,6 +51,7 @@ _BY_SEVERAL = (
     *("three_most_similar_preferences", "annotators", "annotations", "votes", "judgements", "judgments", "preferences"),
 )
 _LISTS = ("answers", "responses", "completions", "candidates", "outputs", "generations", "replies", "summaries")
+_SCORE_LISTS = ("scores", "ratings", "rewards", "points")
 _PROMPTS = (
     *("prompt", "question", "instruction", "query", "context", "dialogue", "dialog", "messages", "conversation"),
     *("conversations", "request", "problem", "post", "history", "input", "info"),
@@ -67,7 +68,8 @@ class AnswerColumns(NamedTuple):
         numbered_from: the number of the first answer; None: the answers have letters or places.
         rival: an answer of a further set of columns that may be the answers as well; None: there is none.
         models: the authors of the answers, in their order; empty: not known.
-        scores: for each answer a number, in their order; empty: there are none.
+        scores: for each answer a number, in their order, or of a list of answers one list of numbers; empty: there are
+            none.
         verdicts: those that say by one value which answer is better.
         persons: those with one annotator's verdict each.
         several: those with a list of verdicts.
@@ -130,6 +132,11 @@ def _stem_of(plain: str, *stems: re.Pattern[str]) -> bool:
     return match is not None and any(stem.fullmatch(match["stem"]) for stem in stems)
 
 
+def says_better(name: str) -> bool:
+    """Whether a column of this name says which answer is better."""
+    return _says_better(plain_name(name))
+
+
 def _says_better(plain: str) -> bool:
     return plain in _VERDICT_NAMES or _BETTER.fullmatch(plain) is not None
 
@@ -185,6 +192,7 @@ def _by_name(there: tuple[tuple[str, str], ...]) -> AnswerColumns | None:
                     return tuple(members[mark] for mark in marks)
         return ()
 
+    in_lists = tuple(name for name in _SCORE_LISTS if sorts.get(name) == "list")
     told = [name for name in _TOLD if name in sorts]
     better = [name for name in plain if _says_better(plain[name])]
     persons = tuple(name for name in plain if _BY_PERSON.fullmatch(plain[name]))
@@ -196,7 +204,7 @@ def _by_name(there: tuple[tuple[str, str], ...]) -> AnswerColumns | None:
         numbered_from=int(marks[0]) if marks and marks[0].isdecimal() else None,
         rival=rival,
         models=beside(_MODEL),
-        scores=beside(_SCORE, _ONE_HOT),
+        scores=beside(_SCORE, _ONE_HOT) if listed is None else in_lists[:1],
         verdicts=tuple(told[:1] or better),
         persons=persons,
         several=tuple(name for name in several if sorts[name] in ("list", "object"))[:1],

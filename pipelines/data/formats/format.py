@@ -7,13 +7,14 @@ import math
 import re
 from collections.abc import Collection, Mapping, Sequence
 from functools import cache
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, TypeVar, cast
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, model_validator
 
 from pipelines.data.faults import Fault, type_name
 from pipelines.data.rows import CanonicalRow, Demonstration, Message, Role
 
+Kind = TypeVar("Kind", bound=CanonicalRow)
 CONTEXT = ("history", "input")
 """Parts of the question."""
 VERDICTS = (
@@ -80,6 +81,8 @@ def _is_set(value: Any) -> bool:
 def _is_number(value: Any) -> bool:
     try:
         return not math.isnan(float(value))
+    except OverflowError:  # of a whole number with hundreds of digits
+        return True
     except (TypeError, ValueError):
         return False
 
@@ -223,7 +226,7 @@ class Format(Lenient):
         """
         return None
 
-    def completed(self, row: CanonicalRow) -> CanonicalRow:
+    def completed(self, row: Kind) -> Kind:
         """The same row with the column `system` as its first turn, and the column `tools` on its first turn.
 
         Raises:
@@ -242,7 +245,7 @@ class Format(Lenient):
             if turns[0].tools:
                 raise ValueError("tools stand in their column and on the first turn")
             turns = _with_tools(turns, tuple(self.tools))
-        return row.model_copy(update={column: turns})
+        return cast("Kind", row.model_copy(update={column: turns}))
 
     def prompts(self) -> tuple[CanonicalRow, ...]:
         """The rows where prompts alone are needed: those of `rows`, unless a row without any has a prompt all the same.

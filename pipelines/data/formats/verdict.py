@@ -24,6 +24,7 @@ from pipelines.data.formats.answer_columns import (
     is_set,
     person_of,
     plain_name,
+    says_better,
 )
 from pipelines.data.formats.format import (
     CONTEXT,
@@ -105,7 +106,7 @@ class TwoAnswers(Format):
 
     name = "two_answers"
     shape = columns(prompt=TEXT + LIST, answer_1=TEXT + LIST, answer_2=TEXT + LIST, verdict=FLAG + NUMBER + TEXT)
-    unless = ("chosen", "rejected")
+    unless = ("rejected",)
     holds = (Comparison,)
     scales: ClassVar[Scales | None] = None
     meanings: ClassVar[Mapping[str, int]] = {}
@@ -192,18 +193,17 @@ class TwoAnswers(Format):
         ranks, as `rlhf pairs` counts them.
         """
         prompt, answers = self.task()
+        asked = self._asked(prompt)
         annotator, worth, measured = self._overall(answers) or _common(self.opinions(answers))
         best_first = sorted(range(len(answers)), key=lambda index: -worth[index])
         return tuple(
-            self.completed(
-                Comparison(
-                    prompt=prompt,
-                    chosen=answers[better].text,
-                    rejected=answers[worse].text,
-                    margin=round(worth[better] - worth[worse], 6) if measured else None,
-                    annotator=annotator,
-                    source=self.source,
-                )
+            Comparison(
+                prompt=asked.prompt,
+                chosen=answers[better].text,
+                rejected=answers[worse].text,
+                margin=round(worth[better] - worth[worse], 6) if measured else None,
+                annotator=annotator,
+                source=self.source,
             )
             for better, worse in combinations(best_first, 2)
             if worth[better] - worth[worse] > 1e-9
@@ -211,8 +211,11 @@ class TwoAnswers(Format):
 
     @override
     def prompts(self) -> tuple[CanonicalRow, ...]:
-        prompt, _ = self.task()
-        return (self.completed(Prompt(prompt=prompt)),)
+        return (self._asked(self.task()[0]),)
+
+    def _asked(self, prompt: tuple[Message, ...]) -> Prompt:
+        """The prompt with the columns `system` and `tools`; of tied answers too it must be one."""
+        return self.completed(Prompt(prompt=prompt))
 
     def task(self) -> tuple[tuple[Message, ...], tuple[AnswerText, ...]]:
         """The prompt, without the columns `system` and `tools`, and the answers.
@@ -267,8 +270,11 @@ class TwoAnswers(Format):
         if found.verdicts and (opinion := self._opinion(found.verdicts[0], row[found.verdicts[0]], answers, who)):
             return opinion
         if found.scores:
-            scores = [_number_of(row[name]) for name in found.scores]
-            return _by_scores(found.scores[0], scores, who)
+            numbers = row[found.scores[0]] if found.listed is not None else [row[name] for name in found.scores]
+            if len(numbers) != len(answers):
+                reason = f"must be a number for each of the {len(answers)} answers, not {len(numbers)}"
+                raise DataError(reason, where=found.scores[0])
+            return _by_scores(found.scores[0], [_number_of(number) for number in numbers], who)
         if found.listed is not None and (name := _item_scores(row, found)) is not None:
             return _by_scores(name, [answer.score for answer in answers], who)
         return None
@@ -284,7 +290,7 @@ class TwoAnswers(Format):
         if not is_set(value) or isinstance(value, list):
             return None
         count = len(answers)
-        told = f"{value:g}" if type(value) in (int, float) else str(value).strip().lower()
+        told = f"{value:g}" if isinstance(value, float) else str(value).strip().lower()
         if told in self.meanings:
             meant = self.meanings[told]
             if meant > count:
@@ -298,10 +304,13 @@ class TwoAnswers(Format):
             return Opinion(who, _only(place, count), measured=False)
         scales = self.scales if self.scales is not None else _scales([self._parts[0]])
         scale = scales.get(name)
-        if scale == "strength" and count == 2:
+        if scale == "strength" and count > 2:
+            raise DataError(f"is a strength, which compares two answers and not {count}", where=name)
+        if scale == "strength":
             strengths = (max(-number, 0.0), max(number, 0.0))
             return None if number == _SKIPPED else Opinion(who, strengths, measured=True)
-        place = None if self.meanings else _by_number(number, scale, count)
+        told_numbers = any(_number_of(meaning) is not None for meaning in self.meanings)
+        place = None if told_numbers else _by_number(number, scale, count)
         if place is None:
             raise _no_place(name, told, scale, count)
         return Opinion(who, _only(place, count), measured=False)
@@ -359,13 +368,44 @@ def asks(row: Mapping[str, Any]) -> bool:
     return turns[-1].get("role", turns[-1].get("from")) in ("user", "human")
 
 
-def refusal(row: Mapping[str, Any]) -> str | None:
-    """Return the hint for a row with several answers and a verdict that fits no format; None: it is no such row."""
+def refusal(row: Mapping[str, Any], *, judged: bool) -> str | None:
+    """Return the hint for a row with several answers that fits no format.
+
+    Args:
+        row: under canonical names.
+        judged: only where there is a verdict on the answers too.
+
+    Returns:
+        None: it is no such row.
+    """
     found = answer_columns(row)
-    if found is None or not _is_judged(row, found):
+    if found is None:
+        answers = _named_by_verdict(row)
+        named = _naming(*(f"answer_{number}={name}" for number, name in enumerate(answers, 1)))
+        return f"the row has a verdict on answers: name these with {named}" if answers else None
+    answers = found.answers or (str(found.listed),)
+    if not _is_judged(row, found):
+        told = f"the row has answers ({', '.join(answers)}): name the verdict on them with {_naming('verdict=VERDICT')}"
+        return None if judged else told
+    if found.prompts or row.get("rejected") is not None:
         return None
-    answers = ", ".join(found.answers or (str(found.listed),))
-    return f"the row has answers ({answers}) and a verdict, but no prompt: name it with {_naming('prompt=PROMPT')}"
+    told = f"the row has answers ({', '.join(answers)}) and a verdict, but no prompt"
+    return f"{told}: name it with {_naming('prompt=PROMPT')}"
+
+
+def _named_by_verdict(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """Columns of texts with unusual names of which a verdict names one: of `winner: x` these are `cand_x`, `cand_y`."""
+    texts = {plain_name(name): name for name, value in row.items() if isinstance(value, str | list) and is_set(value)}
+    for name, value in row.items():
+        if not says_better(name) or not isinstance(value, str):
+            continue
+        mark = plain_name(value.strip())
+        for chosen in texts:
+            stem = chosen.rpartition("_")[0]
+            alike = tuple(texts[other] for other in texts if stem and other.rpartition("_")[0] == stem)
+            if len(alike) > 1 and mark in (chosen, chosen.removeprefix(f"{stem}_")) and texts[chosen] != name:
+                return alike
+    return ()
 
 
 def _is_judged(row: Mapping[str, Any], found: AnswerColumns) -> bool:
