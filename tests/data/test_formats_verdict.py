@@ -404,3 +404,17 @@ def test_labels_of_a_parquet_file(tmp_path: Path) -> None:
         ("annotator1", (2, 1)),
         ("annotator2", (1, 1)),
     ]
+
+
+def test_every_layout_through_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, row in PUBLIC:
+        path = save(tmp_path, row)
+        assert rlhf(["data", "check", path, "--as", "reward", "--json"]) == 0
+        (file,) = json.loads(capsys.readouterr().out)["files"]
+        assert (file["format"], file["bad"], file["ties"], file["kinds"]) == ("two_answers", 0, 0, {"comparison": 1})
+        assert rlhf(["agreement", path, "--bootstrap", "0", "--json"]) == 0
+        (question,) = json.loads(capsys.readouterr().out)["questions"]
+        assert question["question"] == "overall"
+        assert rlhf(["pairs", path, "--out", str(tmp_path / f"{name}.jsonl"), "--quiet"]) == 0
+        (pair,) = map(json.loads, (tmp_path / f"{name}.jsonl").read_text().splitlines())
+        assert (pair["chosen"], pair["rejected"]) == (GOOD, BAD)
