@@ -123,7 +123,7 @@ class FileReport:
         stage: which one it was read for; None: for whatever it serves.
         format: name of the detected or named format; `reason` says why.
         rows_read: good and bad ones.
-        ties: rows whose answers all have the same score, so that none is preferred; they give no row.
+        ties: rows whose answers are all tied, so that none is preferred; they give no row.
         bad: bad rows; `bad_kinds` counts them by kind, `bad_places` holds the first ones.
         error: the error as a run would print it, where the file could not be read to its end.
         kinds: good rows by kind.

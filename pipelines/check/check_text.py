@@ -63,7 +63,7 @@ def _file_lines(file: FileReport, report: Report, mark: Change, clean: Change) -
     yield clean(f"{file.path} (for {file.stage})" if file.stage else file.path)
     if file.format:
         yield _line("format", f"{file.format} ({file.reason})")
-    ties = f", {_n(file.ties)} without a preference: all answers have the same score" if file.ties else ""
+    ties = f", {_n(file.ties)} without a preference: their answers are tied" if file.ties else ""
     if file.rows_read:
         yield _line("rows", f"{_n(file.rows_read)} read, {_n(file.bad)} bad{ties}")
     for name, count in file.bad_kinds.items():

@@ -56,7 +56,7 @@ class Scan:
         kinds: good rows by canonical kind.
         roles: turns by role, the answers included.
         texts: rows that are no dialogue but a text to be trained on as it is.
-        ties: rows that give nothing because all their answers have the same score.
+        ties: rows that give nothing because all their answers are tied.
         turns: turns of each good row, the answer included.
         characters: [rows] of the whole row; prompt_characters and answer_characters of its parts, an entry an answer.
         rows, prompts, sides: [rows] hashes of the row, of its prompt, and of what the split goes by.

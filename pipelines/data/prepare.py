@@ -87,6 +87,7 @@ class _Tally:
     heldout: int = 0
     duplicates: int = 0
     equal_pairs: int = 0
+    ties: int = 0
     faults: FaultLog = field(default_factory=FaultLog)
     sources: list[dict[str, Any]] = field(default_factory=list)
     prompts: dict[int, float] = field(default_factory=dict)  # by key; where 0 to 1 each stands for the split
@@ -103,6 +104,7 @@ class _Tally:
             "heldout_prompts": len(self.held_out),
             "duplicates": self.duplicates,
             "equal_pairs": self.equal_pairs,
+            "ties": self.ties,
             "thinned": self.thinned,
             "repeated": self.repeated,
             "bad": self.faults.count,
@@ -145,6 +147,7 @@ def _prepare(ctx: StageContext, name: DataKind) -> dict[str, Any]:
     ctx.reporter.info(
         f"{name}: {tally.train} rows to train on, {tally.heldout} held out; left out: {tally.duplicates} duplicates, "
         f"{tally.equal_pairs} equal pairs, {tally.faults.count} bad"
+        + (f", {tally.ties} ties" if tally.ties else "")
         + (f", {tally.thinned} by weight" if tally.thinned else "")
     )
     return tally.metrics()
@@ -222,6 +225,7 @@ def _read(
         before = tally.rows_read, tally.rows, tally.faults.count
         for outcome in with_progress(reader, ctx.reporter):
             tally.rows_read += 1
+            tally.ties += not outcome.rows and outcome.fault is None
             for row in outcome.rows:
                 tally.rows += 1
                 yield row, source.weight
@@ -311,7 +315,7 @@ def _check_sides(name: DataKind, tally: _Tally, fraction: float, least: int = 1)
     shares = sorted(set(tally.prompts.values()))
     if not tally.train + tally.heldout:
         raise DataError(
-            f"no {name} are left of {tally.rows_read} rows read ({tally.equal_pairs} equal pairs, "
+            f"no {name} are left of {tally.rows_read} rows read ({tally.equal_pairs} equal pairs, {tally.ties} ties, "
             f"{tally.faults.count} bad)",
             where=f"data.{name}",
         )

@@ -16,9 +16,19 @@ from pipelines.config.data_section import OnBadRow, Source
 from pipelines.data.canonical import FOR_A_CLASSIFIER, Kind, can_serve, to_kind
 from pipelines.data.cells import for_detection, typed_cells
 from pipelines.data.faults import Fault, FaultLog, fault_of
-from pipelines.data.formats import FORMATS, Format, column_names, detect_format, known_columns, named_format
+from pipelines.data.formats import (
+    FORMATS,
+    Format,
+    column_names,
+    detect_format,
+    known_columns,
+    named_format,
+    refusal,
+)
+from pipelines.data.formats.answer_columns import may_be_ignored
 from pipelines.data.formats.format import MEDIA, VERDICTS, way_out
-from pipelines.data.rows import Comparison, Prompt
+from pipelines.data.formats.verdict import TwoAnswers
+from pipelines.data.rows import CanonicalRow, Comparison, Prompt
 from pipelines.data.sources import Record, find_source
 from pipelines.data.sources.files import READERS, ending
 from pipelines.data.turn_rewriter import TurnRewriter
@@ -38,11 +48,13 @@ class Outcome(NamedTuple, Generic[Kind]):
 
     Attributes:
         rows: one, except in formats that hold a list of answers; none where there is a fault.
+        fitted: the row in its format, as the rows were made of it; None: there is a fault, or they were made fast.
     """
 
     record: Record
     rows: tuple[Kind, ...]
     fault: Fault | None
+    fitted: Format | None = None
 
     @property
     def row(self) -> Kind | None:
@@ -103,8 +115,7 @@ class SourceReader(Generic[Kind]):
             if fault is not None:
                 yield Outcome(record, (), fault)
                 continue
-            rows, fault = self._convert(record, row)
-            yield Outcome(record, rows, fault)
+            yield self._convert(record, row)
 
     def _settled(self, rows: Iterator[_Named]) -> Iterator[_Named]:
         """The same rows; before the first good one comes, the format is known."""
@@ -132,44 +143,63 @@ class SourceReader(Generic[Kind]):
             row, fault = self._turns.rewrite(row)
         return record, row, None if fault is None else _in_file(fault, columns)
 
-    def _convert(self, record: Record, row: dict[str, Any]) -> tuple[tuple[Kind, ...], Fault | None]:
+    def _convert(self, record: Record, row: dict[str, Any]) -> Outcome[Kind]:
         columns, layout = self._source.columns, cast("type[Format]", self.format)
         if record.column_faults:
             for name, found in _rename(record.column_faults, columns, only=self._found.registry is not None).items():
                 if name in column_names(layout):
-                    return (), found
+                    return Outcome(record, (), found)
         fault = layout.unread(row)
         if fault is not None:
-            return (), fault
+            return Outcome(record, (), fault)
         if not record.typed:
             row, fault = typed_cells(row, layout)
             if fault is not None:
-                return (), _in_file(fault, columns)
+                return Outcome(record, (), _in_file(fault, columns))
         try:
             quick = layout.quick(row)
-            rows = layout.model_validate(row).rows() if quick is None else (quick,)
-            if self._kind is None or type(quick) is self._kind:
-                return cast("tuple[Kind, ...]", rows), None
-            return tuple(to_kind(row, self._kind) for row in rows), None
+            if quick is not None:
+                return Outcome(record, self._of_kind((quick,)), None)
+            fitted = layout.model_validate(row)
+            rows = fitted.prompts() if self._kind is Prompt else fitted.rows()
+            return Outcome(record, self._of_kind(rows), None, fitted)
         except ValidationError as error:
             fault = fault_of(error, columns)
-            return (), fault if self._turns is None else self._turns.named(fault)
+            return Outcome(record, (), fault if self._turns is None else self._turns.named(fault))
         except ValueError as error:
-            return (), Fault("", str(error))
+            return Outcome(record, (), Fault("", str(error)))
         except DataError as error:
-            return (), Fault("", error.message, error.hint or "")
+            return Outcome(record, (), _in_file(Fault(error.where or "", error.message, error.hint or ""), columns))
+
+    def _of_kind(self, rows: tuple[CanonicalRow, ...]) -> tuple[Kind, ...]:
+        if self._kind is None or all(type(row) is self._kind for row in rows):
+            return cast("tuple[Kind, ...]", rows)
+        return tuple(to_kind(row, self._kind) for row in rows)
 
     def _settle(self, first: Sequence[tuple[Record, dict[str, Any]]]) -> None:
         """Look at the first good rows: whether they have the mapped columns, and of what format they are."""
         _check_columns_are_there([record for record, _ in first], self._source.columns)
         rows = [row if record.typed else for_detection(row) for record, row in first]
         if self.format is not None:
-            self.format = self.format.settled(rows, self._source.verdicts)
+            self.format = self.format.settled(rows, self._meanings())
             return
         place = first[0][0].place
-        layout = detect_format(rows, place, [candidate for candidate in FORMATS.values() if self._serves(candidate)])
-        seen = ", ".join(layout.shape) or "of the answers and the verdict"
-        self._take(layout.settled(rows, self._source.verdicts), place, f"seen in the columns {seen}")
+        serving = [candidate for candidate in FORMATS.values() if self._serves(candidate)]
+        if self._kind is Prompt:  # verdicts are of no use here, and need not be understood
+            serving.sort(key=lambda candidate: candidate is TwoAnswers)
+        layout = detect_format(rows, place, serving)
+        hint = refusal(rows, judged=self._kind is None) if tuple(layout.holds) == (Prompt,) else None
+        if hint is not None and self._kind is not Prompt:
+            raise DataError("the answers beside the prompt are not read", where=place, hint=hint)
+        seen = layout.seen_in(next((row for row in rows if layout.likeness(row) > 0), rows[0]))
+        self._take(layout.settled(rows, self._meanings()), place, f"seen in the columns {seen}")
+
+    def _meanings(self) -> dict[str, int]:
+        """What verdicts stand for: as the source says, and the columns of mapped answers by their names in the file."""
+        numbers = {name.removeprefix("answer_"): named for name, named in self._source.columns.items()}
+        mapped = {named: int(number) for number, named in numbers.items() if number.isdecimal() and named}
+        first = min(mapped.values(), default=1)
+        return {named: number + 1 - first for named, number in mapped.items()} | self._source.verdicts
 
     def _serves(self, layout: type[Format]) -> bool:
         return self._kind is None or any(can_serve(candidate, self._kind) for candidate in layout.holds)
@@ -331,7 +361,7 @@ def check_column_names(source: Source) -> None:
     """
     known = known_columns()
     for name, named in source.columns.items():
-        if name not in known and (named or name not in VERDICTS + MEDIA):
+        if name not in known and (named or not (name in MEDIA or may_be_ignored(name))):
             near = get_close_matches(name, known, n=1)
             raise UsageError(
                 f"`columns` maps to `{name}`, which no format has",

@@ -26,7 +26,8 @@ Source = Annotated[
     Path | None,
     typer.Argument(
         metavar="[SOURCE]",
-        help="Label store, tasks file, or export of Label Studio or Argilla. Default: the labels of --run-dir.",
+        help="Label store, tasks file, export of Label Studio or Argilla, or rows with answers and verdicts. Default: "
+        "the labels of --run-dir.",
     ),
 ]
 RunWithLabels = Annotated[

@@ -21,7 +21,8 @@ File = Annotated[
     Path,
     typer.Argument(
         metavar="FILE",
-        help="Label store, tasks file, export of Label Studio (JSON, JSON_MIN), or records of Argilla.",
+        help="Label store, tasks file, export of Label Studio (JSON, JSON_MIN), records of Argilla, or rows with "
+        "answers and verdicts.",
     ),
 ]
 Columns = Annotated[
@@ -29,13 +30,17 @@ Columns = Annotated[
     typer.Option(
         "--columns",
         metavar="KEY=FIELD",
-        help="Field of the file that holds KEY: prompt, system, answers (a list), or answer_1, answer_2 ... "
-        "Repeatable.",
+        help="Field of the file that holds KEY: prompt, system, answers (a list), or answer_1, answer_2 ...; of rows "
+        "with verdicts also verdict, verdicts (a list) and strength. Repeatable.",
     ),
 ]
 ValueOf = Annotated[
     list[str] | None,
-    typer.Option("--value", metavar="TEXT=N", help="Number N for the choice TEXT, e.g. toxic=1. Repeatable."),
+    typer.Option(
+        "--value",
+        metavar="TEXT=N",
+        help="Number N for the choice TEXT, e.g. toxic=1; of a verdict, the number of the answer. Repeatable.",
+    ),
 ]
 TiesFromEmpty = Annotated[
     bool,
@@ -214,14 +219,16 @@ def _buckets(text: str | None) -> tuple[str, ...]:
 
 
 def _columns(entries: list[str] | None) -> dict[str, str]:
+    from pipelines.labels.exchange.judged_rows import COLUMNS as VERDICT_COLUMNS
+
     columns = settings.pairs("--columns", "KEY=FIELD", entries or ())
     for key in columns:
         number = key.removeprefix("answer_")
-        if key not in ("prompt", "system", "answer", "answers") and not number.isdecimal():
+        if key not in ("prompt", "system", "answer", "answers", *VERDICT_COLUMNS) and not number.isdecimal():
             raise UsageError(
                 f"there is no `{key}` to be named",
                 where="--columns",
-                hint="prompt, system, answers, answer_1, answer_2",
+                hint=f"prompt, system, answers, answer_1, answer_2; of rows with verdicts {', '.join(VERDICT_COLUMNS)}",
             )
     return columns
 

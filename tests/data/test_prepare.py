@@ -36,6 +36,15 @@ def pairs(n: int) -> list[dict[str, str]]:
     return [{"prompt": f"Question {i}?", "chosen": f"Yes {i}", "rejected": f"No {i}"} for i in range(n)]
 
 
+def test_ties_are_left_out_and_counted(tmp_path: Path) -> None:
+    answers = {"answer_1": "a", "answer_2": "b"}
+    rows = [{"prompt": f"Question {i}?", **answers, "winner": "tie" if i % 10 == 0 else 1 + i % 2} for i in range(40)]
+    ctx = context(tmp_path / "out", comparisons=jsonl(tmp_path / "a.jsonl", rows), eval_fraction=0.2)
+    metrics = comparisons(ctx)
+    assert (metrics["rows_read"], metrics["rows"], metrics["ties"]) == (40, 36, 4)
+    assert any("0 bad, 4 ties" in text for text in map(str, vars(ctx.reporter).values()))
+
+
 def test_comparisons_are_read_cleaned_and_split(tmp_path: Path) -> None:
     rows = pairs(100)
     equal = {"prompt": "Same?", "chosen": "One ", "rejected": " One"}
@@ -57,6 +66,7 @@ def test_comparisons_are_read_cleaned_and_split(tmp_path: Path) -> None:
         "heldout_prompts": len({row.prompt for row in heldout}),
         "duplicates": 1,
         "equal_pairs": 1,
+        "ties": 0,
         "thinned": 0,
         "repeated": 0,
         "bad": 0,

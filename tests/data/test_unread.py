@@ -138,6 +138,7 @@ def test_a_mapped_column_may_be_missing_in_some_rows(tmp_path: Path) -> None:
         {"label": "bad"},
         {"kto_tag": False},
         {"rating": 2},
+        {"rating": 10**400},
         {"feedback": "Bad"},
         {"winner": "B"},
         {"rank": "1"},

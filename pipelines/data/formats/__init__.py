@@ -27,7 +27,6 @@ FORMATS: dict[str, type[Format]] = {
         hh.Transcripts,
         judged.ScoredList,
         judged.UltraFeedback,
-        verdict.TwoAnswers,
         judged.Kto,
         judged.MessagesKto,
         judged.ShareGPTKto,
@@ -39,6 +38,7 @@ FORMATS: dict[str, type[Format]] = {
         alpaca.Alpaca,
         trl.PromptCompletion,
         trl.PromptCompletionChat,
+        verdict.TwoAnswers,
         trl.PromptText,
         trl.PromptChat,
         alpaca.AlpacaPrompt,
@@ -86,14 +86,30 @@ def detect_format(rows: Sequence[Mapping[str, Any]], place: str, among: Collecti
     raise DataError(
         f"the format is not recognized from the columns {columns}",
         where=place,
-        hint=column_map(rows, known)
+        hint=refusal(rows, judged=True)
+        or column_map(rows, known)
+        or refusal(rows)
         or " or ".join(way_out(name) for name in VERDICTS if judges(name, row.get(name)))
         or way_in(rows, known),
     )
 
 
+def refusal(rows: Sequence[Mapping[str, Any]], *, judged: bool = False) -> str | None:
+    """Return the hint for rows with several answers that are not read as such; None: they are no such rows.
+
+    Args:
+        rows: the first ones.
+        judged: only those on whose answers there is a verdict.
+    """
+    return next((hint for row in rows if (hint := verdict.refusal(row, judged=judged)) is not None), None)
+
+
 def _fitting(row: Mapping[str, Any], formats: Collection[type[Format]]) -> type[Format] | None:
-    return next((layout for layout in formats if layout.likeness(row) == len(layout.shape)), None)
+    fitting = next((layout for layout in formats if layout.likeness(row) == len(layout.shape)), None)
+    # A dialogue that ends with the question stands beside its answers; no verdict is on its last turn.
+    return (
+        verdict.TwoAnswers if fitting is not None and verdict.TwoAnswers in formats and verdict.asks(row) else fitting
+    )
 
 
 def _nearest(row: Mapping[str, Any], formats: Collection[type[Format]]) -> type[Format] | None:
@@ -108,4 +124,4 @@ def known_columns() -> tuple[str, ...]:
     return tuple(sorted(frozenset().union(*map(column_names, FORMATS.values()))))
 
 
-__all__ = ["FORMATS", "Format", "column_names", "detect_format", "known_columns", "named_format"]
+__all__ = ["FORMATS", "Format", "column_names", "detect_format", "known_columns", "named_format", "refusal"]

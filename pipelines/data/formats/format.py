@@ -7,13 +7,14 @@ import math
 import re
 from collections.abc import Collection, Mapping, Sequence
 from functools import cache
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, TypeVar, cast
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, model_validator
 
 from pipelines.data.faults import Fault, type_name
 from pipelines.data.rows import CanonicalRow, Demonstration, Message, Role
 
+Kind = TypeVar("Kind", bound=CanonicalRow)
 CONTEXT = ("history", "input")
 """Parts of the question."""
 VERDICTS = (
@@ -80,6 +81,8 @@ def _is_set(value: Any) -> bool:
 def _is_number(value: Any) -> bool:
     try:
         return not math.isnan(float(value))
+    except OverflowError:  # of a whole number with hundreds of digits
+        return True
     except (TypeError, ValueError):
         return False
 
@@ -223,7 +226,7 @@ class Format(Lenient):
         """
         return None
 
-    def completed(self, row: CanonicalRow) -> CanonicalRow:
+    def completed(self, row: Kind) -> Kind:
         """The same row with the column `system` as its first turn, and the column `tools` on its first turn.
 
         Raises:
@@ -242,7 +245,15 @@ class Format(Lenient):
             if turns[0].tools:
                 raise ValueError("tools stand in their column and on the first turn")
             turns = _with_tools(turns, tuple(self.tools))
-        return row.model_copy(update={column: turns})
+        return cast("Kind", row.model_copy(update={column: turns}))
+
+    def prompts(self) -> tuple[CanonicalRow, ...]:
+        """The rows where prompts alone are needed: those of `rows`, unless a row without any has a prompt all the same.
+
+        Raises:
+            ValueError: as for `rows`.
+        """
+        return self.rows()
 
     @classmethod
     def settled(cls, rows: Sequence[Mapping[str, Any]], meanings: Mapping[str, int]) -> type[Format]:
@@ -271,6 +282,11 @@ class Format(Lenient):
             return -1
         # NaN is no value
         return sum(type(row[column]) in types and row[column] == row[column] for column, types in cls.shape.items())
+
+    @classmethod
+    def seen_in(cls, row: Mapping[str, Any]) -> str:
+        """Columns that tell the format of a row, for messages."""
+        return ", ".join(cls.shape)
 
     @classmethod
     def described(cls) -> str:

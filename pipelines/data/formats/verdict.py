@@ -1,369 +1,645 @@
-"""Several answers to one prompt and a verdict on them: by index, letter, name, strength or scores, of one or of many.
-
-The layouts of PandaLM, LLMBar, alpaca_eval, HelpSteer 2 and 3, SHP, WebGPT, Chatbot Arena and PKU-SafeRLHF are of this
-kind.
-"""
+"""Two or more answers to one prompt, and a verdict on which is better: by number, letter, name, score or strength."""
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from itertools import combinations
-from statistics import fmean
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, PrivateAttr, TypeAdapter, ValidationError
 from typing_extensions import override
 
-from pipelines.data.faults import fault_of, shorten
-from pipelines.data.formats.format import VERDICTS, Format, Question, columns, messages_of
-from pipelines.data.rows import CanonicalRow, Comparison, Message
-
-_STEMS = "response|answer|output|completion|conversation|human_ref|candidate|generation|reply|summary|option|text"
-_ANSWER = re.compile(rf"({_STEMS})(?:[ _-]?(\d)|[ _-]([a-h]|left|right|first|second))", re.IGNORECASE)
-_LISTS = ("answers", "responses", "completions", "candidates", "outputs")
-_PROMPTS = ("prompt", "instruction", "question", "query", "context", "history", "input", "post")
-_PLACES = {"left": 0, "first": 0, "right": 1, "second": 1}
-_PEOPLE = re.compile(r"(annotator|rater|judge|worker)[ _-]?(\d+|[a-h])", re.IGNORECASE)
-_OPINIONS = ("individual_preference", "individual_preferences")
-_NAMES = (
-    "verdict",
-    "better_response_id",
-    "winner",
-    *VERDICTS,
-    "labels",
-    "choice",
-    "best",
-    "human_preference",
-    "result",
+from pipelines.data.choices import TIES, better_of_two, plain
+from pipelines.data.faults import Fault, fault_of, shorten, type_name
+from pipelines.data.formats.alpaca import Instruction
+from pipelines.data.formats.answer_columns import (
+    SIGNED,
+    AnswerColumns,
+    answer_columns,
+    is_one_hot,
+    is_rank,
+    is_set,
+    person_of,
+    plain_name,
+    says_better,
 )
-_STRENGTHS = ("preference_strength", "overall_preference", "strength")
-"""Columns that say how much better the second answer is; below 0 the first one is better (HelpSteer 2 and 3)."""
-_TIES = {"tie", "tie (bothbad)", "bothbad", "both", "neither", "equal", "same", "draw", "none", "both_bad", "both bad"}
-_SCORES = ("score", "rating", "reward", "points")
-_TURNS = TypeAdapter(Question)
+from pipelines.data.formats.format import (
+    CONTEXT,
+    FLAG,
+    LIST,
+    NUMBER,
+    TEXT,
+    Format,
+    Question,
+    columns,
+    messages_of,
+    plain_answer,
+    way_out,
+)
+from pipelines.data.formats.sharegpt import Turn
+from pipelines.data.rows import CanonicalRow, Comparison, Message, Prompt
+from pipelines.errors import DataError
+
+Scale = Literal["from_0", "from_1", "from_1_or_tie", "first_better", "strength"]
+"""The numbers of verdicts: the place of the better answer counted from 0 or from 1 (and 0 for a tie), 1 for the first
+answer and 0 for the second, or a strength that is below 0 where the first answer is better."""
+Scales: TypeAlias = Mapping[str, Scale]
+"""By column."""
+Worth: TypeAlias = tuple[float, ...]
+"""[K] of each answer, higher is better."""
+
+_BODIES = ("text", "answer", "response", "completion", "output", "content", "body", "summary", "answer_text", "value")
+_QUESTIONS = ("full_text", "text", "content", "question", "prompt", "body", "post")
+_VALUES = (
+    *("score", "strength", "preference", "label", "verdict", "vote", "winner", "choice", "value", "rating"),
+    *("overall_preference", "better", "best"),
+)
+_PEOPLE = ("annotator", "annotator_id", "worker", "worker_id", "rater", "judge", "user", "name", "id")
+_ITEM_SCORES = ("score", "overall_score", "rating", "pm_score", "reward", "rank")
+_TURNS, _SHAREGPT = TypeAdapter(Question), TypeAdapter(list[Turn])
+_SKIPPED = -100
+"""The strength in HelpSteer2 of an annotator who found neither answer valid."""
 
 
 class Opinion(NamedTuple):
-    """A verdict of one annotator.
+    """One annotator's verdict.
 
     Attributes:
-        annotator: a name; None: not known.
-        scores: one of each answer, the higher the better; all equal: a tie.
-        graded: whether the differences of the scores mean something beside their sign.
+        annotator: the name; None: not known.
+        worth: [K] of each answer.
+        measured: differences of worth say by how much an answer is better; otherwise they only say which is.
     """
 
     annotator: str | None
-    scores: tuple[float, ...]
-    graded: bool
+    worth: Worth
+    measured: bool
 
 
-class JudgedRow(NamedTuple):
-    """A prompt, its answers, and what was thought of them."""
-
-    prompt: tuple[Message, ...]
-    answers: tuple[str, ...]
-    opinions: tuple[Opinion, ...]
-
-
-class _Answers(NamedTuple):
-    """Columns of the answers in their order.
+class AnswerText(NamedTuple):
+    """One of the answers.
 
     Attributes:
-        names: of the columns; of a list, its one column.
-        keys: what a verdict calls each answer: ``1``, ``a``; empty: the answers stand in a list.
+        text: what is judged.
+        model: its author; None: not known.
+        before: the turns before it where the column holds a whole dialogue.
+        score: of the answer, where it stands in one object with it; None: it does not.
     """
 
-    names: tuple[str, ...]
-    keys: tuple[str, ...]
-
-    @property
-    def first_number(self) -> int | None:
-        """Number of the first answer, where the columns are numbered."""
-        return int(self.keys[0]) if self.keys and self.keys[0].isdigit() else None
+    text: str
+    model: str | None
+    before: tuple[Message, ...]
+    score: float | None
 
 
 class TwoAnswers(Format):
-    """Two or more answers and a verdict on them.
+    """A prompt, its answers in columns of their own or a list, and one verdict or several.
 
     Attributes:
-        numbering: number of the first answer in verdicts, where the names of the answers do not tell; None: not known.
+        scales: of the columns with numbers, by the first rows of the source; None: each row speaks for itself.
         meanings: number of the answer, counted from 1, that a verdict stands for; 0: a tie.
     """
 
     model_config = ConfigDict(extra="allow")
 
     name = "two_answers"
-    shape = columns()
-    unless = ("chosen", "rejected")
+    shape = columns(prompt=TEXT + LIST, answer_1=TEXT + LIST, answer_2=TEXT + LIST, verdict=FLAG + NUMBER + TEXT)
+    unless = ("rejected",)
     holds = (Comparison,)
-    numbering: ClassVar[int | None] = None
+    scales: ClassVar[Scales | None] = None
     meanings: ClassVar[Mapping[str, int]] = {}
     prompt: Any = None
     instruction: Any = None
     input: Any = None
     history: Any = None
+    answers: Any = None
+    answer_0: Any = None
     answer_1: Any = None
     answer_2: Any = None
+    answer_3: Any = None
+    answer_4: Any = None
+    answer_5: Any = None
+    answer_6: Any = None
+    answer_7: Any = None
+    answer_8: Any = None
     verdict: Any = None
+    strength: Any = None
+    verdicts: Any = None
+    annotator: Any = None
     source: str | None = None
+    _known: tuple[dict[str, Any], AnswerColumns] | None = PrivateAttr(None)
 
     @classmethod
     @override
     def likeness(cls, row: Mapping[str, Any]) -> int:
-        if super().likeness(row) < 0:
+        if any(row.get(column) is not None for column in cls.unless):
             return -1
-        answers = _answers(row)
-        return 0 if answers is not None and next(_verdicts(row, answers), None) is not None else -1
+        found = answer_columns(row)
+        if found is None or not (found.prompts or _are_dialogues(row, found)):
+            return -1
+        return len(cls.shape) if _is_judged(row, found) else -1
+
+    @classmethod
+    @override
+    def unread(cls, row: Mapping[str, Any]) -> Fault | None:
+        found = answer_columns(row)
+        if found is None or (fault := super().unread(row)) is not None:
+            return None if found is None else fault
+        asked = _question_columns(row, found)
+        for name in found.prompts:
+            if plain_name(name) in CONTEXT and name not in asked and asked:
+                return Fault(name, "is no column of the format, so it would be left out of the question", way_out(name))
+        return None
+
+    @classmethod
+    @override
+    def described(cls) -> str:
+        return f"{cls.name}: a prompt, two or more answers (answer_1, answer_2), and a verdict on which is better"
+
+    @classmethod
+    @override
+    def seen_in(cls, row: Mapping[str, Any]) -> str:
+        found = answer_columns(row)
+        if found is None:
+            return super().seen_in(row)
+        answers = found.answers or (found.listed,)
+        verdicts = found.verdicts[:1] or found.scores or found.persons or found.several
+        return ", ".join(str(name) for name in (*_question_columns(row, found), *answers, *verdicts))
 
     @classmethod
     @override
     def settled(cls, rows: Sequence[Mapping[str, Any]], meanings: Mapping[str, int]) -> type[Format]:
-        return _settled(cls, _numbering(rows), tuple(meanings.items()))
+        return _settled(cls, tuple(_scales(rows).items()), tuple(meanings.items()))
+
+    @override
+    def canonical(self) -> CanonicalRow:
+        """The first of `rows`.
+
+        Raises:
+            ValueError: the answers are tied; see also `rows`.
+        """
+        rows = self.rows()
+        if not rows:
+            raise ValueError("the answers are tied")
+        return rows[0]
 
     @override
     def rows(self) -> tuple[CanonicalRow, ...]:
-        row = {**self.model_dump(include=set(TwoAnswers.model_fields), exclude_none=True), **(self.model_extra or {})}
-        judged = self.judged(row)
-        pairs = []
-        for one, two in combinations(range(len(judged.answers)), 2):
-            differences = [opinion.scores[one] - opinion.scores[two] for opinion in judged.opinions]
-            votes = sum((difference > 0) - (difference < 0) for difference in differences)
-            if votes:
-                better, worse = (one, two) if votes > 0 else (two, one)
-                graded = all(opinion.graded for opinion in judged.opinions)
-                margin = abs(fmean(differences)) if graded else None
-                pairs.append((better, worse, margin))
-        texts = judged.answers
+        """All comparisons of answers that are not tied, those of the best answer first.
+
+        The verdict of the row counts before those of single annotators; several of these count by the mean of their
+        ranks, as `rlhf pairs` counts them.
+        """
+        prompt, answers = self.task()
+        asked = self._asked(prompt)
+        annotator, worth, measured = self._overall(answers) or _common(self.opinions(answers))
+        best_first = sorted(range(len(answers)), key=lambda index: -worth[index])
         return tuple(
-            self.completed(
-                Comparison(
-                    prompt=judged.prompt, chosen=texts[better], rejected=texts[worse], margin=margin, source=self.source
-                )
+            Comparison(
+                prompt=asked.prompt,
+                chosen=answers[better].text,
+                rejected=answers[worse].text,
+                margin=round(worth[better] - worth[worse], 6) if measured else None,
+                annotator=annotator,
+                source=self.source,
             )
-            for better, worse, margin in pairs
+            for better, worse in combinations(best_first, 2)
+            if worth[better] - worth[worse] > 1e-9
         )
 
-    @classmethod
-    def judged(cls, row: Mapping[str, Any]) -> JudgedRow:
-        """The prompt, the answers and the verdicts of a row.
+    @override
+    def prompts(self) -> tuple[CanonicalRow, ...]:
+        return (self._asked(self.task()[0]),)
+
+    def _asked(self, prompt: tuple[Message, ...]) -> Prompt:
+        """The prompt with the columns `system` and `tools`; of tied answers too it must be one."""
+        return self.completed(Prompt(prompt=prompt))
+
+    def task(self) -> tuple[tuple[Message, ...], tuple[AnswerText, ...]]:
+        """The prompt, without the columns `system` and `tools`, and the answers.
 
         Raises:
-            ValueError: one of them is missing, or a verdict does not say which answer it means.
+            ValueError: there is no prompt, several columns may hold it or the answers, or an answer is blank or
+                neither text nor an assistant turn.
         """
-        answers = _answers(row)
-        if answers is None:
-            raise ValueError("there are no two answers, such as `answer_1` and `answer_2`")
-        prompt, texts = _prompt_and_texts(row, answers)
-        opinions = []
-        for annotator, column, value in _verdicts(row, answers):
-            scores, graded = cls._scores(column, value, row, answers, len(texts))
-            opinions.append(Opinion(annotator, scores, graded))
+        row, found = self._parts
+        if found.listed is not None:
+            answers = tuple(_answer(f"{found.listed}[{n}]", item) for n, item in enumerate(row[found.listed]))
+        else:
+            answers = tuple(_answer(name, row[name]) for name in found.answers)
+        models = [row[name] for name in found.models if isinstance(row[name], str)]
+        if len(models) == len(answers):
+            answers = tuple(answer._replace(model=model) for answer, model in zip(answers, models, strict=True))
+        asked = _question(row, found)
+        before = answers[0].before
+        if any(answer.before != before for answer in answers):
+            raise ValueError("the dialogues differ before their last turn, so the answers are not to one prompt")
+        said = {turn.content.strip() for turn in before}
+        if said and not {turn.content.strip() for turn in asked} <= said:
+            raise ValueError("the prompt is none of the turns that the answers share")
+        if not said and not asked:
+            raise ValueError(f"there is no prompt; name its column: {_naming('prompt=NAME')}")
+        return before or asked, answers
+
+    def opinions(self, answers: Sequence[AnswerText]) -> list[Opinion]:
+        """The verdicts of single annotators, or else the one verdict of the row.
+
+        Raises:
+            DataError: a verdict says neither an answer nor a tie.
+            ValueError: nobody has judged the answers, or several columns may hold the verdict.
+        """
+        row, found = self._parts
+        judged: list[tuple[str | None, str, Any]] = [(person_of(name), name, row[name]) for name in found.persons]
+        judged += [(who, name, value) for name in found.several for who, value in _single(row[name])]
+        told = [self._opinion(name, value, answers, who) for who, name, value in judged]
+        opinions = [opinion for opinion in (told if any(told) else [self._overall(answers)]) if opinion is not None]
+        if not opinions and found.other_verdict is not None:
+            name = found.other_verdict
+            hint = f"where it does: {_naming(f'verdict={name}')}; where it is no verdict: {_naming(f'{name}=')}"
+            raise DataError("judges, and does not say which answer is better", where=name, hint=hint)
         if not opinions:
             raise ValueError("there is no verdict on the answers")
-        return JudgedRow(prompt, texts, tuple(opinions))
+        return opinions
 
-    @classmethod
-    def _scores(
-        cls, column: str, value: Any, row: Mapping[str, Any], answers: _Answers, size: int
-    ) -> tuple[tuple[float, ...], bool]:
-        """Scores of the answers by one verdict, and whether they are graded."""
-        if isinstance(value, tuple):
-            return value, True
-        number = _number(value)
-        if cls.meanings:
-            text = f"{number:g}" if number is not None else str(value).strip()
-            if text not in cls.meanings:
-                raise ValueError(f"`{column}`: no meaning is given of {shorten(str(value))}")
-            return _best(cls.meanings[text] - 1, size, column, value), False
+    def _overall(self, answers: Sequence[AnswerText]) -> Opinion | None:
+        """The verdict of the row as a whole."""
+        row, found = self._parts
+        who = None if found.who is None else str(row[found.who])
+        if found.verdicts and (opinion := self._opinion(found.verdicts[0], row[found.verdicts[0]], answers, who)):
+            return opinion
+        if found.scores:
+            numbers = row[found.scores[0]] if found.listed is not None else [row[name] for name in found.scores]
+            if len(numbers) != len(answers):
+                reason = f"must be a number for each of the {len(answers)} answers, not {len(numbers)}"
+                raise DataError(reason, where=found.scores[0])
+            return _by_scores(found.scores[0], [_number_of(number) for number in numbers], who)
+        if found.listed is not None and (name := _item_scores(row, found)) is not None:
+            return _by_scores(name, [answer.score for answer in answers], who)
+        return None
+
+    def _opinion(self, name: str, value: Any, answers: Sequence[AnswerText], who: str | None) -> Opinion | None:
+        """What one verdict says; None: nothing."""
+        if isinstance(value, dict):
+            person, value = _inside(value)
+            who = who if person is None else person
+        if isinstance(value, list) and value:
+            hint = f"where these are the verdicts of several annotators: {_naming(f'verdicts={name}')}"
+            raise DataError("must be one verdict, not a list", where=name, hint=hint)
+        if not is_set(value) or isinstance(value, list):
+            return None
+        count = len(answers)
+        told = f"{value:g}" if isinstance(value, float) else str(value).strip().lower()
+        if told in self.meanings:
+            meant = self.meanings[told]
+            if meant > count:
+                raise DataError(f"there are {count} answers only, not {meant}", where=name)
+            return Opinion(who, _only(meant - 1, count), measured=False)
+        number = _number_of(value)
         if number is None:
-            return _best(_place_of_name(str(value), row, answers), size, column, value), False
-        if column in _STRENGTHS and size == 2:
-            return (-number, number), True
-        if column == "labels" and answers.names[0].lower().startswith("human_ref"):  # SHP: 1 says that A is better
-            return _best(0 if number == 1 else 1, size, column, value), False
-        first = answers.first_number if answers.first_number is not None else cls.numbering
-        if first is None:
-            raise ValueError(
-                f"`{column}`: {value} does not say which answer it means; tell it by "
-                f"`--verdicts {value}=1` (the number of the answer, counted from 1; 0 is a tie)"
-            )
-        if number != int(number) and size == 2 and first < number < first + 1:  # a share of votes, as in alpaca_eval
-            return (first + 1 - number, number - first), False
-        tied = number == -1 or (number == 0 and first == 1)
-        return _best(-1 if tied else number - first, size, column, value), False
+            place = self._by_words(str(value), answers)
+            if place is None:
+                raise DataError("names none of the answers, and is no tie", where=name, hint=f"found {shorten(value)}")
+            return Opinion(who, _only(place, count), measured=False)
+        scales = self.scales if self.scales is not None else _scales([self._parts[0]])
+        scale = scales.get(name)
+        if scale == "strength" and count > 2:
+            raise DataError(f"is a strength, which compares two answers and not {count}", where=name)
+        if scale == "strength":
+            strengths = (max(-number, 0.0), max(number, 0.0))
+            return None if number == _SKIPPED else Opinion(who, strengths, measured=True)
+        told_numbers = any(_number_of(meaning) is not None for meaning in self.meanings)
+        place = None if told_numbers else _by_number(number, scale, count)
+        if place is None:
+            raise _no_place(name, told, scale, count)
+        return Opinion(who, _only(place, count), measured=False)
+
+    def _by_words(self, text: str, answers: Sequence[AnswerText]) -> int | None:
+        """The place of the answer that a text names; -1: a tie; None: it names none."""
+        words = plain(text.replace("[[", "").replace("]]", "").replace("_", " "))
+        columns_named = [plain_name(key) for key in self._parts[1].answers]
+        if words in TIES or (words == "c" and "[[" in text and len(answers) == 2):
+            return -1
+        if plain_name(text.strip()) in columns_named:
+            return columns_named.index(plain_name(text.strip()))
+        models = [plain((answer.model or "").replace("_", " ")) for answer in answers]
+        if models.count(words) == 1:
+            return models.index(words)
+        place = None
+        if len(answers) == 2:
+            place = better_of_two(words, columns_named or ("1", "2"))
+        elif letter := re.fullmatch(r"(?:(?:answer|response|completion|output|model) ?)?([a-z])", words):
+            place = ord(letter[1]) - ord("a")
+        texts = [answer.text.strip() for answer in answers]
+        if place is None and texts.count(text.strip()) == 1:
+            return texts.index(text.strip())
+        return place if place is not None and place < len(answers) else None
+
+    @property
+    def _parts(self) -> tuple[dict[str, Any], AnswerColumns]:
+        """The row as a whole, and its columns."""
+        if self._known is None:
+            row = self.__dict__ | (self.__pydantic_extra__ or {})
+            self._known = row, self._columns(row)
+        return self._known
+
+    @staticmethod
+    def _columns(row: Mapping[str, Any]) -> AnswerColumns:
+        found = answer_columns(row)
+        if found is None and answer_columns({name: value if is_set(value) else "?" for name, value in row.items()}):
+            raise ValueError("an answer is blank or missing")
+        if found is None:
+            raise ValueError("there are no two answers, such as `answer_1` and `answer_2`")
+        if found.rival is not None:
+            hint = f"name their columns: {_naming('answer_1=FIRST', 'answer_2=SECOND')}"
+            raise ValueError(f"the answers may be in `{found.answers[0]}` or in `{found.rival}`; {hint}")
+        if len(found.verdicts) > 1:
+            several = " or ".join(f"`{name}`" for name in found.verdicts)
+            raise ValueError(f"the verdict may be {several}; name it: {_naming(f'verdict={found.verdicts[0]}')}")
+        return found
 
 
-def _best(place: float, size: int, column: str, value: Any) -> tuple[float, ...]:
-    """Scores by which the answer at this place is better than all others; -1: a tie."""
-    if place not in range(-1, size):
-        raise ValueError(f"`{column}`: {shorten(str(value))} is none of the {size} answers")
-    return tuple(float(index == place) for index in range(size))
+def asks(row: Mapping[str, Any]) -> bool:
+    """Whether a row with a verdict on several answers has the question as a dialogue that ends with it."""
+    turns = next((row[name] for name in ("messages", "conversations") if isinstance(row.get(name), list)), None)
+    if not turns or not isinstance(turns[-1], dict) or TwoAnswers.likeness(row) < 0:
+        return False
+    return turns[-1].get("role", turns[-1].get("from")) in ("user", "human")
 
 
-def _place_of_name(value: str, row: Mapping[str, Any], answers: _Answers) -> int:
-    """Place of the answer that a verdict names; -1: a tie."""
-    text = value.strip().lower()
-    if text in _TIES:
-        return -1
-    for place, key in enumerate(answers.keys):
-        model = row.get(f"model_{key}")
-        named = isinstance(model, str) and model.strip().lower() == text
-        if named or text in (key, answers.names[place].lower()) or re.fullmatch(rf"[a-z]+[ _-]?{key}", text):
-            return place
-    if text in _PLACES and len(answers.keys) == 2:
-        return _PLACES[text]
-    names = ", ".join(answers.names)
-    raise ValueError(f"the verdict {shorten(value)} names none of the answers ({names}), and is no tie")
+def refusal(row: Mapping[str, Any], *, judged: bool) -> str | None:
+    """Return the hint for a row with several answers that fits no format.
+
+    Args:
+        row: under canonical names.
+        judged: only where there is a verdict on the answers too.
+
+    Returns:
+        None: it is no such row.
+    """
+    found = answer_columns(row)
+    if found is None:
+        answers = _named_by_verdict(row)
+        named = _naming(*(f"answer_{number}={name}" for number, name in enumerate(answers, 1)))
+        return f"the row has a verdict on answers: name these with {named}" if answers else None
+    answers = found.answers or (str(found.listed),)
+    if not _is_judged(row, found):
+        told = f"the row has answers ({', '.join(answers)}): name the verdict on them with {_naming('verdict=VERDICT')}"
+        return None if judged else told
+    if found.prompts or row.get("rejected") is not None:
+        return None
+    told = f"the row has answers ({', '.join(answers)}) and a verdict, but no prompt"
+    return f"{told}: name it with {_naming('prompt=PROMPT')}"
 
 
-def _answers(row: Mapping[str, Any]) -> _Answers | None:
-    """Columns of the answers; None: there are not two."""
-    groups: dict[tuple[str, bool], dict[str, str]] = {}
+def _named_by_verdict(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """Columns of texts with unusual names of which a verdict names one: of `winner: x` these are `cand_x`, `cand_y`."""
+    texts = {plain_name(name): name for name, value in row.items() if isinstance(value, str | list) and is_set(value)}
     for name, value in row.items():
-        match = _ANSWER.fullmatch(name)
-        if match and isinstance(value, str | list) and value:
-            key = (match[2] or match[3]).lower()
-            groups.setdefault((match[1].lower(), key.isdigit()), {})[key] = name
-    for group in sorted(groups.values(), key=len, reverse=True):
-        keys = tuple(sorted(group, key=lambda key: (_PLACES.get(key, 0), key)))
-        if len(keys) > 1 and (not keys[0].isdigit() or keys[0] in "01"):
-            return _Answers(tuple(group[key] for key in keys), keys)
-    for name in _LISTS:
-        texts = row.get(name)
-        if isinstance(texts, list) and len(texts) > 1 and all(isinstance(text, str) for text in texts):
-            return _Answers((name,), ())
-    return None
+        if not says_better(name) or not isinstance(value, str):
+            continue
+        mark = plain_name(value.strip())
+        for chosen in texts:
+            stem = chosen.rpartition("_")[0]
+            alike = tuple(texts[other] for other in texts if stem and other.rpartition("_")[0] == stem)
+            if len(alike) > 1 and mark in (chosen, chosen.removeprefix(f"{stem}_")) and texts[chosen] != name:
+                return alike
+    return ()
 
 
-def _verdicts(row: Mapping[str, Any], answers: _Answers) -> Iterator[tuple[str | None, str, Any]]:
-    """Yield annotator, column and value of every verdict; a value that is a tuple holds a score of each answer."""
-    people = {name: row[name] for name in row if _PEOPLE.fullmatch(name) and _says(row[name])}
-    if people:
-        yield from ((name, name, value) for name, value in people.items())
-        return
-    for name in _OPINIONS:
-        if isinstance(row.get(name), list) and row[name]:
-            for opinion in row[name]:
-                value = opinion.get("score") if isinstance(opinion, dict) else opinion
-                if _number(value) is not None:
-                    yield None, _STRENGTHS[0], value
-            return
-    who = next(
-        (row[name] for name in ("annotator", "judge", "annotator_id", "worker_id") if _says(row.get(name))), None
-    )
-    annotator = None if who is None else str(who)
-    marks = {key: _number(row.get(f"winner_model_{key}")) for key in answers.keys}
-    if marks and None not in marks.values():  # one-hot, as on Kaggle
-        winners = [key for key, mark in marks.items() if mark == 1]
-        yield annotator, "winner", winners[0] if len(winners) == 1 else "tie"
-        return
-    for name in (*_NAMES, *_STRENGTHS):
-        if _says(row.get(name)):
-            yield annotator, name, row[name]
-            return
-    for stem in _SCORES:
-        for form in (f"{stem}_{{key}}", f"{{name}}_{stem}", f"{stem}{{key}}"):
-            names = [
-                _named(row, form.format(key=key, name=name))
-                for key, name in zip(answers.keys, answers.names, strict=True)
-            ]
-            if names and all(name is not None and _number(row[name]) is not None for name in names):
-                yield annotator, stem, tuple(float(row[name]) for name in names if name is not None)
-                return
+def _is_judged(row: Mapping[str, Any], found: AnswerColumns) -> bool:
+    if found.verdicts or found.scores or found.persons or found.several or found.other_verdict is not None:
+        return True
+    return _item_scores(row, found) is not None
 
 
-def _named(row: Mapping[str, Any], name: str) -> str | None:
-    """The column of that name, whatever its case."""
-    return next((column for column in row if column.lower() == name.lower()), None)
+def _are_dialogues(row: Mapping[str, Any], found: AnswerColumns) -> bool:
+    return bool(found.answers) and all(isinstance(row[name], list) for name in found.answers)
 
 
-def _says(value: Any) -> bool:
-    return (isinstance(value, str) and bool(value.strip())) or _number(value) is not None
+def _item_scores(row: Mapping[str, Any], found: AnswerColumns) -> str | None:
+    """The key of the score that each answer of a list has."""
+    items = row[found.listed] if found.listed is not None else []
+    if len(items) < 2 or not all(isinstance(item, dict) for item in items):
+        return None
+    return next((key for key in _ITEM_SCORES if all(_number_of(item.get(key)) is not None for item in items)), None)
 
 
-def _number(value: Any) -> float | None:
-    """The number that a value is or spells; None: it is none."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
+def _judging(row: Mapping[str, Any], found: AnswerColumns) -> list[tuple[str, Any]]:
+    """Every single verdict of a row, with its column."""
+    told = [(name, row[name]) for name in (*found.verdicts, *found.persons)]
+    told += [(name, value) for name in found.several for _, value in _single(row[name])]
+    return [(name, _inside(value)[1] if isinstance(value, dict) else value) for name, value in told]
+
+
+def _single(value: Any) -> list[tuple[str | None, Any]]:
+    """The verdicts of a list, or of an object by annotator."""
+    if isinstance(value, dict):
+        return [(str(who), one) for who, one in value.items()]
+    return [(None, one) for one in value]
+
+
+def _inside(value: Mapping[str, Any]) -> tuple[str | None, Any]:
+    """The annotator and the verdict in an object."""
+    who = next((value[key] for key in _PEOPLE if is_set(value.get(key)) and type(value[key]) in (str, int)), None)
+    return None if who is None else str(who), next((value[key] for key in _VALUES if key in value), None)
+
+
+def _number_of(value: Any) -> float | None:
+    """A number, or a text that is one."""
+    if isinstance(value, str) and not re.fullmatch(r"\s*[-+]?\d+(\.\d+)?\s*", value):
         return None
     try:
         number = float(value)
-    except ValueError:
+    except (TypeError, ValueError, OverflowError):
         return None
-    return number if number == number and abs(number) < 1e6 else None
+    return number if math.isfinite(number) else None
 
 
-def _numbering(rows: Sequence[Mapping[str, Any]]) -> int | None:
-    """Number of the first answer, as verdicts use it that stand beside answers without numbers."""
-    seen: set[float] = set()
-    sizes = []
+def _scales(rows: Sequence[Mapping[str, Any]]) -> dict[str, Scale]:
+    """Of each column with numbers among its verdicts the scale; those of which nothing tells it are left out."""
+    numbers: dict[str, set[float]] = {}
+    first: dict[str, tuple[Mapping[str, Any], AnswerColumns]] = {}
     for row in rows:
-        answers = _answers(row)
-        if answers is None or answers.first_number is not None:
-            continue
-        sizes.append(len(answers.keys) or len(row[answers.names[0]]))
-        seen.update(
-            number
-            for _, name, value in _verdicts(row, answers)
-            if name not in _STRENGTHS and (number := _number(value)) is not None
-        )
-    if not seen or not sizes or not seen <= set(range(max(sizes) + 1)):
+        found = answer_columns(row)
+        for name, value in _judging(row, found) if found is not None else ():
+            number = _number_of(value)
+            if number is not None and found is not None:
+                numbers.setdefault(name, set()).add(number)
+                first.setdefault(name, (row, found))
+    scales = {name: _scale(name, some, *first[name]) for name, some in numbers.items()}
+    return {name: scale for name, scale in scales.items() if scale is not None}
+
+
+def _scale(name: str, numbers: set[float], row: Mapping[str, Any], found: AnswerColumns) -> Scale | None:
+    """The scale of the numbers in a column, by the names of the answers and the numbers; None: nothing tells it."""
+    known = _known_scale(name, found)
+    if known is not None:
+        return known
+    if min(numbers) < 0 or any(isinstance(value, bool) for column, value in _judging(row, found) if column == name):
         return None
-    # with a 0 among them, it is the first answer or a tie, or says that the first is not the better one
-    return 1 if max(seen) == max(sizes) else None
+    count = len(row[found.listed]) if found.listed is not None else len(found.answers)
+    beyond = max(numbers) > count - 1  # counted from 0, there is no such answer
+    if found.numbered_from == 0:
+        return None if beyond and 0 not in numbers else "from_0"
+    if found.numbered_from == 1:
+        # with a 0 and without the last number, they may count from 0 in spite of the names
+        return "from_1_or_tie" if beyond else "from_1" if min(numbers) >= 1 else None
+    return "from_1" if beyond and min(numbers) >= 1 else None
 
 
-def _prompt_and_texts(row: Mapping[str, Any], answers: _Answers) -> tuple[tuple[Message, ...], tuple[str, ...]]:
-    values = [row[name] for name in answers.names] if answers.keys else list(row[answers.names[0]])
-    if all(isinstance(value, str) for value in values):
-        return _prompt(row), _checked(values)
-    dialogues = [_dialogue(name, value) for name, value in zip(answers.names, values, strict=True)]
-    if any(not turns or turns[-1].role != "assistant" for turns in dialogues):
-        raise ValueError("a conversation does not end with the assistant's turn")
-    prompt = dialogues[0][:-1]
-    if not prompt:
-        prompt = _prompt(row)
-    if any(turns[:-1] != dialogues[0][:-1] for turns in dialogues):
-        raise ValueError("the conversations differ before their last turn, so the verdict is not about one answer")
-    return prompt, _checked([turns[-1].content for turns in dialogues])
+def _known_scale(name: str, found: AnswerColumns) -> Scale | None:
+    """The scale that a column has by its name alone, beside answers of these names."""
+    usual, answers = plain_name(name), tuple(plain_name(answer) for answer in found.answers)
+    if usual == "labels" and answers == ("human_ref_a", "human_ref_b"):  # SHP
+        return "first_better"
+    if usual in SIGNED:
+        return "strength"
+    if usual == "choice" and found.listed == "summaries":  # OpenAI's summaries
+        return "from_0"
+    alpaca_eval = usual == "preference" and answers == ("output_1", "output_2")
+    if found.numbered_from == 1 and (alpaca_eval or name in found.persons):  # PandaLM
+        return "from_1_or_tie"
+    return None
 
 
-def _checked(texts: Sequence[str]) -> tuple[str, ...]:
-    if any(not text.strip() for text in texts):
-        raise ValueError("an answer is blank")
-    return tuple(texts)
+def _by_number(number: float, scale: Scale | None, count: int) -> int | None:
+    """The place of the answer that a number means; -1: a tie; None: it means neither.
+
+    Between the numbers of two answers, the nearer one counts, and the middle is a tie, as in alpaca_eval.
+    """
+    if scale == "first_better":
+        return 1 - int(number) if number in (0, 1) and count == 2 else None
+    if scale is None or scale == "strength":
+        return None
+    first = 0 if scale == "from_0" else 1
+    if number == 0 and scale == "from_1_or_tie":
+        return -1
+    place = number - first
+    if place == int(place):
+        return int(place) if 0 <= place < count else None
+    if count == 2 and 0 < place < 1:
+        return -1 if place == 0.5 else round(place)
+    return None
 
 
-def _dialogue(name: str, value: Any) -> tuple[Message, ...]:
+def _no_place(name: str, told: str, scale: Scale | None, count: int) -> DataError:
+    """The fault of a number that names no answer."""
+    way = f"tell it by `--verdicts {told}=1` (the number of the answer, counted from 1; 0 is a tie)"
+    if scale is not None:
+        return DataError(f"is none of the {count} answers", where=name, hint=f"found {told}; {way}")
+    signed = f", or by {_naming(f'strength={name}')} where numbers below 0 prefer the first" if told[0] == "-" else ""
+    return DataError("does not say which answer it means", where=name, hint=f"found {told}; {way}{signed}")
+
+
+def _by_scores(name: str, scores: Sequence[float | None], who: str | None) -> Opinion:
+    known = [score for score in scores if score is not None]
+    if len(known) < len(scores):
+        raise DataError("a score is missing, or is not a number", where=name)
+    sign = -1 if is_rank(name) or name == "rank" else 1
+    return Opinion(who, tuple(sign * score for score in known), measured=not is_one_hot(name))
+
+
+def _only(place: int, count: int) -> Worth:
+    return tuple(float(index == place) for index in range(count))
+
+
+def _common(opinions: Sequence[Opinion]) -> Opinion:
+    """Several verdicts as one: the mean of the ranks."""
+    if len(opinions) == 1:
+        return opinions[0]
+    ranks = [_mid_ranks(opinion.worth) for opinion in opinions]
+    worth = tuple(-sum(places) / len(ranks) for places in zip(*ranks, strict=True))
+    return Opinion(f"{len(opinions)} annotators", worth, measured=True)
+
+
+def _mid_ranks(worth: Worth) -> Worth:
+    """[K] places, 1 for the best; tied answers share the mean of theirs."""
+    return tuple(
+        sum(other > mine for other in worth) + (sum(other == mine for other in worth) + 1) / 2 for mine in worth
+    )
+
+
+def _question_columns(row: Mapping[str, Any], found: AnswerColumns) -> tuple[str, ...]:
+    """The columns that the prompt is made of."""
+    names = {plain_name(name): name for name in found.prompts if not _holds_nothing(name, row[name])}
+    if "prompt" in names:
+        return (names["prompt"],)
+    if "instruction" in names:
+        parts = ("instruction", "input", "history")
+        with_history = isinstance(row.get(names.get("history", "")), list)
+        return tuple(names[part] for part in parts if part in names and (part != "history" or with_history))
+    return tuple(names.values())
+
+
+def _holds_nothing(name: str, value: Any) -> bool:
+    """Whether a column by the name of a prompt is something else: `info` of an object without a post."""
+    return plain_name(name) == "info" and not (isinstance(value, dict) and "post" in value)
+
+
+def _question(row: Mapping[str, Any], found: AnswerColumns) -> tuple[Message, ...]:
+    """The prompt from its columns; empty: there is none."""
+    names = _question_columns(row, found)
+    if names and plain_name(names[0]) == "instruction":
+        parts = {plain_name(name): row[name] for name in names}
+        try:
+            return Instruction.model_validate(parts).prompt()
+        except ValidationError as error:
+            raise ValueError(str(fault_of(error))) from error
+    if len(names) > 1:
+        several = " or ".join(f"`{name}`" for name in names)
+        raise ValueError(f"the prompt may be {several}; name it: {_naming(f'prompt={names[0]}')}")
+    if not names:
+        return ()
+    value = row[names[0]]
+    if isinstance(value, dict):
+        value = next((value[key] for key in _QUESTIONS if isinstance(value.get(key), str)), value)
+    return _turns(names[0], value)
+
+
+def _turns(name: str, value: Any) -> tuple[Message, ...]:
     try:
+        if isinstance(value, list) and all(isinstance(turn, dict) and "from" in turn for turn in value):
+            return tuple(turn.message() for turn in _SHAREGPT.validate_python(value))
         return messages_of(_TURNS.validate_python(value))
     except ValidationError as error:
-        raise ValueError(f"{name}: {fault_of(error)}") from error
+        fault = fault_of(error)
+        raise ValueError(f"{name}{fault}" if fault.field.startswith("[") else f"{name}: {fault}") from error
 
 
-def _prompt(row: Mapping[str, Any]) -> tuple[Message, ...]:
-    name = next((name for name in _PROMPTS if row.get(name) not in (None, "", [])), None)
-    if name is None:
-        raise ValueError(f"there is no prompt: none of {', '.join(_PROMPTS)} is there")
-    value = row[name]
-    if isinstance(value, dict):  # WebGPT
-        value = value.get("full_text") or value.get("text")
-    beside = row.get("input")
-    if name == "instruction" and isinstance(beside, str) and beside.strip() and isinstance(value, str):
-        value = f"{value}\n{beside}"
-    return _dialogue(name, value)
+def _answer(place: str, value: Any) -> AnswerText:
+    model, score = None, None
+    if isinstance(value, dict):
+        if "role" in value or "from" in value:
+            value = [value]
+        else:
+            model = value.get("model") if isinstance(value.get("model"), str) else None
+            score = next((n for key in _ITEM_SCORES if (n := _number_of(value.get(key))) is not None), None)
+            value = next((value[key] for key in _BODIES if isinstance(value.get(key), str | list)), None)
+    if isinstance(value, list):
+        turns = _turns(place, value)
+        if not turns or turns[-1].role != "assistant":
+            raise ValueError(f"{place}: does not end with an assistant turn")
+        return AnswerText(plain_answer(place, turns[-1]), model, turns[:-1], score)
+    if not isinstance(value, str):
+        raise ValueError(f"{place}: must be text or turns, not {type_name(value)}")
+    if not value.strip():
+        raise ValueError(f"{place}: blank")
+    return AnswerText(value, model, (), score)
+
+
+def _naming(*maps: str) -> str:
+    """The options that name columns."""
+    return f"`{' '.join(f'--columns {one}' for one in maps)}`"
 
 
 @cache
 def _settled(
-    layout: type[TwoAnswers], numbering: int | None, meanings: tuple[tuple[str, int], ...]
+    layout: type[TwoAnswers], scales: tuple[tuple[str, Scale], ...], meanings: tuple[tuple[str, int], ...]
 ) -> type[TwoAnswers]:
-    if numbering is None and not meanings:
-        return layout
-
     class Settled(layout):  # type: ignore[valid-type,misc]
         pass
 
-    Settled.numbering, Settled.meanings = numbering, dict(meanings)
+    Settled.scales, Settled.meanings = dict(scales), {told.lower(): number for told, number in meanings}
     return Settled

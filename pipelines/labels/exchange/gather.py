@@ -7,10 +7,11 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from pipelines.data.choices import plain
 from pipelines.errors import DataError
 from pipelines.labels.exchange.foreign_task import ForeignTask
 from pipelines.labels.exchange.label_config import LabelConfig
-from pipelines.labels.exchange.verdicts import COMMENT, Verdict, plain
+from pipelines.labels.exchange.verdicts import COMMENT, Verdict
 from pipelines.labels.label_types import UNKNOWN, Kind, Label, LabelSet, Question, Task, Value
 
 LEFT_OUT = "records left out: {} (the first: {})"

@@ -11,14 +11,14 @@ from pathlib import Path
 from statistics import median
 from typing import Any, BinaryIO
 
-from pipelines.data.sources.files import READERS, ending, open_text
+from pipelines.data.sources.files import COLUMNAR, READERS, ending, open_text
 from pipelines.data.sources.json_files import json_rows
 from pipelines.data.sources.record import Record, StrictDecoder, json_record
 from pipelines.errors import ArtifactError, DataError
 from pipelines.labels.exchange import argilla, label_studio
 from pipelines.labels.exchange.foreign_task import UnusableTask
 from pipelines.labels.exchange.gather import LabelCollection, ReadingOptions
-from pipelines.labels.exchange.judged_rows import is_judged_row, read_judged_row
+from pipelines.labels.exchange.judged_rows import is_judged_row, read_judged_rows
 from pipelines.labels.label_types import Label, LabelSet, is_unknown, question_dict
 from pipelines.labels.tasks_file import is_tasks_file, read_tasks
 from pipelines.run.directory import RunDir, split_round
@@ -148,17 +148,24 @@ def read_labels(path: Path, reading: ReadingOptions | None = None) -> LabelSet:
                 return store.snapshot()
     except OSError as error:
         raise DataError(f"the labels cannot be read: {error.strerror or error}", where=str(path)) from error
+    reading = reading or ReadingOptions()
+    if ending(path) in COLUMNAR:
+        return read_judged_rows(path, reading)
     with open_text(path) as file:
-        return _of_text(path, file, reading or ReadingOptions())
+        label_set = _of_text(path, file, reading)
+    return label_set if label_set is not None else read_judged_rows(path, reading)
 
 
-def _of_text(path: Path, file: BinaryIO, reading: ReadingOptions) -> LabelSet:
+def _of_text(path: Path, file: BinaryIO, reading: ReadingOptions) -> LabelSet | None:
+    """Read a tasks file, or one of a program for labels; None: the file holds rows of data with verdicts."""
     records = _records(path, file)
     first = next(records, None)
     if first is None:
         raise DataError("the file holds nothing", where=str(path), hint=f"a file of labels is {ACCEPTED}")
     if first.any_fault is None and is_tasks_file(first.row):
         return read_tasks(path)
+    if first.any_fault is None and _known_reader(first.row) is None and is_judged_row(first.row, reading.columns):
+        return None
     collection = LabelCollection(reading)
     reader: _Reader | None = None
     for record in chain([first], records):
@@ -177,19 +184,22 @@ def _of_text(path: Path, file: BinaryIO, reading: ReadingOptions) -> LabelSet:
 
 
 def _reader(record: Record) -> _Reader:
-    if label_studio.is_task(record.row):
-        return label_studio.read_task
-    if argilla.is_record(record.row):
-        return argilla.read_record
-    if label_studio.is_minimal(record.row):
-        return label_studio.read_minimal
-    if is_judged_row(record.row):
-        return read_judged_row
+    reader = _known_reader(record.row)
+    if reader is not None:
+        return reader
     raise DataError(
         f"this is no file of labels; the first record has {', '.join(list(record.row)[:12]) or 'nothing'}",
         where=record.place,
         hint=f"a file of labels is {ACCEPTED}",
     )
+
+
+def _known_reader(row: Mapping[str, Any]) -> _Reader | None:
+    if label_studio.is_task(row):
+        return label_studio.read_task
+    if argilla.is_record(row):
+        return argilla.read_record
+    return label_studio.read_minimal if label_studio.is_minimal(row) else None
 
 
 def _records(path: Path, file: BinaryIO) -> Iterator[Record]:
