@@ -97,9 +97,9 @@ def _keys(auto: Any) -> list[type[PretrainedConfig]]:
 
 
 @functools.cache
-def _made_class(causal: Any, name: str, trunk: Any) -> type[PreTrainedModel]:
+def _made_class(causal: Any, name: str, trunk: Any, family: type[PretrainedConfig]) -> type[PreTrainedModel]:
     common = next(kind for kind in causal.__mro__ if PreTrainedModel in kind.__bases__)
-    members = {"base_model_prefix": name, "trunk_class": trunk, "config_class": causal.config_class}
+    members = {"base_model_prefix": name, "trunk_class": trunk, "config_class": family}
     # from_pretrained takes a class of another module for code from outside, and leaves its buffers without values
     members["__module__"] = causal.__module__
     return type(f"{causal.__name__.partition('For')[0]}ForSequenceClassification", (OwnHead, common), members)
@@ -109,7 +109,7 @@ def _own_class(config: PretrainedConfig) -> type[PreTrainedModel]:
     with torch.device("meta"):
         causal = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
     name, trunk = trunk_of(causal)
-    return _made_class(type(causal), name, type(trunk))  # type: ignore[arg-type]
+    return _made_class(type(causal), name, type(trunk), type(config))  # type: ignore[arg-type]
 
 
 def classifier_on_meta(causal: PreTrainedModel, path: str) -> PreTrainedModel:
