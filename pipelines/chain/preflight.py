@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from pipelines.config import Config
 from pipelines.config.feedback_section import RUN_NAMES, LabelSection
 from pipelines.config.model_section import PACKAGE, is_gguf, looks_like_path
 from pipelines.errors import ArtifactError, DataError, EnvironmentProblem, UsageError
+from pipelines.models.base_record import may_be_quantized
 from pipelines.models.base_ref import refuse_adapter
 from pipelines.run.manifest import MANIFEST
 from pipelines.scorers.function import check_function
@@ -140,6 +142,25 @@ def _check_model_path(name: str, where: str) -> None:
         raise ArtifactError(
             f"there is no model directory {name}", where=where, hint="if the model was moved, give its new place"
         )
+
+
+_OF_BITSANDBYTES = re.compile("bnb|8bit|4bit|paged")
+"""Optimizers of transformers that are in bitsandbytes."""
+
+
+def needs_bitsandbytes(config: Config) -> bool:
+    """Whether a run may need bitsandbytes: for 4 bits, an optimizer, or weights that are stored quantized."""
+    if config.model.load_in_4bit or config.feedback.sample.models:
+        return True
+    scorers = [config.ppo.reward, *config.eval.scorers, config.feedback.simulated.scorer]
+    if any(scorer is not None and scorer.uses("classifier") for scorer in scorers):
+        return True
+    if any(_OF_BITSANDBYTES.search(str(section.trainer.get("optim"))) for section in (config.sft, config.reward)):
+        return True
+    named = [(config.reward.base, config.reward.base_revision)]
+    if config.model.init == "pretrained":
+        named.append((config.model.name_or_path, config.model.revision))
+    return any(name is not None and may_be_quantized(name, revision) for name, revision in named)
 
 
 def cuda_devices() -> int:
