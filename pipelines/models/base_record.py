@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.config import Config
-from pipelines.config.model_section import ModelSection, is_gguf
+from pipelines.config.feedback_section import RUN_NAMES
+from pipelines.config.model_section import is_gguf
 from pipelines.run.disk import read_json, write_atomic
 from pipelines.run.manifest import FileRecord, changed_files, refuse_damaged_model
 
@@ -71,13 +72,21 @@ def remember_base(config: Config, run_dir: Path) -> None:
         BaseRecord((name,), model.revision, files).write(run_dir)
 
 
-def asks_for_the_time(model: ModelSection) -> bool:
-    """Whether the chat template of a base asks for the time; False: not, or its files are not on this machine yet."""
-    if model.chat_template not in ("auto", "none"):
-        return _has_now(Path(model.chat_template))
-    if model.chat_template == "none" or model.name_or_path is None or model.init != "pretrained":
-        return False
-    files = _local_files(_on_this_machine(model.name_or_path, model.revision) or "")
+def asks_for_the_time(config: Config) -> bool:
+    """Whether a chat template asks for the time: of the base, of a reward model on a base of its own, of a classifier.
+
+    False: none does, or its files are not on this machine, or not yet.
+    """
+    model, sampled = config.model, config.feedback.sample.models
+    scorers = [config.ppo.reward, *config.eval_scorers, config.feedback.simulated.scorer]
+    parts = [part for scorer in scorers if scorer is not None for part in scorer.flat()]
+    names = [(config.reward.base, config.reward.base_revision), *((part.path, part.revision) for part in parts)]
+    names += [(entry.model, entry.revision) for entry in sampled if entry.model not in RUN_NAMES]
+    if model.chat_template == "auto" and model.init == "pretrained":
+        names.append((model.name_or_path, model.revision))
+    if model.chat_template not in ("auto", "none") and _has_now(Path(model.chat_template)):
+        return True
+    files = (file for name in names for file in _local_files(_on_this_machine(*name) or ""))
     return any(_has_now(file) for file in files if is_gguf(file) or file.name in _TEMPLATES)
 
 
@@ -95,6 +104,12 @@ def _has_now(file: Path) -> bool:
         return False
 
 
+def may_be_quantized(name: str, revision: str | None) -> bool:
+    """Whether the weights of a model are stored quantized, as its config.json says; True: it is not on this machine."""
+    path = _on_this_machine(name, revision)
+    return path is None or "quantization_config" in read_json(Path(path) / "config.json")
+
+
 def present_name(name: str, run_dir: Path) -> str:
     """Where the base that a manifest knows as `name` is now."""
     record = BaseRecord.read(run_dir)
@@ -106,16 +121,17 @@ def with_recorded_base(
 ) -> dict[str, Any]:
     """Settings of a stage with its base under the name that was recorded, where the content is the same.
 
-    Where the name is the same and the content is not, the name says so. A day that the chat template writes does not
-    count against settings of before there was one.
+    Where the name is the same and the content is not, the name says so. A day that a chat template writes counts only
+    where both know one: settings of before have none, nor has a template whose file is gone, which is published.
 
     Args:
         section: the settings of now.
         run_dir: the run directory.
         before: the settings that they are compared with; None: those that are recorded for a new artifact.
     """
-    if before is not None and "date" not in before:
+    if before is not None and ("date" in before) != ("date" in section):
         section = {key: value for key, value in section.items() if key != "date"}
+        section |= {"date": before["date"]} if "date" in before else {}
     model, record = section.get("model"), BaseRecord.read(run_dir)
     if not isinstance(model, dict) or not isinstance(name := model.get("name_or_path"), str):
         return section
@@ -149,9 +165,9 @@ def _files(name: str, revision: str | None) -> tuple[FileRecord, ...]:
     return tuple(FileRecord.of(file, file.name) for file in _local_files(path)) if path is not None else ()
 
 
-def _on_this_machine(name: str, revision: str | None) -> str | None:
+def _on_this_machine(name: str | None, revision: str | None) -> str | None:
     """The path of a model, in the cache of the hub where it is from there; None: it is not on this machine."""
-    if Path(name).exists():
+    if name is None or Path(name).exists():
         return name
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError

@@ -138,7 +138,7 @@ def open_reward_model(
     """
     if published.reads == "text":
         path = model_directory(published.stage_dir)
-        model, tokenizer = load_text_classifier(str(path), device, labels=None)
+        model, tokenizer = load_text_classifier(str(path), device, labels=None, date=section.date)
         return TextRewardModel(TextClassifier("of the run", model, tokenizer), batch_size)
     opened, tokenizer = open_reward(published, section, device)
     return TokenRewardModel(opened, ChatEncoder(tokenizer), section, batch_size)

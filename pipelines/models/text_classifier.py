@@ -25,6 +25,7 @@ from pipelines.models.base_fit import check_vocabulary, refuse_adapter_files
 from pipelines.models.base_model import LOADING_ERRORS, explain, quiet
 from pipelines.models.own_head import provide_classifier
 from pipelines.models.sequence_scores import pad_left, pad_right, position_ids
+from pipelines.models.tokenizer import set_day
 
 Pad = Callable[[Sequence[Sequence[int]], torch.device | str], tuple[Tensor, Tensor]]
 EXACT, ROUNDED = 1e-3, 0.2
@@ -236,6 +237,7 @@ def load_text_classifier(
     labels: int | None = 1,
     dtype: torch.dtype | str = torch.float32,
     new_head: bool = False,
+    date: str | None = None,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load a sequence classifier in evaluation mode, and its tokenizer; code of its repository is never run.
 
@@ -246,6 +248,7 @@ def load_text_classifier(
         dtype: precision of its weights; ``auto``: that of its files.
         new_head: whether head and pooler may be missing, of another size or of another task; they are then drawn at
             random.
+        date: day that its chat template writes, as `run.date`; None: that of today.
 
     Raises:
         ArtifactError: the files are damaged, lack weights, or hold a model of another task.
@@ -264,6 +267,7 @@ def load_text_classifier(
         lost = {key for key in lost if key.startswith(trunk) and not key.startswith(f"{trunk}pooler.")}
     refuse_lost(path, lost)
     check_vocabulary(model, tokenizer)
+    set_day(tokenizer, date)
     return model, tokenizer  # in evaluation mode, as from_pretrained leaves it
 
 

@@ -57,25 +57,39 @@ def load_tokenizer(path: str | Path, model: ModelSection, *, revision: str | Non
         tokenizer.chat_template = _read_template(model.chat_template)
     elif tokenizer.chat_template is None:
         tokenizer.chat_template = plain_template(tokenizer)
-    if model.date is not None:
-        tokenizer.chat_template = _dated(tokenizer.chat_template, datetime.date.fromisoformat(model.date))
+    set_day(tokenizer, model.date)
     settings = _defaults(model.chat_template_kwargs) + _MERGE_SYSTEM_TURN * model.merge_system_turn
     if settings:
         tokenizer.chat_template = _preceded(tokenizer.chat_template, settings)
     return tokenizer
 
 
-_NOW = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""")
-
-
-def _dated(template: str | dict[str, str] | None, day: datetime.date) -> str | dict[str, str] | None:
-    """Write a day into a chat template, or into each of several, where it asks for the time.
+def set_day(tokenizer: PreTrainedTokenizerBase, date: str | None) -> None:
+    """Write a day, as `run.date` has it, into the chat template of a tokenizer where it asks for the time.
 
     The same text gives the same ids on another day, also where the template is published.
     """
+    if date is not None:
+        tokenizer.chat_template = _dated(tokenizer.chat_template, datetime.date.fromisoformat(date))
+
+
+_NOW = re.compile(r"""\bstrftime_now\s*\(\s*("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')\s*\)""")
+"""A call with a literal format."""
+_OTHER_NOW = re.compile(r"\bstrftime_now(?!\s+is\b)")
+"""A call with a format that is only known when the template is rendered."""
+_DIRECTIVES = [f"%{flag}{letter}" for letter in "aAbBcdeFHIjmMpSuUVwWxXyY" for flag in ("-", "")] + ["%%"]
+
+
+def _dated(template: str | dict[str, str] | None, day: datetime.date) -> str | dict[str, str] | None:
+    if not template:
+        return template
     if isinstance(template, dict):
         return {name: str(_dated(text, day)) for name, text in template.items()}
-    return template and _NOW.sub(lambda call: json.dumps(day.strftime(call[2]), ensure_ascii=False), template)
+    template = _NOW.sub(lambda call: day.strftime(call[1]), template)
+    if not _OTHER_NOW.search(template):
+        return template
+    values = "".join(f".replace({code!r}, {day.strftime(code)!r})" for code in _DIRECTIVES)
+    return str(_preceded(template, f"{{% macro strftime_now(format) %}}{{{{ format{values} }}}}{{% endmacro %}}"))
 
 
 _MERGE_SYSTEM_TURN = (

@@ -35,7 +35,7 @@ from pipelines.ppo.rollout import PpoContext, Reward, RoleReward, RoleScorer, Te
 from pipelines.ppo.train import Training
 from pipelines.ppo.types import AS_IT_IS, Normalization
 from pipelines.run.processes import world_size
-from pipelines.run.stage import StageContext
+from pipelines.run.stage import StageContext, tracked_as
 from pipelines.scorers import load_scorer
 
 
@@ -137,7 +137,12 @@ def _accelerator(ctx: StageContext) -> Accelerator:
                 where="ppo.rollout_batch_size",
             )
     if config.run.report_to:
-        accelerator.init_trackers("rlhf", config={"ppo": json.dumps(settings.results_view())})
+        project, name = tracked_as(ctx.out)
+        accelerator.init_trackers(
+            project,
+            config={"ppo": json.dumps(settings.results_view())},
+            init_kwargs={"trackio": {"name": name}, "wandb": {"name": name}, "swanlab": {"experiment_name": name}},
+        )
     return accelerator
 
 

@@ -140,7 +140,12 @@ def start_from_own_base(ctx: StageContext, device: torch.device) -> InitialModel
     base = BaseRef(name_or_path=section.base, revision=section.base_revision)
     labels = 2 if section.output == "softmax" else 1
     model, own = load_text_classifier(
-        str(section.base), device, revision=section.base_revision, labels=labels, new_head=True
+        str(section.base),
+        device,
+        revision=section.base_revision,
+        labels=labels,
+        new_head=True,
+        date=ctx.config.run.date,
     )
     disable_dropout(model)
     tokenizer = reward_tokenizer(own)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
 import json
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -70,6 +72,22 @@ class StageContext:
             return
         with disk_errors(self.out), (self.out / f"{name}.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(values, ensure_ascii=False) + "\n")
+
+
+def tracked_as(out: Path) -> tuple[str, str]:
+    """Project and name under which trackers record a stage that starts now.
+
+    The project is ``rlhf`` or what `WANDB_PROJECT` names. The name, such as ``my-sft-20261127-162905``, tells run
+    directory, stage and time: a tracker would put two starts of one name into one curve.
+
+    Args:
+        out: working directory of the stage.
+    """
+    root, number = run_of(out.absolute())
+    of_round = (f"round-{number}",) if number > 1 else ()
+    stage = out.name.removesuffix(".partial")
+    name = "-".join((root.name, *of_round, stage, datetime.datetime.now().strftime("%Y%m%d-%H%M%S")))
+    return os.environ.setdefault("WANDB_PROJECT", "rlhf"), name
 
 
 @dataclass(frozen=True)

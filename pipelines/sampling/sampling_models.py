@@ -122,7 +122,7 @@ def outside_section(entry: SampledModel, run_section: ModelSection) -> ModelSect
         load_in_4bit=run_section.load_in_4bit,
         allow_cpu_4bit=run_section.allow_cpu_4bit,
         use_peft=True,  # nothing is trained: the weights are those of a frozen base, in `dtype`
-    )
+    ).on(run_section.date)
 
 
 def from_outside(entry: SampledModel, config: Config, stop: Sequence[str]) -> SamplingModel:
@@ -145,7 +145,7 @@ def from_outside(entry: SampledModel, config: Config, stop: Sequence[str]) -> Sa
     manifest = Manifest.read(directory)
     assert manifest is not None, "stage_directory found it"
     refuse_damaged(directory)
-    recorded = ModelSection.model_validate(manifest.section["model"])
+    recorded = ModelSection.model_validate(manifest.section["model"]).on(manifest.section.get("date", config.run.date))
     section = recorded.model_copy(
         update={
             "allow_cpu_4bit": config.model.allow_cpu_4bit or recorded.allow_cpu_4bit,

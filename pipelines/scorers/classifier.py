@@ -19,11 +19,19 @@ from pipelines.models.adapters import patterns_in_time
 from pipelines.models.base_model import LOADING_ERRORS, explain, quiet
 from pipelines.models.sequence_scores import read_logit
 from pipelines.models.text_classifier import TextClassifier, load_text_classifier, open_weights, refuse_lost
+from pipelines.models.tokenizer import set_day
 from pipelines.scorers.protocol import Completion, Dialogue, Progress, checked_scores
 
 
-def open_classifier(section: ScorerSection, device: torch.device) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def open_classifier(
+    section: ScorerSection, device: torch.device, date: str | None = None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Open the sequence classifier that ``section.path`` names, and its tokenizer; code of a model is never run.
+
+    Args:
+        section: of the classifier.
+        device: device of the model.
+        date: day that its chat template writes, as `run.date`; None: that of today.
 
     Raises:
         ArtifactError: the directory is damaged, or the head is missing, untrained or for another task.
@@ -36,10 +44,10 @@ def open_classifier(section: ScorerSection, device: torch.device) -> tuple[PreTr
     try:
         with quiet():
             if find_adapter_config_file(path, revision=section.revision) is not None:
-                return _open_adapter(path, section.revision, device)
+                return _open_adapter(path, section.revision, device, date)
     except LOADING_ERRORS as error:
         raise explain(error, path, section.revision) from error
-    return load_text_classifier(path, device, revision=section.revision, labels=None, dtype=_dtype(device))
+    return load_text_classifier(path, device, revision=section.revision, labels=None, dtype=_dtype(device), date=date)
 
 
 def _dtype(device: torch.device) -> torch.dtype | str:
@@ -48,7 +56,7 @@ def _dtype(device: torch.device) -> torch.dtype | str:
 
 
 def _open_adapter(
-    path: str, revision: str | None, device: torch.device
+    path: str, revision: str | None, device: torch.device, date: str | None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Open a LoRA adapter with a score head of one label on its base; the LoRA layers stay unmerged in the model."""
     config = PeftConfig.from_pretrained(path, revision=revision)
@@ -64,6 +72,7 @@ def _open_adapter(
     refuse_lost(path, [key for key in lost if not any(own.endswith(f".{key}") for own in weights)])
     source = path if not Path(path).is_dir() or (Path(path) / "tokenizer_config.json").is_file() else base
     tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    set_day(tokenizer, date)
     model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
     with patterns_in_time(path):
         wrapped = PeftModel.from_pretrained(model, path, revision=revision)
@@ -122,14 +131,20 @@ class ClassifierScorer:
 
     @classmethod
     def load(
-        cls, name: str, section: ScorerSection, device: torch.device, *, progress: Progress | None = None
+        cls,
+        name: str,
+        section: ScorerSection,
+        device: torch.device,
+        *,
+        date: str | None = None,
+        progress: Progress | None = None,
     ) -> ClassifierScorer:
         """Load the classifier that ``section.path`` names; see `open_classifier` for the errors.
 
         Raises:
             UsageError: there are several classes, and `label` names none of them.
         """
-        return cls(name, *open_classifier(section, device), section, progress=progress)
+        return cls(name, *open_classifier(section, device, date), section, progress=progress)
 
     def __call__(self, prompts: Sequence[Dialogue], completions: Sequence[Completion]) -> list[float]:
         """The chosen output of the chosen class for each pair.

@@ -81,10 +81,10 @@ def load_scorer(
             if is_published_reward(Path(str(section.path))):
                 from pipelines.scorers.reward_model_scorer import RewardModelScorer
 
-                return RewardModelScorer.of_other_run(name, section, device, progress=progress)
+                return RewardModelScorer.of_other_run(name, section, device, date=config.run.date, progress=progress)
             from pipelines.scorers.classifier import ClassifierScorer
 
-            return ClassifierScorer.load(name, section, device, progress=progress)
+            return ClassifierScorer.load(name, section, device, date=config.run.date, progress=progress)
         case "http":
             from pipelines.scorers.http_scorer import HttpScorer
 

@@ -71,7 +71,13 @@ class RewardModelScorer:
 
     @classmethod
     def of_other_run(
-        cls, name: str, section: ScorerSection, device: torch.device, *, progress: Progress | None = None
+        cls,
+        name: str,
+        section: ScorerSection,
+        device: torch.device,
+        *,
+        date: str | None = None,
+        progress: Progress | None = None,
     ) -> RewardModelScorer:
         """Open the `model/` of a reward stage, full or adapter, that ``section.path`` names.
 
@@ -83,6 +89,7 @@ class RewardModelScorer:
         stage_dir = Path(str(section.path)).absolute().parent
         recorded = load_config(run_of(stage_dir)[0] / "config.yaml").model
         model = recorded.model_copy(update={"trust_remote_code": False})  # trust is that of the other run
+        model = model if model.date is not None else model.on(date)
         opened = open_reward_model(PublishedReward.read(stage_dir), model, device, batch_size=section.batch_size)
         return cls(name, opened, section, same_run=False, progress=progress)
 

@@ -27,7 +27,7 @@ from transformers import (
 from pipelines.config import Config
 from pipelines.config.training_section import TrainerSection
 from pipelines.errors import EnvironmentProblem, UsageError
-from pipelines.run.stage import StageContext
+from pipelines.run.stage import StageContext, tracked_as
 from pipelines.trainers.checkpoint_callback import CheckpointCallback, NoStepLeft, refuse_not_finite
 
 
@@ -85,7 +85,8 @@ def trainer_arguments(
     }
     if config.run.report_to:  # the trainer's own place is below the checkpoints, which do not stay
         os.environ["TENSORBOARD_LOGGING_DIR"] = str(out.parent / "trackers" / name)
-    further = _checked(section.trainer, kind, name, ours)
+    project, run_name = tracked_as(out)
+    further = {"project": project, "run_name": run_name} | _checked(section.trainer, kind, name, ours)
     try:
         return kind(**ours, **further)
     except (ValueError, TypeError) as error:

@@ -249,9 +249,12 @@ def test_data_that_nobody_names_is_refused(bench: Bench) -> None:
     ],
 )
 def test_preflight_refuses_before_anything_is_loaded(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, sets: tuple[str, ...], error: type[Exception]
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sets: tuple[str, ...], error: type[Exception]
 ) -> None:
     monkeypatch.setattr("pipelines.chain.preflight.cuda_devices", lambda: 0)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "dvclive").mkdir()  # no package, though Python would import it
+    monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(error):
         bench.go(*sets)
     assert bench.ran == []

@@ -73,11 +73,19 @@ def test_the_package_kernels_is_never_asked_and_nothing_idle_is_said(
         (["reward.trainer={optim: paged_adamw_32bit}"], True),
         (["sft.trainer={optim: adafactor}"], False),
         (["ppo.reward={kind: classifier, path: a}"], True),
+        (["model.name_or_path=plain"], False),
+        (["model.name_or_path=quantized"], True),
+        (["model.name_or_path=plain", "reward.base=quantized"], True),
+        (["model.name_or_path=owner/not-here-yet"], True),
     ],
 )
 def test_bitsandbytes_is_spared_where_nobody_needs_it(
-    monkeypatch: pytest.MonkeyPatch, sets: list[str], needed: bool
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, sets: list[str], needed: bool
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+    for directory, settings in (("plain", {}), ("quantized", {"quantization_config": {"load_in_4bit": True}})):
+        Path(directory).mkdir()
+        Path(directory, "config.json").write_text(json.dumps(settings))
     for name in ("peft", "bitsandbytes"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     config = load_config(None, sets)

@@ -64,5 +64,6 @@ def test_trust_in_one_model_is_none_in_another(tmp_path: Path) -> None:
     model = ModelSection(name_or_path="org/a", trust_remote_code=True, revision=SHA)
     other = SampledModel(model="org/b", revision=SHA)
     assert not outside_section(other, model).trust_remote_code
+    assert outside_section(other, model.on("2026-11-26")).date == "2026-11-26"
     assert outside_section(other.model_copy(update={"trust_remote_code": True}), model).trust_remote_code
     assert "trust_remote_code" not in other.results_view()

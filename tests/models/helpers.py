@@ -29,7 +29,7 @@ def config_for(base: Path | None = None, **sections: dict[str, Any]) -> Config:
     stage = {"max_length": 64, "per_device_train_batch_size": 8, "learning_rate": 5e-3, "logging_steps": 5}
     return Config.model_validate(
         {
-            "run": {"device": "cpu"},
+            "run": {"device": "cpu"} | sections.pop("run", {}),
             "model": model | sections.pop("model", {}),
             "sft": stage | sections.pop("sft", {}),
             "reward": stage | {"normalization_prompts": 8} | sections.pop("reward", {}),

@@ -16,7 +16,7 @@ from pipelines.config.model_section import ModelSection, ScratchModel
 from pipelines.data.chat import ChatEncoder
 from pipelines.data.rows import Message
 from pipelines.errors import ArtifactError, HubError, UsageError
-from pipelines.models.base_record import with_recorded_base
+from pipelines.models.base_record import _has_now, with_recorded_base
 from pipelines.models.policies import open_tokenizer
 from pipelines.models.scratch import CHAT_TEMPLATE, build_scratch, train_scratch_tokenizer
 from pipelines.models.tokenizer import load_tokenizer, plain_template, reward_pad_id, reward_tokenizer
@@ -236,6 +236,56 @@ def test_a_template_writes_the_day_of_the_run_whatever_day_it_is(
     served = AutoTokenizer.from_pretrained(tmp_path / "published")
     turns = [{"role": "user", "content": "hello"}]
     assert served.apply_chat_template(turns, add_generation_prompt=True)["input_ids"] == ids[0]
+
+
+@pytest.mark.parametrize(
+    ("call", "written"),
+    [
+        ('strftime_now("%d" ~ " %Y")', "07 2026"),
+        ('strftime_now("%d %b" if add_generation_prompt else "%Y")', "07 Nov"),
+        ("strftime_now ( '%d.%m.%Y' )", "07.11.2026"),
+        ("strftime_now(format='%Y-%m-%d')", "2026-11-07"),
+        ("strftime_now(style)", "7 November"),
+        ("strftime_now('the day\\'s %Y\\n')", "the day's 2026\n"),
+        ("strftime_now('%d 100%%') if strftime_now is defined", "07 100%"),
+    ],
+)
+def test_a_template_may_ask_for_the_time_in_any_form(tmp_path: Path, call: str, written: str) -> None:
+    template = "{% set style = '%-d %B' %}{% macro dated() %}{{ " + call + " }}{% endmacro %}{{ dated() }}"
+    tokenizer = load_tokenizer(saved(tmp_path / "base", template=template), ModelSection().on("2026-11-07"))
+    turns = [{"role": "user", "content": "hello"}]
+    assert tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True) == written
+
+
+def test_a_template_whose_file_is_gone_makes_no_stage_stale(tmp_path: Path) -> None:
+    base, file = saved(tmp_path / "base"), tmp_path / "dated.jinja"
+    file.write_text(LLAMA_3_2)
+    stage = {stage.name: stage for stage in stages_of(Config())}["ppo"]
+    flags = {"model.name_or_path": str(base), "model.chat_template": str(file), "run.date": "2026-11-26"}
+    before = stage.section(load_config(None, (), flags))
+    assert before["date"] == "2026-11-26"
+    other = stage.section(load_config(None, (), flags | {"run.date": "2026-11-27"}))
+    assert with_recorded_base(other, tmp_path, before) != before
+    (tmp_path / "moved").mkdir()
+    file.rename(tmp_path / "moved" / "dated.jinja")
+    _has_now.cache_clear()
+    assert with_recorded_base(stage.section(load_config(None, (), flags)), tmp_path, before) == before
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"reward.base": "DATED"},
+        {"ppo.reward": {"kind": "classifier", "path": "DATED"}},
+        {"eval.scorers": [{"kind": "sum", "parts": [{"kind": "classifier", "path": "DATED"}]}]},
+        {"feedback.sample.models": [{"model": "DATED", "num_completions": 2}]},
+    ],
+)
+def test_the_day_counts_where_another_model_of_the_run_writes_it(tmp_path: Path, other: dict[str, Any]) -> None:
+    base, dated = saved(tmp_path / "base"), saved(tmp_path / "dated", template=LLAMA_3_2)
+    other = json.loads(json.dumps(other).replace("DATED", str(dated)))
+    config = load_config(None, (), {"model.name_or_path": str(base), "run.date": "2026-11-26"} | other)
+    assert {stage.name: stage for stage in stages_of(config)}["reward"].section(config)["date"] == "2026-11-26"
 
 
 def test_the_day_of_a_run_is_recorded_and_counts_only_where_the_template_writes_it(

@@ -27,7 +27,7 @@ from pipelines.scorers import Completion
 from pipelines.scorers.classifier import ClassifierScorer
 from pipelines.scorers.reward_model_scorer import RewardModelScorer
 from tests.models.helpers import comparisons, config_for, outside_base, run_stage, write_data
-from tests.tiny import save_pair, tiny_bert, tiny_llama, tiny_tokenizer
+from tests.tiny import CHAT_TEMPLATE, save_pair, tiny_bert, tiny_llama, tiny_tokenizer
 
 CPU = torch.device("cpu")
 
@@ -76,6 +76,23 @@ def test_it_learns_and_scores_the_same_by_every_door(tmp_path: Path, kind: str) 
     outside = ScorerSection(kind="classifier", path=str(stage / "model"))
     assert of_the_run == pytest.approx(ClassifierScorer.load("out", outside, CPU)(prompts, answers), abs=1e-6)
     assert of_the_run[0] > of_the_run[1]
+
+
+def test_its_published_template_writes_the_day_of_the_run(tmp_path: Path) -> None:
+    tokenizer = tiny_tokenizer(template="{{ strftime_now('%Y %d') }}" + CHAT_TEMPLATE)
+    save_pair(tiny_llama(tokenizer), tokenizer, tmp_path / "base")
+    config = config_for(
+        outside_base(tmp_path / "policy"),
+        run={"date": "1999-01-31"},
+        reward={"base": str(tmp_path / "base"), "max_steps": 1},
+        sft={"enabled": False},
+        model={"use_peft": True, "lora_r": 4},
+    )
+    write_data(tmp_path / "run", "comparisons", comparisons(16), comparisons(8, start=60))
+    run_stage(tmp_path / "run", "reward", reward.run, config, "data/comparisons")
+    served = AutoTokenizer.from_pretrained(tmp_path / "run" / "reward" / "model")
+    turns = [{"role": "user", "content": "hello"}]
+    assert served.apply_chat_template(turns, tokenize=False).startswith("1999 31<|user|>hello")
 
 
 def test_the_trainer_gets_what_the_scorer_gets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,13 +21,16 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from pipelines.config import Config
 from pipelines.config.scorer_section import ScorerSection
 from pipelines.data.rows import Message
 from pipelines.errors import ArtifactError, DataError, RlhfError, UsageError
 from pipelines.models.text_classifier import TextClassifier, load_text_classifier
 from pipelines.scorers import Completion
 from pipelines.scorers.classifier import ClassifierScorer
-from tests.tiny import save_pair, tiny_bert, tiny_llama, tiny_tokenizer
+from pipelines.scorers.load_scorer import load_scorer
+from pipelines.scorers.score_file import RunContext
+from tests.tiny import CHAT_TEMPLATE, save_pair, tiny_bert, tiny_llama, tiny_tokenizer
 
 CPU = torch.device("cpu")
 SECTION = ScorerSection(kind="classifier", path="tiny")
@@ -115,6 +118,25 @@ def test_a_decoder_with_a_chat_template_sees_the_whole_dialogue(tmp_path: Path):
     scorer = ClassifierScorer.load("rm", ScorerSection(kind="classifier", path=str(tmp_path / "rm")), CPU)
     expected = [
         alone(model, tokenizer(f"<|user|>{p}<|assistant|>{c}</s>", add_special_tokens=False)["input_ids"])[0]
+        for p, c in TEXTS
+    ]
+    assert scorer(PROMPTS, COMPLETIONS) == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_a_classifier_from_outside_reads_the_day_of_the_run(tmp_path: Path, lora: bool):
+    tokenizer = tiny_tokenizer(template="{{ strftime_now('%Y %d') }}" + CHAT_TEMPLATE)
+    model = decoder(tokenizer, tokenizer.pad_token_id)
+    save_pair(model, tokenizer, tmp_path / "rm")
+    if lora:
+        wrapped = get_peft_model(model, LoraConfig(task_type="SEQ_CLS", target_modules="all-linear"))
+        wrapped.peft_config["default"].base_model_name_or_path = str(tmp_path / "rm")
+        wrapped.save_pretrained(tmp_path / "rm" / "adapter")
+    path = tmp_path / "rm" / ("adapter" if lora else "")
+    config = Config.model_validate({"run": {"date": "1999-01-31"}})
+    scorer = load_scorer(ScorerSection(kind="classifier", path=str(path)), RunContext(config, {}), CPU)
+    expected = [
+        alone(model, tokenizer(f"1999 31<|user|>{p}<|assistant|>{c}</s>", add_special_tokens=False)["input_ids"])[0]
         for p, c in TEXTS
     ]
     assert scorer(PROMPTS, COMPLETIONS) == pytest.approx(expected, abs=1e-5)

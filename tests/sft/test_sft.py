@@ -17,7 +17,7 @@ from pipelines.data.rows import Demonstration
 from pipelines.errors import EnvironmentProblem, TrainingError, UsageError
 from pipelines.models.policies import open_policy
 from pipelines.run.manifest import Manifest
-from pipelines.run.stage import StageContext
+from pipelines.run.stage import StageContext, tracked_as
 from pipelines.sft import stage as sft
 from pipelines.trainers.training import trainer_arguments
 from tests.models.helpers import config_for, demonstrations, outside_base, run_stage, write_data
@@ -164,6 +164,25 @@ def test_further_trainer_fields_are_checked_by_name(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         arguments(optim="no such optimizer")
     assert caught.value.where == "sft"
+
+
+def test_trackers_get_one_project_and_a_name_that_says_run_and_stage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "my"
+    (run / "rounds" / "02").mkdir(parents=True)
+    monkeypatch.delenv("WANDB_PROJECT", raising=False)
+    args = trainer_arguments(SFTConfig, config_for(), "sft", run / "sft.partial", CPU, {})
+    assert (args.project, args.run_name[:7]) == ("rlhf", "my-sft-")
+    project, name = tracked_as(run / "rounds" / "02" / "ppo.partial")
+    assert (project, name[:15]) == ("rlhf", "my-round-2-ppo-")
+    monkeypatch.chdir(run)
+    monkeypatch.setenv("WANDB_PROJECT", "team")
+    project, name = tracked_as(Path("ppo.partial"))
+    assert (project, name[:7]) == ("team", "my-ppo-")
+    named = config_for(sft={"trainer": {"project": "other", "run_name": "mine"}})
+    args = trainer_arguments(SFTConfig, named, "sft", run / "sft.partial", CPU, {})
+    assert (args.project, args.run_name) == ("other", "mine")
 
 
 def test_trl_defaults_do_not_come_through(tmp_path: Path) -> None:

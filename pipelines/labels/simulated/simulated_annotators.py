@@ -249,7 +249,8 @@ def answer_all(store: LabelStore, pool: Pool, reporter: Reporter) -> int:
                     store.submit(name, assignment.task.id, _submission(pool, name, assignment, questions))
                     waiting.append(name)
                     given += 1
-            progress.advance(given - before)
+            if given > before:
+                progress.advance(given - before)
     return given
 
 
