@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -78,16 +80,18 @@ class LabelStore(Access, Reports):
         Raises:
             LockedError: another server holds it.
         """
+        held = LockedError(
+            "another label page serves this store", where=str(self.path), hint="use that page, or end it"
+        )
         lock = FileLock(self.path.with_name(f"{self.path.name}.lock"), mode=0o600)
         try:
             with disk_errors(self.path):
                 lock.acquire(blocking=False)
         except Timeout:
-            raise LockedError(
-                "another label page serves this store", where=str(self.path), hint="use that page, or end it"
-            ) from None
+            raise held from None
         try:
-            yield
+            with _name_of(self.path, held):
+                yield
         finally:
             lock.release()
 
@@ -148,3 +152,19 @@ def _write_private(path: Path, content: dict[str, Any]) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with open(descriptor, "w", encoding="utf-8") as file:
         json.dump(content, file)
+
+
+@contextlib.contextmanager
+def _name_of(path: Path, held: LockedError) -> Iterator[None]:
+    """Hold a name of the kernel for a file: unlike a lock file nobody can remove it. Only Linux has such names."""
+    if sys.platform != "linux":
+        yield
+        return
+    stat = path.stat()
+    with socket.socket(socket.AF_UNIX) as name:
+        try:
+            name.bind(f"\0rlhf-labels-{stat.st_dev}-{stat.st_ino}")
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise held from None
+        yield

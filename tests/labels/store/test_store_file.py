@@ -228,7 +228,8 @@ def test_a_store_that_somebody_holds_for_too_long(folder: Path, monkeypatch: pyt
             other.add_annotator("dora")
 
 
-def test_one_server_at_a_time(folder: Path) -> None:
+@pytest.mark.parametrize("removed", [False, True])
+def test_one_server_at_a_time(folder: Path, removed: bool) -> None:
     program = (
         "import sys; from pathlib import Path; from pipelines.errors import LockedError\n"
         "from pipelines.labels.store import LabelStore\n"
@@ -239,6 +240,8 @@ def test_one_server_at_a_time(folder: Path) -> None:
     command = [sys.executable, "-c", program, str(folder / "labels.sqlite")]
     with store_of(folder) as store:
         with store.served():
+            if removed and sys.platform == "linux":
+                (folder / "labels.sqlite.lock").unlink()
             busy = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         free = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert (busy, free) == ("another label page serves this store\n", "served\n")
