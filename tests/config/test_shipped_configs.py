@@ -105,7 +105,10 @@ def test_qlora_asks_for_cuda_before_anything_is_loaded(planned):
 
 
 def test_the_settings_of_the_published_reproduction():
-    ppo = load_config(CONFIGS / "tldr.yaml").ppo
+    config = load_config(CONFIGS / "tldr.yaml")
+    assert config.model.model_fields_set >= {"use_peft"}, "on a GPU the default is LoRA"
+    assert not config.model.use_peft
+    ppo = config.ppo
     # table 3 of arXiv 2403.17031
     published = {
         "total_episodes": 1_000_000,
@@ -122,5 +125,6 @@ def test_the_settings_of_the_published_reproduction():
         "response_length": 53,
         "temperature": 0.7,
         "adam_eps": 1e-5,
+        "warmup_updates": 0,
     }
     assert {name: getattr(ppo, name) for name in published} == published
