@@ -195,7 +195,7 @@ class SourceReader(Generic[Kind]):
         self._take(layout.settled(rows, self._meanings()), place, f"seen in the columns {seen}")
 
     def _meanings(self) -> dict[str, int]:
-        """What verdicts stand for: as the source says, and the columns of mapped answers by their names in the file."""
+        """Return the meanings of verdicts: what the source says, and mapped answers by their names in the file."""
         numbers = {name.removeprefix("answer_"): named for name, named in self._source.columns.items()}
         mapped = {named: int(number) for number, named in numbers.items() if number.isdecimal() and named}
         first = min(mapped.values(), default=1)

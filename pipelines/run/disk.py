@@ -102,4 +102,4 @@ _REFUSALS = {
     (errno.EFBIG,): "raise the limit of a file's size (`ulimit -f`), or use another file system",
     (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP): "use a directory on a local disk: this file system knows no locks",
 }
-"""What to do, by the error numbers of a file system that refuses."""
+"""Remedies, by the error numbers of a file system that refuses."""

@@ -1,4 +1,4 @@
-"""What libraries do in a process of the program: no code from the hub, no idle words, no import that nobody needs."""
+"""Libraries in a process of the program: no code from the hub, no idle words, no import that nobody needs."""
 
 from __future__ import annotations
 

@@ -192,7 +192,7 @@ def test_a_locked_run_is_exit_5_and_a_killed_one_is_free_at_once(program: Progra
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_a_signal_that_is_ignored_stays_ignored(program: Program, number: signal.Signals) -> None:
-    """What a shell runs in the background ignores SIGINT, and what nohup runs SIGHUP."""
+    """A program in the background of a shell ignores SIGINT, and one under nohup SIGHUP."""
     program.cold = True
     process = program.start(
         *("all", "--config", "my.yaml"), fake="sft=sleep", preexec_fn=lambda: signal.signal(number, signal.SIG_IGN)

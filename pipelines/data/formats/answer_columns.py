@@ -94,13 +94,13 @@ class AnswerColumns(NamedTuple):
 def answer_columns(row: Mapping[str, Any]) -> AnswerColumns | None:
     """Return the columns of a row that hold several answers to one prompt; None: there are no two answers."""
     there = tuple((name, _sort(value)) for name, value in row.items() if is_set(value))
-    found = _by_name(there)
-    if found is None:
+    parts = _by_name(there)
+    if parts is None:
         return None
-    other = next((name for name in VERDICTS if judges(name, row.get(name)) and name not in found.verdicts), None)
-    if isinstance(row.get(other or ""), str) and not found.verdicts:  # a word that judges, such as `feedback: B`
-        return found._replace(verdicts=(str(other),))
-    return found._replace(other_verdict=other) if other is not None else found
+    other = next((name for name in VERDICTS if judges(name, row.get(name)) and name not in parts.verdicts), None)
+    if isinstance(row.get(other or ""), str) and not parts.verdicts:  # a word that judges, such as `feedback: B`
+        return parts._replace(verdicts=(str(other),))
+    return parts._replace(other_verdict=other) if other is not None else parts
 
 
 def is_set(value: Any) -> bool:

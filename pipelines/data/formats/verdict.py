@@ -136,19 +136,19 @@ class TwoAnswers(Format):
     def likeness(cls, row: Mapping[str, Any]) -> int:
         if any(row.get(column) is not None for column in cls.unless):
             return -1
-        found = answer_columns(row)
-        if found is None or not (found.prompts or _are_dialogues(row, found)):
+        parts = answer_columns(row)
+        if parts is None or not (parts.prompts or _are_dialogues(row, parts)):
             return -1
-        return len(cls.shape) if _is_judged(row, found) else -1
+        return len(cls.shape) if _is_judged(row, parts) else -1
 
     @classmethod
     @override
     def unread(cls, row: Mapping[str, Any]) -> Fault | None:
-        found = answer_columns(row)
-        if found is None or (fault := super().unread(row)) is not None:
-            return None if found is None else fault
-        asked = _question_columns(row, found)
-        for name in found.prompts:
+        parts = answer_columns(row)
+        if parts is None or (fault := super().unread(row)) is not None:
+            return None if parts is None else fault
+        asked = _question_columns(row, parts)
+        for name in parts.prompts:
             if plain_name(name) in CONTEXT and name not in asked and asked:
                 return Fault(name, "is no column of the format, so it would be left out of the question", way_out(name))
         return None
@@ -161,12 +161,12 @@ class TwoAnswers(Format):
     @classmethod
     @override
     def seen_in(cls, row: Mapping[str, Any]) -> str:
-        found = answer_columns(row)
-        if found is None:
+        parts = answer_columns(row)
+        if parts is None:
             return super().seen_in(row)
-        answers = found.answers or (found.listed,)
-        verdicts = found.verdicts[:1] or found.scores or found.persons or found.several
-        return ", ".join(str(name) for name in (*_question_columns(row, found), *answers, *verdicts))
+        answers = parts.answers or (parts.listed,)
+        verdicts = parts.verdicts[:1] or parts.scores or parts.persons or parts.several
+        return ", ".join(str(name) for name in (*_question_columns(row, parts), *answers, *verdicts))
 
     @classmethod
     @override
@@ -224,15 +224,15 @@ class TwoAnswers(Format):
             ValueError: there is no prompt, several columns may hold it or the answers, or an answer is blank or
                 neither text nor an assistant turn.
         """
-        row, found = self._parts
-        if found.listed is not None:
-            answers = tuple(_answer(f"{found.listed}[{n}]", item) for n, item in enumerate(row[found.listed]))
+        row, parts = self._parts
+        if parts.listed is not None:
+            answers = tuple(_answer(f"{parts.listed}[{n}]", item) for n, item in enumerate(row[parts.listed]))
         else:
-            answers = tuple(_answer(name, row[name]) for name in found.answers)
-        models = [row[name] for name in found.models if isinstance(row[name], str)]
+            answers = tuple(_answer(name, row[name]) for name in parts.answers)
+        models = [row[name] for name in parts.models if isinstance(row[name], str)]
         if len(models) == len(answers):
             answers = tuple(answer._replace(model=model) for answer, model in zip(answers, models, strict=True))
-        asked = _question(row, found)
+        asked = _question(row, parts)
         before = answers[0].before
         if any(answer.before != before for answer in answers):
             raise ValueError("the dialogues differ before their last turn, so the answers are not to one prompt")
@@ -250,13 +250,13 @@ class TwoAnswers(Format):
             DataError: a verdict says neither an answer nor a tie.
             ValueError: nobody has judged the answers, or several columns may hold the verdict.
         """
-        row, found = self._parts
-        judged: list[tuple[str | None, str, Any]] = [(person_of(name), name, row[name]) for name in found.persons]
-        judged += [(who, name, value) for name in found.several for who, value in _single(row[name])]
+        row, parts = self._parts
+        judged: list[tuple[str | None, str, Any]] = [(person_of(name), name, row[name]) for name in parts.persons]
+        judged += [(who, name, value) for name in parts.several for who, value in _single(row[name])]
         told = [self._opinion(name, value, answers, who) for who, name, value in judged]
         opinions = [opinion for opinion in (told if any(told) else [self._overall(answers)]) if opinion is not None]
-        if not opinions and found.other_verdict is not None:
-            name = found.other_verdict
+        if not opinions and parts.other_verdict is not None:
+            name = parts.other_verdict
             hint = f"where it does: {_naming(f'verdict={name}')}; where it is no verdict: {_naming(f'{name}=')}"
             raise DataError("judges, and does not say which answer is better", where=name, hint=hint)
         if not opinions:
@@ -265,22 +265,22 @@ class TwoAnswers(Format):
 
     def _overall(self, answers: Sequence[AnswerText]) -> Opinion | None:
         """The verdict of the row as a whole."""
-        row, found = self._parts
-        who = None if found.who is None else str(row[found.who])
-        if found.verdicts and (opinion := self._opinion(found.verdicts[0], row[found.verdicts[0]], answers, who)):
+        row, parts = self._parts
+        who = None if parts.who is None else str(row[parts.who])
+        if parts.verdicts and (opinion := self._opinion(parts.verdicts[0], row[parts.verdicts[0]], answers, who)):
             return opinion
-        if found.scores:
-            numbers = row[found.scores[0]] if found.listed is not None else [row[name] for name in found.scores]
+        if parts.scores:
+            numbers = row[parts.scores[0]] if parts.listed is not None else [row[name] for name in parts.scores]
             if len(numbers) != len(answers):
                 reason = f"must be a number for each of the {len(answers)} answers, not {len(numbers)}"
-                raise DataError(reason, where=found.scores[0])
-            return _by_scores(found.scores[0], [_number_of(number) for number in numbers], who)
-        if found.listed is not None and (name := _item_scores(row, found)) is not None:
+                raise DataError(reason, where=parts.scores[0])
+            return _by_scores(parts.scores[0], [_number_of(number) for number in numbers], who)
+        if parts.listed is not None and (name := _item_scores(row, parts)) is not None:
             return _by_scores(name, [answer.score for answer in answers], who)
         return None
 
     def _opinion(self, name: str, value: Any, answers: Sequence[AnswerText], who: str | None) -> Opinion | None:
-        """What one verdict says; None: nothing."""
+        """Read one verdict; None: it says nothing."""
         if isinstance(value, dict):
             person, value = _inside(value)
             who = who if person is None else person
@@ -346,18 +346,18 @@ class TwoAnswers(Format):
 
     @staticmethod
     def _columns(row: Mapping[str, Any]) -> AnswerColumns:
-        found = answer_columns(row)
-        if found is None and answer_columns({name: value if is_set(value) else "?" for name, value in row.items()}):
+        parts = answer_columns(row)
+        if parts is None and answer_columns({name: value if is_set(value) else "?" for name, value in row.items()}):
             raise ValueError("an answer is blank or missing")
-        if found is None:
+        if parts is None:
             raise ValueError("there are no two answers, such as `answer_1` and `answer_2`")
-        if found.rival is not None:
+        if parts.rival is not None:
             hint = f"name their columns: {_naming('answer_1=FIRST', 'answer_2=SECOND')}"
-            raise ValueError(f"the answers may be in `{found.answers[0]}` or in `{found.rival}`; {hint}")
-        if len(found.verdicts) > 1:
-            several = " or ".join(f"`{name}`" for name in found.verdicts)
-            raise ValueError(f"the verdict may be {several}; name it: {_naming(f'verdict={found.verdicts[0]}')}")
-        return found
+            raise ValueError(f"the answers may be in `{parts.answers[0]}` or in `{parts.rival}`; {hint}")
+        if len(parts.verdicts) > 1:
+            several = " or ".join(f"`{name}`" for name in parts.verdicts)
+            raise ValueError(f"the verdict may be {several}; name it: {_naming(f'verdict={parts.verdicts[0]}')}")
+        return parts
 
 
 def asks(row: Mapping[str, Any]) -> bool:
@@ -378,16 +378,16 @@ def refusal(row: Mapping[str, Any], *, judged: bool) -> str | None:
     Returns:
         None: it is no such row.
     """
-    found = answer_columns(row)
-    if found is None:
+    parts = answer_columns(row)
+    if parts is None:
         answers = _named_by_verdict(row)
         named = _naming(*(f"answer_{number}={name}" for number, name in enumerate(answers, 1)))
         return f"the row has a verdict on answers: name these with {named}" if answers else None
-    answers = found.answers or (str(found.listed),)
-    if not _is_judged(row, found):
+    answers = parts.answers or (str(parts.listed),)
+    if not _is_judged(row, parts):
         told = f"the row has answers ({', '.join(answers)}): name the verdict on them with {_naming('verdict=VERDICT')}"
         return None if judged else told
-    if found.prompts or row.get("rejected") is not None:
+    if parts.prompts or row.get("rejected") is not None:
         return None
     told = f"the row has answers ({', '.join(answers)}) and a verdict, but no prompt"
     return f"{told}: name it with {_naming('prompt=PROMPT')}"
@@ -408,28 +408,28 @@ def _named_by_verdict(row: Mapping[str, Any]) -> tuple[str, ...]:
     return ()
 
 
-def _is_judged(row: Mapping[str, Any], found: AnswerColumns) -> bool:
-    if found.verdicts or found.scores or found.persons or found.several or found.other_verdict is not None:
+def _is_judged(row: Mapping[str, Any], parts: AnswerColumns) -> bool:
+    if parts.verdicts or parts.scores or parts.persons or parts.several or parts.other_verdict is not None:
         return True
-    return _item_scores(row, found) is not None
+    return _item_scores(row, parts) is not None
 
 
-def _are_dialogues(row: Mapping[str, Any], found: AnswerColumns) -> bool:
-    return bool(found.answers) and all(isinstance(row[name], list) for name in found.answers)
+def _are_dialogues(row: Mapping[str, Any], parts: AnswerColumns) -> bool:
+    return bool(parts.answers) and all(isinstance(row[name], list) for name in parts.answers)
 
 
-def _item_scores(row: Mapping[str, Any], found: AnswerColumns) -> str | None:
+def _item_scores(row: Mapping[str, Any], parts: AnswerColumns) -> str | None:
     """The key of the score that each answer of a list has."""
-    items = row[found.listed] if found.listed is not None else []
+    items = row[parts.listed] if parts.listed is not None else []
     if len(items) < 2 or not all(isinstance(item, dict) for item in items):
         return None
     return next((key for key in _ITEM_SCORES if all(_number_of(item.get(key)) is not None for item in items)), None)
 
 
-def _judging(row: Mapping[str, Any], found: AnswerColumns) -> list[tuple[str, Any]]:
+def _judging(row: Mapping[str, Any], parts: AnswerColumns) -> list[tuple[str, Any]]:
     """Every single verdict of a row, with its column."""
-    told = [(name, row[name]) for name in (*found.verdicts, *found.persons)]
-    told += [(name, value) for name in found.several for _, value in _single(row[name])]
+    told = [(name, row[name]) for name in (*parts.verdicts, *parts.persons)]
+    told += [(name, value) for name in parts.several for _, value in _single(row[name])]
     return [(name, _inside(value)[1] if isinstance(value, dict) else value) for name, value in told]
 
 
@@ -458,48 +458,48 @@ def _number_of(value: Any) -> float | None:
 
 
 def _scales(rows: Sequence[Mapping[str, Any]]) -> dict[str, Scale]:
-    """Of each column with numbers among its verdicts the scale; those of which nothing tells it are left out."""
+    """Return the scale of each column with numbers among its verdicts; those of which nothing tells it are left out."""
     numbers: dict[str, set[float]] = {}
     first: dict[str, tuple[Mapping[str, Any], AnswerColumns]] = {}
     for row in rows:
-        found = answer_columns(row)
-        for name, value in _judging(row, found) if found is not None else ():
+        parts = answer_columns(row)
+        for name, value in _judging(row, parts) if parts is not None else ():
             number = _number_of(value)
-            if number is not None and found is not None:
+            if number is not None and parts is not None:
                 numbers.setdefault(name, set()).add(number)
-                first.setdefault(name, (row, found))
+                first.setdefault(name, (row, parts))
     scales = {name: _scale(name, some, *first[name]) for name, some in numbers.items()}
     return {name: scale for name, scale in scales.items() if scale is not None}
 
 
-def _scale(name: str, numbers: set[float], row: Mapping[str, Any], found: AnswerColumns) -> Scale | None:
+def _scale(name: str, numbers: set[float], row: Mapping[str, Any], parts: AnswerColumns) -> Scale | None:
     """The scale of the numbers in a column, by the names of the answers and the numbers; None: nothing tells it."""
-    known = _known_scale(name, found)
+    known = _known_scale(name, parts)
     if known is not None:
         return known
-    if min(numbers) < 0 or any(isinstance(value, bool) for column, value in _judging(row, found) if column == name):
+    if min(numbers) < 0 or any(isinstance(value, bool) for column, value in _judging(row, parts) if column == name):
         return None
-    count = len(row[found.listed]) if found.listed is not None else len(found.answers)
+    count = len(row[parts.listed]) if parts.listed is not None else len(parts.answers)
     beyond = max(numbers) > count - 1  # counted from 0, there is no such answer
-    if found.numbered_from == 0:
+    if parts.numbered_from == 0:
         return None if beyond and 0 not in numbers else "from_0"
-    if found.numbered_from == 1:
+    if parts.numbered_from == 1:
         # with a 0 and without the last number, they may count from 0 in spite of the names
         return "from_1_or_tie" if beyond else "from_1" if min(numbers) >= 1 else None
     return "from_1" if beyond and min(numbers) >= 1 else None
 
 
-def _known_scale(name: str, found: AnswerColumns) -> Scale | None:
+def _known_scale(name: str, parts: AnswerColumns) -> Scale | None:
     """The scale that a column has by its name alone, beside answers of these names."""
-    usual, answers = plain_name(name), tuple(plain_name(answer) for answer in found.answers)
+    usual, answers = plain_name(name), tuple(plain_name(answer) for answer in parts.answers)
     if usual == "labels" and answers == ("human_ref_a", "human_ref_b"):  # SHP
         return "first_better"
     if usual in SIGNED:
         return "strength"
-    if usual == "choice" and found.listed == "summaries":  # OpenAI's summaries
+    if usual == "choice" and parts.listed == "summaries":  # OpenAI's summaries
         return "from_0"
     alpaca_eval = usual == "preference" and answers == ("output_1", "output_2")
-    if found.numbered_from == 1 and (alpaca_eval or name in found.persons):  # PandaLM
+    if parts.numbered_from == 1 and (alpaca_eval or name in parts.persons):  # PandaLM
         return "from_1_or_tie"
     return None
 
@@ -561,15 +561,14 @@ def _mid_ranks(worth: Worth) -> Worth:
     )
 
 
-def _question_columns(row: Mapping[str, Any], found: AnswerColumns) -> tuple[str, ...]:
+def _question_columns(row: Mapping[str, Any], parts: AnswerColumns) -> tuple[str, ...]:
     """The columns that the prompt is made of."""
-    names = {plain_name(name): name for name in found.prompts if not _holds_nothing(name, row[name])}
+    names = {plain_name(name): name for name in parts.prompts if not _holds_nothing(name, row[name])}
     if "prompt" in names:
         return (names["prompt"],)
     if "instruction" in names:
-        parts = ("instruction", "input", "history")
-        with_history = isinstance(row.get(names.get("history", "")), list)
-        return tuple(names[part] for part in parts if part in names and (part != "history" or with_history))
+        asked = ("instruction", "input", *(["history"] if isinstance(row.get(names.get("history", "")), list) else []))
+        return tuple(names[name] for name in asked if name in names)
     return tuple(names.values())
 
 
@@ -578,13 +577,13 @@ def _holds_nothing(name: str, value: Any) -> bool:
     return plain_name(name) == "info" and not (isinstance(value, dict) and "post" in value)
 
 
-def _question(row: Mapping[str, Any], found: AnswerColumns) -> tuple[Message, ...]:
+def _question(row: Mapping[str, Any], parts: AnswerColumns) -> tuple[Message, ...]:
     """The prompt from its columns; empty: there is none."""
-    names = _question_columns(row, found)
+    names = _question_columns(row, parts)
     if names and plain_name(names[0]) == "instruction":
-        parts = {plain_name(name): row[name] for name in names}
+        fields = {plain_name(name): row[name] for name in names}
         try:
-            return Instruction.model_validate(parts).prompt()
+            return Instruction.model_validate(fields).prompt()
         except ValidationError as error:
             raise ValueError(str(fault_of(error))) from error
     if len(names) > 1:
