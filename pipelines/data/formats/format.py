@@ -163,7 +163,7 @@ Tools = Annotated[list[dict[str, Any]] | None, BeforeValidator(as_objects), Afte
 ToolCalls = Annotated[list[dict[str, Any]] | None, BeforeValidator(as_objects), AfterValidator(with_arguments)]
 
 
-_ANSWERS = ("chosen", "rejected", "completion", "response")
+_ANSWERS = ("chosen", "rejected", "completion", "response", "responses")
 _WORDS = {str: "text", list: "list", dict: "object", bool: "true/false", int: "number", float: "number"}
 TEXT, LIST, FLAG, NUMBER = (str,), (list,), (bool,), (int, float)
 
@@ -195,12 +195,12 @@ class Format(Lenient):
 
     @model_validator(mode="before")
     @classmethod
-    def _without_blanks(cls, row: Any) -> Any:
-        """Take off the blanks around answers to a transcript in `prompt`: they belong to the transcript."""
+    def _answers_alone(cls, row: Any) -> Any:
+        """Take off what belongs to a transcript in `prompt`: its repetition before an answer, and blanks around one."""
         prompt = row.get("prompt") if isinstance(row, dict) else None
         if not isinstance(prompt, str) or open_transcript(prompt) is None:
             return row
-        return {**row, **{name: row[name].strip() for name in _ANSWERS if isinstance(row.get(name), str)}}
+        return {**row, **{name: answer_alone(prompt, row[name]) for name in _ANSWERS if name in row}}
 
     def canonical(self) -> CanonicalRow:
         """The row as the richest canonical kind, without the columns `system` and `tools`.
@@ -293,6 +293,16 @@ class Format(Lenient):
         """Name and shape, for messages."""
         columns = [f"{name} ({_in_words(kinds)})" for name, kinds in cls.shape.items()]
         return f"{cls.name}: {', '.join(columns)}"
+
+
+def answer_alone(prompt: str, answer: Any) -> Any:
+    """An answer, or a list of them, without what belongs to the open transcript `prompt`; what is no text stays."""
+    if isinstance(answer, list):
+        return [answer_alone(prompt, text) for text in answer]
+    if not isinstance(answer, str):
+        return answer
+    alone = answer.strip().removeprefix(prompt.strip()).lstrip()
+    return alone if prompt.rstrip().endswith("Assistant:") else alone.removeprefix("Assistant:").lstrip()
 
 
 def plain_texts(layout: type[Format], row: Mapping[str, Any]) -> list[Any] | None:
@@ -419,30 +429,36 @@ def _fixed(objects: list[dict[str, Any]] | None) -> tuple[dict[str, Any], ...] |
     return None if objects is None else tuple(objects)
 
 
-_SPEAKER = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):")
+_SPEAKER = re.compile(r"(?:\A\s*|(?:\r?\n){2})(Human|Assistant):")
+_SPEAKER_OF_A_LINE = re.compile(r"(?:\A\s*|\r?\n)(Human|Assistant):")
 _SPEAKERS: Mapping[str, Role] = {"Human": "user", "Assistant": "assistant"}
 
 
-def transcript_turns(text: str) -> list[dict[str, str]] | None:
+def transcript_turns(text: str, speaker: re.Pattern[str] = _SPEAKER) -> list[dict[str, str]] | None:
     """Turns of a transcript, ``Human: ... Assistant: ...``, without blanks around them; None: it begins otherwise."""
-    before, *parts = _SPEAKER.split(text)
+    before, *parts = speaker.split(text)
     if before.strip() or not parts:
         return None
     told = zip(parts[::2], parts[1::2], strict=True)
-    return [{"role": _SPEAKERS[speaker], "content": said.strip()} for speaker, said in told]
+    return [{"role": _SPEAKERS[who], "content": said.strip()} for who, said in told]
 
 
 def open_transcript(text: str) -> list[dict[str, str]] | None:
     """Turns of a transcript to be answered: it begins with ``Human:``, and ends with ``Assistant:`` or a question.
 
+    Turns are paragraphs. Where none of the assistant's is one, and the text ends with ``Assistant:``, they are lines.
+
     None: the text is a question by itself, even where it speaks of humans and assistants.
     """
-    turns = transcript_turns(text) if "Assistant:" in text else None
-    if not turns or turns[0]["role"] != "user":
+    if "Assistant:" not in text:
         return None
-    if turns[-1] == {"role": "assistant", "content": ""}:
-        return turns[:-1]
-    return turns if turns[-1]["role"] == "user" else None
+    for speaker in (_SPEAKER, _SPEAKER_OF_A_LINE) if text.rstrip().endswith("Assistant:") else (_SPEAKER,):
+        turns = transcript_turns(text, speaker) or []
+        if turns and turns[0]["role"] == "user" and any(turn["role"] == "assistant" for turn in turns):
+            if turns[-1] == {"role": "assistant", "content": ""}:
+                return turns[:-1]
+            return turns if turns[-1]["role"] == "user" else None
+    return None
 
 
 def _asked(value: Any) -> Any:
