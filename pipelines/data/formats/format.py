@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Collection, Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import Annotated, Any, ClassVar, TypeVar, cast
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, model_validator
@@ -54,8 +54,8 @@ def unread(row: Mapping[str, Any], watched: Collection[str]) -> Fault | None:
         watched: those of `CONTEXT`, `VERDICTS` and `MEDIA` that the format of the row does not read.
     """
     for name in MEDIA:
-        if name in watched and row.get(name) and _is_set(row[name]):
-            return Fault(name, "is not text, and nothing else is read", way_out(name))
+        if name in watched and _holds_media(row.get(name)):
+            return Fault(name, _NO_TEXT, way_out(name))
     for name in VERDICTS:
         if name in watched and judges(name, row.get(name)):
             return Fault(name, "judges the answer, which would be imitated all the same", way_out(name))
@@ -63,6 +63,38 @@ def unread(row: Mapping[str, Any], watched: Collection[str]) -> Fault | None:
         if name in watched and _is_set(row.get(name)):
             return Fault(name, "is no column of the format, so it would be left out of the question", way_out(name))
     return None
+
+
+_NO_TEXT = "is not text, and nothing else is read"
+_MEDIUM = re.compile("image|audio|video", re.IGNORECASE)
+
+
+def names_a_medium(name: str) -> bool:
+    """Whether a column of this name may hold images, audio or video, or say where they are."""
+    return _MEDIUM.search(name) is not None
+
+
+@lru_cache(maxsize=256)
+def _names_of_media(names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(name for name in names if names_a_medium(name))
+
+
+def _placed_media(row: Mapping[str, Any], read: Collection[str]) -> Fault | None:
+    """A column with the name of a medium that a placeholder in another column, such as ``<image>``, stands for."""
+    for name in _names_of_media(tuple(row)):
+        placeholder = f"<{_MEDIUM.findall(name)[0].lower()}>"
+        if name in read or not _holds_media(row[name]):
+            continue
+        if any(placeholder in str(value) for other, value in row.items() if other != name):
+            return Fault(name, f"stands for {placeholder} in the text, and only text is read", way_out(name))
+    return None
+
+
+def _holds_media(value: Any) -> bool:
+    """Whether there are any; a table writes an empty list as text, and a missing image as an object of nulls."""
+    if isinstance(value, dict | list):
+        return any(map(_holds_media, value.values() if isinstance(value, dict) else value))
+    return bool(value) and value != "[]" and _is_set(value)
 
 
 def way_out(name: str) -> str:
@@ -269,7 +301,8 @@ class Format(Lenient):
     def unread(cls, row: Mapping[str, Any]) -> Fault | None:
         """Name a column that this format does not read and that would change the meaning of the row."""
         watched = _watched(cls)
-        return None if watched.isdisjoint(row) else unread(row, watched)
+        fault = None if watched.isdisjoint(row) else unread(row, watched)
+        return fault or _placed_media(row, column_names(cls))
 
     @classmethod
     def likeness(cls, row: Mapping[str, Any]) -> int:
@@ -373,7 +406,19 @@ _NOT_READ = {
 }
 
 
-class ChatMessage(Lenient):
+class TextTurn(Lenient):
+    """A turn that says nothing but text."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_media(cls, turn: Any) -> Any:
+        for key in MEDIA if isinstance(turn, dict) else ():
+            if key in turn and _holds_media(turn[key]):
+                raise ValueError(f"`{key}` {_NO_TEXT}")
+        return turn
+
+
+class ChatMessage(TextTurn):
     """A turn as OpenAI and TRL write it; one that calls tools may have no text."""
 
     role: Role
@@ -419,7 +464,10 @@ def _joined(parts: list[Any]) -> Any:
     """
     if not parts or not all(isinstance(part, dict) and isinstance(part.get("type"), str) for part in parts):
         return parts
-    other = next((part["type"] for part in parts if not isinstance(part.get("text"), str)), None)
+    texts = ("text", "input_text", "output_text")
+    other = next(
+        (part["type"] for part in parts if part["type"] not in texts or type(part.get("text")) is not str), None
+    )
     if other is not None:
         raise ValueError(f"the content has a part of type `{other}`, and only text is read")
     return "".join(part["text"] for part in parts)

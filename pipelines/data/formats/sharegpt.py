@@ -7,7 +7,16 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, TypeAdapter
 from typing_extensions import override
 
-from pipelines.data.formats.format import LIST, Format, Lenient, as_objects, columns, plain_answer, with_arguments
+from pipelines.data.formats.format import (
+    LIST,
+    Format,
+    Lenient,
+    TextTurn,
+    as_objects,
+    columns,
+    plain_answer,
+    with_arguments,
+)
 from pipelines.data.formats.trl import Labeled, dialogue
 from pipelines.data.rows import Comparison, Demonstration, Message, NonBlank, Prompt, Role
 
@@ -19,7 +28,7 @@ _ROLES: dict[str, Role] = {
 }
 
 
-class Turn(Lenient):
+class Turn(TextTurn):
     """A turn as ShareGPT writes it."""
 
     speaker: Literal["human", "gpt", "system", "function_call", "observation"] = Field(alias="from")
