@@ -26,7 +26,7 @@ from pipelines.data.formats import (
     refusal,
 )
 from pipelines.data.formats.answer_columns import may_be_ignored
-from pipelines.data.formats.format import MEDIA, VERDICTS, way_out
+from pipelines.data.formats.format import VERDICTS, names_a_medium, way_out
 from pipelines.data.formats.verdict import TwoAnswers
 from pipelines.data.rows import CanonicalRow, Comparison, Prompt
 from pipelines.data.sources import Record, find_source
@@ -361,7 +361,7 @@ def check_column_names(source: Source) -> None:
     """
     known = known_columns()
     for name, named in source.columns.items():
-        if name not in known and (named or not (name in MEDIA or may_be_ignored(name))):
+        if name not in known and (named or not (names_a_medium(name) or may_be_ignored(name))):
             near = get_close_matches(name, known, n=1)
             raise UsageError(
                 f"`columns` maps to `{name}`, which no format has",

@@ -8,6 +8,7 @@ from typing import Any
 
 from pipelines.config.data_section import TagName, Tags
 from pipelines.data.faults import Fault, shorten
+from pipelines.data.formats.format import MEDIA
 
 _SPEAKERS: dict[TagName, str] = {
     "user_tag": "human",
@@ -62,7 +63,7 @@ class TurnRewriter:
             return turn, None
         if turn.get("tool_calls"):
             return turn, Fault(f"{field}.tool_calls", "cannot be read together with tags", "use the format `messages`")
-        rewritten = {}
+        rewritten = {name: turn[name] for name in MEDIA if name in turn}  # which the format refuses
         if self._content in turn:
             rewritten["value"] = turn[self._content]
         speaker = turn.get(self._role)

@@ -84,7 +84,16 @@ TRANSCRIPT = "\n\nHuman: What is 0?\n\nAssistant: A number.\n\nHuman: Which one?
 DIALOGUE = [("user", "What is 0?"), ("assistant", "A number."), ("user", "Which one?")]
 
 
-@pytest.mark.parametrize("prompt", [TRANSCRIPT, TRANSCRIPT + " ", TRANSCRIPT.removesuffix("\n\nAssistant:")])
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        TRANSCRIPT,
+        TRANSCRIPT + " ",
+        TRANSCRIPT.removesuffix("\n\nAssistant:"),
+        TRANSCRIPT.replace("\n", "\r\n"),
+        TRANSCRIPT.replace("\n\n", "\n"),
+    ],
+)
 @pytest.mark.parametrize(
     ("beside", "answers"),
     [
@@ -105,6 +114,22 @@ def test_a_transcript_in_the_prompt_becomes_turns(
     assert {name: getattr(outcome.row, name) for name in answers} == answers
 
 
+@pytest.mark.parametrize("prompt", [TRANSCRIPT, TRANSCRIPT.removesuffix("\n\nAssistant:")])
+def test_answers_repeat_nothing_of_the_transcript(tmp_path: Path, prompt: str) -> None:
+    first, second = (TRANSCRIPT + text for text in (" It is 0.", " No."))
+    beside: list[dict[str, Any]] = [
+        {"chosen": first, "rejected": second},
+        {"responses": [first, second], "scores": [1, 0]},
+        {"answer_1": first, "answer_2": second, "verdict": 1},
+    ]
+    for answers in beside:
+        (tmp_path / "a.jsonl").write_text(json.dumps({"prompt": prompt, **answers}))
+        (outcome,) = SourceReader(Source(path=str(tmp_path / "a.jsonl")), Comparison)
+        assert outcome.row is not None
+        assert [(turn.role, turn.content) for turn in outcome.row.prompt] == DIALOGUE
+        assert (outcome.row.chosen, outcome.row.rejected) == ("It is 0.", "No.")
+
+
 def test_a_transcript_before_a_demonstration(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text(json.dumps({"prompt": TRANSCRIPT, "completion": " It is 0."}))
     (outcome,) = SourceReader(Source(path=str(tmp_path / "a.jsonl")), Demonstration)
@@ -120,6 +145,8 @@ def test_a_transcript_before_a_demonstration(tmp_path: Path) -> None:
         "Is `Assistant:` a good prefix?",
         "Human: a\n\nAssistant: b",
         "Assistant: a\n\nHuman: b",
+        "Human: Is `Assistant:` a good prefix?",
+        "Human: Who speaks?\nAssistant: a\nHuman: b",
     ],
 )
 def test_a_text_that_speaks_of_speakers_stays_one_turn(tmp_path: Path, prompt: str) -> None:

@@ -135,6 +135,11 @@ def test_a_comparison_has_tools_but_its_answers_do_not_call(tmp_path: Path) -> N
     (tmp_path / "a.jsonl").write_text(json.dumps(row))
     (outcome,) = SourceReader(Source(path=str(tmp_path / "a.jsonl")), Comparison)
     assert "chosen calls tools" in str(outcome.fault)
+    calling = {"from": "function_call", "value": CALL_TEXT}
+    row = {"conversations": [{"from": "human", "value": "a"}], "chosen": calling, "rejected": calling | {"from": "gpt"}}
+    (tmp_path / "a.jsonl").write_text(json.dumps(row))
+    (outcome,) = SourceReader(Source(path=str(tmp_path / "a.jsonl")), Comparison)
+    assert "chosen calls tools" in str(outcome.fault)
 
 
 def test_a_prompt_with_other_tools_is_another_prompt() -> None:
@@ -204,7 +209,13 @@ def test_share_gpt_trains_the_calls_that_openai_s_form_trains(tmp_path: Path, ca
     assert trained == f"<tool_call>w {arguments}</tool_call></s>21 degrees.</s>"
 
 
-@pytest.mark.parametrize("call", ["f()", "{}", "[]", '"w"', '{"name": "w", "arguments": [1]}', '{"arguments": {}}'])
+@pytest.mark.parametrize(
+    "call",
+    [
+        *("f()", "{}", "[]", '"w"', '{"name": "w", "arguments": [1]}', '{"arguments": {}}'),
+        *('{"name": "w", "parameters": {"city": "Rome"}}', '{"name": " ", "arguments": {}}'),
+    ],
+)
 def test_a_call_that_is_none_is_a_bad_row(tmp_path: Path, call: str) -> None:
     (tmp_path / "a.jsonl").write_text(json.dumps(share_gpt(call)))
     (outcome,) = SourceReader(Source(path=str(tmp_path / "a.jsonl")), Demonstration)

@@ -223,7 +223,9 @@ def test_broken_rows_before_the_first_good_ones(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("name", "row"), [(name, row) for name, row, _ in CASES])
 def test_media_make_a_bad_row_in_every_format(tmp_path: Path, name: str, row: dict[str, Any], column: str) -> None:
     path = save(
-        tmp_path, row, {**row, column: ["1.jpg"]}, {**row, column: "1.jpg"}, {**row, column: []}, {**row, column: None}
+        tmp_path,
+        *(row | {column: value} for value in (["1.jpg"], "1.jpg")),
+        *(row | {column: value} for value in ([], None, [None], [""], "[]", {"bytes": None, "path": None})),
     )
     assert [fault.split(" (")[0] for fault in faults(path, format=name)] == [
         f"{column}: is not text, and nothing else is read"
@@ -232,7 +234,11 @@ def test_media_make_a_bad_row_in_every_format(tmp_path: Path, name: str, row: di
 
 
 @pytest.mark.parametrize(
-    "part", [{"type": "image_url", "image_url": {"url": "a"}}, {"type": "image"}, {"type": "input_audio"}]
+    "part",
+    [
+        *({"type": "image_url", "image_url": {"url": "a"}}, {"type": "image"}, {"type": "input_audio"}),
+        *({"type": "image", "image": "a", "text": ""}, {"type": "reasoning", "text": "Two."}),
+    ],
 )
 def test_a_part_that_is_not_text_makes_a_bad_row(tmp_path: Path, part: dict[str, Any]) -> None:
     told = {"type": "text", "text": "Who"}
@@ -246,6 +252,28 @@ def test_parts_of_text_are_one_text(tmp_path: Path) -> None:
     assert outcome.row == Demonstration(messages=(Message(**U), Message(**A)))
 
 
+@pytest.mark.parametrize("media", [{"images": ["1.jpg"]}, {"audio": {"id": "a"}}])
+def test_media_in_a_turn_make_a_bad_row(tmp_path: Path, media: dict[str, Any]) -> None:
+    (name,) = media
+    row = {"messages": [U | media, A]}
+    expected = f"messages[0]: `{name}` is not text, and nothing else is read"
+    assert faults(save(tmp_path, {"messages": [U | {name: None}, A]}, row)) == [expected]
+    said = [{"from": "human", "value": "Hi?"} | media, {"from": "gpt", "value": "Yes."}]
+    expected = expected.replace("messages", "conversations")
+    assert faults(save(tmp_path, {"conversations": said})) == [expected]
+    said = [{"who": turn.pop("from"), **turn} for turn in said]
+    assert faults(save(tmp_path, {"conversations": said}), tags={"role_tag": "who"}) == [expected]
+
+
 def test_a_placeholder_without_media_is_text(tmp_path: Path) -> None:
-    path = save(tmp_path, {"messages": [{"role": "user", "content": "<image> in HTML?"}, A]})
-    assert faults(path) == []
+    row = {"messages": [{"role": "user", "content": "<image> in HTML?"}, A]}
+    assert faults(save(tmp_path, row, row | {"image_path": ""})) == []
+
+
+@pytest.mark.parametrize("column", ["image_path", "imageUrl", "Images", "video_file"])
+def test_a_placeholder_beside_the_path_of_a_medium_makes_a_bad_row(tmp_path: Path, column: str) -> None:
+    row = {"prompt": "<image>Who? <video>", "completion": "Two.", column: "1.jpg"}
+    path = save(tmp_path, row, row | {"prompt": "Who?"})
+    (fault,) = faults(path)
+    assert fault.startswith(f"{column}: stands for <{'video' if 'video' in column else 'image'}> in the text")
+    assert faults(path, columns={column: ""}) == []

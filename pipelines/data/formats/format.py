@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Collection, Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import Annotated, Any, ClassVar, TypeVar, cast
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, model_validator
@@ -54,8 +54,8 @@ def unread(row: Mapping[str, Any], watched: Collection[str]) -> Fault | None:
         watched: those of `CONTEXT`, `VERDICTS` and `MEDIA` that the format of the row does not read.
     """
     for name in MEDIA:
-        if name in watched and row.get(name) and _is_set(row[name]):
-            return Fault(name, "is not text, and nothing else is read", way_out(name))
+        if name in watched and _holds_media(row.get(name)):
+            return Fault(name, _NO_TEXT, way_out(name))
     for name in VERDICTS:
         if name in watched and judges(name, row.get(name)):
             return Fault(name, "judges the answer, which would be imitated all the same", way_out(name))
@@ -63,6 +63,38 @@ def unread(row: Mapping[str, Any], watched: Collection[str]) -> Fault | None:
         if name in watched and _is_set(row.get(name)):
             return Fault(name, "is no column of the format, so it would be left out of the question", way_out(name))
     return None
+
+
+_NO_TEXT = "is not text, and nothing else is read"
+_MEDIUM = re.compile("image|audio|video", re.IGNORECASE)
+
+
+def names_a_medium(name: str) -> bool:
+    """Whether a column of this name may hold images, audio or video, or say where they are."""
+    return _MEDIUM.search(name) is not None
+
+
+@lru_cache(maxsize=256)
+def _names_of_media(names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(name for name in names if names_a_medium(name))
+
+
+def _placed_media(row: Mapping[str, Any], read: Collection[str]) -> Fault | None:
+    """A column with the name of a medium that a placeholder in another column, such as ``<image>``, stands for."""
+    for name in _names_of_media(tuple(row)):
+        placeholder = f"<{_MEDIUM.findall(name)[0].lower()}>"
+        if name in read or not _holds_media(row[name]):
+            continue
+        if any(placeholder in str(value) for other, value in row.items() if other != name):
+            return Fault(name, f"stands for {placeholder} in the text, and only text is read", way_out(name))
+    return None
+
+
+def _holds_media(value: Any) -> bool:
+    """Whether there are any; a table writes an empty list as text, and a missing image as an object of nulls."""
+    if isinstance(value, dict | list):
+        return any(map(_holds_media, value.values() if isinstance(value, dict) else value))
+    return bool(value) and value != "[]" and _is_set(value)
 
 
 def way_out(name: str) -> str:
@@ -163,7 +195,7 @@ Tools = Annotated[list[dict[str, Any]] | None, BeforeValidator(as_objects), Afte
 ToolCalls = Annotated[list[dict[str, Any]] | None, BeforeValidator(as_objects), AfterValidator(with_arguments)]
 
 
-_ANSWERS = ("chosen", "rejected", "completion", "response")
+_ANSWERS = ("chosen", "rejected", "completion", "response", "responses")
 _WORDS = {str: "text", list: "list", dict: "object", bool: "true/false", int: "number", float: "number"}
 TEXT, LIST, FLAG, NUMBER = (str,), (list,), (bool,), (int, float)
 
@@ -195,12 +227,12 @@ class Format(Lenient):
 
     @model_validator(mode="before")
     @classmethod
-    def _without_blanks(cls, row: Any) -> Any:
-        """Take off the blanks around answers to a transcript in `prompt`: they belong to the transcript."""
+    def _answers_alone(cls, row: Any) -> Any:
+        """Take off what belongs to a transcript in `prompt`: its repetition before an answer, and blanks around one."""
         prompt = row.get("prompt") if isinstance(row, dict) else None
         if not isinstance(prompt, str) or open_transcript(prompt) is None:
             return row
-        return {**row, **{name: row[name].strip() for name in _ANSWERS if isinstance(row.get(name), str)}}
+        return {**row, **{name: answer_alone(prompt, row[name]) for name in _ANSWERS if name in row}}
 
     def canonical(self) -> CanonicalRow:
         """The row as the richest canonical kind, without the columns `system` and `tools`.
@@ -269,7 +301,8 @@ class Format(Lenient):
     def unread(cls, row: Mapping[str, Any]) -> Fault | None:
         """Name a column that this format does not read and that would change the meaning of the row."""
         watched = _watched(cls)
-        return None if watched.isdisjoint(row) else unread(row, watched)
+        fault = None if watched.isdisjoint(row) else unread(row, watched)
+        return fault or _placed_media(row, column_names(cls))
 
     @classmethod
     def likeness(cls, row: Mapping[str, Any]) -> int:
@@ -293,6 +326,16 @@ class Format(Lenient):
         """Name and shape, for messages."""
         columns = [f"{name} ({_in_words(kinds)})" for name, kinds in cls.shape.items()]
         return f"{cls.name}: {', '.join(columns)}"
+
+
+def answer_alone(prompt: str, answer: Any) -> Any:
+    """An answer, or a list of them, without what belongs to the open transcript `prompt`; what is no text stays."""
+    if isinstance(answer, list):
+        return [answer_alone(prompt, text) for text in answer]
+    if not isinstance(answer, str):
+        return answer
+    alone = answer.strip().removeprefix(prompt.strip()).lstrip()
+    return alone if prompt.rstrip().endswith("Assistant:") else alone.removeprefix("Assistant:").lstrip()
 
 
 def plain_texts(layout: type[Format], row: Mapping[str, Any]) -> list[Any] | None:
@@ -363,7 +406,19 @@ _NOT_READ = {
 }
 
 
-class ChatMessage(Lenient):
+class TextTurn(Lenient):
+    """A turn that says nothing but text."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_media(cls, turn: Any) -> Any:
+        for key in MEDIA if isinstance(turn, dict) else ():
+            if key in turn and _holds_media(turn[key]):
+                raise ValueError(f"`{key}` {_NO_TEXT}")
+        return turn
+
+
+class ChatMessage(TextTurn):
     """A turn as OpenAI and TRL write it; one that calls tools may have no text."""
 
     role: Role
@@ -409,7 +464,10 @@ def _joined(parts: list[Any]) -> Any:
     """
     if not parts or not all(isinstance(part, dict) and isinstance(part.get("type"), str) for part in parts):
         return parts
-    other = next((part["type"] for part in parts if not isinstance(part.get("text"), str)), None)
+    texts = ("text", "input_text", "output_text")
+    other = next(
+        (part["type"] for part in parts if part["type"] not in texts or type(part.get("text")) is not str), None
+    )
     if other is not None:
         raise ValueError(f"the content has a part of type `{other}`, and only text is read")
     return "".join(part["text"] for part in parts)
@@ -419,30 +477,36 @@ def _fixed(objects: list[dict[str, Any]] | None) -> tuple[dict[str, Any], ...] |
     return None if objects is None else tuple(objects)
 
 
-_SPEAKER = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):")
+_SPEAKER = re.compile(r"(?:\A\s*|(?:\r?\n){2})(Human|Assistant):")
+_SPEAKER_OF_A_LINE = re.compile(r"(?:\A\s*|\r?\n)(Human|Assistant):")
 _SPEAKERS: Mapping[str, Role] = {"Human": "user", "Assistant": "assistant"}
 
 
-def transcript_turns(text: str) -> list[dict[str, str]] | None:
+def transcript_turns(text: str, speaker: re.Pattern[str] = _SPEAKER) -> list[dict[str, str]] | None:
     """Turns of a transcript, ``Human: ... Assistant: ...``, without blanks around them; None: it begins otherwise."""
-    before, *parts = _SPEAKER.split(text)
+    before, *parts = speaker.split(text)
     if before.strip() or not parts:
         return None
     told = zip(parts[::2], parts[1::2], strict=True)
-    return [{"role": _SPEAKERS[speaker], "content": said.strip()} for speaker, said in told]
+    return [{"role": _SPEAKERS[who], "content": said.strip()} for who, said in told]
 
 
 def open_transcript(text: str) -> list[dict[str, str]] | None:
     """Turns of a transcript to be answered: it begins with ``Human:``, and ends with ``Assistant:`` or a question.
 
+    Turns are paragraphs. Where none of the assistant's is one, and the text ends with ``Assistant:``, they are lines.
+
     None: the text is a question by itself, even where it speaks of humans and assistants.
     """
-    turns = transcript_turns(text) if "Assistant:" in text else None
-    if not turns or turns[0]["role"] != "user":
+    if "Assistant:" not in text:
         return None
-    if turns[-1] == {"role": "assistant", "content": ""}:
-        return turns[:-1]
-    return turns if turns[-1]["role"] == "user" else None
+    for speaker in (_SPEAKER, _SPEAKER_OF_A_LINE) if text.rstrip().endswith("Assistant:") else (_SPEAKER,):
+        turns = transcript_turns(text, speaker) or []
+        if turns and turns[0]["role"] == "user" and any(turn["role"] == "assistant" for turn in turns):
+            if turns[-1] == {"role": "assistant", "content": ""}:
+                return turns[:-1]
+            return turns if turns[-1]["role"] == "user" else None
+    return None
 
 
 def _asked(value: Any) -> Any:

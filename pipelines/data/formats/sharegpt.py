@@ -7,9 +7,18 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, TypeAdapter
 from typing_extensions import override
 
-from pipelines.data.formats.format import LIST, Format, Lenient, as_objects, columns, with_arguments
+from pipelines.data.formats.format import (
+    LIST,
+    Format,
+    Lenient,
+    TextTurn,
+    as_objects,
+    columns,
+    plain_answer,
+    with_arguments,
+)
 from pipelines.data.formats.trl import Labeled, dialogue
-from pipelines.data.rows import Comparison, Demonstration, Message, Prompt, Role
+from pipelines.data.rows import Comparison, Demonstration, Message, NonBlank, Prompt, Role
 
 _ROLES: dict[str, Role] = {
     "human": "user",
@@ -19,7 +28,7 @@ _ROLES: dict[str, Role] = {
 }
 
 
-class Turn(Lenient):
+class Turn(TextTurn):
     """A turn as ShareGPT writes it."""
 
     speaker: Literal["human", "gpt", "system", "function_call", "observation"] = Field(alias="from")
@@ -39,8 +48,8 @@ class Turn(Lenient):
 class Call(Lenient):
     """A call of a tool as ShareGPT writes it."""
 
-    name: str
-    arguments: dict[str, Any] = Field(default_factory=dict)
+    name: NonBlank
+    arguments: dict[str, Any]
 
 
 _CALLS = TypeAdapter(Annotated[list[Call], Field(min_length=1)])
@@ -93,7 +102,7 @@ class ShareGPTPreference(Conversations, Labeled):
         for column, answer in (("chosen", chosen), ("rejected", rejected)):
             if answer.role != "assistant":
                 raise ValueError(f"{column} must be the assistant's turn")
-        return self.comparison(self.messages(), chosen.content, rejected.content)
+        return self.comparison(self.messages(), plain_answer("chosen", chosen), plain_answer("rejected", rejected))
 
 
 class ShareGPT(Conversations):

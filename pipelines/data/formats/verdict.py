@@ -34,8 +34,10 @@ from pipelines.data.formats.format import (
     TEXT,
     Format,
     Question,
+    answer_alone,
     columns,
     messages_of,
+    open_transcript,
     plain_answer,
     way_out,
 )
@@ -233,6 +235,9 @@ class TwoAnswers(Format):
         if len(models) == len(answers):
             answers = tuple(answer._replace(model=model) for answer, model in zip(answers, models, strict=True))
         asked = _question(row, parts)
+        transcript = _transcript(row, parts)
+        if transcript is not None:
+            answers = tuple(answer._replace(text=answer_alone(transcript, answer.text)) for answer in answers)
         before = answers[0].before
         if any(answer.before != before for answer in answers):
             raise ValueError("the dialogues differ before their last turn, so the answers are not to one prompt")
@@ -595,6 +600,13 @@ def _question(row: Mapping[str, Any], parts: AnswerColumns) -> tuple[Message, ..
     if isinstance(value, dict):
         value = next((value[key] for key in _QUESTIONS if isinstance(value.get(key), str)), value)
     return _turns(names[0], value)
+
+
+def _transcript(row: Mapping[str, Any], parts: AnswerColumns) -> str | None:
+    """The prompt, where it is a transcript to be answered."""
+    names = _question_columns(row, parts)
+    text = row[names[0]] if len(names) == 1 and plain_name(names[0]) != "instruction" else None
+    return text if isinstance(text, str) and open_transcript(text) is not None else None
 
 
 def _turns(name: str, value: Any) -> tuple[Message, ...]:
