@@ -19,6 +19,7 @@ from pipelines.data.faults import Fault, FaultLog, fault_of
 from pipelines.data.formats import (
     FORMATS,
     Format,
+    column_map,
     column_names,
     detect_format,
     known_columns,
@@ -188,8 +189,11 @@ class SourceReader(Generic[Kind]):
         if self._kind is Prompt:  # verdicts are of no use here, and need not be understood
             serving.sort(key=lambda candidate: candidate is TwoAnswers)
         layout = detect_format(rows, place, serving)
-        hint = refusal(rows, judged=self._kind is None) if tuple(layout.holds) == (Prompt,) else None
-        if hint is not None and self._kind is not Prompt:
+        hint = None
+        if tuple(layout.holds) == (Prompt,) and self._kind is not Prompt:
+            hint = refusal(rows, judged=self._kind is None)
+            hint = hint or (column_map(rows, serving, by_name=True) if self._kind is not None else None)
+        if hint is not None:
             raise DataError("the answers beside the prompt are not read", where=place, hint=hint)
         seen = layout.seen_in(next((row for row in rows if layout.likeness(row) > 0), rows[0]))
         self._take(layout.settled(rows, self._meanings()), place, f"seen in the columns {seen}")

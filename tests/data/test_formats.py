@@ -67,6 +67,7 @@ CASES: list[tuple[str, dict[str, Any], CanonicalRow | tuple[CanonicalRow, ...]]]
     ("prompt_chat", {"prompt": chat(U)}, PROMPT),
     ("alpaca_prompt", {"instruction": "Hi?"}, PROMPT),
     ("alpaca_prompt", {"instruction": "Hi", "input": "?"}, Prompt(prompt=turns(("user", "Hi\n?")))),
+    ("alpaca_prompt", {"instruction": "Hi", "input": "", "context": "?"}, Prompt(prompt=turns(("user", "Hi\n?")))),
     ("prompt", {"prompt": "Hi?"}, PROMPT),
     ("prompt_completion", {"prompt": "Hi?", "completion": "Yes."}, DEMO),
     ("prompt_completion_chat", {"prompt": chat(U), "completion": chat(A)}, DEMO),
@@ -415,3 +416,47 @@ def test_rows_inside_a_list_get_a_hint() -> None:
     with pytest.raises(DataError) as caught:
         detect_format([{"data": [{"prompt": "a"}]}], "x.json:1")
     assert "the list `data`" in (caught.value.hint or "")
+
+
+def write_rows(path: Path, *rows: dict[str, str]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.mark.parametrize(
+    "row", [{"instruction": "Hi", "input": "?", "output": ""}, {"prompt": "Hi\n?", "completion": " "}]
+)
+def test_a_prompt_beside_a_blank_answer_is_a_prompt(tmp_path: Path, row: dict[str, str]) -> None:
+    path = write_rows(tmp_path / "a.jsonl", row, row | {"system": "s"})
+    plain, with_system = SourceReader(Source(path=str(path)), Prompt)
+    assert plain.row == Prompt(prompt=turns(("user", "Hi\n?")))
+    assert with_system.row == Prompt(prompt=turns(("system", "s"), ("user", "Hi\n?")))
+    assert all(outcome.fault is not None for outcome in SourceReader(Source(path=str(path)), Demonstration))
+
+
+@pytest.mark.parametrize(
+    ("row", "column"),
+    [
+        ({"prompt": "q", "answer": "a"}, "completion=answer"),
+        ({"prompt": "q", "response": "a"}, "completion=response"),
+        ({"instruction": "q", "input": "i", "answer": "a"}, "output=answer"),
+        ({"instruction": "q", "input": "i", "completion": "a"}, "output=completion"),
+        ({"instruction": "q", "context": "i", "response": "a"}, "output=response"),
+    ],
+)
+def test_an_answer_beside_a_prompt_is_named_where_demonstrations_are_needed(
+    tmp_path: Path, row: dict[str, str], column: str
+) -> None:
+    path = write_rows(tmp_path / "a.jsonl", row)
+    with pytest.raises(DataError) as caught:
+        list(SourceReader(Source(path=str(path)), Demonstration))
+    assert f"`--columns {column}` makes it fit" in str(caught.value.hint)
+    canonical, named = column.split("=")
+    (outcome,) = SourceReader(Source(path=str(path), columns={canonical: named}), Demonstration)
+    assert outcome.row is not None
+    assert [turn.content for turn in outcome.row.messages] == ["q\ni" if "instruction" in row else "q", "a"]
+    bare = write_rows(
+        tmp_path / "b.jsonl", {name: text for name, text in row.items() if name != named} | {"topic": "t"}
+    )
+    with pytest.raises(DataError, match="holds prompts, but demonstrations are needed"):
+        list(SourceReader(Source(path=str(bare)), Demonstration))

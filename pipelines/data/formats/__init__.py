@@ -124,4 +124,13 @@ def known_columns() -> tuple[str, ...]:
     return tuple(sorted(frozenset().union(*map(column_names, FORMATS.values()))))
 
 
-__all__ = ["FORMATS", "Format", "column_names", "detect_format", "known_columns", "named_format", "refusal"]
+__all__ = [
+    "FORMATS",
+    "Format",
+    "column_map",
+    "column_names",
+    "detect_format",
+    "known_columns",
+    "named_format",
+    "refusal",
+]

@@ -9,23 +9,24 @@ from typing_extensions import override
 
 from pipelines.data.formats.format import TEXT, Format, assistant, columns, user
 from pipelines.data.formats.trl import Labeled
-from pipelines.data.rows import Comparison, Demonstration, Message, Prompt
+from pipelines.data.rows import CanonicalRow, Comparison, Demonstration, Message, Prompt
 
 Pair = Annotated[list[str], Field(min_length=2, max_length=2)]
 
 
 class Instruction(Format):
-    """Fields of all Alpaca rows."""
+    """Fields of all Alpaca rows; `context` is what Dolly calls the input."""
 
     instruction: str
     input: str | None = None
+    context: str | None = None
     history: list[Pair] | None = None
 
     def prompt(self) -> tuple[Message, ...]:
         """Earlier questions and answers, then instruction and input as one user turn."""
-        parts = [self.instruction, self.input] if self.input and self.input.strip() else [self.instruction]
+        more = next((text for text in (self.input, self.context) if text and text.strip()), None)
         earlier = [turn for question, answer in self.history or () for turn in (user(question), assistant(answer))]
-        return (*earlier, user("\n".join(part for part in parts if part)))
+        return (*earlier, user("\n".join(part for part in (self.instruction, more) if part)))
 
 
 class AlpacaPreference(Instruction, Labeled):
@@ -67,3 +68,7 @@ class Alpaca(Instruction):
     @override
     def canonical(self) -> Demonstration:
         return Demonstration(messages=(*self.prompt(), assistant(self.output)))
+
+    @override
+    def prompts(self) -> tuple[CanonicalRow, ...]:
+        return (self.completed(Prompt(prompt=self.prompt())),)  # the answer may be blank

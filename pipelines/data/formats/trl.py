@@ -23,6 +23,7 @@ from pipelines.data.formats.format import (
 )
 from pipelines.data.rows import (
     ROLES,
+    CanonicalRow,
     Comparison,
     Demonstration,
     Message,
@@ -148,6 +149,10 @@ class PromptCompletion(Format):
     @override
     def canonical(self) -> Demonstration:
         return Demonstration(messages=(*messages_of(self.prompt), assistant(self.completion)))
+
+    @override
+    def prompts(self) -> tuple[CanonicalRow, ...]:
+        return (self.completed(Prompt(prompt=messages_of(self.prompt))),)  # the answer may be blank
 
     @classmethod
     @override

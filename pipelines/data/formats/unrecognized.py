@@ -12,10 +12,22 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from pipelines.data.faults import PANDAS, type_name
-from pipelines.data.formats.format import TEXT, Format
+from pipelines.data.formats.format import CONTEXT, TEXT, VERDICTS, Format
 from pipelines.errors import DataError
 
-_ANSWERS = ("answer", "response", "output", "reply", "target", "solution", "assistant", "bot", "generation", "summary")
+_ANSWERS = (
+    "answer",
+    "response",
+    "completion",
+    "output",
+    "reply",
+    "target",
+    "solution",
+    "assistant",
+    "bot",
+    "generation",
+    "summary",
+)
 _DIALOGUES = ("conversation", "conversations", "dialog", "dialogue", "dialogs", "turns", "chat", "messages")
 _OTHER_NAMES: Mapping[str, tuple[str, ...]] = {
     "prompt": ("question", "query", "instruction", "input", "user", "human", "request", "problem", "task", "post"),
@@ -55,11 +67,21 @@ class _Fit(NamedTuple):
     points: int
 
 
-def column_map(rows: Sequence[Mapping[str, Any]], formats: Collection[type[Format]]) -> str | None:
-    """Return the hint that makes the rows fit one of these formats by naming columns; None: there is none."""
+def column_map(
+    rows: Sequence[Mapping[str, Any]], formats: Collection[type[Format]], *, by_name: bool = False
+) -> str | None:
+    """Return the hint that makes the rows fit one of these formats by naming columns; None: there is none.
+
+    Args:
+        rows: the first ones.
+        formats: those that would serve.
+        by_name: take no column just because it is the last one left.
+    """
     if _is_turn(rows[0]):
         return None
-    fits = sorted((_fit(max(rows, key=len), layout) for layout in formats), key=lambda fit: -fit.points)
+    fits = sorted(
+        (_fit(max(rows, key=len), layout, by_name=by_name) for layout in formats), key=lambda fit: -fit.points
+    )
     best = next((fit for fit in fits if not fit.missing and fit.columns and _reads(fit, rows)), None)
     if best is None:
         return None
@@ -110,7 +132,7 @@ def _rows_inside(row: Mapping[str, Any]) -> str | None:
     return f"if the rows lie in the list `{inner[0]}`, save that list alone as the file" if inner else None
 
 
-def _fit(row: Mapping[str, Any], layout: type[Format]) -> _Fit:
+def _fit(row: Mapping[str, Any], layout: type[Format], *, by_name: bool = False) -> _Fit:
     """The best names for the columns of a format, the surest first."""
     there = [name for name, types in layout.shape.items() if type(row.get(name)) in types]
     wanted = [name for name in layout.shape if name not in there]
@@ -131,8 +153,12 @@ def _fit(row: Mapping[str, Any], layout: type[Format]) -> _Fit:
             points += likeness
     missing = [name for name in wanted if name not in columns]
     left = [column for _, name, column in pairs if name in missing and column not in columns.values()]
-    left = [column for column in left if column not in _OTHER_NAMES and not _BESIDE.fullmatch(column)]
-    if len(missing) == len(left) == 1 and (there or columns):
+    left = [
+        column
+        for column in left
+        if column not in (*_OTHER_NAMES, *CONTEXT, *VERDICTS) and not _BESIDE.fullmatch(column)
+    ]
+    if not by_name and len(missing) == len(left) == 1 and (there or columns):
         columns[missing.pop()] = left[0]
         points += _LEFT
     points += _LEFT * sum(name in row for name in missing)

@@ -572,8 +572,8 @@ def _question_columns(row: Mapping[str, Any], parts: AnswerColumns) -> tuple[str
     if "prompt" in names:
         return (names["prompt"],)
     if "instruction" in names:
-        asked = ("instruction", "input", *(["history"] if isinstance(row.get(names.get("history", "")), list) else []))
-        return tuple(names[name] for name in asked if name in names)
+        history = ("history",) if isinstance(row.get(names.get("history", "")), list) else ()
+        return tuple(names[name] for name in ("instruction", "input", "context", *history) if name in names)
     return tuple(names.values())
 
 
