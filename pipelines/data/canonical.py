@@ -9,7 +9,7 @@ from typing import TypeVar, cast
 from pydantic import ValidationError
 
 from pipelines.data.faults import fault_of
-from pipelines.data.rows import CanonicalRow, Comparison, Demonstration, Judgement, Message, Prompt
+from pipelines.data.rows import CanonicalRow, Comparison, Demonstration, Judgement, Message, Prompt, answered
 from pipelines.errors import ArtifactError, DataError
 
 Kind = TypeVar("Kind", bound=CanonicalRow)
@@ -56,9 +56,7 @@ def to_kind(row: CanonicalRow, kind: type[Kind]) -> Kind:
     elif kind is Prompt:
         result = Prompt(prompt=prompt_of(row))
     elif kind is Demonstration and isinstance(row, Comparison):
-        result = Demonstration(
-            messages=(*row.prompt, Message(role="assistant", content=row.chosen)), last_only=_has_answers(row)
-        )
+        result = answered(row.prompt, Message(role="assistant", content=row.chosen))
     if isinstance(result, kind):
         return result
     judged = isinstance(row, Judgement) and kind is Comparison
@@ -66,10 +64,6 @@ def to_kind(row: CanonicalRow, kind: type[Kind]) -> Kind:
         f"the row holds a {type(row).__name__.lower()}, but a {kind.__name__.lower()} is needed",
         hint=FOR_A_CLASSIFIER if judged else None,
     )
-
-
-def _has_answers(row: Comparison) -> bool:
-    return any(turn.role == "assistant" for turn in row.prompt)
 
 
 def to_line(row: CanonicalRow) -> str:

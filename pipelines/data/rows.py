@@ -79,8 +79,7 @@ class Demonstration(Row):
     Attributes:
         messages: the dialogue; empty where there is a text.
         text: the text, without any template; None where there is a dialogue.
-        last_only: whether the last answer alone is to be imitated: that of a comparison, whose earlier turns nobody
-            preferred.
+        last_only: whether the last answer alone is to be imitated: one to a prompt, whose earlier answers nobody chose.
     """
 
     messages: tuple[Message, ...] = Field((), strict=False, exclude_if=_is_unset)
@@ -133,6 +132,20 @@ class Prompt(_HasPrompt):
 
 
 CanonicalRow = Demonstration | Comparison | Judgement | Prompt
+
+
+def answered(prompt: tuple[Message, ...], answer: Message) -> Demonstration:
+    """A prompt and its answer, which alone is to be imitated.
+
+    Raises:
+        ValidationError: they make no demonstration.
+    """
+    return Demonstration(messages=(*prompt, answer), last_only=has_answers(prompt))
+
+
+def has_answers(prompt: Sequence[Message]) -> bool:
+    """Whether the assistant has spoken before."""
+    return any(turn.role == "assistant" for turn in prompt)
 
 
 def check_dialogue(messages: Sequence[Message]) -> None:

@@ -13,7 +13,7 @@ from pipelines.config import Config
 from pipelines.config.data_section import Source
 from pipelines.data.canonical import to_line
 from pipelines.data.prompts import SourceCount, SourcedPrompt, digest_of_prompts, prompts_of_sources, take
-from pipelines.data.rows import Demonstration, Message
+from pipelines.data.rows import Message, answered
 from pipelines.errors import ConflictError
 from pipelines.labels.label_types import LabelSet
 from pipelines.labels.tasks_file import write_tasks
@@ -186,7 +186,7 @@ def _write(request: Request, sampled: SamplingResult) -> dict[str, Any]:
         write_tasks(request.out, LabelSet((), {task.id: task for task in tasks}, []))
         return metrics
     rows = [
-        Demonstration(messages=(*prompt.messages, Message(role="assistant", content=answer.text)))
+        answered(prompt.messages, Message(role="assistant", content=answer.text))
         for prompt, answers in zip(sampled.prompts, sampled.answers(), strict=True)
         for answer in answers
     ]

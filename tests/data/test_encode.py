@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from transformers import AutoTokenizer
 
+from pipelines.config.data_section import Source
 from pipelines.data.canonical import to_kind, to_line
 from pipelines.data.chat import NO_LOSS
 from pipelines.data.encode import ChatEncoder, encode_comparisons, encode_demonstrations, encode_prompts
+from pipelines.data.read import SourceReader
 from pipelines.data.rows import Comparison, Demonstration, Message, Prompt
 from pipelines.errors import DataError, UsageError
 from tests.tiny import CHAT_TEMPLATE, tiny_tokenizer
@@ -352,6 +355,23 @@ def test_the_bos_of_a_text_is_not_trained(shared_data: Path) -> None:
     ids, labels = ChatEncoder(tokenizer).demonstration(Demonstration(text="Once upon a time."), "all")
     assert ids[0] == tokenizer.bos_token_id
     assert labels == [-100, *ids[1:]]
+
+
+@pytest.mark.parametrize(
+    "beside", [{"completion": [{"role": "assistant", "content": "a dog"}]}, {"chosen": "a dog", "rejected": "no"}]
+)
+def test_only_the_answer_to_a_prompt_is_imitated(tmp_path: Path, beside: dict[str, Any]) -> None:
+    """Wherever the row is from, and once it is written as one dialogue."""
+    turns = [{"role": role, "content": text} for role, text in zip(("user", "assistant", "user"), "abc", strict=True)]
+    transcript = "\n\nHuman: a\n\nAssistant: b\n\nHuman: c\n\nAssistant:"
+    expected = Demonstration(
+        messages=(*(Message(**turn) for turn in turns), Message(role="assistant", content="a dog")), last_only=True
+    )
+    told = {"completion": " a dog"} if "completion" in beside else beside
+    for row in ({"prompt": turns, **beside}, {"prompt": transcript, **told}, json.loads(to_line(expected))):
+        (tmp_path / "a.jsonl").write_text(json.dumps(row))
+        (outcome,) = SourceReader(Source(path=str(tmp_path / "a.jsonl")), Demonstration)
+        assert outcome.row == expected
 
 
 def test_of_a_comparison_only_the_chosen_answer_is_imitated() -> None:

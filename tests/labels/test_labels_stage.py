@@ -511,6 +511,13 @@ def test_written_answers_become_demonstrations(tmp_path: Path) -> None:
     assert pairs_stage.pairs(ctx)["demonstrations"] == 1
     (row,) = read_rows(ctx.out / "demonstrations.jsonl", Demonstration)
     assert row.texts() == ("Who are you?", "A clerk.")
+    assert not row.last_only
+    before = (*row.messages, Message(role="user", content="And who am I?"))
+    later = Task(before, ())
+    ctx = pairs_of(tmp_path / "2", [Label(later.id, "Ada", {"write": "A guest."})], [later], feedback)
+    pairs_stage.pairs(ctx)
+    (row,) = read_rows(ctx.out / "demonstrations.jsonl", Demonstration)
+    assert row == Demonstration(messages=(*before, Message(role="assistant", content="A guest.")), last_only=True)
 
 
 def test_no_row_left_says_why(tmp_path: Path) -> None:

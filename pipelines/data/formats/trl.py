@@ -28,6 +28,7 @@ from pipelines.data.rows import (
     Demonstration,
     Message,
     Prompt,
+    answered,
     unchecked_comparison,
     unchecked_demonstration,
     unchecked_message,
@@ -35,10 +36,10 @@ from pipelines.data.rows import (
 )
 
 
-def dialogue(messages: tuple[Message, ...]) -> Demonstration | Prompt:
+def dialogue(messages: tuple[Message, ...], *, last_only: bool = False) -> Demonstration | Prompt:
     """A demonstration where the assistant has the last word, else a prompt."""
     if messages and messages[-1].role == "assistant":
-        return Demonstration(messages=messages)
+        return Demonstration(messages=messages, last_only=last_only)
     return Prompt(prompt=messages)
 
 
@@ -148,7 +149,7 @@ class PromptCompletion(Format):
 
     @override
     def canonical(self) -> Demonstration:
-        return Demonstration(messages=(*messages_of(self.prompt), assistant(self.completion)))
+        return answered(messages_of(self.prompt), assistant(self.completion))
 
     @override
     def prompts(self) -> tuple[CanonicalRow, ...]:
@@ -173,7 +174,10 @@ class PromptCompletionChat(Format):
 
     @override
     def canonical(self) -> Demonstration:
-        return Demonstration(messages=messages_of(self.prompt) + messages_of(self.completion))
+        prompt, completion = messages_of(self.prompt), messages_of(self.completion)
+        if len(completion) == 1:
+            return answered(prompt, *completion)
+        return Demonstration(messages=prompt + completion)
 
 
 class Messages(Format):
@@ -183,10 +187,11 @@ class Messages(Format):
     shape = columns(messages=LIST)
     holds = (Demonstration, Prompt)
     messages: Turns
+    last_only: bool = False
 
     @override
     def canonical(self) -> Demonstration | Prompt:
-        return dialogue(messages_of(self.messages))
+        return dialogue(messages_of(self.messages), last_only=self.last_only)
 
     @classmethod
     @override

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from pipelines.config.feedback_section import PairsSection
 from pipelines.data.faults import fault_of
-from pipelines.data.rows import Comparison, Demonstration, Judgement, Message
+from pipelines.data.rows import Comparison, Demonstration, Judgement, Message, has_answers
 from pipelines.errors import DataError, UsageError
 from pipelines.labels.label_types import Label, LabelSet, Question, Task
 from pipelines.labels.pairs.aggregate import aggregate, reliability, weighted_mean
@@ -244,8 +244,9 @@ def _demonstrations(labels: LabelSet, question: Question, result: PairsResult) -
         result.dropped[EQUAL] += len(texts) - len(distinct)
         for text in sorted(distinct.values(), key=texts.index):
             result.made += 1
-            answer = Message(role="assistant", content=text)
-            result.demonstrations.append(_row(Demonstration, task, prompt=None, messages=(*task.prompt, answer)))
+            messages = (*task.prompt, Message(role="assistant", content=text))
+            row = _row(Demonstration, task, prompt=None, messages=messages, last_only=has_answers(task.prompt))
+            result.demonstrations.append(row)
     result.dropped = +result.dropped
 
 
