@@ -442,6 +442,7 @@ def test_a_prompt_beside_a_blank_answer_is_a_prompt(tmp_path: Path, row: dict[st
         ({"instruction": "q", "input": "i", "answer": "a"}, "output=answer"),
         ({"instruction": "q", "input": "i", "completion": "a"}, "output=completion"),
         ({"instruction": "q", "context": "i", "response": "a"}, "output=response"),
+        ({"instruction": "q", "input": "i", "context": ["a topic"], "response": "a"}, "output=response"),
     ],
 )
 def test_an_answer_beside_a_prompt_is_named_where_demonstrations_are_needed(
@@ -460,3 +461,14 @@ def test_an_answer_beside_a_prompt_is_named_where_demonstrations_are_needed(
     )
     with pytest.raises(DataError, match="holds prompts, but demonstrations are needed"):
         list(SourceReader(Source(path=str(bare)), Demonstration))
+
+
+def test_the_columns_of_a_question_with_context_lose_no_context(tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "a.jsonl", {"context": "c", "question": "q", "answer": "a"})
+    with pytest.raises(DataError, match="not recognized") as caught:
+        list(SourceReader(Source(path=str(path)), Demonstration))
+    assert "`--columns output=answer --columns instruction=question` makes it fit" in str(caught.value.hint)
+    columns = {"output": "answer", "instruction": "question"}
+    (outcome,) = SourceReader(Source(path=str(path), columns=columns), Demonstration)
+    assert outcome.row is not None
+    assert [turn.content for turn in outcome.row.messages] == ["q\nc", "a"]

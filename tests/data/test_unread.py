@@ -76,7 +76,7 @@ def test_tools_stay_on_the_first_turn_when_a_system_turn_comes_before_it() -> No
         assert [turn.tools for turn in found.messages] == [({"name": "f"},), None, None]
 
 
-@pytest.mark.parametrize("more", [{"history": [["a", "b"]]}, {"input": "the text"}])
+@pytest.mark.parametrize("more", [{"history": [["a", "b"]]}, {"input": "the text"}, {"context": "the text"}])
 @pytest.mark.parametrize("row", [PAIR, ANSWERED, {"messages": [U, A]}, {"prompt": "q"}])
 def test_a_part_of_the_question_that_the_format_does_not_read(
     tmp_path: Path, row: dict[str, Any], more: dict[str, Any]

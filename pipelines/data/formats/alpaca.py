@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from typing_extensions import override
 
 from pipelines.data.formats.format import TEXT, Format, assistant, columns, user
@@ -15,12 +15,18 @@ Pair = Annotated[list[str], Field(min_length=2, max_length=2)]
 
 
 class Instruction(Format):
-    """Fields of all Alpaca rows; `context` is what Dolly calls the input."""
+    """Fields of all Alpaca rows; `context` is what Dolly calls the input, and something else beside an input."""
 
     instruction: str
     input: str | None = None
     context: str | None = None
     history: list[Pair] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _input_counts_first(cls, row: Any) -> Any:
+        has_input = isinstance(row, dict) and isinstance(row.get("input"), str) and row["input"].strip()
+        return {name: value for name, value in row.items() if name != "context"} if has_input else row
 
     def prompt(self) -> tuple[Message, ...]:
         """Earlier questions and answers, then instruction and input as one user turn."""

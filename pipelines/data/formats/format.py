@@ -15,7 +15,7 @@ from pipelines.data.faults import Fault, type_name
 from pipelines.data.rows import CanonicalRow, Demonstration, Message, Role
 
 Kind = TypeVar("Kind", bound=CanonicalRow)
-CONTEXT = ("history", "input")
+CONTEXT = ("history", "input", "context")
 """Parts of the question."""
 VERDICTS = (
     *("label", "score", "kto_tag", "tag", "rating", "reward", "rank", "preference", "feedback", "winner", "better"),

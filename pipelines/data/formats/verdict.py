@@ -115,6 +115,7 @@ class TwoAnswers(Format):
     prompt: Any = None
     instruction: Any = None
     input: Any = None
+    context: Any = None
     history: Any = None
     answers: Any = None
     answer_0: Any = None
