@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test slow attack attack-full mutants breaks lint typecheck clean help
+.PHONY: demo test slow attack attack-full mutants breaks lock lint typecheck clean help
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -37,6 +37,11 @@ mutants: $(STAMP) ## Mutation testing of PPO's maths and its learner; what may s
 	rm -rf mutants
 	OMP_NUM_THREADS=1 $(BIN)/mutmut run --max-children 1
 	$(BIN)/python -m tests.ppo.mutants
+
+lock: $(STAMP) ## Write requirements.lock anew: every runtime package of constraints.txt with the hashes of its files
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9'
+	$(BIN)/uv pip compile pyproject.toml --constraints constraints.txt --universal --python-version 3.11 \
+		--generate-hashes --no-annotate --custom-compile-command 'make lock' --quiet --output-file requirements.lock
 
 lint: $(STAMP) ## ruff
 	$(BIN)/ruff check .
