@@ -15,6 +15,11 @@ class PpoSection(Section):
 
     enabled: bool = Field(True, description="Whether the run has PPO.")
     reward: ScorerSection = Field(ScorerSection(), description="Source of the scores that PPO maximizes.")
+    reward_gate: Literal["refuse", "warn"] = cosmetic(
+        "refuse",
+        description="Treatment of a reward model whose accuracy on at least 200 held-out pairs may be chance, or is no "
+        "better than choosing by length: refuse (exit code 7), or warn and go on.",
+    )
 
     # how much, and in what pieces
     total_episodes: int = Field(

@@ -31,9 +31,11 @@ from pipelines.ppo.engines.transformers_engine import TransformersEngine
 from pipelines.ppo.heldout import CRITERION
 from pipelines.ppo.load_roles import RoleSources, build_roles
 from pipelines.ppo.metrics import Record
+from pipelines.ppo.reward_gate import check_reward_model
 from pipelines.ppo.rollout import PpoContext, Reward, RoleReward, RoleScorer, TextReward
 from pipelines.ppo.train import Training
 from pipelines.ppo.types import AS_IT_IS, Normalization
+from pipelines.run.manifest import Manifest
 from pipelines.run.processes import world_size
 from pipelines.run.stage import StageContext, tracked_as
 from pipelines.scorers import load_scorer
@@ -58,6 +60,8 @@ def run(ctx: StageContext) -> dict[str, Any]:
 
     # only a reward model on the policy's own base and tokens can be a role; any other source reads text
     published = PublishedReward.read(reward_model) if reward_model is not None else None
+    if reward_model is not None and (manifest := Manifest.read(reward_model)) is not None:
+        check_reward_model(manifest.metrics, settings.reward_gate, ctx.reporter)
     judges = reward_model if published is not None and published.reads == "tokens" else None
     for part in settings.reward.flat():
         if published is not None and part.kind == "run":

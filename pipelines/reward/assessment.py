@@ -125,6 +125,9 @@ class Pair:
     margin: float | None = None
 
 
+PAIR_FIGURES = ("accuracy", "accuracy_low", "accuracy_high", "margin", "length_accuracy")
+
+
 def judge(model: RewardModel, pairs: Sequence[Pair]) -> dict[str, float | None]:
     """`pair_figures` of the model's scores."""
     scores = _score_pairs(model, [pair.chosen for pair in pairs], [pair.rejected for pair in pairs])
@@ -144,23 +147,27 @@ def pair_figures(pairs: Sequence[Pair], chosen: Sequence[float], rejected: Seque
 
     Returns:
         ``accuracy``, the share of pairs that the model orders as they are (equal scores are half right), with its 95 %
-        interval ``accuracy_low``, ``accuracy_high``; ``margin``, the mean of chosen - rejected; all None where no
-        pair is left; ``both_orders``, the number of rows left out.
+        interval ``accuracy_low``, ``accuracy_high``; ``margin``, the mean of chosen - rejected; ``length_accuracy``,
+        the accuracy of always choosing the longer answer, or always the shorter one, whichever is right more often; all
+        None where no pair is left; ``pairs`` and ``both_orders``, the number of rows compared and left out.
     """
     texts = [(_key(pair.chosen), _key(pair.rejected)) for pair in pairs]
     present = set(texts)
     ordered = [row for row, (one, two) in enumerate(texts) if (two, one) not in present]
-    left_out = {"both_orders": len(pairs) - len(ordered)}
+    left_out = {"pairs": len(ordered), "both_orders": len(pairs) - len(ordered)}
     if not ordered:
-        return dict.fromkeys(("accuracy", "accuracy_low", "accuracy_high", "margin"), None) | left_out
+        return dict.fromkeys(PAIR_FIGURES) | left_out
     better, worse = [chosen[row] for row in ordered], [rejected[row] for row in ordered]
     right = _right(better, worse)
     low, high = wilson(right, len(ordered))
+    lengths = [(pairs[row].chosen.length, pairs[row].rejected.length) for row in ordered]
+    longer = _right(*zip(*lengths, strict=True)) / len(ordered)
     return {
         "accuracy": right / len(ordered),
         "accuracy_low": low,
         "accuracy_high": high,
         "margin": statistics.fmean(a - b for a, b in zip(better, worse, strict=True)),
+        "length_accuracy": max(longer, 1 - longer),
         **left_out,
     }
 

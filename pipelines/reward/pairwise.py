@@ -70,8 +70,11 @@ class Pairwise(Objective):
         if accuracy is None or low is None:
             reporter.warn("reward: every held-out pair occurs in both orders, so accuracy is not defined")
             return
-        pairs = self.num_heldout - int(figures["heldout_both_orders"] or 0)
-        reporter.info(f"reward: held-out accuracy {accuracy:.3f} [{low:.3f}, {high:.3f}] on {pairs} pairs")
+        pairs, by_length = figures["heldout_pairs"], figures["heldout_length_accuracy"]
+        reporter.info(
+            f"reward: held-out accuracy {accuracy:.3f} [{low:.3f}, {high:.3f}] on {pairs:.0f} pairs, "
+            f"by length alone {by_length:.3f}"
+        )
         if low <= CHANCE:
             reporter.warn(
                 f"reward: the held-out accuracy {accuracy:.3f} [{low:.3f}, {high:.3f}] may be chance (.5): PPO would "

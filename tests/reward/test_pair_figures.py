@@ -8,7 +8,7 @@ import pytest
 
 from pipelines.config import Config
 from pipelines.models.text_classifier import EncodedText
-from pipelines.reward.assessment import Pair, pair_figures
+from pipelines.reward.assessment import PAIR_FIGURES, Pair, pair_figures
 from pipelines.reward.pairwise import Pairwise
 from pipelines.run.stage import StageContext
 from tests.recorders import Recorder
@@ -31,6 +31,7 @@ def test_ties_in_both_orders_do_not_lower_the_accuracy() -> None:
     ties = [(30 + number, 20 + number) for number in range(10)]
     found = scored(pairs_of(*strict, *ties, *((two, one) for one, two in ties)))
     assert found == scored(pairs_of(*strict)) | {"both_orders": 20}
+    assert found["pairs"] == 10
     assert (found["accuracy"], found["margin"]) == (1.0, 10.0)
     assert scored(pairs_of(*strict))["both_orders"] == 0
 
@@ -46,7 +47,20 @@ def test_the_figures_by_hand() -> None:
 
 def test_where_all_are_ties_nothing_is_right_or_wrong() -> None:
     found = scored(pairs_of((1, 2), (2, 1)))
-    assert found == {"accuracy": None, "accuracy_low": None, "accuracy_high": None, "margin": None, "both_orders": 2}
+    assert found == dict.fromkeys(PAIR_FIGURES) | {"pairs": 0, "both_orders": 2}
+
+
+def test_the_accuracy_of_choosing_by_length_alone() -> None:
+    def of_lengths(*lengths: tuple[int, int]) -> float | None:
+        pairs = [
+            Pair(*(EncodedText([], [number, side], length) for side, length in enumerate(row)))
+            for number, row in enumerate(lengths)
+        ]
+        return pair_figures(pairs, [1.0] * len(pairs), [0.0] * len(pairs))["length_accuracy"]
+
+    assert of_lengths((5, 3), (9, 2), (1, 4), (6, 2)) == 0.75  # the longer answer
+    assert of_lengths((3, 5), (2, 9), (4, 1), (2, 6)) == 0.75  # the shorter one
+    assert of_lengths((3, 3), (5, 3)) == 0.75  # equal lengths are half right
 
 
 @pytest.mark.parametrize(
@@ -57,11 +71,10 @@ def test_the_accuracy_is_told_with_its_interval_and_chance_is_a_warning(
 ) -> None:
     reporter, objective = Recorder(), object.__new__(Pairwise)
     objective._ctx = StageContext(Config(), tmp_path, {}, reporter)
-    objective.num_heldout = 40
     names = ("accuracy", "accuracy_low", "accuracy_high")
     high = None if low is None else low + 0.2
     figures = {f"heldout_{name}": value for name, value in zip(names, (accuracy, low, high), strict=True)}
-    objective.log_figures(figures | {"heldout_both_orders": 4.0})
+    objective.log_figures(figures | {"heldout_pairs": 36, "heldout_length_accuracy": 0.5})
     assert bool(reporter.warned) is warned
     if accuracy is not None:
         assert f"{accuracy:.3f} [{low:.3f}, {high:.3f}] on 36 pairs" in reporter.said[0]
