@@ -28,13 +28,12 @@ def check_reward_model(metrics: Mapping[str, Any], gate: Gate, reporter: Reporte
         TrainingError: the 95 % interval of the accuracy reaches chance, or the accuracy is not above that of always
             choosing the longer (or the shorter) answer.
     """
-    names = ("accuracy", "accuracy_low", "accuracy_high", "length_accuracy")
-    pointwise = metrics.get("heldout_pair_accuracy_after") is not None
-    values = [metrics.get(f"heldout_{'pair_' if pointwise else ''}{name}_after") for name in names]
-    pairs = metrics.get(f"heldout_{'pair_' if pointwise else ''}pairs_after")
-    if pairs is None or any(value is None for value in values):
+    prefix = "heldout_pair" if "heldout_pair_accuracy_after" in metrics else "heldout"
+    names = ("accuracy", "accuracy_low", "accuracy_high", "length_accuracy", "pairs")
+    values: list[Any] = [metrics.get(f"{prefix}_{name}_after") for name in names]
+    if None in values:
         return
-    accuracy, low, high, length = map(float, values)  # type: ignore[arg-type]
+    accuracy, low, high, length, pairs = values
     faults = []
     if low <= CHANCE:
         faults.append("its interval reaches chance (.5)")
@@ -42,10 +41,10 @@ def check_reward_model(metrics: Mapping[str, Any], gate: Gate, reporter: Reporte
         faults.append(f"choosing by length alone is right on {length:.3f}")
     if not faults:
         return
-    figures = f"held-out accuracy {accuracy:.3f} [{low:.3f}, {high:.3f}] on {pairs:.0f} pairs"
+    figures = f"held-out accuracy {accuracy:.3f} [{low:.3f}, {high:.3f}] on {pairs} pairs"
     if pairs < ENOUGH_PAIRS:
         reporter.warn(
-            f"ppo: {pairs:.0f} held-out pairs cannot tell whether the reward model is any good: {figures}; "
+            f"ppo: {pairs} held-out pairs cannot tell whether the reward model is any good: {figures}; "
             f"{' and '.join(faults)}"
         )
         return
