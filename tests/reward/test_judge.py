@@ -134,7 +134,9 @@ def test_the_judge_is_another_model_of_other_rows(tmp_path: Path, few_rows_suffi
     assert of_reward["rows_withheld"] == metrics["rows_used"] > 30
     assert "no_judge" not in notes
     accuracy = PairAccuracy.of(metrics)
-    assert accuracy is not None and accuracy.pairs == 220 and accuracy.value > 0.9
+    assert accuracy is not None
+    assert accuracy.pairs == 220
+    assert accuracy.value > 0.9
     assert 0.9 < metrics["agreement"] <= 1
     assert metrics["agreement_low"] < metrics["agreement"]
     weights = "adapter_model.safetensors" if model else "model.safetensors"
