@@ -39,6 +39,7 @@ _SAME_KEY = {
     "ppo.kl_coef": "beta init_kl_coef init_kl_coeff kl_coeff kl_penalty",
     "ppo.kl_target": "ppo_target target_kl kl_target_value",
     "ppo.cliprange": "clip_range eps_clip clip_ratio",
+    "ppo.cliprange_high": "epsilon_high clip_ratio_high eps_clip_high",
     "ppo.cliprange_value": "value_clip cliprange_vf",
     "ppo.lam": "lambda lambd gae_lambda",
     "ppo.reward_normalization": "ppo_score_norm use_score_scaling normalize_reward",

@@ -126,6 +126,12 @@ class PpoSection(Section):
     gamma: float = Field(1.0, gt=0, le=1, description="Discount factor per token.")
     lam: float = Field(0.95, ge=0, le=1, description="Lambda of generalized advantage estimation.")
     cliprange: float = Field(0.2, gt=0, description="Clip range of the probability ratio.")
+    cliprange_high: float | None = Field(
+        None,
+        gt=0,
+        description="Clip range of the probability ratio above 1, where cliprange is that below; null: cliprange is "
+        "both.",
+    )
     cliprange_value: float | None = Field(
         0.2, gt=0, description="Clip range of the value; null: no clipping, for rewards far from unit scale."
     )
@@ -217,7 +223,9 @@ class PpoSection(Section):
     def results_view(self) -> dict[str, Any]:
         """Values that affect results; what is new and off is left out, so that older runs stay complete."""
         view = super().results_view() | {"reward_normalization": self.normalization, "warmup_updates": self.warmup}
-        return view if self.length_penalty else {k: v for k, v in view.items() if not k.startswith("length_penalty")}
+        off = [name for name in ("length_penalty", "length_penalty_start") if not self.length_penalty]
+        off += ["cliprange_high"] if self.cliprange_high is None else []
+        return {name: value for name, value in view.items() if name not in off}
 
     @property
     def normalization(self) -> Literal["model", "running", "none"]:

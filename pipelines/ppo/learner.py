@@ -127,7 +127,9 @@ class Learner:
             with contextlib.nullcontext() if last else self.accelerator.no_sync(self.module):
                 logprobs, entropy, values = self.module(batch, settings.temperature)
                 mask = batch.loss_mask
-                policy = policy_loss(logprobs, batch.logprobs, batch.advantages, mask, settings.cliprange)
+                policy = policy_loss(
+                    logprobs, batch.logprobs, batch.advantages, mask, settings.cliprange, settings.cliprange_high
+                )
                 value = value_loss(values, batch.values, batch.returns, mask, settings.cliprange_value)
                 loss = (policy.total + settings.vf_coef * value.total) / tokens
                 self.accelerator.backward(loss * self.accelerator.num_processes)  # DDP takes the mean over ranks

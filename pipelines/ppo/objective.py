@@ -129,13 +129,29 @@ class PolicyLoss(Loss):
     approx_kl: Tensor
 
 
-def policy_loss(new: Tensor, old: Tensor, advantages: Tensor, mask: Tensor, cliprange: float) -> PolicyLoss:
-    """The clipped surrogate of PPO (1707.06347, eq. 7) as a loss to minimize; all arguments [B, T]."""
+def policy_loss(
+    new: Tensor,
+    old: Tensor,
+    advantages: Tensor,
+    mask: Tensor,
+    cliprange: float,
+    cliprange_high: float | None = None,
+) -> PolicyLoss:
+    """The clipped surrogate of PPO (1707.06347, eq. 7) as a loss to minimize.
+
+    Args:
+        new, old, advantages: [B, T].
+        mask: [B, T].
+        cliprange: the ratio is clipped to 1 - cliprange from below.
+        cliprange_high: the ratio is clipped to 1 + cliprange_high from above ("clip-higher" in DAPO, 2503.14476, eq.
+            10); None: as far as from below.
+    """
+    high = cliprange if cliprange_high is None else cliprange_high
     advantages = torch.where(mask, advantages, 0.0)
     log_ratio = torch.where(mask, new - old, 0.0).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
     ratio = log_ratio.exp()
     plain = -advantages * ratio
-    clipped = -advantages * ratio.clamp(1.0 - cliprange, 1.0 + cliprange)
+    clipped = -advantages * ratio.clamp(1.0 - cliprange, 1.0 + high)
     with torch.no_grad():
         approx_kl = masked_sum(torch.expm1(log_ratio) - log_ratio, mask)
         count = ((clipped > plain) & mask).sum()

@@ -21,6 +21,7 @@ from pipelines.config.ppo_section import PpoSection
         ({"kl_target": 6.0, "kl_coef": 0.0}, "kl_coef"),
         ({"kl_target": 6.0, "kl_horizon": 63}, "kl_horizon 63"),
         ({"top_p": 0.0}, "top_p"),
+        ({"cliprange_high": 0.0}, "cliprange_high"),
         ({"stop_tokens": 3}, "stop_tokens"),
         ({"normalize_reward": True}, "normalize_reward"),
         ({"num_sample_prompts": 1}, "num_sample_prompts"),
@@ -33,6 +34,12 @@ def test_refused(settings: dict[str, Any], message: str) -> None:
 
 def test_the_last_update_before_a_refusal() -> None:
     PpoSection(total_episodes=129, warmup_updates=2, value_warmup_updates=2, kl_target=6.0, kl_horizon=64)
+
+
+def test_a_setting_that_is_off_leaves_the_identity_of_older_runs() -> None:
+    """A run from before `cliprange_high` has the same view, so it stays complete."""
+    assert "cliprange_high" not in PpoSection().results_view()
+    assert PpoSection(cliprange_high=0.28).results_view()["cliprange_high"] == 0.28
 
 
 def test_stop_tokens_on_the_command_line() -> None:

@@ -163,6 +163,13 @@ def test_every_figure_of_a_step_by_hand(micro_batch: int, processes: int) -> Non
     assert update.value_grad_norm == pytest.approx(0.1 * 2 / 3)
 
 
+def test_the_upper_clip_is_the_configured_one() -> None:
+    module = tables()
+    update = learner(module, cliprange_high=0.6).update(rollout_of(), seeded())
+    assert update.policy_clipfrac == pytest.approx(1 / 3)  # 1.5 is within 1 + .6, .5 is below 1 - .2
+    assert update.policy_loss == pytest.approx((-1.5 + 0.8 - 2.2) / 3)
+
+
 def test_figures_are_the_means_over_the_steps() -> None:
     update = learner(tables(), num_mini_batches=2).update(rollout_of(), seeded())
     assert update.optimizer_steps == 2

@@ -112,6 +112,22 @@ def test_policy_loss_by_hand_on_both_sides(ratio: float, advantage: float, loss:
     assert new.grad.item() == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "loss", "clipped"),
+    # clipped to [.8, 1.4]: 1.3 is within it, 1.5 counts as 1.4; the lower bound is where it was
+    [(1.3, 2.0, -2.6, 0), (1.5, 2.0, -2.8, 1), (1.5, -2.0, 3.0, 0), (0.7, -2.0, 1.6, 1), (0.9, -2.0, 1.8, 0)],
+)
+def test_the_upper_clip_is_a_bound_of_its_own(ratio: float, advantage: float, loss: float, clipped: int) -> None:
+    new = torch.tensor([[math.log(ratio)]], requires_grad=True)
+    mask = torch.ones(1, 1).bool()
+    result = obj.policy_loss(new, torch.zeros(1, 1), torch.tensor([[advantage]]), mask, 0.2, 0.4)
+    assert result.total.item() == pytest.approx(loss, abs=1e-6)
+    assert int(result.clipped) == clipped
+    result.total.backward()
+    assert new.grad is not None
+    assert new.grad.item() == pytest.approx(0.0 if clipped else -advantage * ratio, abs=1e-6)
+
+
 def test_a_higher_advantage_raises_the_probability() -> None:
     new = torch.zeros(1, 2, requires_grad=True)
     obj.policy_loss(new, torch.zeros(1, 2), torch.tensor([[1.0, -1.0]]), torch.ones(1, 2).bool(), 0.2).total.backward()
