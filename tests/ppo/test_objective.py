@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -79,6 +80,66 @@ def test_advantages_of_a_row_do_not_depend_on_its_neighbors() -> None:
     mask = torch.tensor([[True, True, False, False, False], [True] * 5])
     beside, _ = obj.advantages_and_returns(wide, wide_values, mask, 1.0, 0.95)
     torch.testing.assert_close(beside[0, :2], alone[0], rtol=0, atol=0)
+
+
+# two prompts with three responses each; the rewards of whole responses are 1, 2, 6 and 5, 5, -4
+GROUPS_MASK = torch.tensor([[True, True], [True, False], [True, True], [True, False], [True, True], [True, True]])
+GROUPS = torch.tensor([[0.5, 0.5], [2.0, NAN], [7.0, -1.0], [5.0, NAN], [2.0, 3.0], [-1.0, -3.0]])
+
+
+def test_rloo_by_hand() -> None:
+    # 1 - (2 + 6) / 2, 2 - (1 + 6) / 2, 6 - (1 + 2) / 2; 5 - (5 - 4) / 2 twice, -4 - (5 + 5) / 2
+    advantages = obj.rloo_advantages(GROUPS, GROUPS_MASK, 3)
+    expected = [[-3.0, -3.0], [-1.5, 0.0], [4.5, 4.5], [4.5, 0.0], [4.5, 4.5], [-9.0, -9.0]]
+    torch.testing.assert_close(advantages, torch.tensor(expected))
+
+
+def test_grpo_by_hand() -> None:
+    # means 3 and 2; sample deviations sqrt((4 + 1 + 9) / 2) = sqrt 7 and sqrt((9 + 9 + 36) / 2) = sqrt 27
+    advantages = obj.grpo_advantages(GROUPS, GROUPS_MASK, 3)
+    first, second = math.sqrt(7) + 1e-4, math.sqrt(27) + 1e-4
+    expected = [[-2.0, -2.0], [-1.0, 0.0], [3.0, 3.0]], [[3.0, 0.0], [3.0, 3.0], [-6.0, -6.0]]
+    torch.testing.assert_close(
+        advantages, torch.cat([torch.tensor(expected[0]) / first, torch.tensor(expected[1]) / second])
+    )
+
+
+@pytest.mark.parametrize("estimate", [obj.rloo_advantages, obj.grpo_advantages])
+def test_responses_of_equal_reward_have_no_advantage(estimate: Callable[..., torch.Tensor]) -> None:
+    equal = estimate(torch.full((4, 3), 0.1), torch.ones(4, 3).bool(), 2)
+    assert equal.tolist() == [[0.0] * 3] * 4
+
+
+@pytest.mark.parametrize("estimate", [obj.rloo_advantages, obj.grpo_advantages])
+def test_a_prompts_responses_are_compared_with_each_other_only(estimate: Callable[..., torch.Tensor]) -> None:
+    """What every response to a prompt gets on top changes nothing, and other prompts do not either."""
+    easier = GROUPS.clone()
+    easier[3:, 0] += 100.0
+    before, after = estimate(GROUPS, GROUPS_MASK, 3), estimate(easier, GROUPS_MASK, 3)
+    torch.testing.assert_close(after, before, rtol=1e-4, atol=0)
+
+
+def test_grpo_does_not_depend_on_the_scale_of_the_rewards_and_rloo_does() -> None:
+    same, scaled = (obj.grpo_advantages(factor * GROUPS, GROUPS_MASK, 3) for factor in (1.0, 10.0))
+    torch.testing.assert_close(same, scaled, rtol=1e-4, atol=0)
+    torch.testing.assert_close(
+        obj.rloo_advantages(10.0 * GROUPS, GROUPS_MASK, 3), 10.0 * obj.rloo_advantages(GROUPS, GROUPS_MASK, 3)
+    )
+
+
+def test_the_gradient_of_rloo_is_that_of_the_expected_reward() -> None:
+    """Exact: over all pairs of responses that a policy over five can give."""
+    torch.manual_seed(0)
+    logits, reward = torch.randn(5, dtype=torch.double, requires_grad=True), torch.randn(5, dtype=torch.double)
+    logp = torch.log_softmax(logits, 0)
+    (exact,) = torch.autograd.grad((logp.exp() * reward).sum(), logits, retain_graph=True)
+    pairs = torch.cartesian_prod(torch.arange(5), torch.arange(5))  # [25, 2], one group a row
+    rows = pairs.reshape(-1, 1)
+    advantages = obj.rloo_advantages(reward[rows], torch.ones_like(rows, dtype=torch.bool), 2)
+    chance = logp.exp().detach()[pairs].prod(-1).repeat_interleave(2)
+    surrogate = (chance * advantages.squeeze(-1) * logp[rows.squeeze(-1)]).sum() / 2
+    (gradient,) = torch.autograd.grad(surrogate, logits)
+    torch.testing.assert_close(gradient, exact)
 
 
 @settings(max_examples=50, deadline=None)
