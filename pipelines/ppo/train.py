@@ -103,16 +103,13 @@ class Training:
 
     def _parts(self) -> _Parts:
         settings, accelerator = self.context.settings, self.context.accelerator
-        policy, value = self.context.roles.policy.parameters(), self.context.roles.value.parameters()
-        optimizer = torch.optim.AdamW(
-            [
-                {"params": policy, "lr": settings.learning_rate},
-                {"params": value, "lr": settings.value_learning_rate},
-            ],
-            eps=settings.adam_eps,
-            weight_decay=0.0,
-        )
-        module = accelerator.prepare_model(self.context.roles.trained)
+        roles = self.context.roles
+        policy, value = roles.policy.parameters(), roles.value.parameters() if roles.value is not None else []
+        groups = [{"params": policy, "lr": settings.learning_rate}]
+        if value:
+            groups.append({"params": value, "lr": settings.value_learning_rate})
+        optimizer = torch.optim.AdamW(groups, eps=settings.adam_eps, weight_decay=0.0)
+        module = accelerator.prepare_model(roles.trained)
         return _Parts(
             learner=Learner(module, policy, value, optimizer, settings, accelerator),
             scheduler=LambdaLR(optimizer, lambda completed: learning_rate_factor(settings, completed)),
@@ -149,10 +146,9 @@ class Training:
         # 4. Measure, and move learning rates and the KL coefficient.
         seconds = time.perf_counter() - started
         metrics = update_metrics(rollout, result, controller.coef, timing, seconds, reduce)
-        policy_rate, value_rate = parts.scheduler.get_last_lr()
+        rates = map(float, parts.scheduler.get_last_lr())
         metrics |= {
-            "lr": float(policy_rate),
-            "value_lr": float(value_rate),
+            **dict(zip(("lr", "value_lr"), rates, strict=False)),  # the second where there is a value model
             "episode": update * settings.rollout_batch_size,
             **parts.counts.over_all(figures, reduce, accelerator.num_processes),
         }
@@ -227,7 +223,8 @@ class Training:
         roles, settings = self.context.roles, self.context.settings
         chunk = settings.rollout_forward_batch_size
         rows = rollout.rows(slice(0, chunk))  # a diverged model may give some row finite numbers
-        outputs = roles.policy_logprobs(rows, settings.temperature, chunk), roles.values(rows, chunk)
+        outputs = [roles.policy_logprobs(rows, settings.temperature, chunk)]
+        outputs += [roles.values(rows, chunk)] if roles.value is not None else []
         if not all(bool(torch.isfinite(output).all()) for output in outputs):
             raise TrainingError(
                 "the policy or the value model gives numbers that are not finite; they were not saved",
