@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from pipelines.run.manifest import Manifest
+from tests.ppo.test_controls import Bench
 from tests.ppo.test_ppo_resume import ESTIMATED, LORA, settings
 from tests.trainers.test_trainer_resume import Interrupter, Killed, go, kill
 
@@ -50,6 +51,20 @@ def test_a_checkpoint_and_the_metrics_know_no_value_model(
     assert manifest is not None
     assert manifest.metrics.keys().isdisjoint(VALUE_METRICS)
     assert manifest.section["ppo"]["advantage_estimator"] == estimator
+
+
+@pytest.mark.parametrize("estimator", ["rloo", "grpo"])
+def test_the_kl_is_part_of_the_reward_of_a_response(estimator: str) -> None:
+    """Equal scores: of two responses, the one nearer to the reference has the higher advantage."""
+    still = {"scale": 0.0, "missing_eos_penalty": 0.0, "learning_rate": 1e-2}
+    first, second, _ = Bench().run(**still, kl_coef=0.1, **ESTIMATED[estimator]).rollouts
+    assert not first.advantages.any(), "KL 0 and equal scores"
+    kl = torch.where(second.response_mask, second.logprobs - second.ref_logprobs, 0.0).sum(-1)
+    for rows in range(0, len(second), 4):
+        nearest_first = kl[rows : rows + 4].argsort()
+        assert nearest_first.equal(second.advantages[rows : rows + 4, 0].argsort(descending=True))
+    advantages = [rollout.advantages for rollout in Bench().run(**still, kl_coef=0.0, **ESTIMATED[estimator]).rollouts]
+    assert not any(each.any() for each in advantages)
 
 
 def test_gae_logs_what_the_others_leave_out(tmp_path: Path) -> None:
