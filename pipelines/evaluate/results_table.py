@@ -17,7 +17,7 @@ from pipelines.report.unfinished import unfinished
 WIDTH = 100
 LABEL_WIDTH = 22
 MOST_LINES = 12
-NAMES = {"base": "base", "sft": "SFT", "ppo": "PPO"}
+NAMES = {"base": "base", "sft": "SFT", "ppo": "PPO", "rloo": "RLOO", "grpo": "GRPO"}
 NOTHING = "-"
 LEVEL = 0.5
 """Share of wins of a policy that is as good as the baseline."""

@@ -105,6 +105,8 @@ class Stage:
         heavy: loads models; `rlhf all` runs it as a child process.
         parallel: several processes can work on it together; any other stage runs in one.
         enabled: whether the configuration wants it.
+        configured: the configuration that it works by, given that of the run.
+        works_as: the stage whose settings it goes by; empty: none but its own.
     """
 
     name: str
@@ -117,11 +119,13 @@ class Stage:
     heavy: bool = True
     parallel: bool = False
     enabled: Callable[[Config], bool] = lambda config: True
+    configured: Callable[[Config], Config] = lambda config: config
+    works_as: str = ""
 
     @property
     def kind(self) -> str:
-        """Its name without its round."""
-        return split_round(self.name)[0]
+        """Its name without its round, or that of the stage whose settings it goes by."""
+        return self.works_as or split_round(self.name)[0]
 
 
 _SOURCE = "source:"
