@@ -165,7 +165,8 @@ class Learner:
     def _value_loss(self, values: Tensor | None, batch: Rollout) -> Loss:
         """The loss of the value model; 0 where there is none."""
         if values is None:
-            return Loss(batch.advantages.new_zeros(()), batch.loss_mask.new_zeros((), dtype=torch.long))
+            zero = batch.advantages.new_zeros(())
+            return Loss(zero, zero)
         assert batch.values is not None
         assert batch.returns is not None
         return value_loss(values, batch.values, batch.returns, batch.loss_mask, self.settings.cliprange_value)

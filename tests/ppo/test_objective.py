@@ -246,6 +246,12 @@ def test_scores_are_normalized_clipped_and_lowered_where_no_eos_came() -> None:
     assert clipped.tolist() == [False, False, True]
 
 
+def test_length_penalties_by_hand() -> None:
+    """Linear from token 4 to token 8, 0 before and no more than 2 beyond."""
+    penalties = obj.length_penalties(torch.tensor([1, 4, 5, 6, 8, 20]), start=4, limit=8, penalty=2.0)
+    assert penalties.tolist() == [0.0, 0.0, 0.5, 1.0, 2.0, 2.0]
+
+
 def test_only_k1_in_the_reward_gives_the_gradient_of_the_kl() -> None:
     """Policy gradient with each estimator as reward, exact over an enumerated distribution (ppo reference, row 12)."""
     torch.manual_seed(0)
