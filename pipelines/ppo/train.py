@@ -48,6 +48,7 @@ class Training:
         checkpoints: where the training is saved and resumed from; None: it is not saved.
         stop: request of a signal to stop.
         best: afterwards, the best policy by the held-out prompts.
+        label: name of the training in messages.
     """
 
     context: PpoContext
@@ -59,6 +60,7 @@ class Training:
     checkpoints: Checkpoints | None = None
     stop: StopRequest = field(default_factory=lambda: StopRequest(lambda text: None))
     best: Best = field(default_factory=Best)
+    label: str = "ppo"
 
     def run(self) -> Record:
         """Train the policy in place, from the newest complete checkpoint where there is one.
@@ -76,7 +78,7 @@ class Training:
         completed = self._resume(parts)
         if completed == 0:
             self._evaluate(0, parts)
-        with self.stop.deferred(), self.reporter.task("ppo", settings.num_updates, completed) as progress:
+        with self.stop.deferred(), self.reporter.task(self.label, settings.num_updates, completed) as progress:
             for update in range(completed + 1, settings.num_updates + 1):
                 rollout = self._update(update, parts)
                 if update % settings.evaluation_interval == 0 or update == settings.num_updates:
@@ -175,13 +177,13 @@ class Training:
         told = unfinished(finished, self.context.settings.response_length, "the responses of the first update")
         if told is not None:
             hint = "train SFT longer, name the token that ends a turn in ppo.stop_tokens, or raise ppo.response_length"
-            self.reporter.warn(f"ppo: {told}\n  {hint}")
+            self.reporter.warn(f"{self.label}: {told}\n  {hint}")
 
     def _raise_alarms(self, update: int, metrics: Mapping[str, float], parts: _Parts) -> None:
         for alarm in parts.alarms.see(update, metrics):
             parts.record.alarms.append(asdict(alarm))
             self.log("alarms", asdict(alarm))
-            self.reporter.warn(f"ppo, update {update}: {alarm.message}\n  {alarm.hint}")
+            self.reporter.warn(f"{self.label}, update {update}: {alarm.message}\n  {alarm.hint}")
 
     def _evaluate(self, update: int, parts: _Parts) -> None:
         """Answer the held-out prompts, and keep the policy if it is the best so far within the KL limit."""
@@ -215,7 +217,7 @@ class Training:
         load_state(checkpoint.path, self.context.roles.trained, parts.stateful(), parts.rng, self.context.accelerator)
         if self.context.accelerator.is_main_process:
             self.checkpoints.restore_logs(checkpoint)
-        self.reporter.info(f"ppo: goes on from update {checkpoint.step}")
+        self.reporter.info(f"{self.label}: goes on from update {checkpoint.step}")
         return checkpoint.step
 
     def _refuse_diverged(self, rollout: Rollout) -> None:

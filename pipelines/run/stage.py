@@ -57,9 +57,14 @@ class StageContext:
         return run_of(self.out)[1]
 
     @property
+    def label(self) -> str:
+        """Name of the stage in messages: that of its directory."""
+        return self.out.name.removesuffix(".partial")
+
+    @property
     def trackers(self) -> Path:
         """Directory for the files of trackers. It is outside the working directory, which an interruption may empty."""
-        return self.out.parent / "trackers" / self.out.name.removesuffix(".partial")
+        return self.out.parent / "trackers" / self.label
 
     @cached_property
     def stop(self) -> StopRequest:

@@ -116,6 +116,8 @@ def test_killed_and_gone_on_with_to_the_byte(tmp_path: Path) -> None:
     last = Interrupter()
     go(tmp_path / "run", often, last)
     assert went_on(last.said) == ["update 2"]
+    assert "rloo: goes on from update 2" in last.said
+    assert any(line.startswith("rloo: model/ is the policy") for line in last.said)
     assert result(tmp_path / "run", NAME) == result(tmp_path / "never", NAME)
 
 
