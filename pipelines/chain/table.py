@@ -349,6 +349,12 @@ def select(first: str | None, last: str | None, config: Config) -> tuple[Stage, 
     """
     stages = stages_of(config)
     names = [stage.name for stage in stages]
+    for stage in (stage for name in (first, last) if name for stage in named(name, config)):
+        if stage.name not in names:
+            raise UsageError(
+                f"the chain does not run {stage.name}",
+                hint=f"add {stage.name.rpartition('/')[2]} to eval.policies, or run `rlhf baseline`",
+            )
     start = names.index(named(first, config)[0].name) if first else 0
     stop = names.index(named(last, config)[-1].name) if last else len(stages) - 1
     if start > stop:

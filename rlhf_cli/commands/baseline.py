@@ -25,7 +25,7 @@ def baseline(
 ) -> None:
     """Train a policy to compare PPO's with: by RLOO or GRPO.
 
-    It is the PPO stage without a value model, with the same base, reward, prompts, KL and number of responses as in the
+    It is the PPO stage without a value model, with the base, reward, prompts, KL weight and number of responses of the
     run's section `ppo`. The policy goes to baselines/KIND/ of the run directory; nothing else in the run changes.
     """
     resolved, run = settings.resolve(config, run_dir, sets or (), {})

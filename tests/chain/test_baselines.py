@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from pipelines.chain.chain import run_chain
-from pipelines.chain.table import named, stages_of
+from pipelines.chain.table import named, select, stages_of
 from pipelines.config import Config, dump_config
+from pipelines.errors import UsageError
 from pipelines.models.policies import open_policy
 from pipelines.run.directory import RunDir, run_of
 from pipelines.run.manifest import Manifest
@@ -99,6 +100,14 @@ def test_what_is_refused(trained: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert rlhf(["baseline", "grpo", "--run-dir", "run", "--dry-run", "--json"]) == 0
     plan = {entry["stage"]: entry["action"] for entry in out(capsys)["plan"]}
     assert plan == {"data/prompts": "run", "baselines/grpo": "run"}
+
+
+def test_the_chain_stops_at_a_baseline_only_where_it_runs_one() -> None:
+    compared = Config.model_validate({"eval": {"policies": ["ppo", "rloo"]}, "data": {"task": {"name": "support"}}})
+    assert [stage.name for stage in select("ppo", NAME, compared)] == ["ppo", NAME]
+    with pytest.raises(UsageError, match=r"does not run baselines/rloo") as refused:
+        select(None, NAME, Config.model_validate({"data": {"task": {"name": "support"}}}))
+    assert "eval.policies" in str(refused.value.hint)
 
 
 def test_killed_and_gone_on_with_to_the_byte(tmp_path: Path) -> None:
