@@ -18,7 +18,7 @@ from pipelines.report.bootstrap import BOOTSTRAP_SEED, CONFIDENCE, differences, 
 from pipelines.run.stage import StageContext
 from pipelines.scorers import Completion, ScorerWithParts, load_scorer, scorer_name
 
-NAMES = {"base": "base", "sft": "SFT", "ppo": "PPO"}
+NAMES = {"base": "base", "sft": "SFT", "ppo": "PPO", "rloo": "RLOO", "grpo": "GRPO"}
 
 
 @dataclass(frozen=True)
