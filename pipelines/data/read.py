@@ -27,7 +27,7 @@ from pipelines.data.formats import (
     refusal,
 )
 from pipelines.data.formats.answer_columns import may_be_ignored
-from pipelines.data.formats.format import VERDICTS, names_a_medium, way_out
+from pipelines.data.formats.unread_columns import VERDICTS, names_a_medium, way_out
 from pipelines.data.formats.verdict import TwoAnswers
 from pipelines.data.rows import CanonicalRow, Comparison, Prompt
 from pipelines.data.sources import Record, find_source

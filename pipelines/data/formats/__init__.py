@@ -9,7 +9,8 @@ from typing import Any
 
 from pipelines.data.faults import shorten, type_name
 from pipelines.data.formats import alpaca, hh, judged, sharegpt, trl, verdict
-from pipelines.data.formats.format import VERDICTS, Format, column_names, judges, way_out
+from pipelines.data.formats.format import Format, column_names
+from pipelines.data.formats.unread_columns import VERDICTS, judges, way_out
 from pipelines.data.formats.unrecognized import column_map, way_in
 from pipelines.errors import DataError, UsageError
 

@@ -7,17 +7,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, TypeAdapter
 from typing_extensions import override
 
-from pipelines.data.formats.format import (
-    LIST,
-    Format,
-    Lenient,
-    TextTurn,
-    as_objects,
-    columns,
-    plain_answer,
-    with_arguments,
-)
+from pipelines.data.formats.format import LIST, Format, columns
+from pipelines.data.formats.tool_calls import as_objects, with_arguments
 from pipelines.data.formats.trl import Labeled, dialogue
+from pipelines.data.formats.turns import Lenient, TextTurn, plain_answer
 from pipelines.data.rows import Comparison, Demonstration, Message, NonBlank, Prompt, Role
 
 _ROLES: dict[str, Role] = {

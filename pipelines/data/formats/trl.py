@@ -8,19 +8,8 @@ from typing import Any
 from pydantic import Field
 from typing_extensions import override
 
-from pipelines.data.formats.format import (
-    LIST,
-    TEXT,
-    Format,
-    TextQuestion,
-    Turns,
-    answer_text,
-    assistant,
-    beside_the_shape,
-    columns,
-    messages_of,
-    plain_texts,
-)
+from pipelines.data.formats.format import LIST, TEXT, Format, beside_the_shape, columns, plain_texts
+from pipelines.data.formats.turns import TextQuestion, Turns, answer_text, assistant, messages_of
 from pipelines.data.rows import (
     ROLES,
     CanonicalRow,

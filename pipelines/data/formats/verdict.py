@@ -21,27 +21,15 @@ from pipelines.data.formats.answer_columns import (
     answer_columns,
     is_one_hot,
     is_rank,
-    is_set,
     person_of,
     plain_name,
     says_better,
 )
-from pipelines.data.formats.format import (
-    CONTEXT,
-    FLAG,
-    LIST,
-    NUMBER,
-    TEXT,
-    Format,
-    Question,
-    answer_alone,
-    columns,
-    messages_of,
-    open_transcript,
-    plain_answer,
-    way_out,
-)
+from pipelines.data.formats.format import FLAG, LIST, NUMBER, TEXT, Format, columns
 from pipelines.data.formats.sharegpt import Turn
+from pipelines.data.formats.transcripts import answer_alone, open_transcript
+from pipelines.data.formats.turns import Question, messages_of, plain_answer
+from pipelines.data.formats.unread_columns import CONTEXT, is_set, way_out
 from pipelines.data.rows import CanonicalRow, Comparison, Message, Prompt
 from pipelines.errors import DataError
 

@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from pipelines.data.faults import fault_of, type_name
-from pipelines.data.formats.format import Turns, messages_of
 from pipelines.data.formats.sharegpt import Turn
+from pipelines.data.formats.turns import Turns, messages_of
 from pipelines.data.rows import Message, as_dict, check_dialogue
 from pipelines.labels.label_types import Answer, Task
 
