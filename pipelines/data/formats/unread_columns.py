@@ -98,6 +98,11 @@ def way_out(name: str) -> str:
     return f"{read}where it need not be read: `--columns {name}=` (in a configuration columns: {{{name}: ''}})"
 
 
+def naming(*maps: str) -> str:
+    """Return the options that name columns, each as ``ours=theirs``."""
+    return f"`{' '.join(f'--columns {pair}' for pair in maps)}`"
+
+
 def is_set(value: Any) -> bool:
     """Whether a cell holds anything: NaN, which other programs write where they have nothing, is nothing."""
     if isinstance(value, str):
