@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TextIO
 
+from pipelines.report.safe_text import visible
 from pipelines.run.reporting import ProgressTask
 
 PLAIN_INTERVAL = 5.0
@@ -32,11 +33,6 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def harmless(text: str) -> str:
-    """The text without control characters: model output may hold escape sequences."""
-    return "".join(char for char in text if char in "\n\t" or (ord(char) >= 32 and not 127 <= ord(char) < 160))
 
 
 def styled(text: str, code: str, stream: TextIO) -> str:
@@ -66,13 +62,13 @@ class ConsoleReporter:
 
     def info(self, text: str) -> None:
         """A line on stderr and in the log."""
-        logger.info(harmless(text))
+        logger.info(visible(text))
         if not self.quiet:
             self._line(text)
 
     def warn(self, text: str) -> None:
         """A line on stderr and in the log, also when quiet."""
-        logger.warning(harmless(text))
+        logger.warning(visible(text))
         self._line(text, "warning: ")
 
     def task(self, label: str, total: int, done: int = 0) -> AbstractContextManager[ProgressTask]:
@@ -113,9 +109,9 @@ class ConsoleReporter:
         if self._live is not None:
             from rich.text import Text
 
-            self._live.console.print(Text.assemble((label, "yellow"), harmless(text)), soft_wrap=True)
+            self._live.console.print(Text.assemble((label, "yellow"), visible(text)), soft_wrap=True)
         else:
-            print(f"{styled(label, '33', sys.stderr) if label else ''}{harmless(text)}", file=sys.stderr, flush=True)
+            print(f"{styled(label, '33', sys.stderr) if label else ''}{visible(text)}", file=sys.stderr, flush=True)
 
 
 class _SilentTask:
@@ -126,7 +122,7 @@ class _SilentTask:
 class _BarTask:
     def __init__(self, live: Any, label: str, total: int, done: int) -> None:
         self._live = live
-        self._task = live.add_task(harmless(label), total=total, completed=done, figures="")
+        self._task = live.add_task(visible(label), total=total, completed=done, figures="")
 
     def advance(self, steps: int = 1, **fields: float) -> None:
         shown = {"figures": fields_text(fields)} if fields else {}
@@ -135,7 +131,7 @@ class _BarTask:
 
 class _PlainTask:
     def __init__(self, label: str, total: int, done: int) -> None:
-        self._label, self._total, self._done = harmless(label), total, done
+        self._label, self._total, self._done = visible(label), total, done
         self._before = done  # the time left is estimated from the steps of this part alone
         self._start = self._shown = time.monotonic()
 

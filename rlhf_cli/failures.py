@@ -14,8 +14,9 @@ import typer
 
 from pipelines.config.reference import keys_called
 from pipelines.errors import DiskError, EnvironmentProblem, HubError, PeopleNeeded, RlhfError
+from pipelines.report.safe_text import visible
 from pipelines.run.disk import disk_error
-from rlhf_cli.console import harmless, print_json, styled
+from rlhf_cli.console import print_json, styled
 from rlhf_cli.logs import log_of
 
 MEMORY_HINT = (
@@ -95,10 +96,10 @@ def render(entry: dict[str, Any], error: BaseException, *, as_json: bool, verbos
         return
     waits = entry["code"] == PeopleNeeded.code
     label = styled("waiting:", "1;35", sys.stderr) if waits else styled("error:", "1;31", sys.stderr)
-    print(f"{label} {harmless(str(entry['message']))}", file=sys.stderr)
+    print(f"{label} {visible(str(entry['message']))}", file=sys.stderr)
     for label in ("where", "hint"):
         if entry[label]:
-            print(f"  {label}: {harmless(str(entry[label]))}", file=sys.stderr)
+            print(f"  {label}: {visible(str(entry[label]))}", file=sys.stderr)
 
 
 def _entry(code: str, exit_code: int, message: str, *, hint: str | None = None) -> dict[str, Any]:

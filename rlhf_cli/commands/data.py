@@ -11,8 +11,9 @@ import typer
 from pipelines.config import Config, load_config
 from pipelines.config.data_section import Source
 from pipelines.errors import UsageError
+from pipelines.report.safe_text import visible
 from rlhf_cli import options, settings
-from rlhf_cli.console import ConsoleReporter, harmless, print_json, styled
+from rlhf_cli.console import ConsoleReporter, print_json, styled
 
 Files = Annotated[
     list[str] | None,
@@ -90,7 +91,7 @@ def check(
         return
     from pipelines.check.check_text import lines
 
-    for line in lines(report, _mark, harmless):
+    for line in lines(report, _mark, visible):
         print(line)
     if problem:
         raise problem

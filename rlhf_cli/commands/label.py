@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipelines.errors import UsageError
+from pipelines.report.safe_text import visible
 from rlhf_cli import failures, options, settings
-from rlhf_cli.console import ConsoleReporter, harmless, print_json
+from rlhf_cli.console import ConsoleReporter, print_json
 
 if TYPE_CHECKING:
     import socket
@@ -273,7 +274,7 @@ def _print_links(store: LabelStore, address: str, links: dict[str, str], json: b
     else:
         width = max(len(name) for name in links)
         for name, link in links.items():
-            print(f"{harmless(name):{width}}  {link}")
+            print(f"{visible(name):{width}}  {link}")
     sys.stdout.flush()
 
 

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from pipelines.errors import UsageError
+from pipelines.report.safe_text import visible
 from pipelines.run.disk import disk_errors, write_atomic
 from rlhf_cli import options, settings
-from rlhf_cli.console import harmless, print_json
+from rlhf_cli.console import print_json
 from rlhf_cli.output_file import make_room
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def show(
         return
     print(file)
     for line in summary.lines(told):
-        print(harmless(line))
+        print(visible(line))
 
 
 def convert(
@@ -161,7 +162,7 @@ def convert(
     print(f"{out}: {', '.join(f'{count} {name}' for name, count in held.items())}")
     if not quiet:
         for line in counted(f"of note in {file}", label_set.notes) + counted("not written", lost):
-            print(harmless(line), file=sys.stderr)
+            print(visible(line), file=sys.stderr)
 
 
 def config(to: ConfigTo, question: Questions = None, answers: Answers = None, json: options.Json = False) -> None:

@@ -15,10 +15,11 @@ from pipelines.chain.preflight import check_sampled_models
 from pipelines.config import Config, load_config
 from pipelines.config.data_section import Source
 from pipelines.errors import UsageError
+from pipelines.report.safe_text import visible
 from pipelines.run.directory import in_round
 from rlhf_cli import options, settings
 from rlhf_cli.commands.stages import OutputMode, run_one
-from rlhf_cli.console import ConsoleReporter, harmless, print_json, styled
+from rlhf_cli.console import ConsoleReporter, print_json, styled
 from rlhf_cli.libraries import set_defaults
 from rlhf_cli.output_file import make_room
 
@@ -246,7 +247,7 @@ def _alone(target: FileRequest, config: Config, mode: OutputMode) -> None:
         print_json(result)
     else:
         for line in _summary(result):
-            print(harmless(line))
+            print(visible(line))
 
 
 def _show_plan(prepared: Prepared, request: Request, *, as_json: bool) -> None:
@@ -264,12 +265,12 @@ def _show_plan(prepared: Prepared, request: Request, *, as_json: bool) -> None:
         print_json({"plan": plan, "problem": problem.as_dict() if problem else None})
     else:
         for count in prepared.counts:
-            print(harmless(_source_line(vars(count))))
+            print(visible(_source_line(vars(count))))
         for one in prepared.models:
-            print(harmless(f"{one.name}: {one.num_completions} completions of each of {len(prepared.asked)} prompts"))
-        print(harmless(f"would {action}, and write {request.out}"))
+            print(visible(f"{one.name}: {one.num_completions} completions of each of {len(prepared.asked)} prompts"))
+        print(visible(f"would {action}, and write {request.out}"))
         if problem is not None:
-            print(f"{styled('would refuse:', '1;31', sys.stderr)} {harmless(problem.message)}", file=sys.stderr)
+            print(f"{styled('would refuse:', '1;31', sys.stderr)} {visible(problem.message)}", file=sys.stderr)
     if problem is not None:
         raise typer.Exit(problem.exit_code)
 

@@ -13,9 +13,10 @@ import typer
 from pipelines.config import load_config
 from pipelines.config.scorer_section import ScorerSection
 from pipelines.errors import UsageError
+from pipelines.report.safe_text import visible
 from pipelines.run.disk import disk_errors, write_atomic
 from rlhf_cli import options, settings
-from rlhf_cli.console import ConsoleReporter, harmless, print_json
+from rlhf_cli.console import ConsoleReporter, print_json
 from rlhf_cli.libraries import set_defaults
 from rlhf_cli.output_file import make_room
 
@@ -112,7 +113,7 @@ def score(
     if out is None:
         sys.stdout.write(lines)
     for line in _summary_lines(scored["summary"]):
-        print(harmless(line), file=sys.stderr if out is None else sys.stdout)
+        print(visible(line), file=sys.stderr if out is None else sys.stdout)
 
 
 def _summary_lines(summary: dict[str, Any]) -> list[str]:

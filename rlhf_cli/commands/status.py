@@ -11,9 +11,10 @@ import typer
 from pipelines.chain import chain
 from pipelines.config import Config
 from pipelines.errors import ArtifactError, DataError, UsageError
+from pipelines.report.safe_text import visible
 from pipelines.run.directory import RunDir
 from rlhf_cli import options, settings
-from rlhf_cli.console import harmless, print_json, seconds_text, styled
+from rlhf_cli.console import print_json, seconds_text, styled
 
 _STYLES = {
     "complete": "32",
@@ -53,7 +54,7 @@ def status(
     else:
         print(run.root)
         if page is not None:
-            print(f"  the label page is open at {harmless(page)}")
+            print(f"  the label page is open at {visible(page)}")
         if holder is not None:
             print(f"  process {holder['pid']} works on it since {holder['since']}")
         for entry in entries:
@@ -87,10 +88,10 @@ def _print_entry(entry: dict[str, Any]) -> None:
     if state == "complete":
         remark = seconds_text(entry["wall_seconds"])
     else:
-        remark = harmless(entry["reason"])
+        remark = visible(entry["reason"])
     print(f"  {entry['stage']:20} {shown} {remark}")
     for line in entry["differences"]:
-        print(f"{'':33}{harmless(line)}")
+        print(f"{'':33}{visible(line)}")
 
 
 def register(app: typer.Typer) -> None:
