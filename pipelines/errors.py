@@ -1,8 +1,9 @@
-"""One exception type per exit code. Every message says what, where, why and what to do."""
+"""Errors: one type per exit code, with what, where, why and what to do; and the hint for a misspelled name."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 
@@ -102,3 +103,9 @@ class PeopleNeeded(RlhfError):
     """The run waits for people: labels are missing (exit 11)."""
 
     exit_code, code = 11, "waiting"
+
+
+def nearest_name(name: str, known: Iterable[str], otherwise: str) -> str:
+    """Return the hint for a name that is not known: the nearest known one, or else `otherwise`."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"did you mean `{near[0]}`?" if near else otherwise

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,7 @@ from pipelines.config import Config
 from pipelines.config.scorer_section import ScorerSection
 from pipelines.data.prepare import DataKind, effective_sources
 from pipelines.data.sources import source_files
-from pipelines.errors import UsageError
+from pipelines.errors import UsageError, nearest_name
 from pipelines.models.base_record import asks_for_the_time
 from pipelines.run.directory import in_round
 from pipelines.run.stage import Stage
@@ -295,11 +294,8 @@ def named(name: str, config: Config) -> tuple[Stage, ...]:
         stage for stage in stages if name in stage.name.split("/")
     )
     if not matching:
-        near = difflib.get_close_matches(name, NAMES, n=1)
-        raise UsageError(
-            f"there is no stage `{name}`",
-            hint=f"did you mean `{near[0]}`?" if near else f"stages: {', '.join(NAMES)}",
-        )
+        hint = nearest_name(name, NAMES, f"stages: {', '.join(NAMES)}")
+        raise UsageError(f"there is no stage `{name}`", hint=hint)
     return matching
 
 
