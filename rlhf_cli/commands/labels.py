@@ -10,7 +10,7 @@ import typer
 
 from pipelines.errors import UsageError
 from pipelines.report.safe_text import visible
-from pipelines.run.disk import disk_errors, write_atomic
+from pipelines.run.disk import write_atomic
 from rlhf_cli import options, settings
 from rlhf_cli.console import print_json
 from rlhf_cli.output_file import make_room
@@ -255,8 +255,7 @@ def _write(label_set: LabelSet, to: str, out: Path, seed: int, with_labels: bool
         text, lost = label_studio.tasks(label_set, seed, with_labels=with_labels)
     else:
         text, lost = argilla.records(label_set, seed)
-    with disk_errors(out.absolute().parent):
-        write_atomic(out, text)
+    write_atomic(out, text)
     return lost
 
 

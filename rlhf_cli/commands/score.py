@@ -14,7 +14,7 @@ from pipelines.config import load_config
 from pipelines.config.scorer_section import ScorerSection
 from pipelines.errors import UsageError
 from pipelines.report.safe_text import visible
-from pipelines.run.disk import disk_errors, write_atomic
+from pipelines.run.disk import write_atomic
 from rlhf_cli import options, settings
 from rlhf_cli.console import ConsoleReporter, print_json
 from rlhf_cli.libraries import set_defaults
@@ -105,8 +105,7 @@ def score(
         scored = score_file.score_rows(section, answers, context, reporter, as_policy=run is not None)
     lines = "".join(jsonlib.dumps(entry, ensure_ascii=False) + "\n" for entry in scored["rows"])
     if out is not None:
-        with disk_errors(out.absolute().parent):
-            write_atomic(out, lines)
+        write_atomic(out, lines)
     if json:
         print_json(scored["summary"] if out is not None else scored)
         return
