@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator
 
-MAX_DEPTH = 50
+from pipelines.data.strict_json import strict_json
 
 
 def as_objects(value: Any) -> Any:
@@ -16,41 +15,10 @@ def as_objects(value: Any) -> Any:
         if not value.strip():
             return None
         try:
-            value = _parsed(value)
+            value = strict_json(value)
         except (ValueError, RecursionError) as error:
             raise ValueError(f"not valid JSON: {error}") from error
     return None if value == [] else value
-
-
-def _parsed(text: str) -> Any:
-    value = json.loads(text, object_pairs_hook=_object, parse_constant=_refuse_constant)
-    level = [value]
-    for _ in range(MAX_DEPTH):
-        if any(isinstance(item, str) and "\0" in item for item in level):
-            raise ValueError("NUL character")
-        level = [item for outer in level if isinstance(outer, dict | list) for item in _items(outer)]
-    if level:
-        raise ValueError(f"nested more than {MAX_DEPTH} levels deep")
-    try:
-        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
-    except ValueError as error:
-        raise ValueError("half a surrogate pair, or a number that is infinite") from error
-    return value
-
-
-def _items(outer: dict[str, Any] | list[Any]) -> list[Any]:
-    return [*outer, *outer.values()] if isinstance(outer, dict) else outer
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    data = dict(pairs)
-    if len(data) < len(pairs):
-        raise ValueError("a key stands twice")
-    return data
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not a number in JSON")
 
 
 def with_arguments(calls: list[Any] | None) -> list[Any] | None:
@@ -66,7 +34,7 @@ def _with_object(call: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(arguments, str):
         return call
     try:
-        parsed = _parsed(arguments)
+        parsed = strict_json(arguments)
     except (ValueError, RecursionError):
         return call
     return {**call, "arguments": parsed} if isinstance(parsed, dict) else call
