@@ -109,3 +109,18 @@ def nearest_name(name: str, known: Iterable[str], otherwise: str) -> str:
     """Return the hint for a name that is not known: the nearest known one, or else `otherwise`."""
     near = difflib.get_close_matches(name, list(known), n=1)
     return f"did you mean `{near[0]}`?" if near else otherwise
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or the name of its type where it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def causes(error: BaseException) -> list[BaseException]:
+    """Return the error, what caused it, what caused that, and so on; each once."""
+    chain: list[BaseException] = []
+    link: BaseException | None = error
+    while link is not None and link not in chain:
+        chain.append(link)
+        link = link.__cause__ or link.__context__
+    return chain
