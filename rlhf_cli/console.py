@@ -9,7 +9,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TextIO
 
@@ -39,6 +39,20 @@ def styled(text: str, code: str, stream: TextIO) -> str:
     """The text in an ANSI style where `stream` is a terminal that wants it."""
     wanted = stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     return f"\x1b[{code}m{text}\x1b[0m" if wanted else text
+
+
+def print_problem(label: str, code: str, entry: Mapping[str, Any]) -> None:
+    """An error on stderr: its message after a label in an ANSI style, then its place and what to do.
+
+    Args:
+        label: such as ``error:``.
+        code: of the style.
+        entry: as `RlhfError.as_dict` gives it.
+    """
+    print(f"{styled(label, code, sys.stderr)} {visible(str(entry['message']))}", file=sys.stderr)
+    for key in ("where", "hint"):
+        if entry[key]:
+            print(f"  {key}: {visible(str(entry[key]))}", file=sys.stderr)
 
 
 def seconds_text(seconds: float) -> str:

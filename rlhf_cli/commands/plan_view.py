@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -17,7 +16,7 @@ from pipelines.errors import RlhfError
 from pipelines.report.safe_text import visible
 from pipelines.run.directory import RunDir
 from pipelines.run.stage import Stage
-from rlhf_cli.console import print_json, styled
+from rlhf_cli.console import print_json, print_problem
 
 
 def show(stages: Sequence[Stage], config: Config, run_dir: RunDir, *, force: Sequence[str], as_json: bool) -> None:
@@ -43,10 +42,7 @@ def show(stages: Sequence[Stage], config: Config, run_dir: RunDir, *, force: Seq
         if any(entry["action"] == "run" and entry["stage"].startswith("data/") for entry in entries):
             print("the data is not opened: `rlhf data check` reads a FILE, or with --config all that a run would read")
         if problem is not None:
-            print(f"{styled('would refuse:', '1;31', sys.stderr)} {visible(problem.message)}", file=sys.stderr)
-            for label, text in (("where", problem.where), ("hint", problem.hint)):
-                if text:
-                    print(f"  {label}: {visible(text)}", file=sys.stderr)
+            print_problem("would refuse:", "1;31", problem.as_dict())
     if problem is not None:
         raise typer.Exit(problem.exit_code)
 
