@@ -11,7 +11,6 @@ import typer
 from pipelines.config import Config, load_config
 from pipelines.config.data_section import Source
 from pipelines.errors import UsageError
-from pipelines.report.safe_text import visible
 from rlhf_cli import options, settings
 from rlhf_cli.console import ConsoleReporter, print_json, styled
 
@@ -91,7 +90,7 @@ def check(
         return
     from pipelines.check.check_text import lines
 
-    for line in lines(report, _mark, visible):
+    for line in lines(report, _mark):
         print(line)
     if problem:
         raise problem
