@@ -22,6 +22,8 @@ from pipelines.labels.label_types import Answer, Kind, Label, LabelSet, Question
 from pipelines.run.disk import write_atomic
 
 MAGIC = "tasks"
+TASKS = "tasks.jsonl"
+"""Name of the file in the artifacts of the stages `sample` and `labels`."""
 
 
 class _Row(BaseModel):
