@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import pickle
 import re
@@ -35,6 +34,7 @@ from pipelines.config.ppo_section import PpoSection
 from pipelines.config.training_section import TrainerSection
 from pipelines.errors import ArtifactError, EnvironmentProblem, HubError, RlhfError, UsageError, causes, first_line
 from pipelines.models.base_fit import refuse_unfit, savable_generation_config
+from pipelines.models.base_ref import need_gguf, refuse_4bit_on_cpu
 from pipelines.models.own_head import classifier_loader, trunk_of
 from pipelines.run.reporting import Reporter
 
@@ -188,12 +188,8 @@ def check_4bit(model: ModelSection, device: torch.device) -> None:
     Raises:
         EnvironmentProblem: there is no CUDA device.
     """
-    if model.load_in_4bit and device.type == "cpu" and not model.allow_cpu_4bit:
-        raise EnvironmentProblem(
-            "model.load_in_4bit needs a CUDA device, and none is in use",
-            where="model.load_in_4bit",
-            hint="set model.load_in_4bit: false; model.allow_cpu_4bit: true runs it slowly on the CPU, for tests",
-        )
+    if device.type == "cpu":
+        refuse_4bit_on_cpu(model)
 
 
 def weights_dtype(model: ModelSection) -> torch.dtype:
@@ -301,7 +297,7 @@ def _load(
         kwargs["device_map"] = {"": str(device)}
     name, gguf = location(path)
     if gguf:
-        _need_gguf(path)
+        need_gguf(str(path))
         kwargs |= gguf | {"quantization_config": GgufConfig(dequantize=True)}  # a quantized one could not be saved
     if model.attn_implementation is not None:
         kwargs["attn_implementation"] = model.attn_implementation
@@ -332,11 +328,6 @@ def _load(
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
     return loaded.eval(), set(info["missing_keys"])
-
-
-def _need_gguf(path: str | Path) -> None:
-    if importlib.util.find_spec("gguf") is None:
-        raise EnvironmentProblem("a .gguf model needs the package gguf", where=str(path), hint="pip install gguf")
 
 
 def _incomplete(path: str | Path, missing: set[str]) -> ArtifactError:
