@@ -66,19 +66,12 @@ class ComparisonRow(Labeled):
         return self.comparison(messages_of(self.prompt), self.chosen, self.rejected)
 
 
-class Preference(Labeled):
+class Preference(ComparisonRow):
     """Three texts."""
 
     name = "preference"
     shape = columns(prompt=TEXT, chosen=TEXT, rejected=TEXT)
-    holds = (Comparison,)
     prompt: TextQuestion
-    chosen: str
-    rejected: str
-
-    @override
-    def canonical(self) -> Comparison:
-        return self.comparison(messages_of(self.prompt), self.chosen, self.rejected)
 
     @classmethod
     @override
@@ -219,18 +212,12 @@ class PromptText(Format):
         return None if texts is None else unchecked_prompt(*texts)
 
 
-class PromptChat(Format):
+class PromptChat(PromptText):
     """A dialogue to be answered: the canonical prompt."""
 
     name = "prompt_chat"
     shape = columns(prompt=LIST)
-    unless = ("chosen", "rejected", "completion")
-    holds = (Prompt,)
     prompt: Turns
-
-    @override
-    def canonical(self) -> Prompt:
-        return Prompt(prompt=messages_of(self.prompt))
 
 
 class Text(Format):
