@@ -126,7 +126,7 @@ def register(app: typer.Typer) -> None:
             "rlhf data check faq.csv --columns prompt=question --as ppo",
             "rlhf data check --config my.yaml",
         )
-    )(options.reads_rows(check))
+    )(options.with_groups(check))
     app.add_typer(
         group,
         name="data",

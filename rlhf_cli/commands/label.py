@@ -54,15 +54,6 @@ Without = Annotated[
 Guidelines = Annotated[
     Path | None, typer.Option("--guidelines", metavar="FILE", help="Markdown file with guidelines for the annotators.")
 ]
-Question = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--question",
-        metavar="NAME:KIND[:TEXT]",
-        help="Question to the annotators; KIND is ranking, pairwise, binary, scale (scale7: 1 to 7) or demonstration. "
-        "Repeatable.",
-    ),
-]
 Overlap = Annotated[
     int | None, typer.Option("--overlap", min=1, metavar="N", help="Number of annotators who judge the same task.")
 ]
@@ -112,7 +103,7 @@ def label(
     annotator: Annotator = None,
     without: Without = None,
     guidelines: Guidelines = None,
-    question: Question = None,
+    question: options.Questions = None,
     overlap: Overlap = None,
     controls: Controls = None,
     control_share: ControlShare = None,
@@ -302,4 +293,4 @@ def register(app: typer.Typer) -> None:
             "rlhf label pairs.jsonl --question helpful:pairwise --question polite:scale7",
             "rlhf label --run-dir runs/my --annotator ann",
         )
-    )(options.reads_rows(label))
+    )(options.with_groups(label))

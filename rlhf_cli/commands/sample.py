@@ -291,4 +291,4 @@ def register(app: typer.Typer) -> None:
             "rlhf sample faq.csv --columns prompt=question --model runs/my/sft --model runs/my/ppo --out tasks.jsonl",
             "rlhf sample --run-dir runs/my --temperature 0.8",
         )
-    )(options.reads_rows(sample))
+    )(options.with_groups(sample))

@@ -141,4 +141,4 @@ def register(app: typer.Typer) -> None:
             "rlhf score a.jsonl --reward-model org/toxic --label toxic --lower-is-better",
             "rlhf score chats.jsonl --reward-model my_reward:score --json",
         )
-    )(options.reads_rows(score))
+    )(options.with_groups(score))
