@@ -130,8 +130,33 @@ PAIR_FIGURES = ("accuracy", "accuracy_low", "accuracy_high", "margin", "length_a
 
 def judge(model: RewardModel, pairs: Sequence[Pair]) -> dict[str, float | None]:
     """`pair_figures` of the model's scores."""
-    scores = _score_pairs(model, [pair.chosen for pair in pairs], [pair.rejected for pair in pairs])
-    return pair_figures(pairs, *scores)
+    return pair_figures(pairs, *scores_of_pairs(model, pairs))
+
+
+def scores_of_pairs(model: RewardModel, pairs: Sequence[Pair]) -> tuple[list[float], list[float]]:
+    """Scores of the chosen and of the rejected answers."""
+    return _score_pairs(model, [pair.chosen for pair in pairs], [pair.rejected for pair in pairs])
+
+
+def agreement(
+    one: tuple[Sequence[float], Sequence[float]], other: tuple[Sequence[float], Sequence[float]]
+) -> dict[str, float]:
+    """Measure on what share of pairs two models prefer the same answer, with its 95 % interval (Wilson).
+
+    Args:
+        one: scores of the chosen and of the rejected answers by one model.
+        other: the same by the other model.
+
+    Returns:
+        ``agreement``, ``agreement_low``, ``agreement_high``; empty where there is no pair. A pair of equal scores
+        counts as half agreed.
+    """
+    first, second = ([a - b for a, b in zip(*scores, strict=True)] for scores in (one, other))
+    if not first:
+        return {}
+    agreed = sum(0.5 if a * b == 0 else float(a * b > 0) for a, b in zip(first, second, strict=True))
+    low, high = wilson(agreed, len(first))
+    return {"agreement": agreed / len(first), "agreement_low": low, "agreement_high": high}
 
 
 def pair_figures(pairs: Sequence[Pair], chosen: Sequence[float], rejected: Sequence[float]) -> dict[str, float | None]:

@@ -45,6 +45,7 @@ class Objective(Protocol):
         num_heldout: number of rows to judge by.
         num_tokens: number of tokens in all rows to train on.
         heldout_texts: texts of the first rows to judge by, at least two.
+        heldout_pairs: pairs to judge by.
         outputs: the outputs that PPO may use.
     """
 
@@ -52,6 +53,7 @@ class Objective(Protocol):
     num_heldout: int
     num_tokens: int
     heldout_texts: Sequence[EncodedText]
+    heldout_pairs: Sequence[Pair]
     outputs: Sequence[Output]
 
     @property

@@ -33,6 +33,7 @@ from pipelines.reward.assessment import (
     reliability,
 )
 from pipelines.reward.initial_model import InitialModel, Objective
+from pipelines.reward.shares import Share, rows_of
 from pipelines.reward.training_rows import (
     RowFile,
     Side,
@@ -57,7 +58,7 @@ class Pointwise(Objective):
 
     outputs: Sequence[Output] = ("logit", "probability", "logprob")
 
-    def __init__(self, ctx: StageContext, start: InitialModel, device: torch.device) -> None:
+    def __init__(self, ctx: StageContext, start: InitialModel, device: torch.device, share: Share) -> None:
         """Read and encode judgements, and comparisons as two rows each.
 
         Raises:
@@ -69,8 +70,11 @@ class Pointwise(Objective):
             for file in judgement_files(ctx.inputs, "train")
             if (scale := scale_of(file, ctx.config)) is not None
         }
-        self._rows, _, self.report = self._encoded("train")
-        self._heldout, self._heldout_pairs, _ = self._encoded("heldout")
+        self._name = "judge" if share == "judge" else "reward"
+        self._rows, _, self.report = self._encoded("train", share)
+        self._heldout, pairs, _ = self._encoded("heldout", "all")
+        texts = [row.text for row in self._heldout[: 2 * pairs]]
+        self.heldout_pairs = [Pair(chosen, rejected) for chosen, rejected in zip(texts[::2], texts[1::2], strict=True)]
         self.num_heldout = len(self._heldout)
         self.num_tokens = sum(len(row.text.ids) for row in self._rows)
         self.heldout_texts: Sequence[EncodedText] = [row.text for row in self._heldout[:GOLDEN_ROWS]]
@@ -95,10 +99,9 @@ class Pointwise(Objective):
         """Judge the held-out rows; with held-out comparisons also ``heldout_pair_accuracy``."""
         logits = self._scores()
         result = figures(logits, [row.target for row in self._heldout])
-        if pairs := self._heldout_pairs:
-            texts = [row.text for row in self._heldout[: 2 * pairs]]
-            both = [Pair(chosen, rejected) for chosen, rejected in zip(texts[::2], texts[1::2], strict=True)]
-            by_pair = pair_figures(both, logits[: 2 * pairs : 2], logits[1 : 2 * pairs : 2])
+        if self.heldout_pairs:
+            of_pairs = logits[: 2 * len(self.heldout_pairs)]
+            by_pair = pair_figures(self.heldout_pairs, of_pairs[::2], of_pairs[1::2])
             result |= {f"pair_{name}": value for name, value in by_pair.items()}
         return {f"heldout_{name}": value for name, value in result.items()}
 
@@ -107,12 +110,12 @@ class Pointwise(Objective):
         reporter = self._ctx.reporter
         accuracy, majority, area = (figures[f"heldout_{name}"] for name in ("accuracy", "majority", "auc"))
         if accuracy is None or majority is None:
-            reporter.warn("reward: every held-out label is the middle of its scale, so accuracy is not defined")
+            reporter.warn(f"{self._name}: every held-out label is the middle of its scale, so accuracy is not defined")
             return
         low, high = figures["heldout_accuracy_low"], figures["heldout_accuracy_high"]
         area_text = "not defined" if area is None else f"{area:.3f}"
         reporter.info(
-            f"reward: held-out accuracy {accuracy:.3f} [{low:.3f}, {high:.3f}], always the "
+            f"{self._name}: held-out accuracy {accuracy:.3f} [{low:.3f}, {high:.3f}], always the "
             f"more frequent class {majority:.3f}; AUC {area_text}; Brier {figures['heldout_brier']:.3f}; "
             f"calibration error {figures['heldout_calibration_error']:.3f}"
         )
@@ -122,7 +125,7 @@ class Pointwise(Objective):
             )
         elif accuracy <= majority:
             reporter.warn(
-                f"reward: the classifier is right on {accuracy:.1%} of the held-out rows: no better than always "
+                f"{self._name}: the classifier is right on {accuracy:.1%} of the held-out rows: no better than always "
                 f"choosing the more frequent class ({majority:.1%})"
             )
 
@@ -168,12 +171,12 @@ class Pointwise(Objective):
     def _scores(self) -> list[float]:
         return self._start.scorer.scores([row.text for row in self._heldout])
 
-    def _encoded(self, side: Side) -> tuple[list[JudgedText], int, LengthReport]:
+    def _encoded(self, side: Side, share: Share) -> tuple[list[JudgedText], int, LengthReport]:
         """All rows of a side, those of pairs first (chosen, rejected, chosen ...), and the number of pairs."""
-        ctx, start = self._ctx, self._start
+        ctx, start, by = self._ctx, self._start, self._ctx.config.data.split_by
         reports, rows = [], []
         for file in comparison_files(ctx.inputs, side):
-            pairs, report = start.encode(read_rows(file.path, Comparison), file.name)
+            pairs, report = start.encode(rows_of(read_rows(file.path, Comparison), share, by), file.name)
             rows += [
                 judged for pair in pairs for judged in (JudgedText(pair.chosen, 1.0), JudgedText(pair.rejected, 0.0))
             ]
@@ -182,7 +185,7 @@ class Pointwise(Objective):
             )
         count = len(rows) // 2
         for file in judgement_files(ctx.inputs, side):
-            answers, report = start.encode_answers(self._targets(file), file.name)
+            answers, report = start.encode_answers(rows_of(self._targets(file), share, by), file.name)
             rows += answers
             reports.append(report)
         return rows, count, sum_of_reports(reports)
@@ -204,9 +207,12 @@ class Pointwise(Objective):
     def _log_rows(self) -> None:
         reporter, report = self._ctx.reporter, self.report
         say = reporter.warn if report.dropped else reporter.info
-        say(f"reward: {report.used} answers used, {report.dropped} dropped, {report.cut} cut; longest {report.longest}")
-        reporter.info(f"reward: the model learns the probability that an answer is good; {self.polarity}")
-        reporter.info(f"reward: {self._good:.1%} of the answers to train on are good")
+        say(
+            f"{self._name}: {report.used} answers used, {report.dropped} dropped, {report.cut} cut; "
+            f"longest {report.longest}"
+        )
+        reporter.info(f"{self._name}: the model learns the probability that an answer is good; {self.polarity}")
+        reporter.info(f"{self._name}: {self._good:.1%} of the answers to train on are good")
         targets = {row.target for row in self._rows}
         if len(targets) == 1:
             raise DataError(

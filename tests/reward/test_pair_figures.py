@@ -70,7 +70,7 @@ def test_the_accuracy_is_told_with_its_interval_and_chance_is_a_warning(
     tmp_path: Path, accuracy: float | None, low: float | None, warned: bool
 ) -> None:
     reporter, objective = Recorder(), object.__new__(Pairwise)
-    objective._ctx = StageContext(Config(), tmp_path, {}, reporter)
+    objective._ctx, objective._name = StageContext(Config(), tmp_path, {}, reporter), "reward"
     names = ("accuracy", "accuracy_low", "accuracy_high")
     high = None if low is None else low + 0.2
     figures = {f"heldout_{name}": value for name, value in zip(names, (accuracy, low, high), strict=True)}
