@@ -27,7 +27,7 @@ WALLS: dict[str, tuple[str, tuple[str, ...]]] = {
     "errors": ("", ()),
     "config": ("errors", ()),
     "run": ("errors config", ()),
-    "report": ("errors", HEAVY),
+    "report": ("errors", ("numpy",)),
     "data": (GROUND, ()),
     "tasks": (ROWS, ()),
     "models": (ROWS, HEAVY),

@@ -16,7 +16,7 @@ from pipelines.errors import UsageError
 from pipelines.run.directory import RunDir, in_round
 from pipelines.run.processes import dismissing_workers, rank, world_size
 from pipelines.run.stage import Stage
-from rlhf_cli import libraries, options, settings
+from rlhf_cli import libraries, options
 from rlhf_cli.children import ChildLauncher, is_child
 from rlhf_cli.commands import plan_view as plan
 from rlhf_cli.console import ConsoleReporter, print_json
@@ -27,51 +27,37 @@ from rlhf_cli.logs import log_to
 class OutputMode:
     """Output options of a command."""
 
-    dry_run: bool = False
-    json: bool = False
-    verbose: bool = False
-    quiet: bool = False
+    dry_run: options.DryRun = False
+    json: options.Json = False
+    verbose: options.Verbose = False
+    quiet: options.Quiet = False
+
+
+_USUAL = OutputMode()
 
 
 def stage_command(name: str) -> Callable[..., None]:
     """The command that runs the stage `name` and the data stages before it."""
 
     def command(
-        config: options.Config = None,
-        run_dir: options.Dir = None,
-        sets: options.Sets = None,
-        model: options.Model = None,
-        reward_model: options.RewardModel = None,
-        dataset: options.Dataset = None,
+        named: options.RunOptions = options.DEFAULT_RUN,
         number: options.Round = 1,
         force: options.Force = False,
-        dry_run: options.DryRun = False,
-        json: options.Json = False,
-        verbose: options.Verbose = False,
-        quiet: options.Quiet = False,
+        mode: OutputMode = _USUAL,
     ) -> None:
-        flags = settings.named_flags(name, model=model, reward_model=reward_model, dataset=dataset)
-        resolved, run = settings.resolve(config, run_dir, sets or (), flags)
-        run_one(in_round(name, number), resolved, run, force=force, mode=OutputMode(dry_run, json, verbose, quiet))
+        resolved, run = named.resolve(name)
+        run_one(in_round(name, number), resolved, run, force=force, mode=mode)
 
     return command
 
 
 def all_command(
-    config: options.Config = None,
-    run_dir: options.Dir = None,
-    sets: options.Sets = None,
-    model: options.Model = None,
-    reward_model: options.RewardModel = None,
-    dataset: options.Dataset = None,
+    named: options.RunOptions = options.DEFAULT_RUN,
     first: options.From = None,
     last: options.Until = None,
     rounds: options.Rounds = None,
     force: options.ForceStages = None,
-    dry_run: options.DryRun = False,
-    json: options.Json = False,
-    verbose: options.Verbose = False,
-    quiet: options.Quiet = False,
+    mode: OutputMode = _USUAL,
 ) -> None:
     """Run all stages, from the data to the evaluation.
 
@@ -79,11 +65,8 @@ def all_command(
     Complete stages are skipped. Exit code 11 means that the run waits for people to judge answers; once they have, the
     same command continues.
     """
-    flags = settings.named_flags("all", model=model, reward_model=reward_model, dataset=dataset)
-    if rounds is not None:
-        flags["feedback.rounds"] = rounds
-    resolved, run = settings.resolve(config, run_dir, sets or (), flags)
-    run_all(resolved, run, first=first, last=last, force=force or (), mode=OutputMode(dry_run, json, verbose, quiet))
+    resolved, run = named.resolve("all", **({} if rounds is None else {"feedback.rounds": rounds}))
+    run_all(resolved, run, first=first, last=last, force=force or (), mode=mode)
 
 
 def run_one(name: str, config: Config, run_dir: RunDir, *, force: bool, mode: OutputMode) -> None:
@@ -224,5 +207,7 @@ _EXAMPLES = {
 def register(app: typer.Typer) -> None:
     """Add the stage commands."""
     for name, about in _ABOUT.items():
-        app.command(name, help=about, epilog=options.examples(*_EXAMPLES[name]))(stage_command(name))
-    app.command("all", epilog=options.examples(*_EXAMPLES["all"]))(all_command)
+        app.command(name, help=about, epilog=options.examples(*_EXAMPLES[name]))(
+            options.with_groups(stage_command(name))
+        )
+    app.command("all", epilog=options.examples(*_EXAMPLES["all"]))(options.with_groups(all_command))
