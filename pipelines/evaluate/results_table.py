@@ -41,6 +41,30 @@ class Row:
     title: str | None = None
 
 
+@dataclass(frozen=True)
+class Grid:
+    """The table as texts that are not yet safe to show.
+
+    Attributes:
+        columns: heads of the columns, without that of the labels.
+        rows: of each row the title of the group that starts there (None: the group goes on), its label and its cells.
+        notes: remarks below the table.
+    """
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str | None, str, tuple[str, ...]], ...]
+    notes: tuple[str, ...]
+
+
+def grid(results: Mapping[str, Any]) -> Grid:
+    """The table for a display of another kind, every cell with its interval."""
+    columns = _columns(results)
+    rows = (
+        (row.title, row.label, tuple(_cell(row, column, interval=True) for column in columns)) for row in _rows(results)
+    )
+    return Grid(tuple(columns.values()), tuple(rows), tuple(_notes(results)))
+
+
 def plain(results: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) -> str:
     """The table as plain text of at most `WIDTH` columns, safe to print."""
     lines = _plain_table(_rows(results), _columns(results))

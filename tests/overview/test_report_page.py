@@ -1,0 +1,258 @@
+"""The report of a run: complete, unfinished and damaged ones, and text that others wrote."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.overview.report_page import MOST_BYTES, render, write_report
+from rlhf_cli.app import run as rlhf
+from tests.overview.conftest import RESULTS, Bench, lines
+
+VOID = {"meta", "link", "br", "hr", "img", "input", "path", "use", "rect"}
+
+
+class Page(HTMLParser):
+    """The elements and the visible text of a page; fails where an element is closed that is not open."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(html)
+        assert not self.open, f"not closed: {self.open}"
+        self.text = " ".join(self.text.split())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in VOID and not (tag == "li" and "li" not in self.open):
+            assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if not {"style", "title"}.intersection(self.open):
+            self.text += data
+
+
+def page_of(bench: Bench) -> Page:
+    return Page(render(bench.config, bench.run))
+
+
+def test_a_complete_run_has_its_verdict_first_and_every_stage(bench: Bench) -> None:
+    bench.go()
+    page = page_of(bench)
+    assert "PPO is better than SFT" in page.text
+    assert "90 % [88, 92] by reward_model and on 73 % [68, 78] by gold, of 200 held-out prompts" in page.text
+    assert page.text.index("PPO is better") < page.text.index("The road") < page.text.index("Settings")
+    for stage in ("data/comparisons", "sft", "reward", "ppo", "eval"):
+        assert f"{stage} complete" in page.text
+    assert "90 rows, 20 steps, held-out loss 0.5426 nats" in page.text
+    assert ".780 [.750, .810]" in page.text, "the table of results"
+    manifest = json.loads((bench.run.stage("sft") / "manifest.json").read_text())
+    assert manifest["outputs"][0]["sha256"] in page.text
+    assert "kl_coef: 0.05" in page.text
+    assert manifest["versions"]["torch"] in page.text
+    assert f"{manifest['notes']['machine']['cores']} CPU cores" in page.text
+    assert "no alarm of PPO and no warning" in page.text
+
+
+def test_the_verdict_of_the_results_is_taken_over(bench: Bench) -> None:
+    told = {"call": "hacked", "sentence": "The reward rises and the gold score falls."}
+    bench.files["eval"]["results.json"] = json.dumps(RESULTS | {"verdict": told})
+    bench.go()
+    assert "hacked The reward rises and the gold score falls." in page_of(bench).text
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "call"),
+    [(0.4, 0.6, "no clear difference between PPO and SFT"), (0.1, 0.49, "PPO is worse than SFT")],
+)
+def test_without_one_the_win_rates_decide(bench: Bench, low: float, high: float, call: str) -> None:
+    results = json.loads(json.dumps(RESULTS))
+    for rate in results["measures"]["ppo"]["win_rate"].values():
+        rate.update(value=(low + high) / 2, low=low, high=high)
+    bench.files["eval"]["results.json"] = json.dumps(results)
+    bench.go()
+    assert call in page_of(bench).text
+
+
+def test_scorers_that_disagree_give_no_call(bench: Bench) -> None:
+    results = json.loads(json.dumps(RESULTS))
+    results["measures"]["ppo"]["win_rate"]["gold"].update(value=0.2, low=0.1, high=0.3)
+    bench.files["eval"]["results.json"] = json.dumps(results)
+    bench.go()
+    assert "no clear difference" in page_of(bench).text
+
+
+def test_nothing_and_half_a_run_are_said(bench: Bench) -> None:
+    text = page_of(bench).text
+    assert "no verdict yet The evaluation has not run. The road stops at data/demonstrations: not run yet." in text
+    assert "eval not run" in text
+    bench.go("reward")
+    bench.run.begin("ppo")
+    page = page_of(bench)
+    assert "The road stops at ppo: was interrupted; starts again." in page.text
+    assert "sft complete" in page.text
+    assert "ppo unfinished" in page.text
+
+
+@pytest.mark.parametrize(
+    "text", ["", "no json", "[]", '{"measures": 3}', '{"measures": {"ppo": []}, "trained": "ppo"}']
+)
+def test_results_that_cannot_be_read_are_said(bench: Bench, text: str) -> None:
+    bench.files["eval"]["results.json"] = text
+    bench.go()
+    assert re.search("no verdict The results of the evaluation (are missing|have a form)", page_of(bench).text)
+
+
+def test_a_damaged_manifest_and_a_changed_file_are_said(bench: Bench) -> None:
+    bench.go()
+    (bench.run.stage("reward") / "manifest.json").write_text("{")
+    (bench.run.stage("sft") / "metrics.jsonl").write_text("altered")
+    text = page_of(bench).text
+    assert "reward damaged" in text
+    assert "sft damaged" in text
+    assert "its artifact was changed: metrics.jsonl" in text
+
+
+def test_data_that_is_gone_is_no_error(bench: Bench) -> None:
+    bench.go()
+    (bench.run.root.parent.parent / "rows.jsonl").unlink()
+    assert "PPO is better than SFT" in page_of(bench).text
+
+
+def test_alarms_and_warnings_are_shown(bench: Bench) -> None:
+    alarm = {"name": "kl_running_away", "update": 7, "message": "the KL is 80 nats", "hint": "raise ppo.kl_coef"}
+    bench.files["ppo"]["alarms.jsonl"] = lines(alarm) + '{"name": "cut of\n'
+    bench.go()
+    bench.run.log_path.write_text(
+        "2026-11-30 20:49:19,096 INFO rlhf[1] all is well\n"
+        + "2026-11-30 20:49:20,096 WARNING rlhf[1] only 12 held-out prompts\n" * 2
+        + "2026-11-30 20:49:21,096 WARNING transformers.x[1] use another class\n"
+    )
+    text = page_of(bench).text
+    assert "kl_running_away in ppo, update 7: the KL is 80 nats" in text
+    assert "raise ppo.kl_coef" in text
+    assert text.count("only 12 held-out prompts") == 1
+    assert "all is well" not in text
+    assert "use another class" not in text
+
+
+HOSTILE = "</p></svg><script>alert(1)</script><img src=x onerror=alert(2)>{{ 7*7 }}\x1b[31m\u202etxet\ud800\x00 & \" '"
+
+
+def assert_harmless(page: Page, html: str) -> None:
+    assert not {"script", "iframe", "object", "embed", "form", "base"}.intersection(tag for tag, _ in page.tags)
+    for tag, attributes in page.tags:
+        assert not [name for name in attributes if name.startswith("on")], tag
+        for name in ("src", "href", "xlink:href", "action"):
+            assert (attributes.get(name) or "#").startswith(("#", "data:,")), (tag, attributes)
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\ud800-\udfff]", html)
+    assert "url(http" not in html
+    assert "@import" not in html
+
+
+def hostile(value: Any) -> Any:
+    """The same tree with all texts in it made hostile."""
+    if isinstance(value, dict):
+        return {key: hostile(item) for key, item in value.items()}
+    return HOSTILE if isinstance(value, str) else value
+
+
+def test_hostile_text_stays_text(bench: Bench) -> None:
+    told = {"call": HOSTILE, "sentence": HOSTILE}
+    results = RESULTS | {"verdict": told, "trained_on_simulated": [HOSTILE]}
+    bench.files["eval"]["results.json"] = json.dumps(results)
+    bench.files["ppo"]["alarms.jsonl"] = lines(hostile({"name": "", "update": 1, "message": "", "hint": ""}))
+    bench.sets = (*bench.sets, "sft.trainer=" + json.dumps({"run_name": HOSTILE[:60]}))
+    bench.go()
+    log = f"2026-11-30 20:49:20,096 WARNING rlhf[1] {HOSTILE}\n"
+    bench.run.log_path.write_bytes(log.encode("utf-8", "surrogatepass"))
+    html = render(bench.config, bench.run)
+    page = Page(html)
+    assert_harmless(page, html)
+    assert page.text.count("<script>alert(1)</script>") >= 5
+    assert r"{{ 7*7 }}\x1b[31m\u202etxet\ud800\x00" in page.text
+    assert "default-src 'none'" in html
+
+
+def test_a_name_of_a_run_cannot_act(bench: Bench) -> None:
+    root = bench.run.root.rename(bench.run.root.with_name("<script>alert(1)<"))
+    bench.run.root = root
+    html = render(bench.config, bench.run)
+    assert_harmless(Page(html), html)
+
+
+def test_the_file_is_written_whole_or_not_at_all(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.go()
+    path = write_report(bench.config, bench.run)
+    assert path == bench.run.root / "report.html"
+    before = path.read_bytes()
+    assert before.startswith(b"<!doctype html>")
+    assert len(before) < MOST_BYTES
+
+    def fail(self: Path, target: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", fail)
+    assert rlhf(["report", str(bench.run.root)]) == 9
+    assert path.read_bytes() == before
+
+
+def test_the_command(bench: Bench, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.go()
+    monkeypatch.chdir(bench.run.root.parent.parent)
+    assert rlhf(["report", "--json"]) == 0, "the only run below runs/"
+    told = json.loads(capsys.readouterr().out)
+    path = bench.run.root / "report.html"
+    assert told == {"run_dir": "runs/mine", "report": "runs/mine/report.html", "bytes": path.stat().st_size}
+    assert rlhf(["report", "runs/mine"]) == 0, "it replaces its own file"
+    assert rlhf(["report", "--run-dir", "runs/mine", "--out", "other.html"]) == 0
+    assert rlhf(["report", "--run-dir", "runs/mine", "--out", "other.html"]) == 4
+    assert rlhf(["report", "--run-dir", "runs/mine", "--out", "other.html", "--force"]) == 0
+    assert rlhf(["report", "nowhere"]) == 2
+    assert rlhf(["report", "runs/mine", "--run-dir", "runs/mine"]) == 2
+    assert rlhf(["status", "--run-dir", "runs/mine", "--verify"]) == 0, "the report is part of no stage"
+
+
+def test_all_writes_it_at_the_end_and_leaves_it_where_nothing_ran(
+    bench: Bench, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.go()
+    path = bench.run.root / "report.html"
+    again = ["all", "--run-dir", str(bench.run.root), "--json"]
+    assert rlhf(again) == 0
+    assert json.loads(capsys.readouterr().out)["report"] == str(path), "it was not there"
+    path.write_text("mine")
+    assert rlhf(again) == 0
+    assert path.read_text() == "mine"
+    assert json.loads(capsys.readouterr().out)["report"] == str(path)
+    shutil.rmtree(bench.run.stage("data/prompts"))
+    assert rlhf([*again[:-1], "--until", "data"]) == 0
+    assert "report.html" in capsys.readouterr().err
+    assert path.read_text().startswith("<!doctype html>")
+
+
+def test_a_report_that_fails_does_not_cost_the_run(
+    bench: Bench, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.go()
+    (bench.run.root / "report.html").mkdir()
+    shutil.rmtree(bench.run.stage("data/prompts"))
+    assert rlhf(["all", "--run-dir", str(bench.run.root), "--until", "data"]) == 0
+    said = capsys.readouterr().err
+    assert "the report could not be written" in said
+    assert f"rlhf report {bench.run.root}" in said
