@@ -15,6 +15,7 @@ from pipelines.evaluate.results_table import Grid, grid
 from pipelines.overview import wording
 from pipelines.overview.call import call_of
 from pipelines.overview.run_facts import RunFacts, StageFacts, read_run, warnings_of
+from pipelines.overview.training_figures import reward_figures, trainings_of
 from pipelines.report.safe_text import visible
 from pipelines.run.directory import RunDir
 from pipelines.run.disk import disk_errors, write_atomic
@@ -94,6 +95,7 @@ def render(config: Config, run_dir: RunDir) -> str:
 
 def _page(run: RunFacts, run_dir: RunDir, limit: int) -> str:
     warnings, all_warnings = warnings_of(run_dir)
+    trainings, earlier_rounds = trainings_of(run)
     return (
         _environment()
         .get_template("report.html")
@@ -105,6 +107,9 @@ def _page(run: RunFacts, run_dir: RunDir, limit: int) -> str:
             results=_results(run),
             road=[_road_row(stage) for stage in run.stages],
             seconds=wording.duration(sum(s.manifest.wall_seconds for s in run.stages if s.manifest)),
+            trainings=trainings,
+            earlier_rounds=earlier_rounds,
+            rewards=reward_figures(run),
             alarms=_alarms(run),
             warnings=warnings,
             more_warnings=all_warnings - len(warnings),

@@ -34,6 +34,8 @@ class Page(HTMLParser):
         self.tags.append((tag, dict(attrs)))
         if tag not in VOID:
             self.open.append(tag)
+        if tag == "td":
+            self.text += " "
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
@@ -149,6 +151,71 @@ def test_alarms_and_warnings_are_shown(bench: Bench) -> None:
     assert text.count("only 12 held-out prompts") == 1
     assert "all is well" not in text
     assert "use another class" not in text
+
+
+def test_curves_of_every_training(bench: Bench) -> None:
+    bench.go()
+    text = page_of(bench).text
+    assert "Loss, nats per token" in text
+    assert "training: 3 at step 1, 0.15 at step 20" in text
+    assert "On held-out rows the loss was 3 before the training and is 0.5426 after it." in text
+    for title in ("Accuracy on training rows", "KL to the reference", "Value loss", "Entropy, nats per token"):
+        assert title in text
+    assert "held out: 0.1 at update 0, 1 at update 5" in text
+    assert render(bench.config, bench.run).count("<svg ") == 8
+
+
+def test_a_training_in_progress_shows_its_curves_so_far(bench: Bench) -> None:
+    bench.go("reward")
+    partial = bench.run.begin("ppo")
+    (partial / "metrics.jsonl").write_text(bench.files["ppo"]["metrics.jsonl"] + '{"update": 6, "objec')
+    text = page_of(bench).text
+    assert "PPO, unfinished" in text
+    assert "0.1 at update 1, 0.5 at update 5" in text
+
+
+@pytest.mark.parametrize(
+    "text", ["", "x" * 100, '{"step": "1", "loss": "2"}\n', '{"step": 1, "loss": null}\n', "[" * 99999]
+)
+def test_logs_that_cannot_be_read_draw_nothing(bench: Bench, text: str) -> None:
+    bench.files["sft"]["metrics.jsonl"] = text
+    bench.go("sft")
+    html = render(bench.config, bench.run)
+    assert "Nothing is logged yet" in html
+    assert "<svg " not in html
+
+
+def test_figures_of_the_reward_model(bench: Bench) -> None:
+    bench.metrics["reward"] |= {
+        "heldout_accuracy_before": 0.5,
+        "heldout_accuracy_low_after": 0.88,
+        "heldout_accuracy_high_after": 0.93,
+        "heldout_length_accuracy_after": 0.53,
+        "heldout_auc_after": None,
+        "probe/courtesy": 0.97,
+    }
+    bench.go("reward")
+    text = page_of(bench).text
+    assert "held-out accuracy 0.91 [0.88, 0.93]; 0.5 before the training" in text
+    assert "accuracy of choosing by length alone 0.53" in text
+    assert "area under" not in text
+    assert "answers spoiled in courtesy score lower 97%" in text
+    assert "Reliability" not in text
+    bench.notes["reward"] = {"objective": "pointwise", "calibration": [{"n": 5, "probability": 0.2, "good": 0.3}, 7]}
+    bench.go("reward", force=["reward"])
+    assert "Reliability on held-out rows" in page_of(bench).text
+
+
+def test_rounds_have_their_own_curves_and_old_ones_are_left_out(bench: Bench) -> None:
+    bench.sets = (*bench.sets, "feedback.source=human", "feedback.rounds=5")
+    for number in range(2, 6):
+        for name in ("reward", "ppo"):
+            bench.files[f"rounds/{number:02d}/{name}"] = bench.files[name]
+    bench.go()
+    text = page_of(bench).text
+    assert "2 earlier rounds are left out" in text
+    headings = re.findall("(?:Reward model|PPO), round [0-9]", text)
+    assert headings == [f"{name}, round {number}" for number in (3, 4, 5) for name in ("Reward model", "PPO")]
 
 
 HOSTILE = "</p></svg><script>alert(1)</script><img src=x onerror=alert(2)>{{ 7*7 }}\x1b[31m\u202etxet\ud800\x00 & \" '"
