@@ -15,6 +15,7 @@ from pipelines.evaluate.results_table import Grid, grid
 from pipelines.overview import wording
 from pipelines.overview.call import call_of
 from pipelines.overview.run_facts import RunFacts, StageFacts, read_run, warnings_of
+from pipelines.overview.side_by_side import side_by_side
 from pipelines.overview.training_figures import reward_figures, trainings_of
 from pipelines.report.safe_text import visible
 from pipelines.run.directory import RunDir
@@ -110,6 +111,8 @@ def _page(run: RunFacts, run_dir: RunDir, limit: int) -> str:
             trainings=trainings,
             earlier_rounds=earlier_rounds,
             rewards=reward_figures(run),
+            answers=side_by_side(run),
+            limit=limit,
             alarms=_alarms(run),
             warnings=warnings,
             more_warnings=all_warnings - len(warnings),

@@ -13,7 +13,8 @@ import pytest
 
 from pipelines.overview.report_page import MOST_BYTES, render, write_report
 from rlhf_cli.app import run as rlhf
-from tests.overview.conftest import RESULTS, Bench, lines
+from tests.labels.page.browser import chromium
+from tests.overview.conftest import RESULTS, Bench, answer, lines, row
 
 VOID = {"meta", "link", "br", "hr", "img", "input", "path", "use", "rect"}
 
@@ -244,6 +245,9 @@ def test_hostile_text_stays_text(bench: Bench) -> None:
     results = RESULTS | {"verdict": told, "trained_on_simulated": [HOSTILE]}
     bench.files["eval"]["results.json"] = json.dumps(results)
     bench.files["ppo"]["alarms.jsonl"] = lines(hostile({"name": "", "update": 1, "message": "", "hint": ""}))
+    bench.files["eval"]["answers.jsonl"] = lines(
+        row(HOSTILE, answer(HOSTILE, 0.1), answer(HOSTILE, 0.9)), hostile(row("", answer("", 0.9), answer("", 0.1)))
+    )
     bench.sets = (*bench.sets, "sft.trainer=" + json.dumps({"run_name": HOSTILE[:60]}))
     bench.go()
     log = f"2026-11-30 20:49:20,096 WARNING rlhf[1] {HOSTILE}\n"
@@ -251,9 +255,65 @@ def test_hostile_text_stays_text(bench: Bench) -> None:
     html = render(bench.config, bench.run)
     page = Page(html)
     assert_harmless(page, html)
-    assert page.text.count("<script>alert(1)</script>") >= 5
+    assert page.text.count("<script>alert(1)</script>") >= 11
     assert r"{{ 7*7 }}\x1b[31m\u202etxet\ud800\x00" in page.text
     assert "default-src 'none'" in html
+
+
+@pytest.mark.parametrize("name", ["gold", "a <b>"])
+def test_names_of_scorers_are_text(bench: Bench, name: str) -> None:
+    results = json.loads(json.dumps(RESULTS).replace('"gold"', json.dumps(name)))
+    shown = [row("p", answer("a", 0.1), answer("b", 0.9))]
+    bench.files["eval"] = {
+        "results.json": json.dumps(results),
+        "answers.jsonl": lines(*shown).replace('"gold"', json.dumps(name)),
+    }
+    bench.go()
+    html = render(bench.config, bench.run)
+    assert f"By {name}, the answer" in Page(html).text
+    assert "<b>" not in html
+
+
+def test_the_page_stays_small_whatever_the_answers(bench: Bench) -> None:
+    worst = '"' * 100_000  # five bytes each as HTML
+    rows = (row(worst, answer(worst, 0.5), answer(worst, n / 30)) for n in range(31))
+    bench.files["eval"]["answers.jsonl"] = lines(*rows)
+    bench.go()
+    html = render(bench.config, bench.run)
+    assert len(html.encode()) <= MOST_BYTES
+    assert "[... 97000 more characters]" in html, "of the first limit, which is enough"
+
+
+def test_in_a_browser_nothing_runs_and_nothing_is_fetched(bench: Bench, tmp_path: Path) -> None:
+    bench.files["eval"]["answers.jsonl"] = lines(row(HOSTILE, answer(HOSTILE, 0.1), answer(HOSTILE, 0.9)))
+    bench.go()
+    path = write_report(bench.config, bench.run, tmp_path / "page.html")
+    with chromium() as browser:
+        page = browser.new_page(viewport={"width": 360, "height": 700})
+        asked, said = [], []
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("console", lambda message: said.append(message.text))
+        page.on("dialog", lambda dialog: said.append(dialog.message))
+        page.goto(path.as_uri())
+        assert page.locator("article.answers").count() == 1
+        assert page.locator("svg").count() == 8
+        width, room = page.evaluate("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
+        assert width == room, "on a phone nothing sticks out"
+        axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+        for scheme in ("light", "dark"):
+            ground(page, scheme)
+            faults = axe.run(page).response["violations"]
+            assert not faults, [(fault["id"], fault["nodes"][0]["html"]) for fault in faults]
+        colors = {scheme: ground(page, scheme) for scheme in ("light", "dark")}
+        assert colors["light"] != colors["dark"]
+    assert [url for url in asked if not url.startswith("data:")] == [path.as_uri()]
+    assert not said
+
+
+def ground(page: Any, scheme: str) -> str:
+    """Color of the background in a scheme."""
+    page.emulate_media(color_scheme=scheme)
+    return str(page.evaluate("getComputedStyle(document.documentElement).backgroundColor"))
 
 
 def test_a_name_of_a_run_cannot_act(bench: Bench) -> None:
