@@ -13,7 +13,21 @@ import typer
 from pipelines.run.signals import STOPPING
 from rlhf_cli import __version__, failures, libraries, options
 from rlhf_cli.children import watch_parent
-from rlhf_cli.commands import agreement, config, data, env, label, labels, pairs, report, sample, score, stages, status
+from rlhf_cli.commands import (
+    agreement,
+    compare,
+    config,
+    data,
+    env,
+    label,
+    labels,
+    pairs,
+    report,
+    sample,
+    score,
+    stages,
+    status,
+)
 
 app = typer.Typer(
     name="rlhf",
@@ -59,6 +73,7 @@ pairs.register(app)
 score.register(app)
 status.register(app)
 report.register(app)
+compare.register(app)
 data.register(app)
 env.register(app)
 

@@ -15,7 +15,7 @@ STATES = {
     "partial": "unfinished",
     "damaged": "damaged",
     "missing": "not run",
-    "waiting": "waits for people",
+    "waiting": "waiting for people",
 }
 """States of a stage, as the page says them."""
 
