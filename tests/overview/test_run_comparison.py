@@ -19,6 +19,9 @@ from rlhf_cli.app import run as rlhf
 from tests.overview.conftest import RESULTS, Bench, answer, lines, row
 
 
+SCORERS = "eval.scorers=[{kind: run}, {kind: http, url: 'http://judge.example/%s', name: gold}]"
+
+
 def another(bench: Bench, name: str, *sets: str) -> Bench:
     """A bench like this one for a run beside it."""
     run = RunDir(bench.run.root.with_name(name))
@@ -35,6 +38,7 @@ def answers(*scores: float, prompts: int = 0) -> str:
 @pytest.fixture
 def both(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> tuple[Bench, Bench]:
     """Two runs; a test makes them with `go`, which works for the run that is told."""
+    bench.sets = (*bench.sets, SCORERS % "one")
     other = another(bench, "other", "ppo.kl_coef=0.2")
     monkeypatch.setattr(
         "pipelines.chain.execute.call_runner",
@@ -124,8 +128,7 @@ def test_one_reward_model_in_both_runs_is_a_judge(both: tuple[Bench, Bench]) -> 
 
 def test_a_judge_with_other_settings_is_another_judge(both: tuple[Bench, Bench]) -> None:
     first, second = both
-    scorers = "eval.scorers=[{kind: run}, {kind: http, url: 'http://judge.example/%s', name: gold}]"
-    first.sets, second.sets = (*first.sets, scorers % "one"), (*second.sets, scorers % "two")
+    second.sets = (*second.sets, SCORERS % "two")
     first.go()
     second.go()
     comparison = compared(first, second)
