@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from pipelines.evaluate.results_table import LEVEL, name_of
 from pipelines.overview.run_facts import RunFacts
 from pipelines.report.estimates import Estimate
+
+Tone = Literal["good", "bad", "open"]
+_TONES: Mapping[str, Tone] = {"better": "good", "worse": "bad", "over-optimized": "bad"}
+"""Tones of the verdicts of results.json; any other is open."""
 
 
 @dataclass(frozen=True)
@@ -19,11 +23,13 @@ class Call:
         call: a few words.
         sentence: the figures behind them.
         tone: how the page shows it.
+        opinions: what each scorer says, where the results tell.
     """
 
     call: str
     sentence: str
-    tone: Literal["good", "bad", "open"] = "open"
+    tone: Tone = "open"
+    opinions: tuple[str, ...] = ()
 
 
 def call_of(run: RunFacts) -> Call:
@@ -33,10 +39,7 @@ def call_of(run: RunFacts) -> Call:
         return _without_results(run)
     try:
         told = results.get("verdict")
-        tone = _tone(results)
-        if isinstance(told, Mapping):
-            return Call(str(told["call"]), str(told["sentence"]), tone)
-        return _from_win_rates(results, tone)
+        return _from_verdict(told) if isinstance(told, Mapping) else _from_win_rates(results)
     except (KeyError, TypeError, ValueError, AttributeError):
         return Call("no verdict", "The results of the evaluation have a form that this version does not read.")
 
@@ -52,33 +55,49 @@ def _without_results(run: RunFacts) -> Call:
     return Call("no verdict yet", f"The evaluation has not run. The road stops at {first.name}: {first.reason}.")
 
 
+def _from_verdict(told: Mapping[str, Any]) -> Call:
+    """Take over the verdict of results.json, whose sentence may begin with the call."""
+    call = str(told["call"])
+    sentence = str(told["sentence"]).removeprefix(f"{call}: ")
+    opinions = told.get("opinions")
+    rows = [row for row in (opinions if isinstance(opinions, list) else ()) if isinstance(row, Mapping)]
+    texts = (f"{row.get('scorer')} ({row.get('role')}): {row.get('call')}{_share(row)}" for row in rows)
+    whole = sentence if sentence.endswith((".", "!", "?")) else f"{sentence}."
+    return Call(call, whole[:1].upper() + whole[1:], _TONES.get(call, "open"), tuple(texts))
+
+
+def _share(row: Mapping[str, Any]) -> str:
+    rate = row.get("win_rate")
+    return f", {_estimate(rate).text(percent=True)}" if isinstance(rate, Mapping) else ""
+
+
+def _estimate(rate: Mapping[str, Any]) -> Estimate:
+    return Estimate(float(rate["value"]), float(rate["low"]), float(rate["high"]), int(rate["n"]))
+
+
 def _rates(results: Mapping[str, Any]) -> dict[str, Estimate]:
     """Win rates of the trained policy against the baseline, by scorer."""
     trained = results["trained"]
     measured = results["measures"].get(trained, {}).get("win_rate", {}) if trained else {}
-    return {
-        str(scorer): Estimate(float(rate["value"]), float(rate["low"]), float(rate["high"]), int(rate["n"]))
-        for scorer, rate in measured.items()
-    }
+    return {str(scorer): _estimate(rate) for scorer, rate in measured.items()}
 
 
-def _tone(results: Mapping[str, Any]) -> Literal["good", "bad", "open"]:
-    """Good where every scorer's interval lies above one half, bad where every one lies below."""
-    rates = _rates(results).values()
-    if rates and all(rate.low is not None and rate.low > LEVEL for rate in rates):
+def _tone(rates: Iterable[Estimate]) -> Tone:
+    """Good where every interval lies above one half, bad where every one lies below."""
+    bounds = [(rate.low, rate.high) for rate in rates]
+    if all(low is not None and low > LEVEL for low, _ in bounds):
         return "good"
-    if rates and all(rate.high is not None and rate.high < LEVEL for rate in rates):
-        return "bad"
-    return "open"
+    return "bad" if all(high is not None and high < LEVEL for _, high in bounds) else "open"
 
 
-def _from_win_rates(results: Mapping[str, Any], tone: Literal["good", "bad", "open"]) -> Call:
+def _from_win_rates(results: Mapping[str, Any]) -> Call:
+    """Say what the win rates by all scorers say together: results of before there was a verdict have none."""
     baseline, rates = name_of(results["baseline"]), _rates(results)
     if not rates:
         return Call("no comparison", f"The evaluation measured {baseline} alone: there is no PPO policy to compare.")
     trained = name_of(results["trained"])
     shares = [f"{rate.text(percent=True)} by {scorer}" for scorer, rate in rates.items()]
-    count = next(iter(rates.values())).n
+    count, tone = next(iter(rates.values())).n, _tone(rates.values())
     call = {
         "good": f"{trained} is better than {baseline}",
         "bad": f"{trained} is worse than {baseline}",

@@ -184,6 +184,8 @@ class _Evaluated:
             identity: dict[str, Any] = {"section": section}
             if '"kind": "run"' in told:
                 identity["reward"] = _contents(manifest, lambda name: split_round(name)[0] == "reward")
+            if '"kind": "judge"' in told:
+                identity["judge"] = _contents(manifest, lambda name: name == "judge")
             if '"kind": "function"' in told:
                 identity["files"] = _contents(manifest, is_source)
             if '"kind": "gold"' in told:

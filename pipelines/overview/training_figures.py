@@ -56,7 +56,7 @@ class _Curve:
     heldout: str | None = None
 
 
-_CURVES: Mapping[str, tuple[_Curve, ...]] = {
+_CURVES: dict[str, tuple[_Curve, ...]] = {
     "sft": (_Curve("Loss, nats per token", "loss"),),
     "reward": (_Curve("Accuracy on training rows", "accuracy"), _Curve("Loss, nats", "loss")),
     "ppo": (
@@ -67,7 +67,10 @@ _CURVES: Mapping[str, tuple[_Curve, ...]] = {
         _Curve("Entropy, nats per token", "policy/entropy_avg"),
     ),
 }
-_TITLES = {"sft": "Supervised fine-tuning", "reward": "Reward model", "ppo": "PPO"}
+_CURVES["judge"] = _CURVES["reward"]
+_TITLES = {"sft": "Supervised fine-tuning", "reward": "Reward model", "judge": "Independent judge", "ppo": "PPO"}
+_ONCE = ("sft", "judge")
+"""Stages that all rounds share."""
 
 
 def trainings_of(run: RunFacts) -> tuple[list[Training], int]:
@@ -80,7 +83,7 @@ def trainings_of(run: RunFacts) -> tuple[list[Training], int]:
     trainings = [
         _training(stage, place)
         for place, stage in enumerate(run.stages)
-        if stage.kind in _CURVES and (stage.kind == "sft" or stage.round > first)
+        if stage.kind in _CURVES and (stage.kind in _ONCE or stage.round > first)
     ]
     return trainings, max(0, first)
 
@@ -120,7 +123,7 @@ def _ends(points: Sequence[tuple[float, float]], step: str) -> str:
 
 
 def _before_and_after(stage: StageFacts) -> str:
-    what = {"sft": "loss", "reward": "accuracy"}.get(stage.kind)
+    what = {"sft": "loss", "reward": "accuracy", "judge": "accuracy"}.get(stage.kind)
     before, after = (stage.metric(f"heldout_{what}_{when}") for when in ("before", "after"))
     if before is None or after is None:
         return ""
@@ -160,7 +163,7 @@ _HELDOUT: tuple[tuple[str, str], ...] = (
 
 
 def reward_figures(run: RunFacts) -> list[RewardFigures]:
-    """Collect the figures of every reward model that is complete, the last rounds' only, as `trainings_of` does."""
+    """Collect the figures of the reward models that are complete, of the last rounds only, and of the judge."""
     first = max((stage.round for stage in run.stages), default=1) - MOST_ROUNDS
     return [
         RewardFigures(
@@ -170,7 +173,7 @@ def reward_figures(run: RunFacts) -> list[RewardFigures]:
             _reliability(stage, place),
         )
         for place, stage in enumerate(run.stages)
-        if stage.kind == "reward" and stage.manifest is not None and stage.round > first
+        if stage.manifest is not None and (stage.kind == "judge" or (stage.kind == "reward" and stage.round > first))
     ]
 
 
@@ -185,6 +188,9 @@ def _reward_rows(stage: StageFacts) -> Iterator[tuple[str, str]]:
         value = stage.metric(f"heldout_{key}_after")
         if value is not None and not (key == "both_orders" and value == 0):
             yield words, number(value)
+    agreement, low, high = (stage.metric(f"agreement{end}") for end in ("", "_low", "_high"))
+    if agreement is not None:
+        yield "orders pairs as the reward model does", f"{number(agreement)} [{number(low)}, {number(high)}]"
     for name in sorted(stage.manifest.metrics if stage.manifest else ()):
         if name.startswith("probe/") and (share := stage.metric(name)) is not None:
             yield f"probe: answers spoiled in {name.removeprefix('probe/')} score lower", f"{share:.0%}"

@@ -51,6 +51,7 @@ def number(value: Any) -> str:
     return f"{value:.2e}" if abs(value) >= 1e6 or 0 < abs(value) < 1e-3 else f"{value:.4g}"
 
 
+_REWARD = (("rows_used", "{} rows"), ("steps", "{} steps"), ("heldout_accuracy_after", "held-out accuracy {}"))
 _DATA = (("train", "{} rows to train on"), ("heldout", "{} held out"))
 _REMEMBERED: Mapping[str, tuple[tuple[str, str], ...]] = {
     "data": _DATA,
@@ -58,7 +59,8 @@ _REMEMBERED: Mapping[str, tuple[tuple[str, str], ...]] = {
     "sft": (("rows_used", "{} rows"), ("steps", "{} steps"), ("heldout_loss_after", "held-out loss {} nats per token")),
     "sample": (("completions", "{} answers"), ("prompts", "{} prompts"), ("mean_tokens", "{} tokens on average")),
     "labels": (("labels", "{} labels"), ("annotators", "{} annotators"), ("alpha", "alpha {}")),
-    "reward": (("rows_used", "{} rows"), ("steps", "{} steps"), ("heldout_accuracy_after", "held-out accuracy {}")),
+    "reward": _REWARD,
+    "judge": _REWARD,
     "ppo": (("objective/scores", "score {} at the end"), ("objective/kl", "KL {} nats"), ("alarms", "{} alarms")),
     "eval": (("prompts", "{} prompts"),),
 }

@@ -72,16 +72,25 @@ def test_a_complete_run_has_its_verdict_first_and_every_stage(bench: Bench) -> N
     assert "no alarm of PPO and no warning" in page.text
 
 
-def test_the_verdict_of_the_results_is_taken_over(bench: Bench) -> None:
-    told = {"call": "hacked", "sentence": "The reward rises and the gold score falls."}
+@pytest.mark.parametrize(("call", "tone"), [("better", "good"), ("over-optimized", "bad"), ("not judged", "open")])
+def test_the_verdict_of_the_results_is_taken_over(bench: Bench, call: str, tone: str) -> None:
+    rate = {"value": 0.9, "low": 0.85, "high": 0.93, "n": 200}
+    rows = [
+        {"scorer": "reward_model", "role": "optimized", "call": "not judged", "win_rate": rate},
+        {"scorer": "gold", "role": "independent", "call": call},
+    ]
+    told = {"call": call, "sentence": f"{call}: gold prefers PPO's answers", "opinions": rows}
     bench.files["eval"]["results.json"] = json.dumps(RESULTS | {"verdict": told})
     bench.go()
-    assert "hacked The reward rises and the gold score falls." in page_of(bench).text
+    page = page_of(bench)
+    assert f"{call.capitalize()} Gold prefers PPO's answers." in page.text
+    assert f"reward_model (optimized): not judged, 90 % [85, 93] gold (independent): {call}" in page.text
+    assert ("section", {"class": f"verdict {tone}", "aria-labelledby": "verdict"}) in page.tags
 
 
 @pytest.mark.parametrize(
     ("low", "high", "call"),
-    [(0.4, 0.6, "no clear difference between PPO and SFT"), (0.1, 0.49, "PPO is worse than SFT")],
+    [(0.4, 0.6, "No clear difference between PPO and SFT"), (0.1, 0.49, "PPO is worse than SFT")],
 )
 def test_without_one_the_win_rates_decide(bench: Bench, low: float, high: float, call: str) -> None:
     results = json.loads(json.dumps(RESULTS))
@@ -97,12 +106,12 @@ def test_scorers_that_disagree_give_no_call(bench: Bench) -> None:
     results["measures"]["ppo"]["win_rate"]["gold"].update(value=0.2, low=0.1, high=0.3)
     bench.files["eval"]["results.json"] = json.dumps(results)
     bench.go()
-    assert "no clear difference" in page_of(bench).text
+    assert "No clear difference" in page_of(bench).text
 
 
 def test_nothing_and_half_a_run_are_said(bench: Bench) -> None:
     text = page_of(bench).text
-    assert "no verdict yet The evaluation has not run. The road stops at data/demonstrations: not run yet." in text
+    assert "No verdict yet The evaluation has not run. The road stops at data/demonstrations: not run yet." in text
     assert "eval not run" in text
     bench.go("reward")
     bench.run.begin("ppo")
@@ -118,7 +127,7 @@ def test_nothing_and_half_a_run_are_said(bench: Bench) -> None:
 def test_results_that_cannot_be_read_are_said(bench: Bench, text: str) -> None:
     bench.files["eval"]["results.json"] = text
     bench.go()
-    assert re.search("no verdict The results of the evaluation (are missing|have a form)", page_of(bench).text)
+    assert re.search("No verdict The results of the evaluation (are missing|have a form)", page_of(bench).text)
 
 
 def test_a_damaged_manifest_and_a_changed_file_are_said(bench: Bench) -> None:

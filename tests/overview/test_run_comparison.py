@@ -18,7 +18,6 @@ from pipelines.run.directory import RunDir
 from rlhf_cli.app import run as rlhf
 from tests.overview.conftest import RESULTS, Bench, answer, lines, row
 
-
 SCORERS = "eval.scorers=[{kind: run}, {kind: http, url: 'http://judge.example/%s', name: gold}]"
 
 
