@@ -63,7 +63,7 @@ def _from_verdict(told: Mapping[str, Any]) -> Call:
     rows = [row for row in (opinions if isinstance(opinions, list) else ()) if isinstance(row, Mapping)]
     texts = (f"{row.get('scorer')} ({row.get('role')}): {row.get('call')}{_share(row)}" for row in rows)
     whole = sentence if sentence.endswith((".", "!", "?")) else f"{sentence}."
-    return Call(call, whole[:1].upper() + whole[1:], _TONES.get(call, "open"), tuple(texts))
+    return Call(call, whole, _TONES.get(call, "open"), tuple(texts))
 
 
 def _share(row: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ Differences are paired by prompt, and only made where two numbers mean the same:
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -16,7 +16,7 @@ from pipelines.overview.call import call_of
 from pipelines.overview.run_facts import RunFacts, json_lines
 from pipelines.report.estimates import Estimate
 from pipelines.run.directory import split_round
-from pipelines.run.manifest import Manifest
+from pipelines.run.manifest import FileRecord, Manifest, digest_of
 from pipelines.run.stage import is_source
 
 ANSWERS = ("length", "finished")
@@ -66,7 +66,7 @@ class RunComparison:
         unfinished: state of every stage of each that is not complete, by name.
         policies: the policy of each that is compared; None: the run has no results.
         settings: values by key and run, of the keys that differ.
-        stages: digests of the outputs by stage and run, of all stages; None: not complete.
+        stages: digests of the outputs without logs by stage and run, of all stages; None: not complete.
         measures: estimates by measure and run; None: the run has none.
         against: every later run against the first.
     """
@@ -203,9 +203,18 @@ class _Evaluated:
         return (self.judges.get(name, ""),) if name else ()
 
 
-def _contents(manifest: Manifest, wanted: Any) -> list[str]:
-    """Hashes of the files that an artifact was made from, of the inputs whose names are wanted."""
-    return sorted(record.sha256 for name, files in manifest.inputs.items() if wanted(name) for record in files)
+def _contents(manifest: Manifest, wanted: Callable[[str], bool]) -> list[str]:
+    """Digests of what an artifact was made from, of the inputs whose names are wanted."""
+    return sorted(_product(files) for name, files in manifest.inputs.items() if wanted(name))
+
+
+LOG = "metrics.jsonl"
+"""File of a training that tells times, and so is never the same twice."""
+
+
+def _product(files: Iterable[FileRecord]) -> str:
+    """Hash what a stage has made, without its log: the same training gives the same hash on the same machine."""
+    return digest_of([record for record in files if record.path != LOG])
 
 
 def compare(runs: Sequence[RunFacts], names: Sequence[str]) -> RunComparison:
@@ -257,7 +266,7 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _digest(run: RunFacts, name: str) -> str | None:
     stage = run.stage(name)
-    return stage.manifest.digest if stage is not None and stage.manifest is not None else None
+    return _product(stage.manifest.outputs) if stage is not None and stage.manifest is not None else None
 
 
 def _against(place: int, one: _Evaluated, reference: _Evaluated, samples: int) -> Against:

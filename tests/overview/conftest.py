@@ -59,6 +59,7 @@ class Bench:
 
     def work(self, stage: Stage, context: StageContext) -> dict[str, Any]:
         for name, text in self.files.get(stage.name, {"made": stage.name}).items():
+            (context.out / name).parent.mkdir(exist_ok=True)
             (context.out / name).write_text(text, encoding="utf-8")
         context.notes.update(self.notes.get(stage.name, {}))
         return self.metrics.get(stage.name, {})
@@ -81,8 +82,12 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     bench = Bench(run, (f"data.comparisons={rows}", f"model.name_or_path={model}"))
     bench.files = {
         "sft": {"metrics.jsonl": lines(*({"step": step, "loss": 3 / step} for step in (1, 10, 20)))},
-        "reward": {"metrics.jsonl": lines(*({"step": step, "loss": 0.6, "accuracy": 0.7} for step in (1, 50)))},
+        "reward": {
+            "model/weights": "1",
+            "metrics.jsonl": lines(*({"step": step, "loss": 0.6, "accuracy": 0.7} for step in (1, 50))),
+        },
         "ppo": {
+            "model/weights": "2",
             "metrics.jsonl": lines(*(ppo_line(update) for update in range(1, 6))),
             "heldout.jsonl": lines({"update": 0, "eval/score": 0.1, "eval/kl": 0.0}, {"update": 5, "eval/score": 1.0}),
         },

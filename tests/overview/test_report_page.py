@@ -83,7 +83,7 @@ def test_the_verdict_of_the_results_is_taken_over(bench: Bench, call: str, tone:
     bench.files["eval"]["results.json"] = json.dumps(RESULTS | {"verdict": told})
     bench.go()
     page = page_of(bench)
-    assert f"{call.capitalize()} Gold prefers PPO's answers." in page.text
+    assert f"{call.capitalize()} gold prefers PPO's answers." in page.text
     assert f"reward_model (optimized): not judged, 90 % [85, 93] gold (independent): {call}" in page.text
     assert ("section", {"class": f"verdict {tone}", "aria-labelledby": "verdict"}) in page.tags
 

@@ -62,7 +62,8 @@ def difference(comparison: RunComparison, measure: str) -> Difference:
 
 def test_settings_and_stages_that_differ(both: tuple[Bench, Bench]) -> None:
     first, second = both
-    second.files["ppo"]["metrics.jsonl"] += lines({"update": 6})
+    second.files["ppo"]["model/weights"] = "3"
+    second.files["sft"]["metrics.jsonl"] += lines({"step": 21, "seconds": 8.0})  # times are no difference
     first.go()
     second.go()
     comparison = compared(first, second)
@@ -111,7 +112,7 @@ def test_the_interval_widens_where_prompts_disagree(both: tuple[Bench, Bench]) -
 
 def test_scores_of_two_reward_models_are_not_compared(both: tuple[Bench, Bench]) -> None:
     first, second = both
-    second.files["reward"]["metrics.jsonl"] += lines({"step": 60, "loss": 0.1})
+    second.files["reward"]["model/weights"] = "3"
     first.go()
     second.go()
     comparison = compared(first, second)
@@ -123,6 +124,7 @@ def test_scores_of_two_reward_models_are_not_compared(both: tuple[Bench, Bench])
 
 def test_one_reward_model_in_both_runs_is_a_judge(both: tuple[Bench, Bench]) -> None:
     first, second = both
+    second.files["reward"]["metrics.jsonl"] += lines({"step": 60, "seconds": 8.0})
     first.go()
     second.go()
     assert difference(compared(first, second), "score/reward_model").difference.value == 0
