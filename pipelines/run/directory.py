@@ -50,6 +50,11 @@ class RunDir:
         return self.root / "rlhf.log"
 
     @property
+    def report_path(self) -> Path:
+        """The report of the run, one HTML file."""
+        return self.root / "report.html"
+
+    @property
     def label_store(self) -> Path:
         """Path of the label store of all rounds, which the label page serves and no stage deletes."""
         return self.root / "labels.sqlite"
