@@ -131,7 +131,7 @@ def reliability(bins: Sequence[tuple[int, float, float]], *, truth: str, name: s
         axes.scatter([p for _, p, _ in points], [share for _, _, share in points], s=areas, color=FIRST)
         axes.set_xlim(-0.03, 1.03)
         axes.set_ylim(-0.03, 1.03)
-        axes.set_xlabel(f"probability of {truth}, by the model")
+        axes.set_xlabel(f"probability of being {truth}, by the model")
         axes.set_ylabel(f"share that is {truth}")
 
     return _svg(draw, name)

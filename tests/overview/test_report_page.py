@@ -248,7 +248,7 @@ def test_the_report_card_of_the_reward_model(bench: Bench) -> None:
     assert "refuses .20 [.10, .30] probe" in text
     assert "renames .90 [.80, 1.00]; not neutral" in text
     assert "share that is right" in text
-    assert "chosen by people good score -1.50 preferred by the model bad score 2.25" in text
+    assert "chosen good score -1.50 preferred by the model bad score 2.25" in text
     assert ("Prompt 2" in text, "Prompt 3" in text) == (True, False)
 
 
