@@ -135,7 +135,6 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
         finalize=lambda value: value if isinstance(value, Markup) or not isinstance(value, str) else visible(value),
     )
-    environment.filters["number"] = wording.number
     environment.filters["cut"] = cut
     return environment
 
