@@ -15,6 +15,7 @@ from rlhf_cli import __version__, failures, libraries, options
 from rlhf_cli.children import watch_parent
 from rlhf_cli.commands import (
     agreement,
+    baseline,
     compare,
     config,
     data,
@@ -65,6 +66,7 @@ def _root(
 
 config.register(app)
 stages.register(app)
+baseline.register(app)
 sample.register(app)
 label.register(app)
 labels.register(app)

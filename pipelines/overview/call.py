@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pipelines.evaluate.results_table import LEVEL, name_of
+from pipelines.evaluate.conclusion import LEVEL, name_of
 from pipelines.overview.run_facts import RunFacts
 from pipelines.report.estimates import Estimate
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.evaluate.results_table import name_of
+from pipelines.evaluate.conclusion import name_of
 from pipelines.overview.run_facts import RunFacts, json_lines
 
 EXTREMES = 5

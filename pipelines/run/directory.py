@@ -21,10 +21,13 @@ from filelock import FileLock, Timeout
 from pipelines.errors import DiskError, LockedError
 from pipelines.run.disk import disk_error, disk_errors, fsync, read_json, write_atomic
 from pipelines.run.manifest import MANIFEST, FileRecord, Manifest, describe_differences, utc_now
+from pipelines.run.processes import is_alive
 
 LOCK_OWNER_VARIABLE = "RLHF_LOCK_OWNER"
 ROUNDS = "rounds"
 """Directory of the stages of the second round of feedback and later ones."""
+BASELINES = "baselines"
+"""Directory of the policies that PPO's is compared with."""
 CHECKPOINTS = "checkpoints"
 """Where a stage that trains keeps its state, below its working directory; never published."""
 
@@ -183,14 +186,8 @@ class RunDir:
         owner = _read_owner(self.root / ".lock.json")
         if not owner.get("pid", "").isdigit():
             return None
-        if owner.get("host") == socket.gethostname():
-            try:
-                os.kill(int(owner["pid"]), 0)
-            except ProcessLookupError:  # It was killed and could not tidy up.
-                return None
-            except PermissionError:
-                pass
-        return owner
+        killed = owner.get("host") == socket.gethostname() and not is_alive(int(owner["pid"]))
+        return None if killed else owner  # it could not tidy up
 
     def begin(self, stage: str, *, go_on: bool = False) -> Path:
         """The working directory of `stage`: empty or, to go on, with its checkpoints and logs and nothing else."""
@@ -274,11 +271,13 @@ def split_round(stage: str) -> tuple[str, int]:
 
 
 def run_of(stage_dir: Path) -> tuple[Path, int]:
-    """The run directory and the round that the directory of a stage, finished or not, belongs to.
+    """The run directory and the round that the directory of a stage or baseline, finished or not, belongs to.
 
     Not for the data stages, which lie one deeper.
     """
     parent = stage_dir.parent
+    if parent.name == BASELINES and not (parent / "config.yaml").exists():
+        return parent.parent, 1
     if parent.parent.name == ROUNDS and parent.name.isdigit() and not (parent / "config.yaml").exists():
         return parent.parent.parent, int(parent.name)
     return parent, 1

@@ -1,4 +1,4 @@
-"""`rlhf sft | reward | ppo | eval | all`."""
+"""`rlhf sft | reward | ppo | judge | eval | all`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pipelines.errors import UsageError
 from pipelines.run.directory import RunDir, in_round
 from pipelines.run.processes import dismissing_workers, rank, world_size
 from pipelines.run.stage import Stage
-from rlhf_cli import libraries, options, settings
+from rlhf_cli import libraries, options
 from rlhf_cli.children import ChildLauncher, is_child
 from rlhf_cli.commands import plan_view as plan
 from rlhf_cli.console import ConsoleReporter, print_json
@@ -29,51 +29,37 @@ from rlhf_cli.logs import log_to
 class OutputMode:
     """Output options of a command."""
 
-    dry_run: bool = False
-    json: bool = False
-    verbose: bool = False
-    quiet: bool = False
+    dry_run: options.DryRun = False
+    json: options.Json = False
+    verbose: options.Verbose = False
+    quiet: options.Quiet = False
+
+
+_USUAL = OutputMode()
 
 
 def stage_command(name: str) -> Callable[..., None]:
     """The command that runs the stage `name` and the data stages before it."""
 
     def command(
-        config: options.Config = None,
-        run_dir: options.Dir = None,
-        sets: options.Sets = None,
-        model: options.Model = None,
-        reward_model: options.RewardModel = None,
-        dataset: options.Dataset = None,
+        named: options.RunOptions = options.DEFAULT_RUN,
         number: options.Round = 1,
         force: options.Force = False,
-        dry_run: options.DryRun = False,
-        json: options.Json = False,
-        verbose: options.Verbose = False,
-        quiet: options.Quiet = False,
+        mode: OutputMode = _USUAL,
     ) -> None:
-        flags = settings.named_flags(name, model=model, reward_model=reward_model, dataset=dataset)
-        resolved, run = settings.resolve(config, run_dir, sets or (), flags)
-        run_one(in_round(name, number), resolved, run, force=force, mode=OutputMode(dry_run, json, verbose, quiet))
+        resolved, run = named.resolve(name)
+        run_one(in_round(name, number), resolved, run, force=force, mode=mode)
 
     return command
 
 
 def all_command(
-    config: options.Config = None,
-    run_dir: options.Dir = None,
-    sets: options.Sets = None,
-    model: options.Model = None,
-    reward_model: options.RewardModel = None,
-    dataset: options.Dataset = None,
+    named: options.RunOptions = options.DEFAULT_RUN,
     first: options.From = None,
     last: options.Until = None,
     rounds: options.Rounds = None,
     force: options.ForceStages = None,
-    dry_run: options.DryRun = False,
-    json: options.Json = False,
-    verbose: options.Verbose = False,
-    quiet: options.Quiet = False,
+    mode: OutputMode = _USUAL,
 ) -> None:
     """Run all stages, from the data to the evaluation.
 
@@ -81,11 +67,8 @@ def all_command(
     Complete stages are skipped. Exit code 11 means that the run waits for people to judge answers; once they have, the
     same command continues.
     """
-    flags = settings.named_flags("all", model=model, reward_model=reward_model, dataset=dataset)
-    if rounds is not None:
-        flags["feedback.rounds"] = rounds
-    resolved, run = settings.resolve(config, run_dir, sets or (), flags)
-    run_all(resolved, run, first=first, last=last, force=force or (), mode=OutputMode(dry_run, json, verbose, quiet))
+    resolved, run = named.resolve("all", **({} if rounds is None else {"feedback.rounds": rounds}))
+    run_all(resolved, run, first=first, last=last, force=force or (), mode=mode)
 
 
 def run_one(name: str, config: Config, run_dir: RunDir, *, force: bool, mode: OutputMode) -> None:
@@ -161,6 +144,8 @@ def _report(
 def _how_to_enable(kind: str) -> str:
     if kind == "sample":
         return "let people judge the run's own answers: --set feedback.source=human (or simulated)"
+    if kind == "judge":
+        return "it judges what PPO makes of the run's own reward model: --set eval.independent_judge=auto"
     return f"switch it on: --set {kind}.enabled=true"
 
 
@@ -207,6 +192,7 @@ _ABOUT = {
     "sft": "Fine-tune the base model on demonstrations.",
     "reward": "Train the reward model on comparisons, from the SFT model.",
     "ppo": "Optimize the policy against the reward with PPO.",
+    "judge": "Train an independent judge on comparisons that the reward model never saw; `rlhf eval` does it too.",
     "eval": "Compare base, SFT and PPO on held-out prompts.",
 }
 _EXAMPLES = {
@@ -225,6 +211,10 @@ _EXAMPLES = {
         "rlhf ppo --run-dir runs/my --set ppo.kl_coef=0.1 --force",
         "rlhf ppo --config my.yaml --reward-model ./classifier --dry-run",
     ),
+    "judge": (
+        "rlhf judge --run-dir runs/my",
+        "rlhf judge --run-dir runs/my --force",
+    ),
     "eval": (
         "rlhf eval --run-dir runs/my",
         "rlhf eval --run-dir runs/my --set eval.num_prompts=500 --force",
@@ -241,5 +231,7 @@ _EXAMPLES = {
 def register(app: typer.Typer) -> None:
     """Add the stage commands."""
     for name, about in _ABOUT.items():
-        app.command(name, help=about, epilog=options.examples(*_EXAMPLES[name]))(stage_command(name))
-    app.command("all", epilog=options.examples(*_EXAMPLES["all"]))(all_command)
+        app.command(name, help=about, epilog=options.examples(*_EXAMPLES[name]))(
+            options.with_groups(stage_command(name))
+        )
+    app.command("all", epilog=options.examples(*_EXAMPLES["all"]))(options.with_groups(all_command))

@@ -11,9 +11,11 @@ import typer
 from pipelines.chain import chain
 from pipelines.config import Config
 from pipelines.errors import ArtifactError, DataError, UsageError
+from pipelines.report.safe_text import visible
 from pipelines.run.directory import RunDir
+from pipelines.run.manifest import Manifest
 from rlhf_cli import options, settings
-from rlhf_cli.console import harmless, print_json, seconds_text, styled
+from rlhf_cli.console import print_json, seconds_text, styled
 
 _STYLES = {
     "complete": "32",
@@ -47,17 +49,21 @@ def status(
         raise UsageError("there is no run directory here", where=str(run.root))
     entries = chain.status_of(resolved, run, verify=verify)
     _tell_what_is_missing(entries, resolved, run)
-    holder, page = run.holder(), _label_page(run)
+    holder, page, verdict = run.holder(), _label_page(run), _verdict(entries, run)
     if json:
-        print_json({"run_dir": str(run.root), "held_by": holder, "label_page": page, "stages": entries})
+        print_json(
+            {"run_dir": str(run.root), "held_by": holder, "label_page": page, "verdict": verdict, "stages": entries}
+        )
     else:
         print(run.root)
         if page is not None:
-            print(f"  the label page is open at {harmless(page)}")
+            print(f"  the label page is open at {visible(page)}")
         if holder is not None:
             print(f"  process {holder['pid']} works on it since {holder['since']}")
         for entry in entries:
             _print_entry(entry)
+        if verdict is not None:
+            print(f"  verdict: {visible(verdict['sentence'])}")
     if any(entry["state"] == "damaged" for entry in entries):
         raise typer.Exit(ArtifactError.exit_code)
 
@@ -81,16 +87,25 @@ def _label_page(run: RunDir) -> str | None:
     return running_server(run.label_store)
 
 
+def _verdict(entries: list[dict[str, Any]], run: RunDir) -> dict[str, Any] | None:
+    """Return call and sentence of a complete evaluation; None: there is none, or it is from before verdicts."""
+    if not any(entry["stage"] == "eval" and entry["state"] == "complete" for entry in entries):
+        return None
+    manifest = Manifest.read(run.stage("eval"))
+    verdict = manifest.notes.get("verdict") if manifest is not None else None
+    return {key: verdict[key] for key in ("call", "sentence", "scorer", "independent")} if verdict else None
+
+
 def _print_entry(entry: dict[str, Any]) -> None:
     state = entry["state"]
     shown = styled(f"{state:9}", _STYLES[state], sys.stdout)
     if state == "complete":
         remark = seconds_text(entry["wall_seconds"])
     else:
-        remark = harmless(entry["reason"])
+        remark = visible(entry["reason"])
     print(f"  {entry['stage']:20} {shown} {remark}")
     for line in entry["differences"]:
-        print(f"{'':33}{harmless(line)}")
+        print(f"{'':33}{visible(line)}")
 
 
 def register(app: typer.Typer) -> None:

@@ -195,6 +195,19 @@ def test_logs_that_cannot_be_read_draw_nothing(bench: Bench, text: str) -> None:
     assert "<svg " not in html
 
 
+def test_a_baseline_has_curves_too(bench: Bench) -> None:
+    bench.sets = (*bench.sets, "eval.policies=[sft, ppo, rloo]")
+    log = lines(*({"update": n, "objective/scores": n / 10} for n in (1, 2)))
+    bench.files["baselines/rloo"] = {"metrics.jsonl": log}
+    bench.go("ppo")
+    bench.run.partial("baselines/rloo").mkdir(parents=True)
+    (bench.run.partial("baselines/rloo") / "metrics.jsonl").write_text(log)
+    text = page_of(bench).text
+    assert "Baseline RLOO, unfinished" in text
+    assert "0.1 at update 1, 0.2 at update 2" in text
+    assert text.count("Value loss") == 1, "it has no value model"
+
+
 def test_figures_of_the_reward_model(bench: Bench) -> None:
     bench.metrics["reward"] |= {
         "heldout_accuracy_before": 0.5,
@@ -311,7 +324,7 @@ def test_hostile_text_stays_text(bench: Bench) -> None:
     page = Page(html)
     assert_harmless(page, html)
     assert page.text.count("<script>alert(1)</script>") >= 11
-    assert r"{{ 7*7 }}\x1b[31m\u202etxet\ud800\x00" in page.text
+    assert "{{ 7*7 }}⟨U+001B⟩[31m⟨U+202E⟩txet⟨U+D800⟩⟨U+0000⟩" in page.text
     assert "default-src 'none'" in html
 
 

@@ -93,7 +93,7 @@ def test_differences_are_paired_by_prompt(both: tuple[Bench, Bench]) -> None:
     text = plain(comparison)
     assert "other minus mine, on 3 shared prompts" in text
     assert "score/gold" in text
-    assert "+0.3 [+0.3, +0.3]  higher on 100 % [100, 100]" in text
+    assert "+0.3 [+0.3, +0.3]  higher on 100 % [44, 100]" in text
     assert CAVEAT in text
 
 
@@ -199,7 +199,7 @@ def test_the_command(
     assert rlhf(["compare", "runs/mine", "runs/other"]) == 0
     out = capsys.readouterr().out
     assert "\x1b" not in out
-    assert r"\x1b[31mred" in out
+    assert "⟨U+001B⟩[31mred" in out
     assert rlhf(["compare", "runs/mine", "runs/other", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["settings"] == {"ppo.kl_coef": [0.05, 0.2]}
