@@ -114,6 +114,8 @@ class Evaluation:
         answers: by policy.
         kl: by policy, the baseline left out: log-probability of the whole answer under the policy minus that under the
             baseline, in nats. Its mean estimates the KL divergence per answer; a single one may be negative.
+        unlike: by policy, the baseline left out: 1 where the baseline gives the answer less probability by token than
+            nearly all answers of its own, else 0.
         scorer_results: one entry a scorer.
         simulated: stages behind the policies whose labels came from no human.
         judge: figures of the run's independent judge, or ``no_judge`` with the reason why there is none; None: the run
@@ -125,6 +127,7 @@ class Evaluation:
     prompts: Sequence[EncodedPrompt]
     answers: Mapping[str, Sequence[Completion]]
     kl: Mapping[str, Sequence[float]]
+    unlike: Mapping[str, Sequence[float]]
     scorer_results: Sequence[ScorerResult]
     simulated: Sequence[str] = ()
     judge: Mapping[str, Any] | None = None
@@ -180,7 +183,7 @@ def metrics_of(results: Mapping[str, Any]) -> dict[str, float]:
             metrics[f"mean/{policy}/{scorer}"] = estimated["value"]
         for attribute, estimated in measures["attribute"].items():
             metrics[f"attribute/{policy}/{attribute}"] = estimated["value"]
-        for name in ("kl", "length", "finished"):
+        for name in ("kl", "unlike", "length", "finished"):
             if name in measures:
                 metrics[f"{name}/{policy}"] = measures[name]["value"]
     trained = results["measures"].get(results["trained"], {})
@@ -257,4 +260,5 @@ def _measures(policy: str, evaluation: Evaluation, config: Config) -> dict[str, 
         "attribute": {name: gain(values) for name, values in attributes.items()},
     }
     measures["kl"] = mean(evaluation.kl[policy])
+    measures["unlike"] = mean(evaluation.unlike[policy])
     return measures

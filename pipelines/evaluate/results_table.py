@@ -116,6 +116,8 @@ def _rows(results: Mapping[str, Any]) -> Iterator[Row]:
     yield from group(f"{parted} by attribute", "attribute", list(dict.fromkeys(attributes)))
     if len(measures) > 1:
         yield Row(f"KL to {baseline}, nats", cells("kl"), "answers")
+        if any("unlike" in values for values in measures.values()):  # results of older runs do not tell
+            yield Row(f"unlike {baseline}'s", cells("unlike"))
     yield Row("length, tokens", cells("length"), None if len(measures) > 1 else "answers")
     yield Row("share finished", cells("finished"))
 
