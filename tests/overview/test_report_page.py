@@ -72,6 +72,27 @@ def test_a_complete_run_has_its_verdict_first_and_every_stage(bench: Bench) -> N
     assert "no alarm of PPO and no warning" in page.text
 
 
+def around(value: float) -> dict[str, float]:
+    return {"value": value, "low": value - 0.1, "high": value + 0.1, "n": 60}
+
+
+def test_the_frontier_has_a_panel_for_the_reward_and_for_each_judge(bench: Bench) -> None:
+    points = [
+        {"update": update, "kl": around(kl), "optimized": around(kl), "judged": {"gold": around(-kl)}}
+        for update, kl in ((0, -0.001), (10, 9.0), (20, 4.0))
+    ]
+    frontier = {"prompts": 60, "published": 20, "points": points, "turns": {}}
+    bench.files["eval"]["results.json"] = json.dumps(RESULTS | {"frontier": frontier})
+    bench.go()
+    page = page_of(bench)
+    assert "Over-optimization" in page.text
+    assert "The reward that PPO optimized" in page.text
+    assert "-9.00 [-9.10, -8.90] farthest from the reference" in page.text
+    bench.files["eval"]["results.json"] = json.dumps(RESULTS | {"frontier": {"points": [{"kl": "x"}]}})
+    bench.go(force=["eval"])
+    assert "Over-optimization" not in page_of(bench).text
+
+
 @pytest.mark.parametrize(("call", "tone"), [("better", "good"), ("over-optimized", "bad"), ("not judged", "open")])
 def test_the_verdict_of_the_results_is_taken_over(bench: Bench, call: str, tone: str) -> None:
     rate = {"value": 0.9, "low": 0.85, "high": 0.93, "n": 200}
