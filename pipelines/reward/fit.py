@@ -11,6 +11,7 @@ from pipelines.models.adapters import trainable_parameters
 from pipelines.models.publish import publish_model
 from pipelines.models.published_reward import PublishedReward
 from pipelines.reward.assessment import write_golden
+from pipelines.reward.card import write_report_card
 from pipelines.reward.initial_model import InitialModel, Objective
 from pipelines.reward.pairwise import Pairwise
 from pipelines.reward.pointwise import Pointwise
@@ -66,6 +67,7 @@ def fit_and_publish(ctx: StageContext, start: InitialModel, share: Share, device
         start.model, start.tokenizer, ctx.out / "model", base=start.base, run_dir=ctx.run_dir, reads=scorer.reads
     )
     write_golden(ctx.out, scorer, objective.heldout_texts)
+    write_report_card(ctx, scorer, objective.heldout)
     ctx.notes.update(objective.notes | published.as_notes())
     ctx.notes["rows"] = {"used": report.used, "dropped": report.dropped, "cut": report.cut, "refused": report.refused}
     metrics = {

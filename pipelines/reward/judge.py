@@ -85,7 +85,7 @@ def _train(ctx: StageContext) -> dict[str, Any]:
     start = start_from_sft(ctx, None, tokenizer, device) if section.base is None else start_from_own_base(ctx, device)
     choose_threads(config.run, start.scorer.num_parameters, ctx.reporter)
     fit = fit_and_publish(ctx, start, "judge", device)
-    pairs = fit.objective.heldout_pairs
+    pairs = fit.objective.heldout.pairs
     own, published, metrics = scores_of_pairs(start.scorer, pairs), fit.published, fit.metrics
     del start, fit
     free_memory()

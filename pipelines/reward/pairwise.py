@@ -20,9 +20,9 @@ from pipelines.models.published_reward import Output
 from pipelines.models.text_classifier import EncodedText
 from pipelines.report.pair_accuracy import CHANCE
 from pipelines.reward.assessment import GOLDEN_ROWS, Pair, judge
-from pipelines.reward.initial_model import InitialModel, Objective
+from pipelines.reward.initial_model import HeldOut, InitialModel, Objective
 from pipelines.reward.shares import Share, rows_of
-from pipelines.reward.training_rows import Side, comparison_files, sum_of_reports
+from pipelines.reward.training_rows import comparison_files, sum_of_reports
 from pipelines.run.stage import StageContext
 from pipelines.trainers.training import no_telemetry, trainer_arguments
 
@@ -44,11 +44,11 @@ class Pairwise(Objective):
         """
         self._ctx, self._start, self._device = ctx, start, device
         self._name = "judge" if share == "judge" else "reward"
-        self._pairs, self.report = _encoded(ctx, start, "train", share)
-        self.heldout_pairs, _ = _encoded(ctx, start, "heldout", "all")
-        self.num_heldout = len(self.heldout_pairs)
+        self._pairs, self.report = _to_train(ctx, start, share)
+        self.heldout = HeldOut.read(ctx.inputs, start.encode)
+        self.num_heldout = len(self.heldout.pairs)
         self.num_tokens = sum(len(pair.chosen.ids) + len(pair.rejected.ids) for pair in self._pairs)
-        golden = self.heldout_pairs[: GOLDEN_ROWS // 2]
+        golden = self.heldout.pairs[: GOLDEN_ROWS // 2]
         self.heldout_texts: Sequence[EncodedText] = [text for pair in golden for text in (pair.chosen, pair.rejected)]
         say = ctx.reporter.warn if self.report.dropped else ctx.reporter.info
         report = self.report
@@ -64,7 +64,10 @@ class Pairwise(Objective):
 
     @override
     def judge(self) -> dict[str, float | None]:
-        return {f"heldout_{name}": value for name, value in judge(self._start.scorer, self.heldout_pairs).items()}
+        return {
+            f"heldout_{name}": value
+            for name, value in judge(self._start.scorer, self.heldout.pairs, self.heldout.prompts).items()
+        }
 
     @override
     def log_figures(self, figures: Mapping[str, float | None]) -> None:
@@ -164,7 +167,7 @@ def scaled_margins(margins: Sequence[float | None]) -> list[float] | None:
     return [min(max((margin or 0.0) / unit, -MARGIN_CAP), MARGIN_CAP) for margin in margins]
 
 
-def _encoded(ctx: StageContext, start: InitialModel, side: Side, share: Share) -> tuple[list[Pair], LengthReport]:
-    files, by = comparison_files(ctx.inputs, side), ctx.config.data.split_by
+def _to_train(ctx: StageContext, start: InitialModel, share: Share) -> tuple[list[Pair], LengthReport]:
+    files, by = comparison_files(ctx.inputs, "train"), ctx.config.data.split_by
     encoded = [start.encode(rows_of(read_rows(file.path, Comparison), share, by), file.name) for file in files]
     return [pair for pairs, _ in encoded for pair in pairs], sum_of_reports(report for _, report in encoded)

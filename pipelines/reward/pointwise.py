@@ -22,6 +22,7 @@ from pipelines.errors import DataError
 from pipelines.models.adapters import cast_trainable_to_fp32
 from pipelines.models.published_reward import Output
 from pipelines.models.text_classifier import EncodedText
+from pipelines.report.calibration import probability, reliability
 from pipelines.reward.assessment import (
     GOLDEN_ROWS,
     MIDDLE,
@@ -29,10 +30,8 @@ from pipelines.reward.assessment import (
     Pair,
     figures,
     pair_figures,
-    probability,
-    reliability,
 )
-from pipelines.reward.initial_model import InitialModel, Objective
+from pipelines.reward.initial_model import HeldOut, InitialModel, Objective
 from pipelines.reward.shares import Share, rows_of
 from pipelines.reward.training_rows import (
     RowFile,
@@ -71,10 +70,9 @@ class Pointwise(Objective):
             if (scale := scale_of(file, ctx.config)) is not None
         }
         self._name = "judge" if share == "judge" else "reward"
-        self._rows, _, self.report = self._encoded("train", share)
-        self._heldout, pairs, _ = self._encoded("heldout", "all")
-        texts = [row.text for row in self._heldout[: 2 * pairs]]
-        self.heldout_pairs = [Pair(chosen, rejected) for chosen, rejected in zip(texts[::2], texts[1::2], strict=True)]
+        self.heldout = HeldOut.read(ctx.inputs, start.encode)
+        self._heldout = [*_both(self.heldout.pairs), *self._answers("heldout", "all")[0]]
+        self._rows, self.report = self._to_train(share)
         self.num_heldout = len(self._heldout)
         self.num_tokens = sum(len(row.text.ids) for row in self._rows)
         self.heldout_texts: Sequence[EncodedText] = [row.text for row in self._heldout[:GOLDEN_ROWS]]
@@ -99,9 +97,9 @@ class Pointwise(Objective):
         """Judge the held-out rows; with held-out comparisons also ``heldout_pair_accuracy``."""
         logits = self._scores()
         result = figures(logits, [row.target for row in self._heldout])
-        if self.heldout_pairs:
-            of_pairs = logits[: 2 * len(self.heldout_pairs)]
-            by_pair = pair_figures(self.heldout_pairs, of_pairs[::2], of_pairs[1::2])
+        if pairs := self.heldout.pairs:
+            of_pairs = logits[: 2 * len(pairs)]
+            by_pair = pair_figures(pairs, of_pairs[::2], of_pairs[1::2], self.heldout.prompts)
             result |= {f"pair_{name}": value for name, value in by_pair.items()}
         return {f"heldout_{name}": value for name, value in result.items()}
 
@@ -171,24 +169,26 @@ class Pointwise(Objective):
     def _scores(self) -> list[float]:
         return self._start.scorer.scores([row.text for row in self._heldout])
 
-    def _encoded(self, side: Side, share: Share) -> tuple[list[JudgedText], int, LengthReport]:
-        """All rows of a side, those of pairs first (chosen, rejected, chosen ...), and the number of pairs."""
-        ctx, start, by = self._ctx, self._start, self._ctx.config.data.split_by
-        reports, rows = [], []
-        for file in comparison_files(ctx.inputs, side):
-            pairs, report = start.encode(rows_of(read_rows(file.path, Comparison), share, by), file.name)
-            rows += [
-                judged for pair in pairs for judged in (JudgedText(pair.chosen, 1.0), JudgedText(pair.rejected, 0.0))
-            ]
+    def _to_train(self, share: Share) -> tuple[list[JudgedText], LengthReport]:
+        """All rows of a share: answers of comparisons (chosen, rejected, chosen ...), then judged ones."""
+        by, reports, rows = self._ctx.config.data.split_by, [], []
+        for file in comparison_files(self._ctx.inputs, "train"):
+            of_share = rows_of(read_rows(file.path, Comparison), share, by)
+            pairs, report = self._start.encode(of_share, file.name)
+            rows += _both(pairs)
             reports.append(
                 LengthReport(2 * report.used, 2 * report.dropped, 2 * report.cut, report.longest, report.refused)
             )
-        count = len(rows) // 2
-        for file in judgement_files(ctx.inputs, side):
-            answers, report = start.encode_answers(rows_of(self._targets(file), share, by), file.name)
+        answers, of_answers = self._answers("train", share)
+        return rows + answers, sum_of_reports([*reports, *of_answers])
+
+    def _answers(self, side: Side, share: Share) -> tuple[list[JudgedText], list[LengthReport]]:
+        by, reports, rows = self._ctx.config.data.split_by, [], []
+        for file in judgement_files(self._ctx.inputs, side):
+            answers, report = self._start.encode_answers(rows_of(self._targets(file), share, by), file.name)
             rows += answers
             reports.append(report)
-        return rows, count, sum_of_reports(reports)
+        return rows, reports
 
     def _targets(self, file: RowFile) -> list[Judgement]:
         scale = self._scales.get(file.stage)
@@ -220,6 +220,10 @@ class Pointwise(Objective):
                 where="reward",
                 hint="give answers of both classes, good and bad",
             )
+
+
+def _both(pairs: Sequence[Pair]) -> list[JudgedText]:
+    return [judged for pair in pairs for judged in (JudgedText(pair.chosen, 1.0), JudgedText(pair.rejected, 0.0))]
 
 
 def one_logit_loss(outputs: Any, labels: Tensor, num_items_in_batch: Tensor | int | None = None) -> Tensor:
