@@ -11,9 +11,9 @@ from pydantic import model_validator
 from pipelines.data.faults import Fault
 from pipelines.data.formats.tool_calls import Tools
 from pipelines.data.formats.transcripts import answer_alone, open_transcript
-from pipelines.data.formats.turns import Lenient, system_turn
+from pipelines.data.formats.turns import system_turn
 from pipelines.data.formats.unread_columns import CONTEXT, MEDIA, VERDICTS, is_judged, placed_media, unread
-from pipelines.data.rows import CanonicalRow, Demonstration, Message
+from pipelines.data.rows import CanonicalRow, Demonstration, Lenient, Message
 
 Kind = TypeVar("Kind", bound=CanonicalRow)
 _ANSWERS = ("chosen", "rejected", "completion", "response", "responses")
