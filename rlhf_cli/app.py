@@ -13,7 +13,22 @@ import typer
 from pipelines.run.signals import STOPPING
 from rlhf_cli import __version__, failures, libraries, options
 from rlhf_cli.children import watch_parent
-from rlhf_cli.commands import agreement, config, data, env, label, labels, pairs, sample, score, stages, status
+from rlhf_cli.commands import (
+    agreement,
+    baseline,
+    compare,
+    config,
+    data,
+    env,
+    label,
+    labels,
+    pairs,
+    report,
+    sample,
+    score,
+    stages,
+    status,
+)
 
 app = typer.Typer(
     name="rlhf",
@@ -51,6 +66,7 @@ def _root(
 
 config.register(app)
 stages.register(app)
+baseline.register(app)
 sample.register(app)
 label.register(app)
 labels.register(app)
@@ -58,6 +74,8 @@ agreement.register(app)
 pairs.register(app)
 score.register(app)
 status.register(app)
+report.register(app)
+compare.register(app)
 data.register(app)
 env.register(app)
 

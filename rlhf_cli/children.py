@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.errors import RlhfError
-from pipelines.run.directory import LOCK_OWNER_VARIABLE, RunDir, split_round
+from pipelines.run.directory import BASELINES, LOCK_OWNER_VARIABLE, RunDir, split_round
 from pipelines.run.signals import STOPPING
 from pipelines.run.stage import Stage
 from rlhf_cli.failures import MEMORY_HINT, Terminated
@@ -43,7 +43,9 @@ class ChildLauncher:
             KeyboardInterrupt, Terminated: this process was told to stop, and the child has ended.
         """
         kind, number = split_round(stage.name)
-        command = [sys.executable, "-m", "rlhf_cli", kind, "--round", str(number)]
+        group, _, baseline = kind.partition("/")
+        words = ["baseline", baseline] if group == BASELINES else [kind, "--round", str(number)]
+        command = [sys.executable, "-m", "rlhf_cli", *words]
         command += ["--run-dir", str(self.run_dir.root), "--json", *self.flags]
         code, output, received = _run([*command, *(["--force"] if force else [])], self.run_dir.lock_descriptor)
         if received is not None:

@@ -10,7 +10,7 @@ from typing import Any
 from pipelines.chain.execute import call_runner, run_stage
 from pipelines.chain.plan import Plan, conflict, missing_input, plan_stage
 from pipelines.chain.preflight import check_environment
-from pipelines.chain.table import named, stages_of
+from pipelines.chain.table import named, stages_of, with_begun_baselines
 from pipelines.config import Config, dump_config
 from pipelines.errors import ArtifactError, DataError, UsageError
 from pipelines.models.base_record import BaseRecord, remember_base
@@ -77,6 +77,7 @@ def check_plans(plans: Sequence[Plan], config: Config, run_dir: RunDir) -> None:
     Raises:
         ConflictError: a complete stage was made with other settings.
         ArtifactError: a stage needs one that is neither complete nor planned.
+        UsageError: the settings of a baseline do not fit.
         RlhfError: the environment or a path does not fit.
     """
     planned = {plan.stage.name for plan in plans}
@@ -84,6 +85,7 @@ def check_plans(plans: Sequence[Plan], config: Config, run_dir: RunDir) -> None:
         if plan.differences:
             raise conflict(plan, run_dir)
         if plan.action == "run":
+            _check_groups(plan.stage, config)
             for path in plan.stage.sources(config):  # Raises where no data is named.
                 if not path.exists():
                     raise DataError("no such data file", where=str(path), hint=f"the path is relative to {Path.cwd()}")
@@ -91,6 +93,18 @@ def check_plans(plans: Sequence[Plan], config: Config, run_dir: RunDir) -> None:
                 if name not in planned:
                     _check_finished(plan.stage, name, config, run_dir)
     check_environment(config, [plan.stage.kind for plan in plans if plan.action == "run"])
+
+
+def _check_groups(stage: Stage, config: Config) -> None:
+    """Refuse a baseline whose rollouts cannot be shared out to the prompts; PPO's own settings are checked as read."""
+    settings = stage.configured(config).ppo
+    rows, group = settings.rollout_batch_size, settings.num_generations
+    if stage.kind == "ppo" and rows % group:
+        raise UsageError(
+            f"ppo.rollout_batch_size {rows} is not a multiple of baselines.num_generations {group}",
+            where="baselines.num_generations",
+            hint="set it to a divisor of ppo.rollout_batch_size, at least 2",
+        )
 
 
 def _check_finished(stage: Stage, name: str, config: Config, run_dir: RunDir) -> None:
@@ -164,7 +178,7 @@ def join_chain(config: Config) -> None:
     """Join the stages that the first process of a parallel run calls, until it dismisses this one."""
     while (call := receive(cpu=config.run.device == "cpu")) is not None:
         (stage,) = named(call.stage, config)
-        call_runner(stage, StageContext(config, call.out, call.inputs, SilentReporter()))
+        call_runner(stage, StageContext(stage.configured(config), call.out, call.inputs, SilentReporter()))
 
 
 def _warn_of_versions(plans: Sequence[Plan], reporter: Reporter) -> None:
@@ -188,7 +202,7 @@ def status_of(config: Config, run_dir: RunDir, *, verify: bool = False) -> list[
     entries: list[dict[str, Any]] = []
     stale: set[str] = set()
     busy, waiting = run_dir.holder() is not None, run_dir.waiting()
-    for stage in stages_of(config):
+    for stage in with_begun_baselines(stages_of(config), run_dir):
         try:
             plan = plan_stage(stage, config, run_dir, full=verify)
         except ArtifactError as error:

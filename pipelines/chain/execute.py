@@ -22,6 +22,7 @@ from pipelines.run.manifest import (
     digest_of,
     fingerprint_of,
     git_commit,
+    machine,
     package_versions,
     peak_memory,
     record_files,
@@ -56,7 +57,7 @@ def run_stage(plan: Plan, config: Config, run_dir: RunDir, reporter: Reporter, *
         context.notes["simulated_inputs"] = simulated
     run_dir.event("stage_started", stage=stage.name, reason=plan.reason, fingerprint=fingerprint)
     if stage.kind in ("sft", "reward", "ppo"):
-        reporter.info(training_in_words(config, stage.kind))
+        reporter.info(training_in_words(stage.configured(config), stage.kind))
     began, clock = utc_now(), time.monotonic()
     try:
         if stage.parallel:
@@ -89,7 +90,7 @@ def run_stage(plan: Plan, config: Config, run_dir: RunDir, reporter: Reporter, *
         started=began,
         wall_seconds=round(time.monotonic() - clock, 3),
         peak_memory_bytes=peak_memory(),
-        notes=as_json(context.notes),
+        notes=as_json(context.notes | {"machine": machine()}),
     )
     run_dir.publish(stage.name, manifest)
     run_dir.event("stage_ended", stage=stage.name, wall_seconds=manifest.wall_seconds)
@@ -111,7 +112,7 @@ def _begin(
     same = before is not None and before.fingerprint == start.fingerprint
     go_on = plan.resumes is not None and not force and same
     context = StageContext(
-        config,
+        stage.configured(config),
         run_dir.begin(stage.name, go_on=go_on),
         {role: run_dir.stage(name) for name, role in stage.needs(config).items()},
         reporter,

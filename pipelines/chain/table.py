@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.config import Config
+from pipelines.config.baselines_section import Baseline
 from pipelines.config.scorer_section import ScorerSection
 from pipelines.data.prepare import DataKind, effective_sources
 from pipelines.data.sources import source_files
 from pipelines.errors import UsageError, nearest_name
 from pipelines.models.base_record import asks_for_the_time
-from pipelines.run.directory import in_round
+from pipelines.run.directory import BASELINES, RunDir, in_round
 from pipelines.run.stage import Stage
 from pipelines.scorers.function import function_file
 
@@ -179,6 +180,7 @@ def _eval_needs(config: Config) -> dict[str, str]:
         needs["judge"] = "judge"
     if config.ppo.enabled:
         needs |= {in_round("ppo", number): "ppo" if number == 1 else f"ppo-{number}" for number in range(1, rounds + 1)}
+        needs |= {stage.name: name for name, stage in BASELINE_STAGES.items() if name in config.eval.policies}
     return needs
 
 
@@ -276,6 +278,26 @@ STAGES: tuple[Stage, ...] = (
     ),
 )
 """The stages of one round."""
+
+
+def _baseline(name: Baseline) -> Stage:
+    """PPO's stage with another source of advantages: the same reference, reward, prompts and number of responses."""
+    (ppo,) = (stage for stage in STAGES if stage.name == "ppo")
+
+    def configured(config: Config) -> Config:
+        return config.as_baseline(name)
+
+    return replace(
+        ppo,
+        name=f"{BASELINES}/{name}",
+        section=lambda config: ppo.section(configured(config)),
+        configured=configured,
+        works_as="ppo",
+    )
+
+
+BASELINE_STAGES: dict[Baseline, Stage] = {"rloo": _baseline("rloo"), "grpo": _baseline("grpo")}
+"""Stages of `rlhf baseline`; `rlhf all` runs those that the evaluation compares."""
 NAMES = ("data", "sft", "sample", "labels", "pairs", "reward", "ppo", "judge", "eval")
 """What a user calls a stage; `data` is the data stages together, and each of them has its own name too."""
 LOOP = {"sample": {"ppo": "policy"}, "labels": {}, "pairs": {"pairs": "pairs"}, "reward": {}, "ppo": {"ppo": "policy"}}
@@ -283,11 +305,25 @@ LOOP = {"sample": {"ppo": "policy"}, "labels": {}, "pairs": {"pairs": "pairs"}, 
 
 
 def stages_of(config: Config) -> tuple[Stage, ...]:
-    """All stages of a configuration in their order: the loop's once a round, judge and evaluation last."""
+    """All stages of a configuration in their order: the loop's once a round, baselines, the judge, the evaluation."""
     *first, judge, last = STAGES
     rounds = range(2, config.feedback.rounds + 1)
     later = [_of_round(stage, number) for number in rounds for stage in first if stage.name in LOOP]
-    return (*first, *later, judge, last)
+    compared = [stage for name, stage in BASELINE_STAGES.items() if name in config.eval.policies]
+    return (*first, *later, *compared, judge, last)
+
+
+def with_begun_baselines(stages: tuple[Stage, ...], run_dir: RunDir) -> tuple[Stage, ...]:
+    """These stages, and the baselines that were begun or made in a run though its configuration does not ask for them.
+
+    They come before the last one, which is the evaluation.
+    """
+    begun = [
+        stage
+        for stage in BASELINE_STAGES.values()
+        if stage not in stages and (run_dir.stage(stage.name).exists() or run_dir.partial(stage.name).exists())
+    ]
+    return (*stages[:-1], *begun, stages[-1])
 
 
 def _of_round(stage: Stage, number: int) -> Stage:
@@ -311,8 +347,10 @@ def named(name: str, config: Config) -> tuple[Stage, ...]:
         UsageError: no such stage.
     """
     stages = stages_of(config)
-    matching = tuple(stage for stage in stages if stage.name == name) or tuple(
-        stage for stage in stages if name in stage.name.split("/")
+    matching = (
+        tuple(stage for stage in stages if stage.name == name)
+        or tuple(stage for stage in stages if name in stage.name.split("/"))
+        or tuple(stage for stage in BASELINE_STAGES.values() if stage.name == name)
     )
     if not matching:
         hint = nearest_name(name, NAMES, f"stages: {', '.join(NAMES)}")
@@ -328,6 +366,12 @@ def select(first: str | None, last: str | None, config: Config) -> tuple[Stage, 
     """
     stages = stages_of(config)
     names = [stage.name for stage in stages]
+    for stage in (stage for name in (first, last) if name for stage in named(name, config)):
+        if stage.name not in names:
+            raise UsageError(
+                f"the chain does not run {stage.name}",
+                hint=f"add {stage.name.rpartition('/')[2]} to eval.policies, or run `rlhf baseline`",
+            )
     start = names.index(named(first, config)[0].name) if first else 0
     stop = names.index(named(last, config)[-1].name) if last else len(stages) - 1
     if start > stop:

@@ -14,9 +14,10 @@ class EvalSection(Section):
     """All policies answer the same prompts; every scorer judges; intervals by bootstrap over prompts."""
 
     enabled: bool = Field(True, description="Whether the run has an evaluation.")
-    policies: list[Literal["base", "sft", "ppo"]] = Field(
+    policies: list[Literal["base", "sft", "ppo", "rloo", "grpo"]] = Field(
         ["base", "sft", "ppo"],
-        description="Policies to compare; the baseline (SFT, or the base without SFT) is always among them.",
+        description="Policies to compare; the baseline (SFT, or the base without SFT) is always among them. rloo and "
+        "grpo are those of `rlhf baseline`.",
     )
     num_prompts: int = Field(200, ge=2, description="Maximum number of held-out prompts that every policy answers.")
     temperature: float | None = Field(

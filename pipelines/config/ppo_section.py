@@ -9,6 +9,16 @@ from pydantic import Field, model_validator
 from pipelines.config.scorer_section import ScorerSection
 from pipelines.config.section import Section, by_kind, cosmetic
 
+_VALUE_SETTINGS = (
+    "value_learning_rate",
+    "lam",
+    "cliprange_value",
+    "vf_coef",
+    "value_model",
+    "value_warmup_updates",
+)
+"""Settings that only a training with a value model reads."""
+
 
 class PpoSection(Section):
     """One update: `rollout_batch_size` episodes, then `num_ppo_epochs` x `num_mini_batches` optimizer steps."""
@@ -31,7 +41,10 @@ class PpoSection(Section):
         description="Number of episodes (responses) in one update, over all processes.",
     )
     num_generations: int = Field(
-        1, ge=1, description="Number of responses to each prompt in a rollout; must divide rollout_batch_size."
+        1,
+        ge=1,
+        description="Number of responses to each prompt in a rollout; must divide rollout_batch_size. At least 2 with "
+        "advantage_estimator rloo and grpo.",
     )
     num_ppo_epochs: int = Field(2, ge=1, description="Number of passes over each rollout.")
     num_mini_batches: int = Field(4, ge=1, description="Number of optimizer steps in one pass.")
@@ -123,15 +136,30 @@ class PpoSection(Section):
     )
 
     # advantages and losses
+    advantage_estimator: Literal["gae", "rloo", "grpo"] = Field(
+        "gae",
+        description="Source of the advantages: gae (generalized advantage estimation with a value model); rloo (reward "
+        "of a response, less the mean of the other responses to its prompt); or grpo (reward of a response at mean 0 "
+        "and standard deviation 1 among the responses to its prompt). rloo and grpo have no value model: its settings "
+        "and lam have no effect.",
+    )
     gamma: float = Field(1.0, gt=0, le=1, description="Discount factor per token.")
     lam: float = Field(0.95, ge=0, le=1, description="Lambda of generalized advantage estimation.")
     cliprange: float = Field(0.2, gt=0, description="Clip range of the probability ratio.")
+    cliprange_high: float | None = Field(
+        None,
+        gt=0,
+        description="Clip range of the probability ratio above 1, where cliprange is that below; null: cliprange is "
+        "both.",
+    )
     cliprange_value: float | None = Field(
         0.2, gt=0, description="Clip range of the value; null: no clipping, for rewards far from unit scale."
     )
     vf_coef: float = Field(0.1, gt=0, description="Weight of the value loss.")
-    whiten_advantages: bool = Field(
-        True, description="Whether to scale the advantages of a rollout to mean 0 and variance 1."
+    whiten_advantages: bool | None = Field(
+        None,
+        description="Whether to scale the advantages of a rollout to mean 0 and variance 1; null: yes with gae, no "
+        "with rloo and grpo, whose advantages are centered by prompt.",
     )
     mask_truncated_completions: bool = Field(
         False, description="Whether to leave responses that reach the length limit out of whitening and losses."
@@ -198,6 +226,22 @@ class PpoSection(Section):
                 raise ValueError(
                     f"rollout_batch_size {self.rollout_batch_size} is not a multiple of {name} {getattr(self, name)}"
                 )
+        if not self.has_value_model:
+            if self.num_generations < 2:
+                raise ValueError(
+                    f"advantage_estimator {self.advantage_estimator} compares the responses to one prompt: set "
+                    f"num_generations to 2 or more (it is {self.num_generations})"
+                )
+            if self.value_warmup_updates:
+                raise ValueError(
+                    f"value_warmup_updates {self.value_warmup_updates}: advantage_estimator {self.advantage_estimator} "
+                    "has no value model"
+                )
+            if self.gamma != 1:
+                raise ValueError(
+                    f"gamma {self.gamma:g}: advantage_estimator {self.advantage_estimator} takes a whole response as "
+                    "one action, so nothing is discounted; gamma must be 1"
+                )
         for name in ("warmup_updates", "value_warmup_updates"):
             if (getattr(self, name) or 0) >= self.num_updates:
                 raise ValueError(f"{name} {getattr(self, name)} fills the whole training of {self.num_updates} updates")
@@ -216,13 +260,30 @@ class PpoSection(Section):
 
     def results_view(self) -> dict[str, Any]:
         """Values that affect results; what is new and off is left out, so that older runs stay complete."""
-        view = super().results_view() | {"reward_normalization": self.normalization, "warmup_updates": self.warmup}
-        return view if self.length_penalty else {k: v for k, v in view.items() if not k.startswith("length_penalty")}
+        view = super().results_view() | {
+            "reward_normalization": self.normalization,
+            "warmup_updates": self.warmup,
+            "whiten_advantages": self.whitens,
+        }
+        off = [name for name in ("length_penalty", "length_penalty_start") if not self.length_penalty]
+        off += ["cliprange_high"] if self.cliprange_high is None else []
+        off += ["advantage_estimator"] if self.has_value_model else _VALUE_SETTINGS
+        return {name: value for name, value in view.items() if name not in off}
 
     @property
     def normalization(self) -> Literal["model", "running", "none"]:
         """`reward_normalization`, or the one for this reward source."""
         return self.reward_normalization or ("model" if self.reward.uses("run") else "running")
+
+    @property
+    def has_value_model(self) -> bool:
+        """Whether a value model is trained beside the policy."""
+        return self.advantage_estimator == "gae"
+
+    @property
+    def whitens(self) -> bool:
+        """`whiten_advantages`, or the default of the estimator."""
+        return self.has_value_model if self.whiten_advantages is None else self.whiten_advantages
 
     @property
     def warmup(self) -> int:

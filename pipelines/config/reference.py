@@ -100,6 +100,7 @@ def training_in_words(config: Config, section: str) -> str:
         f"{key.rpartition('.')[2]} {plain(value)}"
         for key, value in defaults_by_kind(others)
         if key.startswith(f"{section}.") and value == settings[key]
+        if key != "ppo.value_learning_rate" or config.ppo.has_value_model
     ]
     lora = trains_adapters(settings, f"{section}.")
     kind = f"{'LoRA' if lora else 'full fine-tuning'} in {config.model.dtype}"

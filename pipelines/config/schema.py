@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from pipelines.config.baselines_section import Baseline, BaselinesSection
 from pipelines.config.data_section import DataSection
 from pipelines.config.eval_section import EvalSection
 from pipelines.config.feedback_section import FeedbackSection
@@ -30,6 +31,9 @@ class Config(Section):
     )
     reward: RewardSection = Field(RewardSection(), description="The reward model.")
     ppo: PpoSection = Field(PpoSection(), description="Proximal policy optimization.")
+    baselines: BaselinesSection = Field(
+        BaselinesSection(), description="Baselines of PPO: the same training by another source of advantages."
+    )
     eval: EvalSection = Field(EvalSection(), description="Comparison of base, SFT and PPO on held-out prompts.")
 
     @model_validator(mode="after")
@@ -117,6 +121,17 @@ class Config(Section):
         }
         wanted = "comparisons" if self.reward.objective == "pairwise" else "judgements"
         return here[rows] or (rows == wanted and not any(here.values()) and not self.trains_on("pairs"))
+
+    def as_baseline(self, estimator: Baseline) -> Config:
+        """Return the configuration of a baseline: that of PPO but for the advantages, which need no value model."""
+        changes = {
+            "advantage_estimator": estimator,
+            "num_generations": self.baselines.num_generations,
+            "whiten_advantages": None,
+            "gamma": 1.0,
+            "value_warmup_updates": 0,
+        }
+        return self.model_copy(update={"ppo": self.ppo.model_copy(update=changes)})
 
     @property
     def _asked(self) -> str:

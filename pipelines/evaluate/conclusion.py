@@ -15,6 +15,13 @@ Call = Literal["better", "no detectable difference", "worse", "over-optimized", 
 LEVEL = 0.5
 """Share of wins of a policy that is as good as the baseline."""
 RULES = ("length", "repetition")
+NAMES = {"base": "base", "sft": "SFT", "ppo": "PPO", "rloo": "RLOO", "grpo": "GRPO"}
+
+
+def name_of(policy: str) -> str:
+    """Name of a policy for people."""
+    own, _, number = policy.partition("-")
+    return f"{NAMES.get(own, own)} {number}".strip()
 
 
 def role_of(scorer: ScorerSection, reward: ScorerSection) -> Role:

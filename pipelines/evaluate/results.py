@@ -12,13 +12,11 @@ from pipelines.config import Config
 from pipelines.config.scorer_section import ScorerSection
 from pipelines.data.encode import EncodedPrompt
 from pipelines.data.prompts import PromptCounts
-from pipelines.evaluate.conclusion import Role, role_of, verdict_of
+from pipelines.evaluate.conclusion import Role, name_of, role_of, verdict_of
 from pipelines.models.published_reward import PublishedReward
 from pipelines.report.bootstrap import BOOTSTRAP_SEED, CONFIDENCE, differences, estimate, win_rate, wins
 from pipelines.run.stage import StageContext
 from pipelines.scorers import Completion, ScorerWithParts, load_scorer, scorer_name
-
-NAMES = {"base": "base", "sft": "SFT", "ppo": "PPO"}
 
 
 @dataclass(frozen=True)
@@ -172,12 +170,6 @@ def results_of(evaluation: Evaluation, config: Config) -> dict[str, Any]:
         "judge": evaluation.judge,
     }
     return results | {"verdict": verdict_of(results, {policy: name_of(policy) for policy in evaluation.answers})}
-
-
-def name_of(policy: str) -> str:
-    """Name of a policy for people."""
-    own, _, number = policy.partition("-")
-    return f"{NAMES.get(own, own)} {number}".strip()
 
 
 def metrics_of(results: Mapping[str, Any]) -> dict[str, float]:

@@ -72,7 +72,7 @@ def run(ctx: StageContext) -> dict[str, float]:
 
 
 class Policies:
-    """The policies of a run by name: ``base``, ``sft``, ``ppo``, and ``ppo-2`` ... for later rounds of feedback."""
+    """The policies of a run by name: ``base``, ``sft``, ``ppo``, ``ppo-2`` ... for later rounds, ``rloo``, ``grpo``."""
 
     def __init__(self, config: Config, inputs: Mapping[str, Path], device: torch.device) -> None:
         self._config = config
@@ -83,7 +83,8 @@ class Policies:
     def names(self) -> tuple[str, ...]:
         """The requested policies that exist, and always the baseline, in the order of training."""
         trained = [name for name in self._inputs if name.partition("-")[0] == "ppo"]
-        existing = ["base", *(["sft"] if "sft" in self._inputs else []), *trained]
+        compared = [name for name in ("rloo", "grpo") if name in self._inputs]
+        existing = ["base", *(["sft"] if "sft" in self._inputs else []), *trained, *compared]
         requested = {*self._config.eval.policies, self.baseline}
         return tuple(name for name in existing if name.partition("-")[0] in requested)
 

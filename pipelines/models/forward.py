@@ -107,7 +107,8 @@ class TokenBatch:
         return part._map(trim)
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> Self:
-        return replace(self, **{field.name: function(getattr(self, field.name)) for field in fields(self)})
+        tensors = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{name: function(tensor) for name, tensor in tensors.items() if tensor is not None})
 
 
 def response_logprobs(

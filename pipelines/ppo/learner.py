@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from pipelines.config.ppo_section import PpoSection
 from pipelines.errors import TrainingError
-from pipelines.ppo.objective import Reduce, masked_sum, policy_loss, value_loss, whiten
+from pipelines.ppo.objective import Loss, Reduce, masked_sum, policy_loss, value_loss, whiten
 from pipelines.ppo.types import Rollout, Update
 
 STATISTICS = ("policy_loss", "value_loss", "approx_kl", "policy_clipped", "value_clipped", "entropy", "ratio")
@@ -40,7 +40,7 @@ class Learner:
 
     Attributes:
         module: PolicyAndValue as prepared by `accelerator`.
-        policy_parameters, value_parameters: clipped each by its own norm.
+        policy_parameters, value_parameters: clipped each by its own norm; the second is empty without a value model.
     """
 
     module: nn.Module
@@ -62,7 +62,7 @@ class Learner:
             TrainingError: a loss or a gradient is not finite; no step was taken with it.
         """
         limit = self.settings.kl_early_stop
-        if self.settings.whiten_advantages:
+        if self.settings.whitens:
             rollout = replace(rollout, advantages=whiten(rollout.advantages, rollout.loss_mask, self._sum))
         seen: list[dict[str, float]] = []
         first_deviation, taken, stopped = 0.0, 0, False
@@ -127,8 +127,10 @@ class Learner:
             with contextlib.nullcontext() if last else self.accelerator.no_sync(self.module):
                 logprobs, entropy, values = self.module(batch, settings.temperature)
                 mask = batch.loss_mask
-                policy = policy_loss(logprobs, batch.logprobs, batch.advantages, mask, settings.cliprange)
-                value = value_loss(values, batch.values, batch.returns, mask, settings.cliprange_value)
+                policy = policy_loss(
+                    logprobs, batch.logprobs, batch.advantages, mask, settings.cliprange, settings.cliprange_high
+                )
+                value = self._value_loss(values, batch)
                 loss = (policy.total + settings.vf_coef * value.total) / tokens
                 self.accelerator.backward(loss * self.accelerator.num_processes)  # DDP takes the mean over ranks
             with torch.no_grad():
@@ -159,6 +161,15 @@ class Learner:
                 hint="lower ppo.learning_rate, or look at the scores and samples of the last update",
             )
         return stats, deviation
+
+    def _value_loss(self, values: Tensor | None, batch: Rollout) -> Loss:
+        """The loss of the value model; 0 where there is none."""
+        if values is None:
+            zero = batch.advantages.new_zeros(())
+            return Loss(zero, zero)
+        assert batch.values is not None
+        assert batch.returns is not None
+        return value_loss(values, batch.values, batch.returns, batch.loss_mask, self.settings.cliprange_value)
 
     def _clip(self, parameters: Sequence[nn.Parameter]) -> float:
         return float(self.accelerator.clip_grad_norm_(list(parameters), self.settings.max_grad_norm))

@@ -64,7 +64,7 @@ def build_roles(sources: RoleSources) -> Roles:
     return roles
 
 
-FourRoles = tuple[Role, Role, Role, Role | None]
+FourRoles = tuple[Role, Role | None, Role, Role | None]
 """Policy, value, reference, reward."""
 
 
@@ -84,6 +84,8 @@ def _adapters_on_one_base(sources: RoleSources) -> FourRoles:
         model = add_adapter(model, "reward", reward, trainable=False)
         reward_role = Role(model, "reward", score_head(reward.head).to(device))
     policy = Role(model, "policy")
+    if not config.ppo.has_value_model:
+        return policy, None, reference, reward_role
     if config.ppo.value_model == "shared":
         return policy, _head_on(policy, device), reference, reward_role
     first = reward if config.ppo.value_model == "reward" else None
@@ -93,7 +95,7 @@ def _adapters_on_one_base(sources: RoleSources) -> FourRoles:
 
 
 def _separate_models(sources: RoleSources) -> FourRoles:
-    """Load four models, as full fine-tuning needs them."""
+    """Load up to four models, as full fine-tuning needs them."""
     config, sft, reward, device = sources.config, sources.sft, sources.reward, sources.device
     section = config.model
     policy, reference = (Role(open_policy(stage, section, device)) for stage in (sources.before or sft, sft))
@@ -102,6 +104,8 @@ def _separate_models(sources: RoleSources) -> FourRoles:
         classifier, _ = open_reward(PublishedReward.read(reward), section, device)
         weight = cast(Tensor, cast(nn.Module, classifier.score).weight)
         reward_role = Role(classifier, None, score_head(weight).to(device))
+    if not config.ppo.has_value_model:
+        return policy, None, reference, reward_role
     if config.ppo.value_model == "shared":
         return policy, _head_on(policy, device), reference, reward_role
     if reward is not None and config.ppo.value_model == "reward":

@@ -17,6 +17,8 @@ def update_metrics(
 ) -> dict[str, float]:
     """Return one line of metrics over all processes, under the names that TRL's PPO used.
 
+    Those of the value model are left out where there is none.
+
     Args:
         rollout: rows of this process.
         result: result of the update made with it.
@@ -59,22 +61,32 @@ def update_metrics(
         "policy/grad_norm": result.policy_grad_norm,
         "policy/stopped_early": float(result.stopped_early),
         "loss/policy_avg": result.policy_loss,
-        "loss/value_avg": result.value_loss,
-        "val/clipfrac_avg": result.value_clipfrac,
         "val/ratio": result.ratio_mean,
         "val/ratio_var": result.ratio_var,
         "val/first_ratio_deviation": result.first_ratio_deviation,
         "val/num_eos_tokens": finished,
         "val/finished": finished / rows,
         "val/response_length": length / rows,
-        "val/value_mean": float(masked_mean(rollout.values, rollout.loss_mask, reduce)),
-        "val/explained_variance": float(explained_variance(rollout.values, rollout.returns, rollout.loss_mask, reduce)),
-        "val/grad_norm": result.value_grad_norm,
+        **_value_metrics(rollout, result, reduce),
         "val/optimizer_steps": float(result.optimizer_steps),
         "time/seconds": seconds,
         "time/generation": timing.generation,
         "time/scoring": timing.scoring,
         "time/tokens_per_second": tokens / seconds,
+    }
+
+
+def _value_metrics(rollout: Rollout, result: Update, reduce: Reduce) -> dict[str, float]:
+    """Return the metrics of the value model; nothing where there is none."""
+    if rollout.values is None or rollout.returns is None:
+        return {}
+    mask = rollout.loss_mask
+    return {
+        "loss/value_avg": result.value_loss,
+        "val/clipfrac_avg": result.value_clipfrac,
+        "val/value_mean": float(masked_mean(rollout.values, mask, reduce)),
+        "val/explained_variance": float(explained_variance(rollout.values, rollout.returns, mask, reduce)),
+        "val/grad_norm": result.value_grad_norm,
     }
 
 

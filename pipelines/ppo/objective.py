@@ -4,7 +4,8 @@ Shapes: B rows, T response tokens, V vocabulary. One mask convention: True = thi
 row, because responses are padded on the right. What stands outside the mask never matters, NaN included.
 
 Sources: PPO, Schulman et al. 2017 (arXiv 1707.06347); GAE, Schulman et al. 2016 (1506.02438); KL penalty per token,
-Ziegler et al. 2019 (1909.08593); estimators k1-k3, Schulman, "Approximating KL divergence" (2020).
+Ziegler et al. 2019 (1909.08593); estimators k1-k3, Schulman, "Approximating KL divergence" (2020); advantages from the
+other responses to the same prompt, Ahmadian et al. 2024 (2402.14740) and Shao et al. 2024 (2402.03300).
 """
 
 from __future__ import annotations
@@ -20,6 +21,10 @@ Reduce = Callable[[Tensor], Tensor]
 
 LOG_RATIO_LIMIT = 20.0
 """exp(20) = 5e8: keeps the ratio finite in fp32; far outside any clip range."""
+
+
+GROUP_EPSILON = 1e-4
+"""Added to the deviation of a group: rewards that differ by less than this count as nearly equal."""
 
 
 def alone(total: Tensor) -> Tensor:
@@ -97,6 +102,55 @@ def advantages_and_returns(
     return advantages, advantages + values
 
 
+def rloo_advantages(rewards: Tensor, mask: Tensor, group: int) -> Tensor:
+    """Advantages of REINFORCE with a leave-one-out baseline (RLOO): each response against the others to its prompt.
+
+    The whole response is one action: its reward is the sum over its tokens, KL included, and its baseline is the mean
+    reward of the other responses. The gradient is unbiased, because the baseline does not depend on the response. Kool
+    et al. 2019, "Buy 4 REINFORCE samples, get a baseline for free!"; Ahmadian et al. 2024 (2402.14740).
+
+    Args:
+        rewards: [B, T], undiscounted; the responses to one prompt are `group` neighboring rows.
+        mask: [B, T].
+        group: number of responses to each prompt, at least 2; it divides B.
+
+    Returns:
+        Raw advantages [B, T], the same on every token of a response, 0 outside the mask.
+    """
+    totals = _totals(rewards, mask, group)
+    others = (totals.sum(-1, keepdim=True) - totals) / (group - 1)
+    return _on_every_token(totals - others, mask)
+
+
+def grpo_advantages(rewards: Tensor, mask: Tensor, group: int) -> Tensor:
+    """Advantages of group relative policy optimization (GRPO): rewards at mean 0 and deviation 1 within each prompt.
+
+    Shao et al. 2024 (2402.03300), section 4.1.2, with the KL in the reward. The deviation is that of a sample (divided
+    by group - 1). Responses of equal reward get 0.
+
+    Args:
+        rewards: [B, T], undiscounted; the responses to one prompt are `group` neighboring rows.
+        mask: [B, T].
+        group: number of responses to each prompt, at least 2; it divides B.
+
+    Returns:
+        Advantages [B, T], the same on every token of a response, 0 outside the mask.
+    """
+    totals = _totals(rewards, mask, group)
+    deviation, mean = torch.std_mean(totals, -1, keepdim=True)
+    return _on_every_token((totals - mean) / (deviation + GROUP_EPSILON), mask)
+
+
+def _totals(rewards: Tensor, mask: Tensor, group: int) -> Tensor:
+    """[B / group, group]: rewards of whole responses, one prompt a row."""
+    return torch.where(mask, rewards, 0.0).sum(-1).view(-1, group)
+
+
+def _on_every_token(advantages: Tensor, mask: Tensor) -> Tensor:
+    """[B, T]: the advantage of the response where `mask`, else 0."""
+    return torch.where(mask, advantages.view(-1, 1), 0.0)
+
+
 def whiten(values: Tensor, mask: Tensor, reduce: Reduce = alone) -> Tensor:
     """Shift and scale to mean 0 and variance 1 where `mask`, over all processes; 0 elsewhere."""
     mean, variance = masked_mean(values, mask, reduce), masked_var(values, mask, reduce)
@@ -129,13 +183,29 @@ class PolicyLoss(Loss):
     approx_kl: Tensor
 
 
-def policy_loss(new: Tensor, old: Tensor, advantages: Tensor, mask: Tensor, cliprange: float) -> PolicyLoss:
-    """The clipped surrogate of PPO (1707.06347, eq. 7) as a loss to minimize; all arguments [B, T]."""
+def policy_loss(
+    new: Tensor,
+    old: Tensor,
+    advantages: Tensor,
+    mask: Tensor,
+    cliprange: float,
+    cliprange_high: float | None = None,
+) -> PolicyLoss:
+    """The clipped surrogate of PPO (1707.06347, eq. 7) as a loss to minimize.
+
+    Args:
+        new, old, advantages: [B, T].
+        mask: [B, T].
+        cliprange: the ratio is clipped to 1 - cliprange from below.
+        cliprange_high: the ratio is clipped to 1 + cliprange_high from above ("clip-higher" in DAPO, 2503.14476, eq.
+            10); None: as far as from below.
+    """
+    high = cliprange if cliprange_high is None else cliprange_high
     advantages = torch.where(mask, advantages, 0.0)
     log_ratio = torch.where(mask, new - old, 0.0).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
     ratio = log_ratio.exp()
     plain = -advantages * ratio
-    clipped = -advantages * ratio.clamp(1.0 - cliprange, 1.0 + cliprange)
+    clipped = -advantages * ratio.clamp(1.0 - cliprange, 1.0 + high)
     with torch.no_grad():
         approx_kl = masked_sum(torch.expm1(log_ratio) - log_ratio, mask)
         count = ((clipped > plain) & mask).sum()

@@ -68,31 +68,42 @@ class Role:
 
 
 class PolicyAndValue(nn.Module):
-    """The two roles that train, in one module with one forward: what a data-parallel wrapper can hold."""
+    """The roles that train, in one module with one forward: what a data-parallel wrapper can hold.
 
-    def __init__(self, policy: Role, value: Role, precision: Precision = contextlib.nullcontext) -> None:
+    With `value` None the policy trains alone.
+    """
+
+    def __init__(self, policy: Role, value: Role | None, precision: Precision = contextlib.nullcontext) -> None:
         super().__init__()
-        assert value.head is not None
         self.policy, self.value, self.precision = policy, value, precision
         # as attributes of their own, so that their parameters are this module's
-        self.policy_model, self.value_model, self.value_head = policy.model, value.model, value.head
+        self.policy_model = policy.model
+        if value is not None:
+            assert value.head is not None
+            self.value_model, self.value_head = value.model, value.head
 
-    def forward(self, batch: TokenBatch, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
-        """Log-probabilities of the response tokens, entropy and value at their positions: three [B, T] in fp32."""
+    def forward(self, batch: TokenBatch, temperature: float) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Log-probabilities of the response tokens, entropy and value at their positions: three [B, T] in fp32.
+
+        The third is None without a value model.
+        """
         with self.precision():
             with self.policy.active() as model, self._overhear(model) as heard:
                 logprobs, entropy = response_logprobs(model, batch, temperature, with_entropy=True)
+            assert entropy is not None
+            if self.value is None:
+                return logprobs, entropy, None
             if heard is not None:
                 (hidden,) = heard
             else:
                 with self.value.active() as model:
                     hidden = hidden_states(model, batch)
-        assert entropy is not None
         return logprobs, entropy, state_values(hidden, batch, self.value_head)
 
     def _overhear(self, model: PreTrainedModel | PeftModel) -> contextlib.AbstractContextManager[list[Tensor] | None]:
         """The value's head on the policy reads the forward that is made anyway."""
-        return overheard_hidden_states(model) if self.value.head_only else contextlib.nullcontext()
+        shared = self.value is not None and self.value.head_only
+        return overheard_hidden_states(model) if shared else contextlib.nullcontext()
 
 
 @dataclass(frozen=True)
@@ -100,7 +111,7 @@ class Roles:
     """The cast of one PPO training.
 
     Attributes:
-        trained: policy and value.
+        trained: policy and, where there is one, value.
         reference: frozen; what the KL penalty is measured against.
         reward: frozen; None where an outside scorer judges.
     """
@@ -120,21 +131,26 @@ class Roles:
         return self.trained.policy
 
     @property
-    def value(self) -> Role:
-        """The role that estimates returns."""
+    def value(self) -> Role | None:
+        """The role that estimates returns; None where the advantages need none."""
         return self.trained.value
+
+    @property
+    def learning(self) -> list[Role]:
+        """The roles that train."""
+        return [self.policy] if self.value is None else [self.policy, self.value]
 
     def models(self) -> list[PreTrainedModel | PeftModel]:
         """The distinct models in memory: one where adapters share a base."""
-        roles = [self.policy, self.reference, self.value, *([self.reward] if self.reward else [])]
+        roles = [self.policy, self.reference, *self.learning[1:], *([self.reward] if self.reward else [])]
         return list({id(role.model): role.model for role in roles}.values())
 
     def freeze_but_trained(self) -> None:
-        """Let exactly the policy's and the value model's parameters train, in fp32; dropout is off in every role."""
+        """Let exactly the parameters of `learning` train, in fp32; dropout is off in every role."""
         for model in self.models():
             model.requires_grad_(False)
             model.eval()
-        for parameter in [*self.policy.parameters(), *self.value.parameters()]:
+        for parameter in (parameter for role in self.learning for parameter in role.parameters()):
             parameter.requires_grad_(True)
             parameter.data = parameter.data.float()
 
@@ -144,7 +160,7 @@ class Roles:
         The backward of the policy runs after the forward of the value model: without the context its layers would be
         recomputed with the value adapter.
         """
-        for model in {id(role.model): role.model for role in (self.policy, self.value)}.values():
+        for model in {id(role.model): role.model for role in self.learning}.values():
             options: dict[str, Any] = {"use_reentrant": False}
             if isinstance(model, PeftModel):
                 options["context_fn"] = functools.partial(_adapter_contexts, model)
@@ -165,9 +181,10 @@ class Roles:
 
     @torch.no_grad()
     def values(self, batch: TokenBatch, chunk: int) -> Tensor:
-        """[B, T] values of the states before each token."""
+        """[B, T] values of the states before each token; there must be a value model."""
+        assert self.value is not None
+        assert self.value.head is not None
         head = self.value.head
-        assert head is not None
         with self.value.active() as model, self.precision():
             return per_token(batch, chunk, lambda part: state_values(hidden_states(model, part), part, head))
 

@@ -24,7 +24,7 @@ from pipelines.models.sequence_scores import read_logit
 from pipelines.ppo.engines import RolloutEngine
 from pipelines.ppo.learner import over_processes
 from pipelines.ppo.normalization import Normalizer
-from pipelines.ppo.objective import advantages_and_returns, k1, token_rewards
+from pipelines.ppo.objective import advantages_and_returns, grpo_advantages, k1, rloo_advantages, token_rewards
 from pipelines.ppo.roles import Roles
 from pipelines.ppo.types import Rollout
 from pipelines.scorers.protocol import Completion, Dialogue, Scorer, ScorerWithParts, counts_of, sampled_completion
@@ -199,7 +199,7 @@ def collect(
 
     Args:
         context: models and settings.
-        prompts: prompts of this process.
+        prompts: prompts of this process, each `num_generations` times in a row.
         kl_coef: weight of the KL penalty in this rollout.
         normalizer: normalizer of the scores; it may learn from them.
         seed: seed of the sampling.
@@ -223,12 +223,12 @@ def collect(
     # 3. Log-probabilities under policy and reference, and values, by the forward pass that trains.
     logprobs = roles.policy_logprobs(batch, temperature, chunk)
     ref_logprobs = roles.reference_logprobs(batch, temperature, chunk)
-    values = roles.values(batch, chunk)
+    values = roles.values(batch, chunk) if roles.value is not None else None
     # 4. Rewards: the KL penalty on every token, the normalized score on the last one.
     normalized, clipped = normalizer(scores, batch.finished, mask.sum(-1), over_processes(context.accelerator))
     rewards = token_rewards(normalized, k1(logprobs, ref_logprobs), mask, kl_coef)
-    # 5. Advantages and returns.
-    advantages, returns = advantages_and_returns(rewards, values, mask, settings.gamma, settings.lam)
+    # 5. Advantages, and returns for the value model.
+    advantages, returns = _advantages(rewards, values, mask, settings)
     rollout = Rollout(
         input_ids=batch.input_ids,
         attention_mask=batch.attention_mask,
@@ -245,3 +245,13 @@ def collect(
     )
     figures = {**scored.figures, "objective/scores_clipped": clipped}
     return rollout, Timing(generated - started, time.perf_counter() - generated), figures
+
+
+def _advantages(
+    rewards: Tensor, values: Tensor | None, mask: Tensor, settings: PpoSection
+) -> tuple[Tensor, Tensor | None]:
+    """Advantages by `advantage_estimator`, and the targets of the value model where there is one: [B, T]."""
+    if values is not None:
+        return advantages_and_returns(rewards, values, mask, settings.gamma, settings.lam)
+    estimate = rloo_advantages if settings.advantage_estimator == "rloo" else grpo_advantages
+    return estimate(rewards, mask, settings.num_generations), None

@@ -68,7 +68,9 @@ def run(ctx: StageContext) -> dict[str, Any]:
             published.check_output(part.output)
     normalization = _normalization(published, settings)
     if settings.reward_normalization is None and settings.normalization == "running":
-        ctx.reporter.info("ppo: an outside reward is scaled by all scores so far (ppo.reward_normalization: running)")
+        ctx.reporter.info(
+            f"{ctx.label}: an outside reward is scaled by all scores so far (ppo.reward_normalization: running)"
+        )
     linear = normalization_of_logit(settings.reward, published, normalization)  # the value model's head is linear
     roles = build_roles(RoleSources(config, ctx.run_dir, sft, judges, linear, device, before=ctx.inputs.get("policy")))
     ends = end_token_ids(roles.policy.model, tokenizer, settings.stop_tokens)
@@ -103,6 +105,7 @@ def run(ctx: StageContext) -> dict[str, Any]:
         normalization=normalization,
         checkpoints=ctx.checkpoints,
         stop=ctx.stop,
+        label=ctx.label,
     )
     try:
         record = training.run()
@@ -171,7 +174,7 @@ def _publish(
         ctx.reporter.warn(f"no held-out evaluation within kl_limit {settings.kl_limit:g}: the last policy is published")
     if best.update == 0:
         ctx.reporter.warn(
-            "no later evaluation beat the one before training: by the held-out objective PPO did not help"
+            f"no later evaluation beat the one before training: by the held-out objective {ctx.label} did not help"
         )
     take_best = settings.load_best_model_at_end and best.update is not None
     if not take_best:
@@ -183,7 +186,7 @@ def _publish(
         write("model")
     published = best.update if take_best else last
     beside = "" if take_best or best.update in (None, last) else f"; best/ that after update {best.update}"
-    ctx.reporter.info(f"ppo: model/ is the policy after update {published} of {last}{beside}")
+    ctx.reporter.info(f"{ctx.label}: model/ is the policy after update {published} of {last}{beside}")
     ctx.notes.update(
         base=base.as_dict(),
         published_update=published,
@@ -199,7 +202,7 @@ def _log_evaluations(ctx: StageContext, metrics: Mapping[str, float]) -> None:
         f"{words} {metrics[f'start/eval/{name}']:.3f} to {metrics[f'eval/{name}']:.3f}"
         for name, words in (("score", "score"), ("objective", "objective"), ("finished", "share finished"))
     )
-    ctx.reporter.info(f"ppo: held-out {changes}, KL {metrics['eval/kl']:.2f} nats per response")
+    ctx.reporter.info(f"{ctx.label}: held-out {changes}, KL {metrics['eval/kl']:.2f} nats per response")
 
 
 def as_sampled(settings: PpoSection, ends: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> GenerationConfig:
@@ -218,7 +221,7 @@ def as_sampled(settings: PpoSection, ends: Sequence[int], tokenizer: PreTrainedT
 def _warn_of_alarms(ctx: StageContext, record: Record) -> None:
     if record.alarms:
         fired = ", ".join(f"{alarm['name']} (update {alarm['update']})" for alarm in record.alarms)
-        ctx.reporter.warn(f"PPO ended with alarms: {fired}; alarms.jsonl has their messages")
+        ctx.reporter.warn(f"{ctx.label} ended with alarms: {fired}; alarms.jsonl has their messages")
 
 
 def _prompts(ctx: StageContext, encoder: ChatEncoder, limit: int) -> tuple[list[EncodedPrompt], list[EncodedPrompt]]:
@@ -230,7 +233,8 @@ def _prompts(ctx: StageContext, encoder: ChatEncoder, limit: int) -> tuple[list[
     )
     ctx.notes["rows"] = asdict(lengths)
     report = ctx.reporter.warn if lengths.dropped else ctx.reporter.info
-    report(f"PPO: {lengths.used} prompts used, {lengths.dropped} above {limit} tokens left out, {lengths.cut} cut")
+    counts = f"{lengths.used} prompts used, {lengths.dropped} above {limit} tokens left out, {lengths.cut} cut"
+    report(f"{ctx.label}: {counts}")
     rows = (row.prompt for row in read_rows(heldout, Prompt))
     most, cut = ctx.config.ppo.num_eval_prompts, overlong == "cut"
     return prompts, sample_prompts(rows, encoder, limit, most, cut=cut, refusals=refusals)[0]

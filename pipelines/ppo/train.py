@@ -48,6 +48,7 @@ class Training:
         checkpoints: where the training is saved and resumed from; None: it is not saved.
         stop: request of a signal to stop.
         best: afterwards, the best policy by the held-out prompts.
+        label: name of the training in messages.
     """
 
     context: PpoContext
@@ -59,6 +60,7 @@ class Training:
     checkpoints: Checkpoints | None = None
     stop: StopRequest = field(default_factory=lambda: StopRequest(lambda text: None))
     best: Best = field(default_factory=Best)
+    label: str = "ppo"
 
     def run(self) -> Record:
         """Train the policy in place, from the newest complete checkpoint where there is one.
@@ -76,7 +78,7 @@ class Training:
         completed = self._resume(parts)
         if completed == 0:
             self._evaluate(0, parts)
-        with self.stop.deferred(), self.reporter.task("ppo", settings.num_updates, completed) as progress:
+        with self.stop.deferred(), self.reporter.task(self.label, settings.num_updates, completed) as progress:
             for update in range(completed + 1, settings.num_updates + 1):
                 rollout = self._update(update, parts)
                 if update % settings.evaluation_interval == 0 or update == settings.num_updates:
@@ -103,16 +105,13 @@ class Training:
 
     def _parts(self) -> _Parts:
         settings, accelerator = self.context.settings, self.context.accelerator
-        policy, value = self.context.roles.policy.parameters(), self.context.roles.value.parameters()
-        optimizer = torch.optim.AdamW(
-            [
-                {"params": policy, "lr": settings.learning_rate},
-                {"params": value, "lr": settings.value_learning_rate},
-            ],
-            eps=settings.adam_eps,
-            weight_decay=0.0,
-        )
-        module = accelerator.prepare_model(self.context.roles.trained)
+        roles = self.context.roles
+        policy, value = roles.policy.parameters(), roles.value.parameters() if roles.value is not None else []
+        groups = [{"params": policy, "lr": settings.learning_rate}]
+        if value:
+            groups.append({"params": value, "lr": settings.value_learning_rate})
+        optimizer = torch.optim.AdamW(groups, eps=settings.adam_eps, weight_decay=0.0)
+        module = accelerator.prepare_model(roles.trained)
         return _Parts(
             learner=Learner(module, policy, value, optimizer, settings, accelerator),
             scheduler=LambdaLR(optimizer, lambda completed: learning_rate_factor(settings, completed)),
@@ -149,10 +148,9 @@ class Training:
         # 4. Measure, and move learning rates and the KL coefficient.
         seconds = time.perf_counter() - started
         metrics = update_metrics(rollout, result, controller.coef, timing, seconds, reduce)
-        policy_rate, value_rate = parts.scheduler.get_last_lr()
+        rates = map(float, parts.scheduler.get_last_lr())
         metrics |= {
-            "lr": float(policy_rate),
-            "value_lr": float(value_rate),
+            **dict(zip(("lr", "value_lr"), rates, strict=False)),  # the second where there is a value model
             "episode": update * settings.rollout_batch_size,
             **parts.counts.over_all(figures, reduce, accelerator.num_processes),
         }
@@ -179,13 +177,13 @@ class Training:
         told = unfinished(finished, self.context.settings.response_length, "the responses of the first update")
         if told is not None:
             hint = "train SFT longer, name the token that ends a turn in ppo.stop_tokens, or raise ppo.response_length"
-            self.reporter.warn(f"ppo: {told}\n  {hint}")
+            self.reporter.warn(f"{self.label}: {told}\n  {hint}")
 
     def _raise_alarms(self, update: int, metrics: Mapping[str, float], parts: _Parts) -> None:
         for alarm in parts.alarms.see(update, metrics):
             parts.record.alarms.append(asdict(alarm))
             self.log("alarms", asdict(alarm))
-            self.reporter.warn(f"ppo, update {update}: {alarm.message}\n  {alarm.hint}")
+            self.reporter.warn(f"{self.label}, update {update}: {alarm.message}\n  {alarm.hint}")
 
     def _evaluate(self, update: int, parts: _Parts) -> None:
         """Answer the held-out prompts, and keep the policy if it is the best so far within the KL limit."""
@@ -219,7 +217,7 @@ class Training:
         load_state(checkpoint.path, self.context.roles.trained, parts.stateful(), parts.rng, self.context.accelerator)
         if self.context.accelerator.is_main_process:
             self.checkpoints.restore_logs(checkpoint)
-        self.reporter.info(f"ppo: goes on from update {checkpoint.step}")
+        self.reporter.info(f"{self.label}: goes on from update {checkpoint.step}")
         return checkpoint.step
 
     def _refuse_diverged(self, rollout: Rollout) -> None:
@@ -227,7 +225,8 @@ class Training:
         roles, settings = self.context.roles, self.context.settings
         chunk = settings.rollout_forward_batch_size
         rows = rollout.rows(slice(0, chunk))  # a diverged model may give some row finite numbers
-        outputs = roles.policy_logprobs(rows, settings.temperature, chunk), roles.values(rows, chunk)
+        outputs = [roles.policy_logprobs(rows, settings.temperature, chunk)]
+        outputs += [roles.values(rows, chunk)] if roles.value is not None else []
         if not all(bool(torch.isfinite(output).all()) for output in outputs):
             raise TrainingError(
                 "the policy or the value model gives numbers that are not finite; they were not saved",

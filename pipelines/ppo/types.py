@@ -33,28 +33,30 @@ class Rollout(TokenBatch):
     Attributes:
         logprobs: [B, T] log-probability of each token under the policy that sampled it, by the training forward.
         ref_logprobs: [B, T] the same under the reference.
-        values: [B, T] value of the state before each token.
+        values: [B, T] value of the state before each token; None where there is no value model.
         scores: [B] what the reward source gave, as it gave it.
         rewards: [B, T] KL penalty per token, and the normalized score on the last one.
         advantages: [B, T] raw, in reward units.
-        returns: [B, T] targets of the value model.
+        returns: [B, T] targets of the value model; None where there is none.
         loss_mask: [B, T] bool, True = this token takes part in whitening and losses; the response mask, less the rows
             that are left out of training.
     """
 
     logprobs: Tensor
     ref_logprobs: Tensor
-    values: Tensor
+    values: Tensor | None
     scores: Tensor
     rewards: Tensor
     advantages: Tensor
-    returns: Tensor
+    returns: Tensor | None
     loss_mask: Tensor
 
 
 @dataclass(frozen=True)
 class Update:
     """What one update did, averaged over its minibatches where not said otherwise; 0 where no token took part in any.
+
+    The figures of the value are 0 where there is no value model.
 
     Attributes:
         policy_loss: clipped surrogate per token.

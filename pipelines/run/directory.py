@@ -26,6 +26,8 @@ from pipelines.run.processes import is_alive
 LOCK_OWNER_VARIABLE = "RLHF_LOCK_OWNER"
 ROUNDS = "rounds"
 """Directory of the stages of the second round of feedback and later ones."""
+BASELINES = "baselines"
+"""Directory of the policies that PPO's is compared with."""
 CHECKPOINTS = "checkpoints"
 """Where a stage that trains keeps its state, below its working directory; never published."""
 
@@ -46,6 +48,11 @@ class RunDir:
     def log_path(self) -> Path:
         """Everything that was logged, tracebacks too."""
         return self.root / "rlhf.log"
+
+    @property
+    def report_path(self) -> Path:
+        """The report of the run, one HTML file."""
+        return self.root / "report.html"
 
     @property
     def label_store(self) -> Path:
@@ -264,11 +271,13 @@ def split_round(stage: str) -> tuple[str, int]:
 
 
 def run_of(stage_dir: Path) -> tuple[Path, int]:
-    """The run directory and the round that the directory of a stage, finished or not, belongs to.
+    """The run directory and the round that the directory of a stage or baseline, finished or not, belongs to.
 
     Not for the data stages, which lie one deeper.
     """
     parent = stage_dir.parent
+    if parent.name == BASELINES and not (parent / "config.yaml").exists():
+        return parent.parent, 1
     if parent.parent.name == ROUNDS and parent.name.isdigit() and not (parent / "config.yaml").exists():
         return parent.parent.parent, int(parent.name)
     return parent, 1

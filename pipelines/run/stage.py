@@ -57,9 +57,14 @@ class StageContext:
         return run_of(self.out)[1]
 
     @property
+    def label(self) -> str:
+        """Name of the stage in messages: that of its directory."""
+        return self.out.name.removesuffix(".partial")
+
+    @property
     def trackers(self) -> Path:
         """Directory for the files of trackers. It is outside the working directory, which an interruption may empty."""
-        return self.out.parent / "trackers" / self.out.name.removesuffix(".partial")
+        return self.out.parent / "trackers" / self.label
 
     @cached_property
     def stop(self) -> StopRequest:
@@ -106,6 +111,8 @@ class Stage:
         on_demand: the command of a stage that needs it runs it too.
         parallel: several processes can work on it together; any other stage runs in one.
         enabled: whether the configuration wants it.
+        configured: the configuration that it works by, given that of the run.
+        works_as: the stage whose settings it goes by; empty: none but its own.
     """
 
     name: str
@@ -119,11 +126,13 @@ class Stage:
     on_demand: bool = False
     parallel: bool = False
     enabled: Callable[[Config], bool] = lambda config: True
+    configured: Callable[[Config], Config] = lambda config: config
+    works_as: str = ""
 
     @property
     def kind(self) -> str:
-        """Its name without its round."""
-        return split_round(self.name)[0]
+        """Its name without its round, or that of the stage whose settings it goes by."""
+        return self.works_as or split_round(self.name)[0]
 
 
 _SOURCE = "source:"

@@ -17,7 +17,7 @@ from pipelines.config.model_section import ModelSection
 from pipelines.errors import ArtifactError, UsageError
 from pipelines.models.base_ref import BaseRef
 from pipelines.models.policies import open_config, open_frozen_policy, open_tokenizer
-from pipelines.run.directory import run_of
+from pipelines.run.directory import BASELINES, run_of
 from pipelines.run.manifest import Manifest, refuse_damaged
 from pipelines.run.stage import as_json
 
@@ -171,7 +171,8 @@ def stage_directory(name: str) -> Path | None:
         manifest = Manifest.read(directory)
         if manifest is None:
             continue
-        if not (directory / "model").is_dir() or manifest.stage.rpartition("/")[2] not in ("sft", "ppo"):
+        answers = manifest.stage.rpartition("/")[2] in ("sft", "ppo") or manifest.stage.startswith(f"{BASELINES}/")
+        if not (directory / "model").is_dir() or not answers:
             raise UsageError(
                 f"stage {manifest.stage} publishes no model that answers", where=name, hint="name sft or ppo of the run"
             )

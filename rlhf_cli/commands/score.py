@@ -80,6 +80,8 @@ def score(
     """
     source = rows.source(file)
     card_files = [] if report_card is None else [report_card, report_card.with_suffix(".json")]
+    if len({*card_files, out}) < len([*card_files, out]):
+        raise UsageError("--report-card, its .json and --out are three files", where=str(report_card))
     for path in [*card_files, *([out] if out is not None else [])]:
         make_room(path, [file], replace=force)
     details: dict[str, Any] = {

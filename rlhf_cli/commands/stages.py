@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import typer
 
@@ -107,14 +109,36 @@ def run_all(
         plan.show(stages, config, run_dir, force=force, as_json=mode.json)
         return
     outcomes = _run(stages, config, run_dir, force=force, mode=mode, isolated=True)
+    report = _report(config, run_dir, outcomes, ConsoleReporter(quiet=mode.quiet))
     if mode.json:
         entries = [plan.outcome_entry(outcome, run_dir) for outcome in outcomes]
-        print_json({"run_dir": str(run_dir.root), "stages": entries})
+        print_json({"run_dir": str(run_dir.root), "stages": entries, "report": report and str(report)})
         return
     if any(outcome.stage == "eval" for outcome in outcomes):
         print(_final_table(run_dir))
     if not mode.quiet:
-        print(f"the run is in {run_dir.root}", file=sys.stderr)
+        print(f"the run is in {run_dir.root}" + (f"; report: {report}" if report else ""), file=sys.stderr)
+
+
+def _report(
+    config: Config, run_dir: RunDir, outcomes: Sequence[chain.Outcome], reporter: ConsoleReporter
+) -> Path | None:
+    """Write the report of the run unless it is there and nothing has run since; None: it could not be written.
+
+    A finished run is not a failure because its report is.
+    """
+    path = run_dir.report_path
+    if path.is_file() and all(outcome.action == "skip" for outcome in outcomes):
+        return path
+    try:
+        from pipelines.overview.report_page import write_report
+
+        return write_report(config, run_dir)
+    except Exception as error:
+        with log_to(run_dir.log_path), contextlib.suppress(Exception):
+            logging.getLogger("rlhf").exception("the report could not be written")
+        reporter.warn(f"the report could not be written ({error}); `rlhf report {run_dir.root}` tries again")
+        return None
 
 
 def _how_to_enable(kind: str) -> str:

@@ -26,6 +26,7 @@ COMMANDS = [
     "sft",
     "reward",
     "ppo",
+    "baseline",
     "eval",
     "all",
     "data",

@@ -52,6 +52,7 @@ def test_all_runs_then_skips_then_finds_itself_after_a_move(program: Program) ->
         "eval",
         "events.jsonl",
         "ppo",
+        "report.html",
         "reward",
         "rlhf.log",
         "sft",
@@ -122,6 +123,15 @@ def test_a_failing_child_is_told_once_with_its_exit_code(
     assert (error["code"], error["exit"]) == (kind, code)
     assert words in error["message"]
     assert error["hint"]
+
+
+def test_a_baseline_that_the_evaluation_compares_is_a_child_of_its_own(program: Program) -> None:
+    compared = ("--set", "eval.policies=[sft, ppo, grpo]")
+    result = program.json("all", "--config", "my.yaml", *compared)
+    assert [stage["stage"] for stage in result["stages"][-3:]] == ["ppo", "baselines/grpo", "eval"]
+    assert {stage["action"] for stage in result["stages"]} == {"run"}
+    assert (program.folder / "runs/my/baselines/grpo/manifest.json").is_file()
+    assert program.json("baseline", "grpo", "--run-dir", "runs/my")["action"] == "skip"
 
 
 def test_a_failing_child_for_a_person(program: Program) -> None:

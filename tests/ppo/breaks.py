@@ -191,6 +191,27 @@ BREAKS = [
         "tests/ppo/test_objective.py::test_advantages_of_a_row_do_not_depend_on_its_neighbors",
     ),
     Break(
+        "the baseline of RLOO holds the response itself",
+        OBJECTIVE,
+        "others = (totals.sum(-1, keepdim=True) - totals) / (group - 1)",
+        "others = totals.mean(-1, keepdim=True)",
+        "tests/ppo/test_objective.py::test_rloo_by_hand",
+    ),
+    Break(
+        "GRPO divides by the deviation of all responses, not of those to the prompt",
+        OBJECTIVE,
+        "    deviation, mean = torch.std_mean(totals, -1, keepdim=True)",
+        "    deviation, mean = totals.std(), totals.mean(-1, keepdim=True)",
+        "tests/ppo/test_objective.py::test_grpo_by_hand",
+    ),
+    Break(
+        "a response is compared with those to other prompts",
+        OBJECTIVE,
+        "torch.where(mask, rewards, 0.0).sum(-1).view(-1, group)",
+        "torch.where(mask, rewards, 0.0).sum(-1).view(group, -1).T.contiguous()",
+        "tests/ppo/test_objective.py::test_rloo_by_hand",
+    ),
+    Break(
         "whitening over the pads",
         LEARNER,
         "whiten(rollout.advantages, rollout.loss_mask, self._sum)",
@@ -242,6 +263,13 @@ BREAKS = [
         "masked_sum(torch.max(plain, clipped), mask)",
         "masked_sum(torch.min(plain, clipped), mask)",
         "tests/ppo/test_objective.py::test_policy_loss_by_hand_on_both_sides",
+    ),
+    Break(
+        "the upper clip moves the lower bound too",
+        OBJECTIVE,
+        "ratio.clamp(1.0 - cliprange, 1.0 + high)",
+        "ratio.clamp(1.0 - high, 1.0 + high)",
+        "tests/ppo/test_objective.py::test_the_upper_clip_is_a_bound_of_its_own",
     ),
     Break(
         "gradients are not clipped",

@@ -41,31 +41,33 @@ def cast(
     sft: AdapterState | None = None,
     rank: int = 4,
     shared: bool = False,
+    valued: bool = True,
 ) -> Roles:
-    """Roles around `model`: no reward model (an outside scorer judges), value from a head of zeros."""
+    """Roles around `model`: no reward model (an outside scorer judges), value from a head of zeros, or none at all."""
     model = model.eval()
     hidden = model.config.hidden_size
     if kind == "full":
         copies = [copy.deepcopy(model) for _ in range(3)]
         head = value_head(hidden, None, Normalization())
         value = Role(copies[0], None, head, head_only=True) if shared else Role(copies[1], None, head)
-        roles = Roles(PolicyAndValue(Role(copies[0]), value), Role(copies[2]), None)
+        roles = Roles(PolicyAndValue(Role(copies[0]), value if valued else None), Role(copies[2]), None)
     else:
         start = sft if sft is not None else lora_shape(rank)
         peft = add_adapter(copy.deepcopy(model), "policy", start, trainable=True)
         if sft is not None:
             peft = add_adapter(peft, "reference", sft, trainable=False)
-        if not shared:
+        if valued and not shared:
             peft = add_adapter(peft, "value", start, trainable=True)
         head = value_head(hidden, None, Normalization())
         value = Role(peft, "policy" if shared else "value", head, head_only=shared)
-        roles = Roles(PolicyAndValue(Role(peft, "policy"), value), Role(peft, "reference" if sft else None), None)
+        trained = PolicyAndValue(Role(peft, "policy"), value if valued else None)
+        roles = Roles(trained, Role(peft, "reference" if sft else None), None)
     roles.freeze_but_trained()
     return roles
 
 
 def learner(roles: Roles, settings: PpoSection) -> Learner:
-    policy, value = roles.policy.parameters(), roles.value.parameters()
+    policy, value = roles.policy.parameters(), roles.value.parameters() if roles.value is not None else []
     optimizer = torch.optim.AdamW(
         [{"params": policy, "lr": settings.learning_rate}, {"params": value, "lr": settings.value_learning_rate}],
         eps=settings.adam_eps,

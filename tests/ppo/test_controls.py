@@ -46,7 +46,8 @@ class Bench:
                 **settings,
             }
         )
-        roles = cast(tiny_llama(TOKENIZER), shared=section.value_model == "shared")
+        shared = section.value_model == "shared"
+        roles = cast(tiny_llama(TOKENIZER), shared=shared, valued=section.has_value_model)
         own = engine or TransformersEngine(roles, EOS, 7, 0.7, 8, section.top_k, section.top_p)
         bench = self
 

@@ -11,7 +11,7 @@ import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -121,6 +121,8 @@ class Variant:
         temperature: of the sampling.
         updates: rollouts.
         seed: of the model and of all draws.
+        estimator: of the advantages; the value model is there with `gae` only.
+        learning_rate: of the policy; None: the one of the kind.
     """
 
     kind: Kind
@@ -130,10 +132,12 @@ class Variant:
     temperature: float
     updates: int = 70
     seed: int = 0
+    estimator: Literal["gae", "rloo", "grpo"] = "gae"
+    learning_rate: float | None = None
 
     @property
     def name(self) -> str:
-        value = "shared" if self.shared else "separate"
+        value = self.estimator if self.estimator != "gae" else "shared" if self.shared else "separate"
         return f"{self.kind}-{value}-{self.epochs}x-micro{self.micro_batch}-T{self.temperature}-seed{self.seed}"
 
 
@@ -152,6 +156,18 @@ VARIANTS = [
     variant("full", False, 1, 1, 0.7, updates=80, slow=True),
     variant("full", False, 4, 96, 1.0, seed=1, slow=True),
     variant("full", False, 4, 96, 1.0, seed=2, slow=True),
+    variant("full", False, 4, 96, 1.0, estimator="rloo"),
+    variant("full", False, 4, 96, 1.0, estimator="grpo"),
+    *(
+        variant(*how, estimator=estimator, slow=True, **more)
+        for estimator in ("rloo", "grpo")
+        for how, more in (
+            (("lora", False, 4, 48, 0.7), {}),
+            (("full", False, 1, 1, 0.7), {"updates": 80}),
+            (("full", False, 4, 96, 1.0), {"seed": 1}),
+            (("full", False, 4, 96, 1.0), {"seed": 2}),
+        )
+    ),
 ]
 
 
@@ -163,7 +179,7 @@ def test_ppo_reaches_the_optimum(how: Variant) -> None:
     prompt: EncodedPrompt = {"prompt_ids": [2, 3], "messages": (Message(role="user", content="c d"),)}
     # the same prompt behind a longer one: left padding must not move the optimum
     longer: EncodedPrompt = {"prompt_ids": [2, 2, 2, 3], "messages": (Message(role="user", content="c c c d"),)}
-    roles = cast(tiny_model(how.seed), how.kind, rank=8, shared=how.shared)
+    roles = cast(tiny_model(how.seed), how.kind, rank=8, shared=how.shared, valued=how.estimator == "gae")
     settings = PpoSection(
         total_episodes=192 * how.updates,
         rollout_batch_size=192,
@@ -173,7 +189,9 @@ def test_ppo_reaches_the_optimum(how: Variant) -> None:
         rollout_forward_batch_size=256,
         response_length=LENGTH,
         temperature=how.temperature,
-        learning_rate=3e-3 if how.kind == "full" else 5e-3,
+        learning_rate=how.learning_rate or (3e-3 if how.kind == "full" else 5e-3),
+        advantage_estimator=how.estimator,
+        num_generations=1 if how.estimator == "gae" else 8,
         value_learning_rate=5e-3,
         kl_coef=BETA,
         lam=1.0,

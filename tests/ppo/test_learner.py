@@ -10,7 +10,7 @@ import math
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -57,13 +57,15 @@ class Tables(nn.Module):
         self.logprobs, self.values = nn.Parameter(logprobs), nn.Parameter(values)
         self.idle = nn.Parameter(torch.ones(1))  # takes no part
         self.entropy = entropy
+        self.valued = True
         self.asked: list[list[int]] = []
 
-    def forward(self, batch: TokenBatch, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, batch: TokenBatch, temperature: float) -> tuple[Tensor, Tensor, Tensor | None]:
         rows = batch.input_ids[:, batch.prompt_width - 1]
         self.asked.append(rows.tolist())
         width = batch.response_width
-        return self.logprobs[rows, :width] / temperature, self.entropy[rows, :width], self.values[rows, :width]
+        values = self.values[rows, :width] if self.valued else None
+        return self.logprobs[rows, :width] / temperature, self.entropy[rows, :width], values
 
 
 @dataclass
@@ -98,7 +100,7 @@ class Processes:
         return nn.utils.clip_grad_norm_(parameters, max_norm)
 
 
-def rollout_of(**changes: Tensor) -> Rollout:
+def rollout_of(**changes: Tensor | None) -> Rollout:
     """The two responses above; the last id of each prompt is the number of its row."""
     rows = len(MASK)
     tensors: dict[str, Tensor] = {
@@ -161,6 +163,40 @@ def test_every_figure_of_a_step_by_hand(micro_batch: int, processes: int) -> Non
     torch.testing.assert_close(module.values.grad, torch.tensor([[0.0, 0.0], [0.1 * 2.0 / 3, 0.0]]))
     assert update.policy_grad_norm == pytest.approx(2.2 / 0.5 / 3)
     assert update.value_grad_norm == pytest.approx(0.1 * 2 / 3)
+
+
+def test_without_a_value_model_the_policys_part_is_all_there_is() -> None:
+    whole, alone = tables(), tables()
+    alone.valued = False
+    expected = learner(whole).update(rollout_of(), seeded())
+    trainer = replace(learner(alone), value_parameters=[])
+    update = trainer.update(rollout_of(values=None, returns=None), seeded())
+    assert update == replace(expected, value_loss=0.0, value_clipfrac=0.0, value_grad_norm=0.0)
+    torch.testing.assert_close(alone.logprobs.grad, whole.logprobs.grad, rtol=0, atol=0)
+    assert alone.values.grad is None
+
+
+def test_whitening_follows_the_estimator_unless_it_is_set() -> None:
+    """As by default: advantages of a group are centered already."""
+
+    def gradient(**changes: Any) -> Tensor:
+        module = tables(torch.ones(2, 2))
+        learner(module, **changes).update(rollout_of(), seeded())
+        assert module.logprobs.grad is not None
+        return module.logprobs.grad
+
+    on, off = gradient(whiten_advantages=True), gradient(whiten_advantages=False)
+    assert not torch.allclose(on, off)
+    for estimator, default in (("gae", on), ("rloo", off), ("grpo", off)):
+        for setting, expected in ((None, default), (True, on), (False, off)):
+            torch.testing.assert_close(gradient(advantage_estimator=estimator, whiten_advantages=setting), expected)
+
+
+def test_the_upper_clip_is_the_configured_one() -> None:
+    module = tables()
+    update = learner(module, cliprange_high=0.6).update(rollout_of(), seeded())
+    assert update.policy_clipfrac == pytest.approx(1 / 3)  # 1.5 is within 1 + .6, .5 is below 1 - .2
+    assert update.policy_loss == pytest.approx((-1.5 + 0.8 - 2.2) / 3)
 
 
 def test_figures_are_the_means_over_the_steps() -> None:

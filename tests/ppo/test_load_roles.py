@@ -98,6 +98,23 @@ def test_the_value_model_starts_as_asked(published: tuple[Path, Config], kind: s
     assert roles.reward is not None, "the reward model judges all the same"
 
 
+@pytest.mark.parametrize("estimator", ["rloo", "grpo"])
+def test_no_value_model_is_loaded_where_none_is_needed(published: tuple[Path, Config], estimator: str) -> None:
+    run, config = published
+    changes = {"advantage_estimator": estimator, "num_generations": 2}
+    config = config.model_copy(update={"ppo": config.ppo.model_copy(update=changes)})
+    roles = build_roles(RoleSources(config, run, run / "sft", run / "reward", Normalization(3.0, 2.0), CPU))
+    roles.freeze_but_trained()
+    assert roles.value is None
+    assert roles.reward is not None
+    trained = {id(parameter) for parameter in roles.trained.parameters() if parameter.requires_grad}
+    assert trained == {id(parameter) for parameter in roles.policy.parameters()}
+    if config.model.use_peft:
+        assert sorted(roles.policy.model.peft_config) == ["policy", "reference", "reward"]
+    else:
+        assert len(roles.models()) == 3, "policy, reference and reward model"
+
+
 def test_a_later_round_goes_on_from_the_policy_before_and_keeps_the_reference(
     published: tuple[Path, Config], tmp_path: Path
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -81,6 +82,66 @@ def test_advantages_of_a_row_do_not_depend_on_its_neighbors() -> None:
     torch.testing.assert_close(beside[0, :2], alone[0], rtol=0, atol=0)
 
 
+# two prompts with three responses each; the rewards of whole responses are 1, 2, 6 and 5, 5, -4
+GROUPS_MASK = torch.tensor([[True, True], [True, False], [True, True], [True, False], [True, True], [True, True]])
+GROUPS = torch.tensor([[0.5, 0.5], [2.0, NAN], [7.0, -1.0], [5.0, NAN], [2.0, 3.0], [-1.0, -3.0]])
+
+
+def test_rloo_by_hand() -> None:
+    # 1 - (2 + 6) / 2, 2 - (1 + 6) / 2, 6 - (1 + 2) / 2; 5 - (5 - 4) / 2 twice, -4 - (5 + 5) / 2
+    advantages = obj.rloo_advantages(GROUPS, GROUPS_MASK, 3)
+    expected = [[-3.0, -3.0], [-1.5, 0.0], [4.5, 4.5], [4.5, 0.0], [4.5, 4.5], [-9.0, -9.0]]
+    torch.testing.assert_close(advantages, torch.tensor(expected))
+
+
+def test_grpo_by_hand() -> None:
+    # means 3 and 2; sample deviations sqrt((4 + 1 + 9) / 2) = sqrt 7 and sqrt((9 + 9 + 36) / 2) = sqrt 27
+    advantages = obj.grpo_advantages(GROUPS, GROUPS_MASK, 3)
+    first, second = math.sqrt(7) + 1e-4, math.sqrt(27) + 1e-4
+    expected = [[-2.0, -2.0], [-1.0, 0.0], [3.0, 3.0]], [[3.0, 0.0], [3.0, 3.0], [-6.0, -6.0]]
+    torch.testing.assert_close(
+        advantages, torch.cat([torch.tensor(expected[0]) / first, torch.tensor(expected[1]) / second])
+    )
+
+
+@pytest.mark.parametrize("estimate", [obj.rloo_advantages, obj.grpo_advantages])
+def test_responses_of_equal_reward_have_no_advantage(estimate: Callable[..., torch.Tensor]) -> None:
+    equal = estimate(torch.full((4, 3), 0.1), torch.ones(4, 3).bool(), 2)
+    assert equal.tolist() == [[0.0] * 3] * 4
+
+
+@pytest.mark.parametrize("estimate", [obj.rloo_advantages, obj.grpo_advantages])
+def test_a_prompts_responses_are_compared_with_each_other_only(estimate: Callable[..., torch.Tensor]) -> None:
+    """What every response to a prompt gets on top changes nothing, and other prompts do not either."""
+    easier = GROUPS.clone()
+    easier[3:, 0] += 100.0
+    before, after = estimate(GROUPS, GROUPS_MASK, 3), estimate(easier, GROUPS_MASK, 3)
+    torch.testing.assert_close(after, before, rtol=1e-4, atol=0)
+
+
+def test_grpo_does_not_depend_on_the_scale_of_the_rewards_and_rloo_does() -> None:
+    same, scaled = (obj.grpo_advantages(factor * GROUPS, GROUPS_MASK, 3) for factor in (1.0, 10.0))
+    torch.testing.assert_close(same, scaled, rtol=1e-4, atol=0)
+    torch.testing.assert_close(
+        obj.rloo_advantages(10.0 * GROUPS, GROUPS_MASK, 3), 10.0 * obj.rloo_advantages(GROUPS, GROUPS_MASK, 3)
+    )
+
+
+def test_the_gradient_of_rloo_is_that_of_the_expected_reward() -> None:
+    """Exact: over all pairs of responses that a policy over five can give."""
+    torch.manual_seed(0)
+    logits, reward = torch.randn(5, dtype=torch.double, requires_grad=True), torch.randn(5, dtype=torch.double)
+    logp = torch.log_softmax(logits, 0)
+    (exact,) = torch.autograd.grad((logp.exp() * reward).sum(), logits, retain_graph=True)
+    pairs = torch.cartesian_prod(torch.arange(5), torch.arange(5))  # [25, 2], one group a row
+    rows = pairs.reshape(-1, 1)
+    advantages = obj.rloo_advantages(reward[rows], torch.ones_like(rows, dtype=torch.bool), 2)
+    chance = logp.exp().detach()[pairs].prod(-1).repeat_interleave(2)
+    surrogate = (chance * advantages.squeeze(-1) * logp[rows.squeeze(-1)]).sum() / 2
+    (gradient,) = torch.autograd.grad(surrogate, logits)
+    torch.testing.assert_close(gradient, exact)
+
+
 @settings(max_examples=50, deadline=None)
 @given(st.integers(0, 10_000), st.floats(-100, 100), st.floats(0.01, 100))
 def test_whitening_gives_mean_zero_and_variance_one(seed: int, shift: float, scale: float) -> None:
@@ -110,6 +171,22 @@ def test_policy_loss_by_hand_on_both_sides(ratio: float, advantage: float, loss:
     assert new.grad is not None
     expected = 0.0 if clipped else -advantage * ratio
     assert new.grad.item() == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "loss", "clipped"),
+    # clipped to [.8, 1.4]: 1.3 is within it, 1.5 counts as 1.4; the lower bound is where it was
+    [(1.3, 2.0, -2.6, 0), (1.5, 2.0, -2.8, 1), (1.5, -2.0, 3.0, 0), (0.7, -2.0, 1.6, 1), (0.9, -2.0, 1.8, 0)],
+)
+def test_the_upper_clip_is_a_bound_of_its_own(ratio: float, advantage: float, loss: float, clipped: int) -> None:
+    new = torch.tensor([[math.log(ratio)]], requires_grad=True)
+    mask = torch.ones(1, 1).bool()
+    result = obj.policy_loss(new, torch.zeros(1, 1), torch.tensor([[advantage]]), mask, 0.2, 0.4)
+    assert result.total.item() == pytest.approx(loss, abs=1e-6)
+    assert int(result.clipped) == clipped
+    result.total.backward()
+    assert new.grad is not None
+    assert new.grad.item() == pytest.approx(0.0 if clipped else -advantage * ratio, abs=1e-6)
 
 
 def test_a_higher_advantage_raises_the_probability() -> None:
@@ -167,6 +244,12 @@ def test_scores_are_normalized_clipped_and_lowered_where_no_eos_came() -> None:
     )
     torch.testing.assert_close(scores, torch.tensor([1.0, 0.0, 10.0]))
     assert clipped.tolist() == [False, False, True]
+
+
+def test_length_penalties_by_hand() -> None:
+    """Linear from token 4 to token 8, 0 before and no more than 2 beyond."""
+    penalties = obj.length_penalties(torch.tensor([1, 4, 5, 6, 8, 20]), start=4, limit=8, penalty=2.0)
+    assert penalties.tolist() == [0.0, 0.0, 0.5, 1.0, 2.0, 2.0]
 
 
 def test_only_k1_in_the_reward_gives_the_gradient_of_the_kl() -> None:

@@ -40,7 +40,9 @@ PPO = {
     "reward_normalization": "running",
 }
 """Six updates; everything that remembers is switched on."""
-KINDS = {"full": {}, "lora": LORA, "nf4": NF4}
+KINDS = {"full": {}, "lora": LORA, "nf4": NF4, "rloo": {}, "grpo": LORA}
+ESTIMATED = {name: {"advantage_estimator": name, "num_generations": 4} for name in ("rloo", "grpo")}
+"""Settings of the kinds that have no value model."""
 
 
 def settings(folder: Path, model: dict[str, Any], **ppo: Any) -> Config:
@@ -61,12 +63,12 @@ def settings(folder: Path, model: dict[str, Any], **ppo: Any) -> Config:
 
 @pytest.fixture(scope="session")
 def never_interrupted(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """A folder with a run that was never interrupted, of each kind of fine-tuning; nobody changes it."""
+    """A folder with a run that was never interrupted, of each kind; nobody changes it."""
 
     @functools.cache
     def folder_of(kind: str) -> Path:
         folder = tmp_path_factory.mktemp(kind)
-        go(folder / "never", settings(folder, KINDS[kind]), "ppo")
+        go(folder / "never", settings(folder, KINDS[kind], **ESTIMATED.get(kind, {})), "ppo")
         return folder
 
     return folder_of
@@ -82,7 +84,7 @@ def killed_then_finished(
 ) -> Interrupter:
     """Kill a run that saves often, finish it with the same command, and compare."""
     folder, kind = never
-    often = settings(folder, KINDS[kind], **{"save_steps": 2, **ppo})
+    often = settings(folder, KINDS[kind], **{"save_steps": 2, **ESTIMATED.get(kind, {}), **ppo})
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
         go(root, often, "ppo", interrupt(patch))
     last = Interrupter()
@@ -145,7 +147,7 @@ def test_the_same_to_the_byte(never: tuple[Path, str], tmp_path: Path, point: st
 def test_killed_again_and_again(never: tuple[Path, str], tmp_path: Path) -> None:
     """Every part makes one update and is killed in the next."""
     folder, kind = never
-    often = settings(folder, KINDS[kind], save_steps=1)
+    often = settings(folder, KINDS[kind], save_steps=1, **ESTIMATED.get(kind, {}))
     for _ in range(5):
         with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
             go(tmp_path / "run", often, "ppo", at_call(rollout, "token_rewards", 2)(patch))

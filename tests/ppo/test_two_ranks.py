@@ -6,7 +6,7 @@ import json
 import signal
 import subprocess
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,10 +50,18 @@ def rollout_of_eight() -> Rollout:
 
 
 @pytest.mark.parametrize(
-    ("kind", "cold"), [("full", False), ("lora", False), pytest.param("lora", True, marks=pytest.mark.slow)]
+    ("kind", "valued", "cold"),
+    [
+        ("full", True, False),
+        ("lora", True, False),
+        ("lora", False, False),
+        pytest.param("lora", True, True, marks=pytest.mark.slow),
+    ],
 )
-def test_two_ranks_make_the_update_of_one(tmp_path: Path, kind: str, cold: bool) -> None:
+def test_two_ranks_make_the_update_of_one(tmp_path: Path, kind: str, valued: bool, cold: bool) -> None:
     rollout = rollout_of_eight()
+    if not valued:
+        rollout = replace(rollout, values=None, returns=None)
     torch.save({field.name: getattr(rollout, field.name) for field in fields(Rollout)}, tmp_path / "rollout.pt")
     code, out = torchrun(tmp_path, "-m", "tests.ppo.two_ranks", str(tmp_path), kind, cold=cold)
     assert code == 0, out

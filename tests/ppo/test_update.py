@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 
@@ -51,9 +52,12 @@ def scorer_role(roles: Roles) -> Roles:
     return replace(roles, reward=Role(model, roles.reference.adapter, head))
 
 
-def make(model: str, kind: Kind, *, sft: bool = False) -> Roles:
+GROUPED = [SETTINGS.model_copy(update={"advantage_estimator": name, "num_generations": 4}) for name in ("rloo", "grpo")]
+
+
+def make(model: str, kind: Kind, *, sft: bool = False, valued: bool = True) -> Roles:
     base = BUILDERS[model](TOKENIZER)
-    return scorer_role(cast(base, kind, sft=random_adapter(base) if sft else None))
+    return scorer_role(cast(base, kind, sft=random_adapter(base) if sft else None, valued=valued))
 
 
 def prompts() -> list[EncodedPrompt]:
@@ -89,7 +93,7 @@ def rollout_of(roles: Roles, settings: PpoSection = SETTINGS) -> Rollout:
             accelerator=Accelerator(cpu=True),
             seed=0,
         ),
-        prompts(),
+        [prompt for prompt in prompts()[:: settings.num_generations] for _ in range(settings.num_generations)],
         kl_coef=settings.kl_coef,
         normalizer=Normalizer(settings, Normalization(0.5, 2.0)),
         seed=3,
@@ -108,15 +112,54 @@ def gradients(roles: Roles, rollout: Rollout, settings: PpoSection) -> list[Tens
 CASES = [("llama", "full", False), ("gpt2", "full", False), ("llama", "lora", True), ("gpt2", "lora", True)]
 
 
-@pytest.mark.parametrize(("model", "kind", "sft"), [*CASES, ("llama", "lora", False)])
-def test_kl_is_zero_at_the_start_and_the_first_ratio_is_one(model: str, kind: Kind, sft: bool) -> None:
-    roles = make(model, kind, sft=sft)
-    rollout = rollout_of(roles)
+def starts_right(roles: Roles, settings: PpoSection) -> None:
+    """KL 0 before the first update, ratio 1 before its first step, and afterwards another policy."""
+    rollout = rollout_of(roles, settings)
     assert torch.equal(rollout.logprobs, rollout.ref_logprobs)
-    update = learner(roles, SETTINGS).update(rollout, torch.Generator().manual_seed(0))
+    update = learner(roles, settings).update(rollout, torch.Generator().manual_seed(0))
     assert update.first_ratio_deviation < 1e-5
     assert update.optimizer_steps == 4
     assert not torch.equal(roles.policy_logprobs(rollout, 0.7, 8), rollout.ref_logprobs)
+
+
+@pytest.mark.parametrize(("model", "kind", "sft"), [*CASES, ("llama", "lora", False)])
+def test_kl_is_zero_at_the_start_and_the_first_ratio_is_one(model: str, kind: Kind, sft: bool) -> None:
+    starts_right(make(model, kind, sft=sft), SETTINGS)
+
+
+@pytest.mark.parametrize("settings", GROUPED, ids=lambda settings: settings.advantage_estimator)
+@pytest.mark.parametrize(("model", "kind", "sft"), CASES)
+def test_so_it_is_without_a_value_model(model: str, kind: Kind, sft: bool, settings: PpoSection) -> None:
+    starts_right(make(model, kind, sft=sft, valued=False), settings)
+
+
+@pytest.mark.parametrize("settings", GROUPED, ids=lambda settings: settings.advantage_estimator)
+def test_advantages_are_those_of_the_responses_to_one_prompt(settings: PpoSection) -> None:
+    """Against plain numbers: the KL is 0, so the reward of a response is its normalized score, less the penalty."""
+    rollout = rollout_of(make("llama", "full", valued=False), settings)
+    assert rollout.values is None
+    assert rollout.returns is None
+    scores = ((rollout.scores - 0.5) / 2.0 - 1.0 * ~rollout.finished).tolist()
+    for row, reward in enumerate(scores):
+        group = scores[row // 4 * 4 :][:4]
+        expected = reward - (sum(group) - reward) / 3
+        if settings.advantage_estimator == "grpo":
+            expected = (reward - statistics.fmean(group)) / (statistics.stdev(group) + 1e-4)
+        length = int(rollout.response_mask[row].sum())
+        assert rollout.advantages[row, :length].tolist() == pytest.approx([expected] * length, abs=1e-4)
+        assert not rollout.advantages[row, length:].any()
+
+
+@pytest.mark.parametrize("settings", GROUPED, ids=lambda settings: settings.advantage_estimator)
+def test_the_micro_batch_size_changes_nothing_without_a_value_model(settings: PpoSection) -> None:
+    roles = make("gpt2", "lora", sft=True, valued=False)
+    rollout = rollout_of(roles, settings)
+    first, second = (
+        gradients(roles, rollout, settings.model_copy(update={"per_device_train_batch_size": size})) for size in (1, 8)
+    )
+    assert sum(gradient.abs().sum() for gradient in first) > 0
+    for one, two in zip(first, second, strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(("model", "kind", "sft"), CASES)

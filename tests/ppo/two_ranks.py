@@ -35,7 +35,7 @@ SETTINGS = PpoSection(
 
 def one_update(rollout: Rollout, kind: str) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
     """Parameters after one update with these rows, and its metrics; of all processes that take part."""
-    roles = roles_of(tiny_gpt2(tiny_tokenizer()), cast(Kind, kind))
+    roles = roles_of(tiny_gpt2(tiny_tokenizer()), cast(Kind, kind), valued=rollout.values is not None)
     accelerator = Accelerator(cpu=True)
     alone = learner_of(roles, SETTINGS)
     module = accelerator.prepare_model(roles.trained)
@@ -50,7 +50,9 @@ def main(folder: Path, kind: str) -> None:
     rank = Accelerator(cpu=True).process_index
     state: dict[str, Any] = torch.load(folder / "rollout.pt")
     rows = slice(0, 3) if rank == 0 else slice(3, 8)  # uneven: a mean of means would show
-    parameters, metrics = one_update(Rollout(**{name: value[rows] for name, value in state.items()}), kind)
+    parameters, metrics = one_update(
+        Rollout(**{name: value if value is None else value[rows] for name, value in state.items()}), kind
+    )
     torch.save({"parameters": parameters, "metrics": metrics}, folder / f"{kind}-{rank}.pt")
 
 

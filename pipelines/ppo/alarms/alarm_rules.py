@@ -50,6 +50,8 @@ VALUE, RATIO = "val/explained_variance", "val/first_ratio_deviation"
 GRAD_NORMS = {"policy": "policy/grad_norm", "value model": "val/grad_norm"}
 TRAINED_TOKENS_METRICS = (ENTROPY, CLIPPED, VALUE, RATIO)
 """Metrics measured on the tokens that are trained on."""
+VALUE_METRICS = (VALUE, GRAD_NORMS["value model"])
+"""Metrics that a training without a value model does not have."""
 METRICS = (LENGTH, SCORES, KL, FINISHED, ENTROPY, CLIPPED, SCORES_AT_BOUND, VALUE, RATIO, *GRAD_NORMS.values())
 
 
@@ -61,6 +63,7 @@ class History:
         rows: responses of one rollout.
         kl_limit: largest KL, in nats per response.
         max_grad_norm: norm at which gradients are clipped.
+        value_model: whether there is one; else `VALUE_METRICS` are not looked for, and their rules stay silent.
         series: one series for each of `METRICS`.
         score_and_length: correlation of mean score and mean response length.
     """
@@ -68,6 +71,7 @@ class History:
     rows: int
     kl_limit: float
     max_grad_norm: float
+    value_model: bool = True
     series: dict[str, MetricSeries] = field(default_factory=lambda: {name: MetricSeries() for name in METRICS})
     score_and_length: RunningCorrelation = field(default_factory=RunningCorrelation)
 
@@ -82,7 +86,7 @@ class History:
         """
         trained = metrics.get("val/optimizer_steps", 1.0) > 0  # else all responses were masked: nothing was measured
         for name, series in self.series.items():
-            if name in TRAINED_TOKENS_METRICS and not trained:
+            if (name in TRAINED_TOKENS_METRICS and not trained) or (name in VALUE_METRICS and not self.value_model):
                 continue
             # during the warm-up of the value model the policy has no gradient: not a start to compare with
             if name not in GRAD_NORMS.values() or metrics[name] > 0:

@@ -35,7 +35,9 @@ class Alarms:
     """Watches the metrics of a run. An alarm fires once, and again only after `CLEAR_AFTER` clear updates."""
 
     def __init__(self, settings: PpoSection) -> None:
-        self._history = History(settings.rollout_batch_size, settings.kl_limit, settings.max_grad_norm)
+        self._history = History(
+            settings.rollout_batch_size, settings.kl_limit, settings.max_grad_norm, settings.has_value_model
+        )
         self._clear_updates: dict[str, int] = {}  # of each active alarm: in a row, without its condition
 
     def see(self, update: int, metrics: Mapping[str, float]) -> list[Alarm]:

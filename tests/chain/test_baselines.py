@@ -1,0 +1,155 @@
+"""`rlhf baseline`: PPO's stage without a value model, beside PPO and with what PPO had."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pipelines.chain.chain import run_chain
+from pipelines.chain.table import named, select, stages_of
+from pipelines.config import Config, dump_config
+from pipelines.errors import UsageError
+from pipelines.models.policies import open_policy
+from pipelines.run.directory import RunDir, run_of
+from pipelines.run.manifest import Manifest
+from pipelines.run.reporting import SilentReporter
+from rlhf_cli.app import run as rlhf
+from tests.ppo.test_ppo_resume import LORA, settings
+from tests.test_end_to_end import SMALL, comparisons
+from tests.trainers.test_trainer_resume import Interrupter, Killed, kill, result, went_on
+
+NAME = "baselines/rloo"
+
+
+def manifest_of(root: Path, stage: str) -> Manifest:
+    manifest = Manifest.read(root / stage)
+    assert manifest is not None
+    return manifest
+
+
+def metrics(root: Path, stage: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (root / stage / "metrics.jsonl").read_text().splitlines()]
+
+
+def out(capsys: pytest.CaptureFixture[str]) -> Any:
+    return json.loads(capsys.readouterr().out)
+
+
+@pytest.fixture
+def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Path:
+    """A run directory `run` with PPO."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my.yaml").write_text(dump_config(settings(tmp_path, LORA, num_eval_prompts=2, value_warmup_updates=1)))
+    assert rlhf(["ppo", "--config", "my.yaml", "--run-dir", "run", "--json"]) == 0
+    capsys.readouterr()
+    return tmp_path / "run"
+
+
+def test_a_baseline_has_what_ppo_had_and_leaves_it_alone(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (trained / "ppo" / "manifest.json").read_bytes()
+    assert rlhf(["baseline", "rloo", "--run-dir", "run", "--json"]) == 0
+    assert out(capsys)["directory"].endswith(NAME)
+    ppo, rloo = manifest_of(trained, "ppo"), manifest_of(trained, NAME)
+    assert rloo.inputs == ppo.inputs
+    assert rloo.section["model"] == ppo.section["model"]
+    assert rloo.section["ppo"]["advantage_estimator"] == "rloo"
+    assert rloo.section["ppo"]["num_generations"] == 4
+    same = rloo.section["ppo"].keys() & ppo.section["ppo"].keys() - {"num_generations", "whiten_advantages"}
+    assert len(same) > 20
+    assert {key: rloo.section["ppo"][key] for key in same} == {key: ppo.section["ppo"][key] for key in same}
+    lines = metrics(trained, NAME)
+    assert [line["episode"] for line in lines] == [line["episode"] for line in metrics(trained, "ppo")]
+    assert lines[0]["objective/kl"] == 0.0
+    assert lines[0]["val/first_ratio_deviation"] < 1e-5
+    assert "val/explained_variance" not in lines[0]
+    assert (trained / "ppo" / "manifest.json").read_bytes() == before
+
+    assert rlhf(["baseline", "rloo", "--run-dir", "run", "--json"]) == 0
+    assert out(capsys)["action"] == "skip"
+    assert rlhf(["status", "--run-dir", "run", "--json"]) == 0
+    states = {entry["stage"]: entry["state"] for entry in out(capsys)["stages"]}
+    assert (states["ppo"], states[NAME]) == ("complete", "complete")
+    assert "baselines/grpo" not in states
+    assert run_of(trained / NAME) == (trained, 1)
+    opened = open_policy(trained / NAME, settings(trained.parent, LORA).model, torch.device("cpu"))
+    assert torch.isfinite(opened(input_ids=torch.tensor([[5, 6]])).logits).all()
+
+
+def test_what_is_refused(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def refused(*words: str) -> tuple[int, str]:
+        code = rlhf(["baseline", *words, "--run-dir", "run", "--json"])
+        return code, out(capsys)["error"]["message"]
+
+    assert refused("rloo", "--set", "baselines.num_generations=3") == (
+        2,
+        "ppo.rollout_batch_size 8 is not a multiple of baselines.num_generations 3",
+    )
+    assert "num_generations: 3" not in (trained / "config.yaml").read_text(), "the record is untouched"
+    assert refused("rloo", "--set", "baselines.num_generations=1")[0] == 2
+    assert refused("dpo")[0] == 2
+    assert rlhf(["baseline", "rloo", "--run-dir", "run", "--json"]) == 0
+    capsys.readouterr()
+    code, message = refused("rloo", "--set", "baselines.num_generations=2")
+    assert code == 4
+    assert "ppo.num_generations: 4 -> 2" in message
+    (trained / "data" / "prompts" / "manifest.json").unlink()
+    assert rlhf(["baseline", "grpo", "--run-dir", "run", "--dry-run", "--json"]) == 0
+    plan = {entry["stage"]: entry["action"] for entry in out(capsys)["plan"]}
+    assert plan == {"data/prompts": "run", "baselines/grpo": "run"}
+
+
+def test_the_chain_stops_at_a_baseline_only_where_it_runs_one() -> None:
+    compared = Config.model_validate({"eval": {"policies": ["ppo", "rloo"]}, "data": {"task": {"name": "support"}}})
+    assert [stage.name for stage in select("ppo", NAME, compared)] == ["ppo", NAME]
+    with pytest.raises(UsageError, match=r"does not run baselines/rloo") as refused:
+        select(None, NAME, Config.model_validate({"data": {"task": {"name": "support"}}}))
+    assert "eval.policies" in str(refused.value.hint)
+
+
+def test_killed_and_gone_on_with_to_the_byte(tmp_path: Path) -> None:
+    def go(root: Path, config: Config, reporter: SilentReporter) -> None:
+        run_dir = RunDir(root)
+        run_dir.create()
+        stages = (*named("data/prompts", config), *named(NAME, config))
+        with run_dir.lock():
+            run_chain(stages, config, run_dir, reporter)
+
+    go(tmp_path / "never", settings(tmp_path, LORA), SilentReporter())
+    often = settings(tmp_path, LORA, save_steps=2)
+    with pytest.raises(Killed):
+        go(tmp_path / "run", often, Interrupter(3, kill))
+    last = Interrupter()
+    go(tmp_path / "run", often, last)
+    assert went_on(last.said) == ["update 2"]
+    assert "rloo: goes on from update 2" in last.said
+    assert any(line.startswith("rloo: model/ is the policy") for line in last.said)
+    assert result(tmp_path / "run", NAME) == result(tmp_path / "never", NAME)
+
+
+def test_the_evaluation_compares_a_baseline_and_the_chain_trains_it(tmp_path: Path) -> None:
+    """From scratch, so that the base of every adapter and model is a stage of the run."""
+    sections = {
+        **SMALL,
+        "run": {"device": "cpu"},
+        "model": {"init": "scratch", "scratch": {"vocab_size": 320, "hidden_size": 32, "num_attention_heads": 4}},
+        "data": {"comparisons": str(comparisons(tmp_path / "rows.jsonl")), "eval_fraction": 0.2},
+        "eval": SMALL["eval"] | {"policies": ["sft", "ppo", "rloo"]},
+    }
+    config = Config.model_validate(sections)
+    run_dir = RunDir(tmp_path / "run")
+    run_dir.create()
+    stages = stages_of(config)
+    assert [stage.name for stage in stages[-4:]] == ["ppo", NAME, "judge", "eval"]
+    with run_dir.lock():
+        outcomes = run_chain(stages, config, run_dir, SilentReporter())
+    assert {outcome.action for outcome in outcomes} == {"run"}
+    results = json.loads((run_dir.root / "eval" / "results.json").read_text())
+    assert list(results["measures"]) == ["sft", "ppo", "rloo"]
+    assert results["trained"] == "ppo"
+    assert "RLOO" in (run_dir.root / "eval" / "table.txt").read_text()
+    ppo, rloo = manifest_of(run_dir.root, "ppo"), manifest_of(run_dir.root, NAME)
+    assert rloo.inputs == ppo.inputs
