@@ -98,5 +98,5 @@ def _opinion(scorer: Mapping[str, Any], rate: Mapping[str, float], *, rose: bool
 
 
 def _preference(opinion: Mapping[str, Any], pair: str) -> str:
-    estimate = Estimate(**{name: opinion["win_rate"][name] for name in ("value", "low", "high", "n")})
+    estimate = Estimate.of(opinion["win_rate"])
     return f"{opinion['scorer']} prefers {pair} on {estimate.text(percent=True)} of {estimate.n} prompts"
