@@ -175,8 +175,8 @@ def markdown_card(card: Mapping[str, Any], title: str) -> str:
     lines = [
         f"# {literal(title)}",
         "",
-        f"**Accuracy {Estimate.of(accuracy).text()}** on {card['pairs']} pairs of {card['prompts']} prompts that it was "
-        "not trained on (95 % interval by prompt). "
+        f"**Accuracy {Estimate.of(accuracy).text()}** on {card['pairs']} pairs of {card['prompts']} prompts that it "
+        "was not trained on (95 % interval by prompt). "
         f"Choosing by length alone is right on {Estimate(card['length_rule']).text()}.",
         "",
         "| pairs | n | accuracy |",
