@@ -110,7 +110,7 @@ def _opinion(
 
 def _sentence(opinion: Mapping[str, Any], *, trained: str, baseline: str, unlike: str) -> str:
     """The verdict in words: the call, the figure, and what it means."""
-    estimate = Estimate(**{name: opinion["win_rate"][name] for name in ("value", "low", "high", "n")})
+    estimate = Estimate.of(opinion["win_rate"])
     preference = (
         f"{opinion['scorer']} prefers {trained}'s answers to {baseline}'s on {estimate.text(percent=True)} of "
         f"{estimate.n} prompts"
@@ -120,7 +120,7 @@ def _sentence(opinion: Mapping[str, Any], *, trained: str, baseline: str, unlike
         doubt = "; whether the answers are better, only a judge that PPO did not optimize can say"
         return f"judged by what it was trained on: {preference}{doubt if call == 'not judged' else ''}"
     if call == "over-optimized" and turn is not None:
-        change = Estimate(**turn["difference"]).text()
+        change = Estimate.of(turn["difference"]).text()
         return (
             f"{call}: {preference}, but its score has changed by {change} since update {turn['update']}, while the "
             "reward that PPO optimized rose"

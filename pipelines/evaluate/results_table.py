@@ -267,7 +267,7 @@ def _frontier_cells(frontier: Mapping[str, Any]) -> list[list[str]]:
     for point in frontier["points"]:
         estimates = [point["kl"], point["optimized"], *(point["judged"][name] for name in judges)]
         marked = " (published)" if point["update"] == frontier["published"] else ""
-        rows.append([f"{point['update']}{marked}", *(Estimate(**estimate).text() for estimate in estimates)])
+        rows.append([f"{point['update']}{marked}", *(Estimate.of(estimate).text() for estimate in estimates)])
     return rows
 
 

@@ -147,8 +147,7 @@ class _Evaluated:
         estimates = {}
         for name, entry in found.items():
             try:
-                bounds = (float(entry["value"]), float(entry["low"]), float(entry["high"]))
-                estimates[name] = Estimate(*bounds, n=int(entry["n"]))
+                estimates[name] = Estimate.of(entry)
             except (KeyError, TypeError, ValueError):
                 continue
         return estimates

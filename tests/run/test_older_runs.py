@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from pipelines.config import load_config
-from pipelines.labels.store import LabelStore, Submission
+from pipelines.labels.store.records import Submission
+from pipelines.labels.store.store import LabelStore
 from rlhf_cli.app import run as rlhf
 from rlhf_cli.settings import resolve
 
