@@ -83,7 +83,7 @@ def _metrics_of_advantages(rollout: Rollout, result: Update, reduce: Reduce) -> 
     """Return the metrics of the value model or, where there is none, of the comparison of responses."""
     mask = rollout.loss_mask
     if rollout.values is None or rollout.returns is None:
-        still = ~torch.where(mask, rollout.advantages, 0.0).any(-1)
+        still = ~torch.where(rollout.response_mask, rollout.advantages, 0.0).any(-1)
         rows, unmoved = reduce(torch.stack([torch.ones_like(still).sum(), still.sum()]).double()).tolist()
         return {NO_ADVANTAGE: unmoved / rows}
     return {
