@@ -16,6 +16,7 @@ _DATA_OF = {
     "sft": ("demonstrations",),
     "reward": ("comparisons",),
     "ppo": ("prompts",),
+    "judge": ("comparisons",),
     "eval": ("prompts",),
     "all": ("demonstrations", "comparisons", "prompts"),
 }

@@ -40,7 +40,7 @@ SMALL = {
         "learning_rate": 1e-3,
         "num_eval_prompts": 2,
     },
-    "eval": {"num_prompts": 4, "bootstrap_samples": 100},
+    "eval": {"num_prompts": 4, "bootstrap_samples": 100, "independent_judge": "off"},
 }
 
 

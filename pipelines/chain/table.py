@@ -163,11 +163,22 @@ def _ppo_needs(config: Config) -> dict[str, str]:
     return _named("data/prompts", *_sft(config), *(("reward",) if config.ppo.reward.uses("run") else ()))
 
 
+def _judge_needs(config: Config) -> dict[str, str]:
+    """Rows of the last round, the SFT model for its tokenizer, and the reward models of all rounds."""
+    rounds = config.feedback.rounds
+    rows = [name for name in _reward_needs(config) if name != "data/prompts"]
+    needs = {in_round(name, rounds) if name in LOOP else name: name for name in rows}
+    earlier = {in_round("reward", number): f"reward-{number}" for number in range(1, rounds)}
+    return needs | earlier | {in_round("reward", rounds): "reward"}
+
+
 def _eval_needs(config: Config) -> dict[str, str]:
     """Policies of all rounds, and the last reward model."""
     needs, rounds = _named("data/prompts", *_sft(config)), config.feedback.rounds
     if any(scorer.uses("run") for scorer in config.eval_scorers):
         needs[in_round("reward", rounds)] = "reward"
+    if config.has_judge:
+        needs["judge"] = "judge"
     if config.ppo.enabled:
         needs |= {in_round("ppo", number): "ppo" if number == 1 else f"ppo-{number}" for number in range(1, rounds + 1)}
         needs |= {stage.name: name for name, stage in BASELINE_STAGES.items() if name in config.eval.policies}
@@ -224,6 +235,7 @@ STAGES: tuple[Stage, ...] = (
                 "reward": config.reward.results_view(),
                 "ppo": _of_ppo(config, *_RESPONSE, *(_PROMPT if config.data.split_by == "question" else ())),
             }
+            | ({"independent_judge": config.eval.independent_judge} if config.has_judge else {})
         ),
         added_needs=("data/prompts",),
         produces=("model", "golden.json", "metrics.jsonl"),
@@ -238,6 +250,15 @@ STAGES: tuple[Stage, ...] = (
         sources=lambda config: _function_files(config.ppo.reward),
         produces=("model", "metrics.jsonl", "samples.jsonl"),
         enabled=lambda config: config.ppo.enabled,
+    ),
+    Stage(
+        name="judge",
+        runner="pipelines.reward.judge:run",
+        needs=_judge_needs,
+        section=lambda config: _common(config) | {"reward": config.reward.results_view()} | _split(config),
+        produces=(),
+        on_demand=True,
+        enabled=lambda config: config.has_judge,
     ),
     Stage(
         name="eval",
@@ -278,32 +299,32 @@ def _baseline(name: Baseline) -> Stage:
 
 BASELINE_STAGES: dict[Baseline, Stage] = {"rloo": _baseline("rloo"), "grpo": _baseline("grpo")}
 """Stages of `rlhf baseline`; `rlhf all` runs those that the evaluation compares."""
-NAMES = ("data", "sft", "sample", "labels", "pairs", "reward", "ppo", "eval")
+NAMES = ("data", "sft", "sample", "labels", "pairs", "reward", "ppo", "judge", "eval")
 """What a user calls a stage; `data` is the data stages together, and each of them has its own name too."""
 LOOP = {"sample": {"ppo": "policy"}, "labels": {}, "pairs": {"pairs": "pairs"}, "reward": {}, "ppo": {"ppo": "policy"}}
 """The stages that every further round of feedback makes anew, and what each takes over from the round before."""
 
 
 def stages_of(config: Config) -> tuple[Stage, ...]:
-    """All stages of a configuration in their order: the loop's once a round, baselines to compare, the evaluation."""
-    *first, last = STAGES
+    """All stages in their order: the loop's once a round, then baselines to compare, judge and evaluation."""
+    *first, judge, last = STAGES
     rounds = range(2, config.feedback.rounds + 1)
     later = [_of_round(stage, number) for number in rounds for stage in first if stage.name in LOOP]
     compared = [stage for name, stage in BASELINE_STAGES.items() if name in config.eval.policies]
-    return (*first, *later, *compared, last)
+    return (*first, *later, *compared, judge, last)
 
 
 def with_begun_baselines(stages: tuple[Stage, ...], run_dir: RunDir) -> tuple[Stage, ...]:
     """These stages, and the baselines that were begun or made in a run though its configuration does not ask for them.
 
-    They come before the last one, which is the evaluation.
+    They come before the last two, which are judge and evaluation.
     """
     begun = [
         stage
         for stage in BASELINE_STAGES.values()
         if stage not in stages and (run_dir.stage(stage.name).exists() or run_dir.partial(stage.name).exists())
     ]
-    return (*stages[:-1], *begun, stages[-1])
+    return (*stages[:-2], *begun, *stages[-2:])
 
 
 def _of_round(stage: Stage, number: int) -> Stage:
@@ -363,15 +384,15 @@ def select(first: str | None, last: str | None, config: Config) -> tuple[Stage, 
 
 
 def with_data_of(name: str, config: Config) -> tuple[Stage, ...]:
-    """A stage and the light stages before it that it reads: what `rlhf sft` and its like run."""
+    """A stage, and the stages before it that it reads and that are light or on demand: what `rlhf sft` runs."""
     (stage,) = named(name, config)
     return (*_light_before((stage,), config), stage)
 
 
 def _light_before(stages: Iterable[Stage], config: Config) -> tuple[Stage, ...]:
-    """The light stages that these need, and those that the found ones need, in their order."""
+    """The stages that run with these, and those that they need themselves, in their order."""
     needed = {name for stage in stages for name in stage.needs(config)}
-    light = [stage for stage in stages_of(config) if not stage.heavy and stage.name in needed]
+    light = [stage for stage in stages_of(config) if stage.name in needed and (stage.on_demand or not stage.heavy)]
     if not light:
         return ()
     names = {stage.name for stage in (*_light_before(light, config), *light)}

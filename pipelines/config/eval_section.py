@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -30,6 +30,11 @@ class EvalSection(Section):
         description="Scorers that judge the answers; empty: the reward that PPO trained on, and the gold scorer of a "
         "self-made task.",
     )
+    independent_judge: Literal["auto", "off"] = Field(
+        "auto",
+        description="Whether a quarter of the prompts with comparisons is kept from the reward model that PPO "
+        "optimizes, for a second one that judges the answers (auto: where there are enough of them).",
+    )
     bootstrap_samples: int = Field(2000, ge=100, description="Number of bootstrap resamples behind every interval.")
     batch_size: int = Field(
         32, ge=1, description="Number of rows in one generation batch; the sampled tokens depend on it."
@@ -37,3 +42,7 @@ class EvalSection(Section):
     side_by_side: int = cosmetic(
         3, ge=0, description="Number of prompts shown under the table with the answers side by side."
     )
+
+    def results_view(self) -> dict[str, Any]:
+        """Values that affect results; the judge is one of the scorers, so that older runs stay complete."""
+        return {key: value for key, value in super().results_view().items() if key != "independent_judge"}

@@ -24,6 +24,7 @@ KEPT: Mapping[str, Any] = {
     "ppo.num_ppo_epochs": 4,
     "ppo.warmup_updates": 0,
     "ppo.adam_eps": 1e-5,
+    "eval.independent_judge": "off",
 }
 """Keys whose default has changed, so that a run keeps the value with which it was begun, and their older default."""
 

@@ -68,6 +68,8 @@ class Config(Section):
                 raise ValueError(
                     f"{where} wants a probability of the run's reward model: set reward.objective: pointwise"
                 )
+            if scorer.uses("judge"):
+                self._check_judge(where, scorer)
             if scorer.uses("gold") and self.data.task is None:
                 raise ValueError(f"{where} names the gold scorer, which only a self-made task (data.task) has")
         if self.feedback.rounds > 1 and not (self.reward.enabled and self.ppo.enabled):
@@ -76,6 +78,17 @@ class Config(Section):
         if self.eval.enabled and not self.eval_scorers:
             raise ValueError("eval has no scorer: set eval.scorers, or eval.enabled: false")
         return self
+
+    def _check_judge(self, where: str, scorer: ScorerSection) -> None:
+        if where == "ppo.reward":
+            raise ValueError("ppo.reward cannot be the independent judge: it judges what PPO optimizes")
+        if not self.has_judge:
+            raise ValueError(
+                f"{where} names the independent judge, which a run has only where PPO optimizes the run's reward model "
+                "and eval.independent_judge is auto"
+            )
+        if scorer.kind != "judge":
+            raise ValueError(f"{where}: the independent judge cannot be a part of a {scorer.kind}: it may be missing")
 
     def _check_simulated(self) -> None:
         scorer = self.feedback.simulated.scorer
@@ -88,8 +101,10 @@ class Config(Section):
             )
         if self.reward.lower_is_better and self.trains_on("pairs"):
             raise ValueError("reward.lower_is_better: a 1 of simulated annotators always means good")
-        if scorer is not None and scorer.uses("run"):
-            raise ValueError("feedback.simulated.scorer cannot be the run's reward model: it learns from these labels")
+        if scorer is not None and (scorer.uses("run") or scorer.uses("judge")):
+            raise ValueError(
+                "feedback.simulated.scorer cannot be the run's reward model or its judge: they learn from these labels"
+            )
 
     def trains_on(self, rows: Literal["comparisons", "judgements", "pairs"]) -> bool:
         """Whether the reward model reads these rows: those of `data`, or what the labels of this run became.
@@ -135,9 +150,20 @@ class Config(Section):
         return self.eval.temperature or self.ppo.temperature
 
     @property
+    def has_judge(self) -> bool:
+        """Whether the run trains an independent judge: PPO optimizes the run's reward model, and it is assessed."""
+        asked_for = self.eval.enabled and self.eval.independent_judge == "auto"
+        return asked_for and self.reward.enabled and self.ppo.enabled and self.ppo.reward.uses("run")
+
+    @property
     def eval_scorers(self) -> list[ScorerSection]:
-        """Scorers of the evaluation: the configured ones, else PPO's reward and the gold scorer of a self-made task."""
-        if self.eval.scorers:
-            return self.eval.scorers
-        trained_on = [self.ppo.reward] if self.ppo.enabled else []
-        return [*trained_on, *([ScorerSection(kind="gold")] if self.data.task else [])]
+        """Scorers of the evaluation: the configured ones, else PPO's reward and the gold scorer of a self-made task.
+
+        The independent judge is always among them, if the run has one.
+        """
+        scorers = list(self.eval.scorers)
+        if not scorers:
+            scorers += [self.ppo.reward] if self.ppo.enabled else []
+            scorers += [ScorerSection(kind="gold")] if self.data.task else []
+        judges = [ScorerSection(kind="judge")] if self.has_judge else []
+        return scorers + [judge for judge in judges if not any(scorer.uses("judge") for scorer in scorers)]

@@ -11,10 +11,11 @@ from pydantic import Field, model_validator
 
 from pipelines.config.section import Section, cosmetic
 
-Kind = Literal["run", "function", "classifier", "http", "length", "repetition", "sum", "ensemble", "gold"]
+Kind = Literal["run", "judge", "function", "classifier", "http", "length", "repetition", "sum", "ensemble", "gold"]
 
 FIELDS: dict[Kind, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "run": ((), ("output", "read_thoughts")),
+    "judge": ((), ("output", "read_thoughts")),
     "function": (("function",), ("read_thoughts",)),
     "classifier": (("path",), ("revision", "label", "output", "lower_is_better", "read_thoughts")),
     "http": (("url",), ("token_env", "timeout", "retries", "read_thoughts")),
@@ -37,8 +38,8 @@ class ScorerSection(Section):
 
     kind: Kind = Field(
         "run",
-        description="Kind of scorer: run (the run's reward model), function, classifier, http, length, repetition, "
-        "sum, ensemble or gold.",
+        description="Kind of scorer: run (the run's reward model), judge (its independent judge), function, "
+        "classifier, http, length, repetition, sum, ensemble or gold.",
     )
     name: str | None = cosmetic(None, description="Name in tables; null: derived from the other keys.")
     function: str | None = Field(
@@ -105,7 +106,7 @@ class ScorerSection(Section):
         """Values that affect results, without those of other kinds, so that a new kind changes no old run."""
         needed, optional = FIELDS[self.kind]
         foreign = _KIND_OF_FIELD.difference(needed, optional)
-        if self.kind == "run" and self.output == "logit":  # as it was before there was a choice
+        if self.kind in ("run", "judge") and self.output == "logit":  # as it was before there was a choice
             foreign.add("output")
         if not self.read_thoughts:  # likewise
             foreign.add("read_thoughts")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal, NotRequired, Protocol, TypedDict, TypeVar
@@ -22,11 +23,12 @@ class EncodedDemonstration(TypedDict):
 
 
 class EncodedComparison(TypedDict):
-    """A pair for the reward trainer, the prompt by itself."""
+    """A pair for the reward trainer, the prompt by itself; `number` is its row's place in the file, from 0."""
 
     prompt_ids: Ids
     chosen_ids: Ids
     rejected_ids: Ids
+    number: int
     margin: NotRequired[float]
 
 
@@ -133,7 +135,10 @@ def encode_comparisons(
         DataError: a row cannot be encoded, one is too long with `fail`, or none is left.
     """
 
+    numbers = itertools.count()
+
     def fit(row: Comparison) -> Fitted[EncodedComparison]:
+        number = next(numbers)
         prompt, chosen, rejected = encoder.comparison(row)
         answer = max(len(chosen), len(rejected))
         length, kept = _fit_prompt(prompt, answer, max_length, encoder.bos_id)
@@ -143,6 +148,7 @@ def encode_comparisons(
             "prompt_ids": kept,
             "chosen_ids": chosen,
             "rejected_ids": rejected,
+            "number": number,
         }
         if row.margin is not None:
             encoded["margin"] = row.margin

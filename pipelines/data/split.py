@@ -43,7 +43,7 @@ def folded(text: str) -> str:
     return " ".join(unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold()).split())
 
 
-def split_key(messages: Sequence[Message], by: SplitBy = "question") -> int:
+def split_key(messages: Sequence[Message], by: SplitBy = "question", seed: int = SPLIT_SEED) -> int:
     """Hash a prompt to the 64 bits that decide its side of the split.
 
     A longer dialogue contains shorter prompts with their answers, so dialogues that begin alike are on one side. With
@@ -52,11 +52,12 @@ def split_key(messages: Sequence[Message], by: SplitBy = "question") -> int:
     Args:
         messages: the prompt.
         by: `data.split_by`; ``opening`` takes all turns up to the first user turn as they are written.
+        seed: another seed gives an independent split.
     """
     if by == "question":
-        return _hashed(f'[{SPLIT_SEED},["question",{_ENCODER.encode(question(messages))}]]')
+        return _hashed(f'[{seed},["question",{_ENCODER.encode(question(messages))}]]')
     end = next((index for index, message in enumerate(messages, 1) if message.role == "user"), len(messages))
-    return prompt_key(messages[:end])
+    return prompt_key(messages[:end], seed)
 
 
 def share_of(key: int) -> float:

@@ -12,10 +12,13 @@ from pipelines.config import Config
 from pipelines.config.scorer_section import ScorerSection
 from pipelines.data.encode import EncodedPrompt
 from pipelines.data.prompts import PromptCounts
+from pipelines.evaluate.conclusion import Role, role_of, verdict_of
 from pipelines.models.published_reward import PublishedReward
-from pipelines.report.bootstrap import BOOTSTRAP_SEED, CONFIDENCE, differences, estimate, wins
+from pipelines.report.bootstrap import BOOTSTRAP_SEED, CONFIDENCE, differences, estimate, win_rate, wins
 from pipelines.run.stage import StageContext
 from pipelines.scorers import Completion, ScorerWithParts, load_scorer, scorer_name
+
+NAMES = {"base": "base", "sft": "SFT", "ppo": "PPO", "rloo": "RLOO", "grpo": "GRPO"}
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,7 @@ class ScorerResult:
     Attributes:
         scorer: its name, unique among the scorers.
         kind: its kind in the configuration.
+        role: its relation to what PPO optimized.
         scores: scores by policy.
         parts: scores by name of the part, then by policy; empty where the score has no parts.
         truncated: number of texts that were too long for it.
@@ -33,6 +37,7 @@ class ScorerResult:
 
     scorer: str
     kind: str
+    role: Role
     scores: dict[str, list[float]]
     parts: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     truncated: int = 0
@@ -82,13 +87,19 @@ def judge(
     return ScorerResult(
         scorer=scorer.name,
         kind=section.kind,
+        role=role_of(section, ctx.config.ppo.reward),
         scores=by_policy(scores),
         parts={name: by_policy(values) for name, values in parts.items()},
         truncated=getattr(scorer, "truncated", 0),
-        note=PublishedReward.read(ctx.inputs["reward"]).describe_output(section.output)
-        if section.kind == "run"
-        else None,
+        note=_note(section, ctx),
     )
+
+
+def _note(section: ScorerSection, ctx: StageContext) -> str | None:
+    if section.kind not in ("run", "judge"):
+        return None
+    stage = "reward" if section.kind == "run" else "judge"
+    return PublishedReward.read(ctx.inputs[stage]).describe_output(section.output)
 
 
 SCHEMA_VERSION = 1
@@ -107,6 +118,8 @@ class Evaluation:
             baseline, in nats. Its mean estimates the KL divergence per answer; a single one may be negative.
         scorer_results: one entry a scorer.
         simulated: stages behind the policies whose labels came from no human.
+        judge: figures of the run's independent judge, or ``no_judge`` with the reason why there is none; None: the run
+            was not to have one.
     """
 
     baseline: str
@@ -116,6 +129,7 @@ class Evaluation:
     kl: Mapping[str, Sequence[float]]
     scorer_results: Sequence[ScorerResult]
     simulated: Sequence[str] = ()
+    judge: Mapping[str, Any] | None = None
 
     @property
     def trained(self) -> str | None:
@@ -125,7 +139,7 @@ class Evaluation:
 
 def results_of(evaluation: Evaluation, config: Config) -> dict[str, Any]:
     """The content of results.json as plain data; every mean with its interval."""
-    return {
+    results = {
         "schema_version": SCHEMA_VERSION,
         "baseline": evaluation.baseline,
         "reference": evaluation.baseline,
@@ -146,6 +160,7 @@ def results_of(evaluation: Evaluation, config: Config) -> dict[str, Any]:
             {
                 "name": result.scorer,
                 "kind": result.kind,
+                "role": result.role,
                 "simulated": result.kind == "gold",
                 "parts": list(result.parts),
                 "truncated_texts": result.truncated,
@@ -154,7 +169,15 @@ def results_of(evaluation: Evaluation, config: Config) -> dict[str, Any]:
             for result in evaluation.scorer_results
         ],
         "measures": {policy: _measures(policy, evaluation, config) for policy in evaluation.answers},
+        "judge": evaluation.judge,
     }
+    return results | {"verdict": verdict_of(results, {policy: name_of(policy) for policy in evaluation.answers})}
+
+
+def name_of(policy: str) -> str:
+    """Name of a policy for people."""
+    own, _, number = policy.partition("-")
+    return f"{NAMES.get(own, own)} {number}".strip()
 
 
 def metrics_of(results: Mapping[str, Any]) -> dict[str, float]:
@@ -234,7 +257,8 @@ def _measures(policy: str, evaluation: Evaluation, config: Config) -> dict[str, 
         return mean(differences(values[policy], values[evaluation.baseline]))
 
     measures["win_rate"] = {
-        name: mean(wins(values[policy], values[evaluation.baseline])) for name, values in scores.items()
+        name: win_rate(wins(values[policy], values[evaluation.baseline]), config.eval.bootstrap_samples).as_dict()
+        for name, values in scores.items()
     }
     measures["difference"] = {
         "mean": {name: gain(values) for name, values in scores.items()},

@@ -11,16 +11,15 @@ from typing import Any
 
 from rich.cells import cell_len
 
+from pipelines.evaluate.conclusion import LEVEL
+from pipelines.evaluate.results import name_of
 from pipelines.report.safe_text import fenced, literal, one_line, visible, wrap
 from pipelines.report.unfinished import unfinished
 
 WIDTH = 100
 LABEL_WIDTH = 22
 MOST_LINES = 12
-NAMES = {"base": "base", "sft": "SFT", "ppo": "PPO", "rloo": "RLOO", "grpo": "GRPO"}
 NOTHING = "-"
-LEVEL = 0.5
-"""Share of wins of a policy that is as good as the baseline."""
 
 EstimateData = Mapping[str, float]
 """An estimate as stored in results.json."""
@@ -43,7 +42,8 @@ class Row:
 
 def plain(results: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) -> str:
     """The table as plain text of at most `WIDTH` columns, safe to print."""
-    lines = _plain_table(_rows(results), _columns(results))
+    lines = [line for text in _verdict(results) for line in (*wrap(visible(text), WIDTH), "")]
+    lines += _plain_table(_rows(results), _columns(results))
     for note in _notes(results):
         lines += wrap(visible(note), WIDTH)
     if samples:
@@ -56,7 +56,8 @@ def plain(results: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) -> s
 def markdown(results: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) -> str:
     """The table as Markdown; answers stand in code blocks that they cannot close."""
     columns = _columns(results)
-    lines = ["| | " + " | ".join(columns.values()) + " |", "|---|" + "---:|" * len(columns)]
+    lines = [line for text in _verdict(results) for line in (f"**{literal(text)}**", "")]
+    lines += ["| | " + " | ".join(columns.values()) + " |", "|---|" + "---:|" * len(columns)]
     for row in _rows(results):
         if row.title:
             lines.append(f"| **{literal(row.title)}** |" + " |" * len(columns))
@@ -68,12 +69,6 @@ def markdown(results: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) -
     for number, sample in enumerate(samples, 1):
         lines += ["", fenced("\n".join(_sample(number, sample, results)))]
     return "\n".join(lines) + "\n"
-
-
-def name_of(policy: str) -> str:
-    """Name of a policy in tables."""
-    own, _, number = policy.partition("-")
-    return f"{NAMES.get(own, own)} {number}".strip()
 
 
 def _rows(results: Mapping[str, Any]) -> Iterator[Row]:
@@ -166,6 +161,25 @@ def _number(value: float, largest: float, *, sign: bool) -> str:
     return text
 
 
+def _verdict(results: Mapping[str, Any]) -> list[str]:
+    verdict = results.get("verdict")  # results of older runs have none
+    return [] if verdict is None else [f"Verdict: {verdict['sentence']}."]
+
+
+def _judge_notes(results: Mapping[str, Any]) -> list[str]:
+    judge = results.get("judge")
+    if judge is None:
+        return []
+    if "no_judge" in judge:
+        return [f"No independent judge: {judge['no_judge']}."]
+    accuracy, agreement = ((judge[key], judge[f"{key}_low"], judge[f"{key}_high"]) for key in ("accuracy", "agreement"))
+    right, agreed = (f"{value:.3f} [{low:.3f}, {high:.3f}]" for value, low, high in (accuracy, agreement))
+    return [
+        f"judge: a second reward model, trained on prompts that the optimized one never saw; right on {right} of "
+        f"{judge['pairs']} held-out pairs, and orders {agreed} of them as the optimized one does."
+    ]
+
+
 def _notes(results: Mapping[str, Any]) -> list[str]:
     settings, counts = results["settings"], results["prompts"]
     notes = [
@@ -180,6 +194,7 @@ def _notes(results: Mapping[str, Any]) -> list[str]:
         )
     if any(policy.startswith("ppo-") for policy in results["measures"]):
         notes.append("PPO 2, PPO 3 ...: the policy after that round of sampling, labels, reward model and PPO.")
+    notes += _judge_notes(results)
     notes += _blind_to_base(results)
     notes += [
         f"{scorer['name']}: the task's own hidden utility; simulated"

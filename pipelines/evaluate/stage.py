@@ -15,6 +15,7 @@ from pipelines.config import Config
 from pipelines.data.encode import ChatEncoder, EncodedPrompt
 from pipelines.data.prompts import evaluation_prompts
 from pipelines.data.refusals import RefusedRows
+from pipelines.errors import DataError
 from pipelines.evaluate.results import Evaluation, ScorerResult, answer_rows, judge, metrics_of, results_of
 from pipelines.evaluate.results_table import markdown, plain
 from pipelines.models.base_model import prompt_limit
@@ -23,7 +24,9 @@ from pipelines.models.generate import end_token_ids, sample
 from pipelines.models.machine import autocast, choose_threads, free_memory, resolve_device
 from pipelines.models.policies import open_config, open_frozen_policy, open_tokenizer
 from pipelines.report.bootstrap import differences
+from pipelines.report.pair_accuracy import PairAccuracy
 from pipelines.run.disk import write_atomic
+from pipelines.run.manifest import Manifest
 from pipelines.run.stage import StageContext
 from pipelines.scorers import Completion, named_apart, sampled_completion
 
@@ -57,10 +60,12 @@ def run(ctx: StageContext) -> dict[str, float]:
     answers, kl = _all_answers(ctx, policies, tokenizer, prompts)
     scorer_results = _judge_all(ctx, prompts, answers, device)
     simulated = ctx.notes.get("simulated_inputs", [])
-    evaluation = Evaluation(policies.baseline, counts, prompts, answers, kl, scorer_results, simulated)
+    evaluation = Evaluation(
+        policies.baseline, counts, prompts, answers, kl, scorer_results, simulated, _judge_facts(ctx)
+    )
     results, rows = results_of(evaluation, config), answer_rows(evaluation)
     _write(ctx, results, rows)
-    ctx.notes.update(baseline=policies.baseline, prompts=results["prompts"])
+    ctx.notes.update(baseline=policies.baseline, prompts=results["prompts"], verdict=results["verdict"])
     if any(scorer["simulated"] for scorer in results["scorers"]):
         ctx.notes["simulated"] = "the gold scorer is the task's own hidden utility"
     return metrics_of(results)
@@ -186,6 +191,20 @@ def _all_answers(
     return {name: answers[name] for name in policies.names}, kl
 
 
+def _judge_facts(ctx: StageContext) -> dict[str, Any] | None:
+    """Accuracy of the run's independent judge and its agreement with the reward model, or why there is none."""
+    manifest = Manifest.read(ctx.inputs["judge"]) if "judge" in ctx.inputs else None
+    if manifest is None:
+        return None
+    if "no_judge" in manifest.notes:
+        return {"no_judge": manifest.notes["no_judge"]}
+    accuracy = PairAccuracy.of(manifest.metrics)
+    assert accuracy is not None  # a judge without it may not judge
+    agreement = {key: value for key, value in manifest.metrics.items() if key.startswith("agreement")}
+    interval = {"accuracy": accuracy.value, "accuracy_low": accuracy.low, "accuracy_high": accuracy.high}
+    return interval | {"pairs": accuracy.pairs} | agreement
+
+
 def _judge_all(
     ctx: StageContext,
     prompts: Sequence[EncodedPrompt],
@@ -193,7 +212,11 @@ def _judge_all(
     device: torch.device,
 ) -> list[ScorerResult]:
     scorer_results = []
-    for section in named_apart(ctx.config.eval_scorers):
+    missing = ["judge"] if "no_judge" in (_judge_facts(ctx) or {}) else []
+    sections = [section for section in ctx.config.eval_scorers if section.kind not in missing]
+    if not sections:
+        raise DataError("no scorer is left", where="eval.scorers", hint="name another one beside the judge")
+    for section in named_apart(sections):
         result = judge(section, ctx, device, prompts, answers)
         free_memory()
         if result.truncated:

@@ -4,17 +4,19 @@ The percentile bootstrap (Efron 1979): prompts are drawn with replacement as oft
 taken, and the middle 95 % of many such means are the interval. All quantities of one prompt are drawn together, so a
 difference between two policies is a paired one. The draws depend on the number of prompts and on a fixed seed, never on
 the training seed. Two things it cannot do: with few prompts (under about 20) intervals are too narrow, and where all
-values are equal (a policy that wins everywhere) the interval has no width.
+values are equal the interval has no width (a policy that wins everywhere: see `win_rate`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from pipelines.report.estimates import Estimate
+from pipelines.report.statistics import wilson
 
 CONFIDENCE = 0.95
 BOOTSTRAP_SEED = 20261121
@@ -51,6 +53,23 @@ def differences(first: Sequence[float], second: Sequence[float]) -> list[float]:
 def wins(first: Sequence[float], second: Sequence[float]) -> list[float]:
     """1 where the first is higher, 0 where the second is, one half at a tie; its mean is the win rate."""
     return [0.5 if a == b else float(a > b) for a, b in zip(first, second, strict=True)]
+
+
+def win_rate(values: Sequence[float], samples: int) -> Estimate:
+    """Estimate the mean of `wins`: as `estimate`, or with the Wilson interval where all are won or all lost.
+
+    Args:
+        values: [n], each 0, .5 or 1.
+        samples: number of bootstrap means.
+
+    Raises:
+        ValueError: there is no value.
+    """
+    estimated = estimate(values, samples)
+    if set(values) not in ({0.0}, {1.0}):
+        return estimated
+    low, high = wilson(sum(values), len(values))
+    return replace(estimated, low=low, high=high)
 
 
 def _bootstrap_means(values: Tensor, samples: int) -> Tensor:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 
-def wilson(successes: float, n: int) -> tuple[float, float]:
+def wilson(successes: float, n: float) -> tuple[float, float]:
     """The 95 % interval of a share (Wilson 1927): unlike the normal one it stays within [0, 1].
 
     Args:
@@ -20,6 +21,28 @@ def wilson(successes: float, n: int) -> tuple[float, float]:
     center = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
     return max(0.0, center - half), min(1.0, center + half)
+
+
+def clustered_wilson(successes: Sequence[float], clusters: Sequence[Hashable]) -> tuple[float, float]:
+    """The 95 % interval of a share whose trials come in clusters, such as several pairs of one prompt.
+
+    Wilson's, with the number of independent trials that would give the same variance as the clusters do (Korn and
+    Graubard 1998), at most the number of trials. Where all trials end alike, every cluster counts once.
+
+    Args:
+        successes: 1, 0 or .5 for each trial, at least one.
+        clusters: the cluster of each trial.
+    """
+    n, share = len(successes), sum(successes) / len(successes)
+    residuals: dict[Hashable, float] = defaultdict(float)
+    for success, cluster in zip(successes, clusters, strict=True):
+        residuals[cluster] += success - share
+    count = len(residuals)
+    variance = sum(residual**2 for residual in residuals.values()) * count / max(count - 1, 1) / n**2
+    independent = float(count)
+    if variance > 0 and 0 < share < 1:
+        independent = min(float(n), share * (1 - share) / variance)
+    return wilson(share * independent, independent)
 
 
 def ranks(values: Sequence[float]) -> list[float]:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import torch
@@ -18,10 +16,10 @@ from pipelines.errors import TrainingError
 from pipelines.models.published_reward import PublishedReward
 from pipelines.models.reward_model import RewardModel, open_reward_model
 from pipelines.models.text_classifier import EncodedText
-from pipelines.report.statistics import auc, wilson
+from pipelines.report.calibration import calibration_figures
+from pipelines.report.statistics import auc, clustered_wilson, wilson
 from pipelines.run.disk import write_atomic
 
-BINS = 10
 MIDDLE = 0.5
 
 
@@ -31,21 +29,6 @@ class JudgedText:
 
     text: EncodedText
     target: float
-
-
-@dataclass(frozen=True)
-class Bin:
-    """Rows of similar probability.
-
-    Attributes:
-        n: number of rows.
-        probability: mean probability by the model.
-        good: mean target; the same for a calibrated model.
-    """
-
-    n: int
-    probability: float
-    good: float
 
 
 def figures(logits: Sequence[float], targets: Sequence[float]) -> dict[str, float | None]:
@@ -60,11 +43,8 @@ def figures(logits: Sequence[float], targets: Sequence[float]) -> dict[str, floa
     Returns:
         ``accuracy`` at a probability of .5 (exactly .5 is half right) with its 95 % interval ``accuracy_low`` and
         ``accuracy_high`` (Wilson), ``majority``, the accuracy of always saying what most rows are, ``auc``, all None
-        where nothing lies off the middle, ``auc`` also where one side is missing; ``brier``, the mean squared error of
-        the probability (Brier 1950), ``loss``, the mean cross entropy in nats, and ``calibration_error``, the mean
-        distance of probability and truth over `reliability`'s bins (ECE; Naeini et al. 2015, with bins of equal mass).
+        where nothing lies off the middle, ``auc`` also where one side is missing; and the `calibration_figures`.
     """
-    probabilities = [probability(logit) for logit in logits]
     decided = [(logit, target > MIDDLE) for logit, target in zip(logits, targets, strict=True) if target != MIDDLE]
     result: dict[str, float | None] = dict.fromkeys(("accuracy", "accuracy_low", "accuracy_high", "majority", "auc"))
     if decided:
@@ -74,40 +54,7 @@ def figures(logits: Sequence[float], targets: Sequence[float]) -> dict[str, floa
         result |= {"accuracy": right / len(decided), "accuracy_low": low, "accuracy_high": high}
         result |= {"majority": max(share, 1 - share)}
         result |= {"auc": auc([good for _, good in decided], [logit for logit, _ in decided])}
-    pairs = list(zip(probabilities, targets, strict=True))
-    bins = reliability(probabilities, targets)
-    return result | {
-        "brier": fmean((p - target) ** 2 for p, target in pairs),
-        "loss": fmean(_softplus(logit) - target * logit for logit, target in zip(logits, targets, strict=True)),
-        "calibration_error": sum(b.n * abs(b.probability - b.good) for b in bins) / len(pairs),
-    }
-
-
-def reliability(probabilities: Sequence[float], targets: Sequence[float]) -> list[Bin]:
-    """Group the rows by probability, in up to `BINS` groups of nearly equal size.
-
-    Equal probabilities stay together, so that a constant is one group and not one for every order of the rows.
-    """
-    rows = sorted(zip(probabilities, targets, strict=True), key=lambda row: row[0])
-    bins, start = [], 0
-    for number in range(1, BINS + 1):
-        stop = round(len(rows) * number / BINS)
-        while 0 < stop < len(rows) and rows[stop][0] == rows[stop - 1][0]:
-            stop += 1
-        if stop > start:
-            part = rows[start:stop]
-            bins.append(Bin(len(part), fmean(p for p, _ in part), fmean(target for _, target in part)))
-            start = stop
-    return bins
-
-
-def probability(logit: float) -> float:
-    """Sigmoid of a logit."""
-    return math.exp(-_softplus(-logit))
-
-
-def _softplus(value: float) -> float:
-    return max(value, 0.0) + math.log1p(math.exp(-abs(value)))
+    return result | calibration_figures(logits, targets)
 
 
 GOLDEN_ROWS = 8
@@ -118,23 +65,58 @@ PROBES_PER_ATTRIBUTE = 64
 
 @dataclass(frozen=True)
 class Pair:
-    """Two answers to one prompt as a reward model reads them; `margin` is how much better the chosen one is."""
+    """Two answers to one prompt as a reward model reads them.
+
+    Attributes:
+        chosen: the better answer.
+        rejected: the other one.
+        margin: how much better the chosen one is.
+        number: place of the row in its file, from 0.
+    """
 
     chosen: EncodedText
     rejected: EncodedText
     margin: float | None = None
+    number: int = 0
 
 
 PAIR_FIGURES = ("accuracy", "accuracy_low", "accuracy_high", "margin", "length_accuracy")
 
 
-def judge(model: RewardModel, pairs: Sequence[Pair]) -> dict[str, float | None]:
+def judge(model: RewardModel, pairs: Sequence[Pair], prompts: Sequence[Hashable]) -> dict[str, float | None]:
     """`pair_figures` of the model's scores."""
-    scores = _score_pairs(model, [pair.chosen for pair in pairs], [pair.rejected for pair in pairs])
-    return pair_figures(pairs, *scores)
+    return pair_figures(pairs, *scores_of_pairs(model, pairs), prompts)
 
 
-def pair_figures(pairs: Sequence[Pair], chosen: Sequence[float], rejected: Sequence[float]) -> dict[str, float | None]:
+def scores_of_pairs(model: RewardModel, pairs: Sequence[Pair]) -> tuple[list[float], list[float]]:
+    """Scores of the chosen and of the rejected answers."""
+    return _score_pairs(model, [pair.chosen for pair in pairs], [pair.rejected for pair in pairs])
+
+
+def agreement(
+    one: tuple[Sequence[float], Sequence[float]], other: tuple[Sequence[float], Sequence[float]]
+) -> dict[str, float]:
+    """Measure on what share of pairs two models prefer the same answer, with its 95 % interval (Wilson).
+
+    Args:
+        one: scores of the chosen and of the rejected answers by one model.
+        other: the same by the other model.
+
+    Returns:
+        ``agreement``, ``agreement_low``, ``agreement_high``; empty where there is no pair. A pair of equal scores
+        counts as half agreed.
+    """
+    first, second = ([a - b for a, b in zip(*scores, strict=True)] for scores in (one, other))
+    if not first:
+        return {}
+    agreed = sum(0.5 if a * b == 0 else float(a * b > 0) for a, b in zip(first, second, strict=True))
+    low, high = wilson(agreed, len(first))
+    return {"agreement": agreed / len(first), "agreement_low": low, "agreement_high": high}
+
+
+def pair_figures(
+    pairs: Sequence[Pair], chosen: Sequence[float], rejected: Sequence[float], prompts: Sequence[Hashable]
+) -> dict[str, float | None]:
     """Measure how often and by how much a model prefers the chosen answer.
 
     A pair that occurs in both orders (a tie that is kept as two halves) has no better answer: whatever the model
@@ -144,12 +126,14 @@ def pair_figures(pairs: Sequence[Pair], chosen: Sequence[float], rejected: Seque
         pairs: the pairs that were scored.
         chosen: scores of the chosen answers.
         rejected: scores of the rejected answers.
+        prompts: the prompt of each pair, or a key of it.
 
     Returns:
         ``accuracy``, the share of pairs that the model orders as they are (equal scores are half right), with its 95 %
-        interval ``accuracy_low``, ``accuracy_high``; ``margin``, the mean of chosen - rejected; ``length_accuracy``,
-        the accuracy of always choosing the longer answer, or always the shorter one, whichever is right more often; all
-        None where no pair is left; ``pairs`` and ``both_orders``, the number of rows compared and left out.
+        interval clustered by prompt, ``accuracy_low`` and ``accuracy_high``; ``margin``, the mean of chosen - rejected;
+        ``length_accuracy``, the accuracy of always choosing the longer answer, or always the shorter one, whichever is
+        right more often; all None where no pair is left; ``pairs`` and ``both_orders``, the number of rows compared and
+        left out.
     """
     texts = [(_key(pair.chosen), _key(pair.rejected)) for pair in pairs]
     present = set(texts)
@@ -158,12 +142,12 @@ def pair_figures(pairs: Sequence[Pair], chosen: Sequence[float], rejected: Seque
     if not ordered:
         return dict.fromkeys(PAIR_FIGURES) | left_out
     better, worse = [chosen[row] for row in ordered], [rejected[row] for row in ordered]
-    right = _right(better, worse)
-    low, high = wilson(right, len(ordered))
+    wins = [(a > b) + 0.5 * (a == b) for a, b in zip(better, worse, strict=True)]
+    low, high = clustered_wilson(wins, [prompts[row] for row in ordered])
     lengths = [(pairs[row].chosen.length, pairs[row].rejected.length) for row in ordered]
     longer = _right(*zip(*lengths, strict=True)) / len(ordered)
     return {
-        "accuracy": right / len(ordered),
+        "accuracy": sum(wins) / len(wins),
         "accuracy_low": low,
         "accuracy_high": high,
         "margin": statistics.fmean(a - b for a, b in zip(better, worse, strict=True)),

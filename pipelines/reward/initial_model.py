@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
 
 from pipelines.config import Config
+from pipelines.data.canonical import read_rows
 from pipelines.data.encode import (
     ChatEncoder,
     EncodedComparison,
@@ -24,6 +26,7 @@ from pipelines.data.encode import (
 )
 from pipelines.data.refusals import RefusedRows
 from pipelines.data.rows import Comparison, Judgement
+from pipelines.data.split import prompt_key
 from pipelines.models.adapters import add_reward_adapter
 from pipelines.models.base_model import disable_dropout, length_limit, load_sequence_classifier
 from pipelines.models.base_ref import BaseRef
@@ -34,7 +37,43 @@ from pipelines.models.sequence_scores import pad_right
 from pipelines.models.text_classifier import EncodedText, TextClassifier, load_text_classifier
 from pipelines.models.tokenizer import reward_tokenizer
 from pipelines.reward.assessment import JudgedText, Pair
+from pipelines.reward.training_rows import comparison_files, sum_of_reports
 from pipelines.run.stage import StageContext
+
+EncodeComparisons = Callable[[Iterable[Comparison], str], tuple[list[Pair], LengthReport]]
+"""Comparisons and their name in errors -> pairs within the length limit, and the length report."""
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Held-out comparisons, as they are and as the reward model reads them.
+
+    Attributes:
+        rows: the comparisons.
+        pairs: the same, encoded.
+        report: effect of the length limit.
+    """
+
+    rows: Sequence[Comparison]
+    pairs: Sequence[Pair]
+    report: LengthReport
+
+    @classmethod
+    def read(cls, inputs: Mapping[str, Path], encode: EncodeComparisons) -> HeldOut:
+        """Read and encode the held-out comparisons of a reward stage; those that are too long are left out."""
+        rows, pairs, reports = [], [], []
+        for file in comparison_files(inputs, "heldout"):
+            of_file = list(read_rows(file.path, Comparison))
+            encoded, report = encode(of_file, file.name)
+            rows += [of_file[pair.number] for pair in encoded]
+            pairs += encoded
+            reports.append(report)
+        return cls(rows, pairs, sum_of_reports(reports))
+
+    @property
+    def prompts(self) -> list[int]:
+        """A key of the prompt of each pair."""
+        return [prompt_key(row.prompt) for row in self.rows]
 
 
 class Objective(Protocol):
@@ -45,6 +84,7 @@ class Objective(Protocol):
         num_heldout: number of rows to judge by.
         num_tokens: number of tokens in all rows to train on.
         heldout_texts: texts of the first rows to judge by, at least two.
+        heldout: comparisons to judge by.
         outputs: the outputs that PPO may use.
     """
 
@@ -52,6 +92,7 @@ class Objective(Protocol):
     num_heldout: int
     num_tokens: int
     heldout_texts: Sequence[EncodedText]
+    heldout: HeldOut
     outputs: Sequence[Output]
 
     @property
@@ -91,7 +132,7 @@ class InitialModel:
     scorer: RewardModel
     tokenizer: PreTrainedTokenizerBase
     base: BaseRef
-    encode: Callable[[Iterable[Comparison], str], tuple[list[Pair], LengthReport]]
+    encode: EncodeComparisons
     encode_answers: Callable[[Iterable[Judgement], str], tuple[list[JudgedText], LengthReport]]
     inputs: Callable[[Sequence[EncodedText]], dict[str, torch.Tensor]]
 
@@ -181,9 +222,12 @@ def encode_texts(
         DataError: a row cannot be encoded, one is too long with `fail`, or none is left.
     """
 
+    numbers = itertools.count()
+
     def fit(row: Comparison) -> tuple[int, Pair]:
+        number = next(numbers)
         chosen, rejected = (classifier.encode(row.prompt, answer) for answer in (row.chosen, row.rejected))
-        return max(chosen.length, rejected.length), Pair(chosen, rejected, row.margin)
+        return max(chosen.length, rejected.length), Pair(chosen, rejected, row.margin, number)
 
     return within_length(rows, fit, classifier.limit, overlong, name, refusals)
 
@@ -207,7 +251,7 @@ def encode_judged_texts(
 def _pair_of_tokens(comparison: EncodedComparison) -> Pair:
     prompt = comparison["prompt_ids"]
     chosen, rejected = _whole(prompt, comparison["chosen_ids"]), _whole(prompt, comparison["rejected_ids"])
-    return Pair(chosen, rejected, comparison.get("margin"))
+    return Pair(chosen, rejected, comparison.get("margin"), comparison["number"])
 
 
 def _whole(prompt: list[int], answer: list[int]) -> EncodedText:

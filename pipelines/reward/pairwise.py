@@ -18,17 +18,16 @@ from pipelines.errors import UsageError
 from pipelines.models.adapters import cast_trainable_to_fp32
 from pipelines.models.published_reward import Output
 from pipelines.models.text_classifier import EncodedText
+from pipelines.report.pair_accuracy import CHANCE
 from pipelines.reward.assessment import GOLDEN_ROWS, Pair, judge
-from pipelines.reward.initial_model import InitialModel, Objective
-from pipelines.reward.training_rows import Side, comparison_files, sum_of_reports
+from pipelines.reward.initial_model import HeldOut, InitialModel, Objective
+from pipelines.reward.shares import Share, rows_of
+from pipelines.reward.training_rows import comparison_files, sum_of_reports
 from pipelines.run.stage import StageContext
 from pipelines.trainers.training import no_telemetry, trainer_arguments
 
 MARGIN_CAP = 3.0
 """Maximum of a margin in units of their root mean square: beyond it one pair would outweigh many."""
-
-
-CHANCE = 0.5
 
 
 class Pairwise(Objective):
@@ -37,22 +36,26 @@ class Pairwise(Objective):
     outputs: Sequence[Output] = ("logit",)
     polarity: str | None = None
 
-    def __init__(self, ctx: StageContext, start: InitialModel, device: torch.device) -> None:
+    def __init__(self, ctx: StageContext, start: InitialModel, device: torch.device, share: Share) -> None:
         """Read and encode the comparisons.
 
         Raises:
             DataError: no pair is left to train or to judge on.
         """
         self._ctx, self._start, self._device = ctx, start, device
-        self._pairs, self.report = _encoded(ctx, start, "train")
-        self._heldout, _ = _encoded(ctx, start, "heldout")
-        self.num_heldout = len(self._heldout)
+        self._name = "judge" if share == "judge" else "reward"
+        self._pairs, self.report = _to_train(ctx, start, share)
+        self.heldout = HeldOut.read(ctx.inputs, start.encode)
+        self.num_heldout = len(self.heldout.pairs)
         self.num_tokens = sum(len(pair.chosen.ids) + len(pair.rejected.ids) for pair in self._pairs)
-        golden = self._heldout[: GOLDEN_ROWS // 2]
+        golden = self.heldout.pairs[: GOLDEN_ROWS // 2]
         self.heldout_texts: Sequence[EncodedText] = [text for pair in golden for text in (pair.chosen, pair.rejected)]
         say = ctx.reporter.warn if self.report.dropped else ctx.reporter.info
         report = self.report
-        say(f"reward: {report.used} pairs used, {report.dropped} dropped, {report.cut} cut; longest {report.longest}")
+        say(
+            f"{self._name}: {report.used} pairs used, {report.dropped} dropped, {report.cut} cut; "
+            f"longest {report.longest}"
+        )
 
     @property
     @override
@@ -61,21 +64,24 @@ class Pairwise(Objective):
 
     @override
     def judge(self) -> dict[str, float | None]:
-        return {f"heldout_{name}": value for name, value in judge(self._start.scorer, self._heldout).items()}
+        return {
+            f"heldout_{name}": value
+            for name, value in judge(self._start.scorer, self.heldout.pairs, self.heldout.prompts).items()
+        }
 
     @override
     def log_figures(self, figures: Mapping[str, float | None]) -> None:
         reporter = self._ctx.reporter
         accuracy, low, high = (figures[f"heldout_{name}"] for name in ("accuracy", "accuracy_low", "accuracy_high"))
         if accuracy is None or low is None:
-            reporter.warn("reward: every held-out pair occurs in both orders, so accuracy is not defined")
+            reporter.warn(f"{self._name}: every held-out pair occurs in both orders, so accuracy is not defined")
             return
         pairs, by_length = figures["heldout_pairs"], figures["heldout_length_accuracy"]
         reporter.info(
-            f"reward: held-out accuracy {accuracy:.3f} [{low:.3f}, {high:.3f}] on {pairs:.0f} pairs, "
+            f"{self._name}: held-out accuracy {accuracy:.3f} [{low:.3f}, {high:.3f}] on {pairs:.0f} pairs, "
             f"by length alone {by_length:.3f}"
         )
-        if low <= CHANCE:
+        if low <= CHANCE and self._name == "reward":
             reporter.warn(
                 f"reward: the held-out accuracy {accuracy:.3f} [{low:.3f}, {high:.3f}] may be chance (.5): PPO would "
                 "maximize noise; more or cleaner comparisons, more steps or another learning rate may help"
@@ -161,7 +167,7 @@ def scaled_margins(margins: Sequence[float | None]) -> list[float] | None:
     return [min(max((margin or 0.0) / unit, -MARGIN_CAP), MARGIN_CAP) for margin in margins]
 
 
-def _encoded(ctx: StageContext, start: InitialModel, side: Side) -> tuple[list[Pair], LengthReport]:
-    files = comparison_files(ctx.inputs, side)
-    encoded = [start.encode(read_rows(file.path, Comparison), file.name) for file in files]
+def _to_train(ctx: StageContext, start: InitialModel, share: Share) -> tuple[list[Pair], LengthReport]:
+    files, by = comparison_files(ctx.inputs, "train"), ctx.config.data.split_by
+    encoded = [start.encode(rows_of(read_rows(file.path, Comparison), share, by), file.name) for file in files]
     return [pair for pairs, _ in encoded for pair in pairs], sum_of_reports(report for _, report in encoded)

@@ -22,6 +22,7 @@ from pipelines.errors import DataError
 from pipelines.models.adapters import cast_trainable_to_fp32
 from pipelines.models.published_reward import Output
 from pipelines.models.text_classifier import EncodedText
+from pipelines.report.calibration import probability, reliability
 from pipelines.reward.assessment import (
     GOLDEN_ROWS,
     MIDDLE,
@@ -29,10 +30,9 @@ from pipelines.reward.assessment import (
     Pair,
     figures,
     pair_figures,
-    probability,
-    reliability,
 )
-from pipelines.reward.initial_model import InitialModel, Objective
+from pipelines.reward.initial_model import HeldOut, InitialModel, Objective
+from pipelines.reward.shares import Share, rows_of
 from pipelines.reward.training_rows import (
     RowFile,
     Side,
@@ -57,7 +57,7 @@ class Pointwise(Objective):
 
     outputs: Sequence[Output] = ("logit", "probability", "logprob")
 
-    def __init__(self, ctx: StageContext, start: InitialModel, device: torch.device) -> None:
+    def __init__(self, ctx: StageContext, start: InitialModel, device: torch.device, share: Share) -> None:
         """Read and encode judgements, and comparisons as two rows each.
 
         Raises:
@@ -69,8 +69,10 @@ class Pointwise(Objective):
             for file in judgement_files(ctx.inputs, "train")
             if (scale := scale_of(file, ctx.config)) is not None
         }
-        self._rows, _, self.report = self._encoded("train")
-        self._heldout, self._heldout_pairs, _ = self._encoded("heldout")
+        self._name = "judge" if share == "judge" else "reward"
+        self.heldout = HeldOut.read(ctx.inputs, start.encode)
+        self._heldout = [*_both(self.heldout.pairs), *self._answers("heldout", "all")[0]]
+        self._rows, self.report = self._to_train(share)
         self.num_heldout = len(self._heldout)
         self.num_tokens = sum(len(row.text.ids) for row in self._rows)
         self.heldout_texts: Sequence[EncodedText] = [row.text for row in self._heldout[:GOLDEN_ROWS]]
@@ -95,10 +97,9 @@ class Pointwise(Objective):
         """Judge the held-out rows; with held-out comparisons also ``heldout_pair_accuracy``."""
         logits = self._scores()
         result = figures(logits, [row.target for row in self._heldout])
-        if pairs := self._heldout_pairs:
-            texts = [row.text for row in self._heldout[: 2 * pairs]]
-            both = [Pair(chosen, rejected) for chosen, rejected in zip(texts[::2], texts[1::2], strict=True)]
-            by_pair = pair_figures(both, logits[: 2 * pairs : 2], logits[1 : 2 * pairs : 2])
+        if pairs := self.heldout.pairs:
+            of_pairs = logits[: 2 * len(pairs)]
+            by_pair = pair_figures(pairs, of_pairs[::2], of_pairs[1::2], self.heldout.prompts)
             result |= {f"pair_{name}": value for name, value in by_pair.items()}
         return {f"heldout_{name}": value for name, value in result.items()}
 
@@ -107,12 +108,12 @@ class Pointwise(Objective):
         reporter = self._ctx.reporter
         accuracy, majority, area = (figures[f"heldout_{name}"] for name in ("accuracy", "majority", "auc"))
         if accuracy is None or majority is None:
-            reporter.warn("reward: every held-out label is the middle of its scale, so accuracy is not defined")
+            reporter.warn(f"{self._name}: every held-out label is the middle of its scale, so accuracy is not defined")
             return
         low, high = figures["heldout_accuracy_low"], figures["heldout_accuracy_high"]
         area_text = "not defined" if area is None else f"{area:.3f}"
         reporter.info(
-            f"reward: held-out accuracy {accuracy:.3f} [{low:.3f}, {high:.3f}], always the "
+            f"{self._name}: held-out accuracy {accuracy:.3f} [{low:.3f}, {high:.3f}], always the "
             f"more frequent class {majority:.3f}; AUC {area_text}; Brier {figures['heldout_brier']:.3f}; "
             f"calibration error {figures['heldout_calibration_error']:.3f}"
         )
@@ -122,7 +123,7 @@ class Pointwise(Objective):
             )
         elif accuracy <= majority:
             reporter.warn(
-                f"reward: the classifier is right on {accuracy:.1%} of the held-out rows: no better than always "
+                f"{self._name}: the classifier is right on {accuracy:.1%} of the held-out rows: no better than always "
                 f"choosing the more frequent class ({majority:.1%})"
             )
 
@@ -168,24 +169,26 @@ class Pointwise(Objective):
     def _scores(self) -> list[float]:
         return self._start.scorer.scores([row.text for row in self._heldout])
 
-    def _encoded(self, side: Side) -> tuple[list[JudgedText], int, LengthReport]:
-        """All rows of a side, those of pairs first (chosen, rejected, chosen ...), and the number of pairs."""
-        ctx, start = self._ctx, self._start
-        reports, rows = [], []
-        for file in comparison_files(ctx.inputs, side):
-            pairs, report = start.encode(read_rows(file.path, Comparison), file.name)
-            rows += [
-                judged for pair in pairs for judged in (JudgedText(pair.chosen, 1.0), JudgedText(pair.rejected, 0.0))
-            ]
+    def _to_train(self, share: Share) -> tuple[list[JudgedText], LengthReport]:
+        """All rows of a share: answers of comparisons (chosen, rejected, chosen ...), then judged ones."""
+        by, reports, rows = self._ctx.config.data.split_by, [], []
+        for file in comparison_files(self._ctx.inputs, "train"):
+            of_share = rows_of(read_rows(file.path, Comparison), share, by)
+            pairs, report = self._start.encode(of_share, file.name)
+            rows += _both(pairs)
             reports.append(
                 LengthReport(2 * report.used, 2 * report.dropped, 2 * report.cut, report.longest, report.refused)
             )
-        count = len(rows) // 2
-        for file in judgement_files(ctx.inputs, side):
-            answers, report = start.encode_answers(self._targets(file), file.name)
+        answers, of_answers = self._answers("train", share)
+        return rows + answers, sum_of_reports([*reports, *of_answers])
+
+    def _answers(self, side: Side, share: Share) -> tuple[list[JudgedText], list[LengthReport]]:
+        by, reports, rows = self._ctx.config.data.split_by, [], []
+        for file in judgement_files(self._ctx.inputs, side):
+            answers, report = self._start.encode_answers(rows_of(self._targets(file), share, by), file.name)
             rows += answers
             reports.append(report)
-        return rows, count, sum_of_reports(reports)
+        return rows, reports
 
     def _targets(self, file: RowFile) -> list[Judgement]:
         scale = self._scales.get(file.stage)
@@ -204,9 +207,12 @@ class Pointwise(Objective):
     def _log_rows(self) -> None:
         reporter, report = self._ctx.reporter, self.report
         say = reporter.warn if report.dropped else reporter.info
-        say(f"reward: {report.used} answers used, {report.dropped} dropped, {report.cut} cut; longest {report.longest}")
-        reporter.info(f"reward: the model learns the probability that an answer is good; {self.polarity}")
-        reporter.info(f"reward: {self._good:.1%} of the answers to train on are good")
+        say(
+            f"{self._name}: {report.used} answers used, {report.dropped} dropped, {report.cut} cut; "
+            f"longest {report.longest}"
+        )
+        reporter.info(f"{self._name}: the model learns the probability that an answer is good; {self.polarity}")
+        reporter.info(f"{self._name}: {self._good:.1%} of the answers to train on are good")
         targets = {row.target for row in self._rows}
         if len(targets) == 1:
             raise DataError(
@@ -214,6 +220,10 @@ class Pointwise(Objective):
                 where="reward",
                 hint="give answers of both classes, good and bad",
             )
+
+
+def _both(pairs: Sequence[Pair]) -> list[JudgedText]:
+    return [judged for pair in pairs for judged in (JudgedText(pair.chosen, 1.0), JudgedText(pair.rejected, 0.0))]
 
 
 def one_logit_loss(outputs: Any, labels: Tensor, num_items_in_batch: Tensor | int | None = None) -> Tensor:

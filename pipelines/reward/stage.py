@@ -15,24 +15,21 @@ from pipelines.data.prompts import sample_prompts
 from pipelines.data.refusals import RefusedRows
 from pipelines.data.rows import Message
 from pipelines.errors import DataError
-from pipelines.models.adapters import trainable_parameters
 from pipelines.models.base_model import check_4bit, prompt_limit
 from pipelines.models.generate import end_token_ids, sample
 from pipelines.models.machine import autocast, choose_threads, free_memory, resolve_device
 from pipelines.models.policies import open_frozen_policy, open_tokenizer
-from pipelines.models.publish import publish_model
 from pipelines.models.published_reward import NO_SPREAD, Output, PublishedReward, Scale
 from pipelines.models.reward_model import RewardModel
 from pipelines.models.sequence_scores import read_logit
-from pipelines.reward.assessment import check_golden, probe, write_golden
-from pipelines.reward.initial_model import Objective, start_from_own_base, start_from_sft
-from pipelines.reward.pairwise import Pairwise
-from pipelines.reward.pointwise import Pointwise
+from pipelines.reward.assessment import check_golden, probe
+from pipelines.reward.fit import fit_and_publish
+from pipelines.reward.initial_model import start_from_own_base, start_from_sft
+from pipelines.reward.shares import share_of_reward
 from pipelines.reward.training_rows import check_sides, prompts_of_ppo
 from pipelines.run.stage import StageContext
 from pipelines.scorers import Completion, sampled_completion
 from pipelines.scorers.reward_model_scorer import row_of
-from pipelines.trainers.training import settings_kept, train
 
 
 def run(ctx: StageContext) -> dict[str, Any]:
@@ -62,46 +59,20 @@ def run(ctx: StageContext) -> dict[str, Any]:
         start = start_from_sft(ctx, sft, policy_tokenizer, device)
     else:
         start = start_from_own_base(ctx, device)
-    objective: Objective = (Pointwise if pointwise else Pairwise)(ctx, start, device)
-    report, scorer = objective.report, start.scorer
-
-    before = objective.judge()
-    with settings_kept(start.model):
-        trainer = objective.trainer()
-        trained = trainable_parameters(start.model)
-        result = train(trainer, ctx, config.reward, "reward model")
-    after = objective.judge()
-    objective.log_figures(after)
-    probes = probe(scorer, config)
-
-    published = PublishedReward(ctx.out, start.base, scorer.reads, section.objective, objective.polarity)
-    publish_model(
-        start.model, start.tokenizer, ctx.out / "model", base=start.base, run_dir=ctx.run_dir, reads=scorer.reads
-    )
-    normalization = normalize(ctx, scorer, responses, objective.outputs, published)["logit"]
-    write_golden(ctx.out, scorer, objective.heldout_texts)
-    ctx.notes.update(objective.notes | published.as_notes())
-    ctx.notes["rows"] = {"used": report.used, "dropped": report.dropped, "cut": report.cut, "refused": report.refused}
-    num_heldout, num_tokens = objective.num_heldout, objective.num_tokens
-    del start, scorer, trainer, objective
+    share, withheld = share_of_reward(ctx.inputs, config)
+    fit = fit_and_publish(ctx, start, share, device)
+    probes = probe(start.scorer, config)
+    normalization = normalize(ctx, start.scorer, responses, fit.objective.outputs, fit.published)["logit"]
+    published, metrics = fit.published, fit.metrics
+    del start, fit
     free_memory()
     check_golden(published, config, device)
-
     return {
-        **{f"{key}_before": value for key, value in before.items()},
-        **{f"{key}_after": value for key, value in after.items()},
+        **metrics,
         **probes,
-        "rows_used": report.used,
-        "rows_dropped": report.dropped,
-        "rows_cut": report.cut,
-        "rows_refused": report.refused,
-        "rows_heldout": num_heldout,
+        **({"rows_withheld": withheld} if withheld else {}),
         "normalization_mean": normalization.mean,
         "normalization_std": normalization.std,
-        "train_loss": result.loss,
-        "steps": result.steps,
-        "tokens_per_second": round(num_tokens * result.epochs / max(result.seconds, 1e-9), 1),
-        "trainable_parameters": trained,
     }
 
 

@@ -108,6 +108,7 @@ class Stage:
         sources: files outside the run directory that it reads.
         produces: names of what a later stage or the user finds in its directory.
         heavy: loads models; `rlhf all` runs it as a child process.
+        on_demand: the command of a stage that needs it runs it too.
         parallel: several processes can work on it together; any other stage runs in one.
         enabled: whether the configuration wants it.
         configured: the configuration that it works by, given that of the run.
@@ -122,6 +123,7 @@ class Stage:
     sources: Callable[[Config], tuple[Path, ...]] = lambda config: ()
     added_needs: tuple[str, ...] = ()
     heavy: bool = True
+    on_demand: bool = False
     parallel: bool = False
     enabled: Callable[[Config], bool] = lambda config: True
     configured: Callable[[Config], Config] = lambda config: config

@@ -65,12 +65,13 @@ def load_scorer(
     match section.kind:
         case "run" if of_run is not None:
             return of_run(name, section)
-        case "run":
+        case "run" | "judge":
             from pipelines.scorers.reward_model_scorer import RewardModelScorer
 
-            if "reward" not in inputs:
-                raise ArtifactError("the run has no reward model", hint="run `rlhf reward` first, or `rlhf all`")
-            return RewardModelScorer.of_run(name, section, inputs["reward"], config.model, device, progress=progress)
+            stage, command = ("reward", "rlhf reward") if section.kind == "run" else ("judge", "rlhf eval")
+            if stage not in inputs:
+                raise ArtifactError(f"the run has no {stage} model", hint=f"run `{command}` first, or `rlhf all`")
+            return RewardModelScorer.of_run(name, section, inputs[stage], config.model, device, progress=progress)
         case "function":
             from pipelines.scorers.function import FunctionScorer
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from pipelines.report.statistics import auc, ranks, wilson
 from pipelines.run.directory import RunDir
 from pipelines.run.manifest import Manifest, refuse_damaged
 from pipelines.run.reporting import Reporter, SilentReporter
+from pipelines.scorers.examine import Answer, examine
 from pipelines.scorers.load_scorer import load_scorer, scorer_name
 from pipelines.scorers.protocol import Completion, ScoreError, ScorerWithParts, counts_of
 
@@ -36,12 +37,14 @@ class Row:
         prompt: the turns before the answers.
         answers: texts by their role: chosen and rejected, or completion alone.
         label: label of the completion; None where it has none.
+        comparison: the row, if it is one.
     """
 
     place: str
     prompt: tuple[Message, ...]
     answers: Mapping[str, str]
     label: float | None = None
+    comparison: Comparison | None = None
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,13 @@ def read_answers(source: Source, *, on_bad_row: OnBadRow = "fail", reporter: Rep
 
 
 def score_rows(
-    section: ScorerSection, rows: Sequence[Row], context: RunContext, reporter: Reporter, *, as_policy: bool
+    section: ScorerSection,
+    rows: Sequence[Row],
+    context: RunContext,
+    reporter: Reporter,
+    *,
+    as_policy: bool,
+    card: bool = False,
 ) -> dict[str, Any]:
     """Score all answers of all rows.
 
@@ -90,9 +99,11 @@ def score_rows(
         context: the run around them.
         reporter: shows progress.
         as_policy: whether the answers pass through the tokenizer of the run's policy first, as in PPO.
+        card: whether to make a report card too.
 
     Returns:
-        ``rows``, one plain entry each with its scores and the parts of them, and ``summary``.
+        ``rows``, one plain entry each with its scores and the parts of them, and ``summary``; with `card` also
+        ``card``, see `examine`.
 
     Raises:
         RlhfError: see `load_scorer` and the scorers.
@@ -131,7 +142,25 @@ def score_rows(
     summary = {"scorer": scorer.name, "rows": len(rows), "counts": counts_of(scorer), **summarize(entries)}
     if section.kind in ("run", "classifier"):
         summary["output"] = section.output
-    return {"summary": summary, "rows": entries}
+    if not card:
+        return {"summary": summary, "rows": entries}
+
+    def score(answers: Sequence[Answer]) -> list[float | None]:
+        try:
+            read = [_completion(encoder, Row("probe", row.prompt, {}), text) for row, text in answers]
+            return list(scorer([row.prompt for row, _ in answers], read))
+        except DataError:  # one of them cannot be read
+            return [None] if len(answers) == 1 else [value for answer in answers for value in score([answer])]
+
+    return {"summary": summary, "rows": entries, "card": _card(rows, entries, score)}
+
+
+def _card(
+    rows: Sequence[Row], entries: Sequence[Mapping[str, Any]], score: Callable[[Sequence[Answer]], list[float | None]]
+) -> dict[str, Any] | None:
+    pairs = [(row.comparison, entry["scores"]) for row, entry in zip(rows, entries, strict=True) if row.comparison]
+    chosen, rejected = ([scores[role] for _, scores in pairs] for role in ("chosen", "rejected"))
+    return examine([row for row, _ in pairs], chosen, rejected, score)
 
 
 def summarize(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -181,7 +210,7 @@ def _spread(scores: list[float]) -> dict[str, float]:
 
 def _with_answers(row: CanonicalRow, place: str) -> Row:
     if isinstance(row, Comparison):
-        return Row(place, row.prompt, {"chosen": row.chosen, "rejected": row.rejected})
+        return Row(place, row.prompt, {"chosen": row.chosen, "rejected": row.rejected}, comparison=row)
     if isinstance(row, Judgement):
         return Row(place, row.prompt, {"completion": row.completion}, float(row.label))
     if isinstance(row, Demonstration) and row.messages:

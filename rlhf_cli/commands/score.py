@@ -42,6 +42,14 @@ Lower = Annotated[
 BatchSize = Annotated[
     int | None, typer.Option("--batch-size", min=1, metavar="N", help="Number of answers in one batch.")
 ]
+Card = Annotated[
+    Path | None,
+    typer.Option(
+        "--report-card",
+        metavar="FILE",
+        help="Markdown file to write a report card of the scorer to, made from the comparisons; FILE.json beside it.",
+    ),
+]
 Out = Annotated[Path | None, typer.Option("--out", metavar="FILE", help="JSON lines file to write the scored rows to.")]
 
 
@@ -57,6 +65,7 @@ def score(
     batch_size: BatchSize = None,
     rows: options.SourceOptions = options.DEFAULT_ROWS,
     on_bad_row: options.OnBad = None,
+    report_card: Card = None,
     out: Out = None,
     force: options.Replace = False,
     json: options.Json = False,
@@ -66,11 +75,12 @@ def score(
 
     The scorer is --reward-model, `ppo.reward` of --config, or the reward model of the run in --run-dir. One JSON line
     for each row goes to stdout or to --out. The summary gives the distribution of the scores, and how often the chosen
-    answer of a comparison scores higher.
+    answer of a comparison scores higher. --report-card says more: where the scorer fails, and what fools it.
     """
     source = rows.source(file)
-    if out is not None:
-        make_room(out, [file], replace=force)
+    card_files = [] if report_card is None else [report_card, report_card.with_suffix(".json")]
+    for path in [*card_files, *([out] if out is not None else [])]:
+        make_room(path, [file], replace=force)
     details: dict[str, Any] = {
         "label": int(label) if label is not None and label.lstrip("-").isdigit() else label,
         "output": output,
@@ -101,7 +111,11 @@ def score(
     with contextlib.redirect_stdout(sys.stderr):
         answers = score_file.read_answers(source, on_bad_row=on_bad_row or resolved.data.on_bad_row, reporter=reporter)
         context = score_file.context_of_run(resolved, run)
-        scored = score_file.score_rows(section, answers, context, reporter, as_policy=run is not None)
+        scored = score_file.score_rows(
+            section, answers, context, reporter, as_policy=run is not None, card=bool(card_files)
+        )
+    if card_files:
+        _write_card(scored.pop("card"), scored["summary"]["scorer"], *card_files)
     lines = "".join(jsonlib.dumps(entry, ensure_ascii=False) + "\n" for entry in scored["rows"])
     if out is not None:
         with disk_errors(out.absolute().parent):
@@ -113,6 +127,16 @@ def score(
         sys.stdout.write(lines)
     for line in _summary_lines(scored["summary"]):
         print(harmless(line), file=sys.stderr if out is None else sys.stdout)
+
+
+def _write_card(card: dict[str, Any] | None, scorer: str, markdown: Path, data: Path) -> None:
+    if card is None:
+        raise UsageError("a report card needs comparisons with a better answer, and the file holds none")
+    from pipelines.report.report_card import markdown_card
+
+    with disk_errors(markdown.absolute().parent):
+        write_atomic(data, jsonlib.dumps(card, indent=2, ensure_ascii=False) + "\n")
+        write_atomic(markdown, markdown_card(card, f"Report card of {scorer}"))
 
 
 def _summary_lines(summary: dict[str, Any]) -> list[str]:

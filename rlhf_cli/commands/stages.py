@@ -1,4 +1,4 @@
-"""`rlhf sft | reward | ppo | eval | all`."""
+"""`rlhf sft | reward | ppo | judge | eval | all`."""
 
 from __future__ import annotations
 
@@ -137,6 +137,8 @@ def run_all(
 def _how_to_enable(kind: str) -> str:
     if kind == "sample":
         return "let people judge the run's own answers: --set feedback.source=human (or simulated)"
+    if kind == "judge":
+        return "it judges what PPO makes of the run's own reward model: --set eval.independent_judge=auto"
     return f"switch it on: --set {kind}.enabled=true"
 
 
@@ -183,6 +185,7 @@ _ABOUT = {
     "sft": "Fine-tune the base model on demonstrations.",
     "reward": "Train the reward model on comparisons, from the SFT model.",
     "ppo": "Optimize the policy against the reward with PPO.",
+    "judge": "Train an independent judge on comparisons that the reward model never saw; `rlhf eval` does it too.",
     "eval": "Compare base, SFT and PPO on held-out prompts.",
 }
 _EXAMPLES = {
@@ -200,6 +203,10 @@ _EXAMPLES = {
         "rlhf ppo --run-dir runs/my",
         "rlhf ppo --run-dir runs/my --set ppo.kl_coef=0.1 --force",
         "rlhf ppo --config my.yaml --reward-model ./classifier --dry-run",
+    ),
+    "judge": (
+        "rlhf judge --run-dir runs/my",
+        "rlhf judge --run-dir runs/my --force",
     ),
     "eval": (
         "rlhf eval --run-dir runs/my",

@@ -12,6 +12,7 @@ from pipelines.chain import chain
 from pipelines.config import Config
 from pipelines.errors import ArtifactError, DataError, UsageError
 from pipelines.run.directory import RunDir
+from pipelines.run.manifest import Manifest
 from rlhf_cli import options, settings
 from rlhf_cli.console import harmless, print_json, seconds_text, styled
 
@@ -47,9 +48,11 @@ def status(
         raise UsageError("there is no run directory here", where=str(run.root))
     entries = chain.status_of(resolved, run, verify=verify)
     _tell_what_is_missing(entries, resolved, run)
-    holder, page = run.holder(), _label_page(run)
+    holder, page, verdict = run.holder(), _label_page(run), _verdict(entries, run)
     if json:
-        print_json({"run_dir": str(run.root), "held_by": holder, "label_page": page, "stages": entries})
+        print_json(
+            {"run_dir": str(run.root), "held_by": holder, "label_page": page, "verdict": verdict, "stages": entries}
+        )
     else:
         print(run.root)
         if page is not None:
@@ -58,6 +61,8 @@ def status(
             print(f"  process {holder['pid']} works on it since {holder['since']}")
         for entry in entries:
             _print_entry(entry)
+        if verdict is not None:
+            print(f"  verdict: {harmless(verdict['sentence'])}")
     if any(entry["state"] == "damaged" for entry in entries):
         raise typer.Exit(ArtifactError.exit_code)
 
@@ -79,6 +84,15 @@ def _label_page(run: RunDir) -> str | None:
     from pipelines.labels.store.store import running_server
 
     return running_server(run.label_store)
+
+
+def _verdict(entries: list[dict[str, Any]], run: RunDir) -> dict[str, Any] | None:
+    """Return call and sentence of a complete evaluation; None: there is none, or it is from before verdicts."""
+    if not any(entry["stage"] == "eval" and entry["state"] == "complete" for entry in entries):
+        return None
+    manifest = Manifest.read(run.stage("eval"))
+    verdict = manifest.notes.get("verdict") if manifest is not None else None
+    return {key: verdict[key] for key in ("call", "sentence", "scorer", "independent")} if verdict else None
 
 
 def _print_entry(entry: dict[str, Any]) -> None:

@@ -150,7 +150,7 @@ def test_the_evaluation_compares_a_baseline_and_the_chain_trains_it(tmp_path: Pa
     run_dir = RunDir(tmp_path / "run")
     run_dir.create()
     stages = stages_of(config)
-    assert [stage.name for stage in stages[-3:]] == ["ppo", NAME, "eval"]
+    assert [stage.name for stage in stages[-4:]] == ["ppo", NAME, "judge", "eval"]
     with run_dir.lock():
         outcomes = run_chain(stages, config, run_dir, SilentReporter())
     assert {outcome.action for outcome in outcomes} == {"run"}

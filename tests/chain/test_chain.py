@@ -24,7 +24,7 @@ from pipelines.run.stage import Stage, StageContext
 from tests.recorders import Recorder
 
 DATA = ["data/demonstrations", "data/comparisons", "data/prompts"]
-HEAVY = ["sft", "reward", "ppo", "eval"]
+HEAVY = ["sft", "reward", "ppo", "judge", "eval"]
 PEOPLE = ["sample", "labels", "pairs"]
 
 
@@ -109,9 +109,9 @@ def test_a_changed_seed_or_coefficient_is_refused_before_anything_runs(bench: Be
 
 def test_force_takes_what_follows(bench: Bench) -> None:
     bench.go()
-    assert bench.go(force=["reward"]) == ["reward", "ppo", "eval"]
+    assert bench.go(force=["reward"]) == ["reward", "ppo", "judge", "eval"]
     assert bench.go(force=["data"]) == [*DATA, *HEAVY]
-    assert bench.go(force=["prompts"]) == ["data/prompts", "reward", "ppo", "eval"]
+    assert bench.go(force=["prompts"]) == ["data/prompts", "reward", "ppo", "judge", "eval"]
     assert bench.go(stages=select("sft", "sft", bench.config()), force=["sft"]) == ["sft"]
 
 
@@ -123,8 +123,8 @@ def test_force_outside_the_selection_is_refused(bench: Bench) -> None:
 def test_selection(bench: Bench) -> None:
     names = lambda stages: [stage.name for stage in stages]  # noqa: E731
     every_data = [*DATA[:2], "data/judgements", DATA[2]]
-    assert names(select(None, None, bench.config())) == [*every_data, "sft", *PEOPLE, "reward", "ppo", "eval"]
-    assert names(select("reward", None, bench.config())) == ["reward", "ppo", "eval"]
+    assert names(select(None, None, bench.config())) == [*every_data, "sft", *PEOPLE, "reward", "ppo", "judge", "eval"]
+    assert names(select("reward", None, bench.config())) == ["reward", "ppo", "judge", "eval"]
     assert names(select(None, "data", bench.config())) == every_data
     assert names(select("data", "sft", bench.config())) == [*every_data, "sft"]
     assert names(with_data_of("ppo", bench.config())) == ["data/prompts", "ppo"]
@@ -295,11 +295,11 @@ def prompts_of(bench: Bench) -> str:
 def test_rounds_make_the_loop_again_and_extend_one_another(bench: Bench) -> None:
     once = (*HUMAN, prompts_of(bench))
     stages = table.stages_of(bench.config(*once))
-    assert bench.go(*once, stages=stages) == ["data/demonstrations", "data/prompts", "sft", *ROUND, "eval"]
+    assert bench.go(*once, stages=stages) == ["data/demonstrations", "data/prompts", "sft", *ROUND, "judge", "eval"]
     thrice = (*once, "feedback.rounds=3")
     stages = table.stages_of(bench.config(*thrice))
     later = [f"rounds/{number}/{name}" for number in ("02", "03") for name in ROUND]
-    assert bench.go(*thrice, stages=stages) == [*later, "eval"], "the first round stays as it is"
+    assert bench.go(*thrice, stages=stages) == [*later, "judge", "eval"], "the first round stays as it is"
     assert bench.go(*thrice, stages=stages) == []
 
     needs = {stage.name: stage.needs(bench.config(*thrice)) for stage in stages}
@@ -317,6 +317,14 @@ def test_rounds_make_the_loop_again_and_extend_one_another(bench: Bench) -> None
         "ppo": "ppo",
         "rounds/02/ppo": "ppo-2",
         "rounds/03/ppo": "ppo-3",
+        "judge": "judge",
+    }
+    assert needs["judge"] == {
+        "sft": "sft",
+        "rounds/03/pairs": "pairs",
+        "reward": "reward-1",
+        "rounds/02/reward": "reward-2",
+        "rounds/03/reward": "reward",
     }
 
 
@@ -328,7 +336,7 @@ def test_an_input_that_is_no_longer_wanted_makes_a_stage_stale(bench: Bench) -> 
     assert bench.states(*only_file)["reward"] == "stale", "it had learned from labels too"
     entries = {entry["stage"]: entry for entry in chain.status_of(bench.config(*only_file), bench.run)}
     assert entries["reward"]["reason"] == "pairs is no longer read"
-    assert bench.go(*only_file) == ["reward"], "the fake artifact is the same, so what follows is spared"
+    assert bench.go(*only_file) == ["reward", "judge"], "the fake artifact is the same, so what follows is spared"
 
     twice = (*human, "feedback.rounds=2")
     bench.go(*twice, stages=table.stages_of(bench.config(*twice)))
@@ -343,7 +351,7 @@ def test_people_may_change_between_rounds(bench: Bench, tmp_path: Path) -> None:
     other = ("feedback.label.annotators=[ann, dee]", f"feedback.label.guidelines={guidelines}")
     later = (*sets, *other, "feedback.label.overlap=2", "feedback.rounds=2")
     ran = bench.go(*later, stages=table.stages_of(bench.config(*later)))
-    assert ran == [*(f"rounds/02/{name}" for name in ROUND), "eval"]
+    assert ran == [*(f"rounds/02/{name}" for name in ROUND), "judge", "eval"]
     with pytest.raises(ConflictError, match="questions"):
         bench.go(
             *later, "feedback.label.questions=[{name: kind, kind: scale}]", stages=table.stages_of(bench.config(*later))
@@ -355,8 +363,8 @@ def test_a_forced_round_takes_the_later_ones_along(bench: Bench) -> None:
     stages = table.stages_of(bench.config(*sets))
     bench.go(*sets, stages=stages)
     second = [f"rounds/02/{name}" for name in ROUND]
-    assert bench.go(*sets, stages=stages, force=["rounds/02/labels"]) == [*second[1:], "eval"]
-    assert bench.go(*sets, stages=stages, force=["ppo"]) == ["ppo", *second, "eval"]
+    assert bench.go(*sets, stages=stages, force=["rounds/02/labels"]) == [*second[1:], "judge", "eval"]
+    assert bench.go(*sets, stages=stages, force=["ppo"]) == ["ppo", *second, "judge", "eval"]
     with pytest.raises(UsageError, match="no stage"):
         bench.go(*sets, stages=stages, force=["rounds/03/labels"])
     names = [stage.name for stage in with_data_of("rounds/02/reward", bench.config(*sets))]
@@ -383,7 +391,7 @@ def test_a_round_that_waits_for_people_goes_on_later(bench: Bench, monkeypatch: 
         shown = entries["rounds/02/labels"]
         assert (shown["state"], shown["reason"]) == ("waiting", "12 answers are missing")
         assert not bench.run.partial("rounds/02/labels").exists()
-    assert bench.go(*sets, stages=stages) == [*(f"rounds/02/{name}" for name in ROUND[1:]), "eval"]
+    assert bench.go(*sets, stages=stages) == [*(f"rounds/02/{name}" for name in ROUND[1:]), "judge", "eval"]
     assert "waiting" not in bench.states(*sets).values()
 
 
@@ -445,5 +453,5 @@ def test_an_interrupted_training_is_planned_shown_and_gone_on_with(
     assert plans["ppo"].resumes is None
     assert plans["ppo"].reason.startswith("was interrupted; ")
     assert plans["ppo"].reason.endswith(" runs again before it")
-    assert bench.go()[-2:] == ["ppo", "eval"]
+    assert bench.go()[-3:] == ["ppo", "judge", "eval"]
     assert "ppo: runs, was interrupted; resumes at step 3" in bench.reporter.said, "what was made again is the same"

@@ -42,7 +42,7 @@ def test_the_whole_road_is_planned(name: str, planned):
     assert stages(entries) == [
         *("data/demonstrations", "data/comparisons", "data/prompts", "sft"),
         *(("sample", "labels", "pairs") if name == "quickstart" else ()),
-        *("reward", "ppo", "eval"),
+        *("reward", "ppo", "judge", "eval"),
     ]
 
 
@@ -80,7 +80,7 @@ def test_own_comparisons_need_their_file_and_nothing_else(tmp_path: Path, planne
     (tmp_path / "comparisons.jsonl").write_text(example.lstrip("# ") + "\n")
     code, entries = planned("my-comparisons")
     assert code == 0, entries["problem"]
-    assert stages(entries) == ["data/comparisons", "data/prompts", "reward", "ppo", "eval"]
+    assert stages(entries) == ["data/comparisons", "data/prompts", "reward", "ppo", "judge", "eval"]
 
 
 def test_smollm2_is_planned_or_says_which_package_is_missing(planned):

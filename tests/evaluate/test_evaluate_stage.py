@@ -91,6 +91,7 @@ def config_of(run_dir: Path, **sections: Any) -> Config:
             "bootstrap_samples": 100,
             "batch_size": 3,
             "side_by_side": 2,
+            "independent_judge": "off",
             "scorers": [
                 {"kind": "run"},
                 {"kind": "gold"},

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from pipelines.errors import TrainingError
-from pipelines.ppo.reward_gate import ENOUGH_PAIRS, check_reward_model
+from pipelines.ppo.reward_gate import check_reward_model
+from pipelines.report.pair_accuracy import ENOUGH_PAIRS
 from tests.recorders import Recorder
 
 

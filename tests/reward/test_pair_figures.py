@@ -23,7 +23,9 @@ def pairs_of(*rows: tuple[int, int]) -> list[Pair]:
 
 def scored(pairs: list[Pair]) -> dict[str, float | None]:
     """The figures of a model that scores an answer by its number."""
-    return pair_figures(pairs, [pair.chosen.ids[0] for pair in pairs], [pair.rejected.ids[0] for pair in pairs])
+    return pair_figures(
+        pairs, [pair.chosen.ids[0] for pair in pairs], [pair.rejected.ids[0] for pair in pairs], range(len(pairs))
+    )
 
 
 def test_ties_in_both_orders_do_not_lower_the_accuracy() -> None:
@@ -42,7 +44,7 @@ def test_the_figures_by_hand() -> None:
     assert found["both_orders"] == 4  # (7, 7) is its own twin
     assert found["accuracy"] == pytest.approx(2 / 3)
     pairs = pairs_of((1, 2), (3, 4))
-    assert pair_figures(pairs, [0.5, 1.0], [0.5, 2.0])["accuracy"] == 0.25
+    assert pair_figures(pairs, [0.5, 1.0], [0.5, 2.0], range(2))["accuracy"] == 0.25
 
 
 def test_where_all_are_ties_nothing_is_right_or_wrong() -> None:
@@ -56,7 +58,7 @@ def test_the_accuracy_of_choosing_by_length_alone() -> None:
             Pair(*(EncodedText([], [number, side], length) for side, length in enumerate(row)))
             for number, row in enumerate(lengths)
         ]
-        return pair_figures(pairs, [1.0] * len(pairs), [0.0] * len(pairs))["length_accuracy"]
+        return pair_figures(pairs, [1.0] * len(pairs), [0.0] * len(pairs), range(len(pairs)))["length_accuracy"]
 
     assert of_lengths((5, 3), (9, 2), (1, 4), (6, 2)) == 0.75  # the longer answer
     assert of_lengths((3, 5), (2, 9), (4, 1), (2, 6)) == 0.75  # the shorter one
@@ -70,7 +72,7 @@ def test_the_accuracy_is_told_with_its_interval_and_chance_is_a_warning(
     tmp_path: Path, accuracy: float | None, low: float | None, warned: bool
 ) -> None:
     reporter, objective = Recorder(), object.__new__(Pairwise)
-    objective._ctx = StageContext(Config(), tmp_path, {}, reporter)
+    objective._ctx, objective._name = StageContext(Config(), tmp_path, {}, reporter), "reward"
     names = ("accuracy", "accuracy_low", "accuracy_high")
     high = None if low is None else low + 0.2
     figures = {f"heldout_{name}": value for name, value in zip(names, (accuracy, low, high), strict=True)}

@@ -17,8 +17,9 @@ from pipelines.config import Config
 from pipelines.config.reward_section import RewardSection
 from pipelines.config.scorer_section import ScorerSection
 from pipelines.models.sequence_scores import read_logit
+from pipelines.report.calibration import Bin, probability, reliability
 from pipelines.report.statistics import auc
-from pipelines.reward.assessment import Bin, figures, probability, reliability
+from pipelines.reward.assessment import figures
 from pipelines.reward.pointwise import one_logit_loss, two_class_loss
 from pipelines.reward.training_rows import LabelScale, RowFile, scale_of
 from tests.models.helpers import config_for

@@ -1,0 +1,95 @@
+"""The verdict: whether PPO helped, by a judge that PPO did not optimize."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pipelines.config.scorer_section import ScorerSection
+from pipelines.report.estimates import Estimate
+
+Role = Literal["optimized", "independent", "rule"]
+"""A scorer's relation to PPO: what PPO optimized or a part of it; another opinion; a rule such as length, and so none.
+"""
+Call = Literal["better", "no detectable difference", "worse", "over-optimized", "not judged"]
+LEVEL = 0.5
+"""Share of wins of a policy that is as good as the baseline."""
+RULES = ("length", "repetition")
+
+
+def role_of(scorer: ScorerSection, reward: ScorerSection) -> Role:
+    """The relation of a scorer of the evaluation to the reward that PPO optimized."""
+    optimized = {_source(part) for part in reward.flat() if not part.parts}
+    sources = [part for part in scorer.flat() if not part.parts and part.kind not in RULES]
+    if not sources:
+        return "optimized" if optimized.intersection(map(_source, scorer.flat())) else "rule"
+    return "optimized" if optimized.intersection(map(_source, sources)) else "independent"
+
+
+def _source(scorer: ScorerSection) -> tuple[str | int | None, ...]:
+    return scorer.kind, scorer.function, scorer.path, scorer.url
+
+
+def verdict_of(results: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any] | None:
+    """Say in a sentence whether the trained policy is better than the baseline, with the figure behind it.
+
+    The gold scorer of a self-made task decides where there is one, then the run's independent judge, then the first
+    other independent scorer. What PPO optimized can say that it is worse, never that it is better.
+
+    Args:
+        results: the content of results.json, whose scorers have a ``role``.
+        names: names of the policies for people.
+
+    Returns:
+        ``call`` and ``sentence``; ``scorer``, by which it was made, and whether that is ``independent``; ``opinions``,
+        the call of every scorer that is no rule. None where nothing was trained by PPO, or the baseline is the same.
+    """
+    trained, baseline = results["trained"], results["baseline"]
+    if trained not in results["measures"] or trained == baseline:
+        return None
+    rates: Mapping[str, Mapping[str, float]] = results["measures"][trained]["win_rate"]
+    scorers = [scorer for scorer in results["scorers"] if scorer["role"] != "rule"]
+    rose = any(rates[scorer["name"]]["low"] > LEVEL for scorer in scorers if scorer["role"] == "optimized")
+    opinions = [_opinion(scorer, rates[scorer["name"]], rose=rose) for scorer in scorers]
+    deciding = min(
+        (opinion for opinion in opinions if opinion["role"] == "independent"),
+        key=lambda opinion: {"gold": 0, "judge": 1}.get(opinion["kind"], 2),
+        default=None,
+    )
+    pair = f"{names[trained]}'s answers to {names[baseline]}'s"
+    if deciding is not None:
+        sentence = f"{deciding['call']}: {_preference(deciding, pair)}"
+        if deciding["call"] == "over-optimized":
+            sentence += ", while the reward that PPO optimized rose"
+    elif opinions:
+        deciding = opinions[0]
+        sentence = f"judged by what it was trained on: {_preference(deciding, pair)}"
+        if deciding["call"] == "not judged":
+            sentence += "; whether the answers are better, only a judge that PPO did not optimize can say"
+    else:
+        return {"call": "not judged", "sentence": "not judged: no scorer but rules", "scorer": None} | {
+            "independent": False,
+            "opinions": [],
+        }
+    return {
+        "call": deciding["call"],
+        "sentence": sentence,
+        "scorer": deciding["scorer"],
+        "independent": deciding["role"] == "independent",
+        "opinions": opinions,
+    }
+
+
+def _opinion(scorer: Mapping[str, Any], rate: Mapping[str, float], *, rose: bool) -> dict[str, Any]:
+    call: Call = "no detectable difference"
+    if rate["low"] > LEVEL:
+        call = "better" if scorer["role"] == "independent" else "not judged"
+    elif rate["high"] < LEVEL:
+        call = "over-optimized" if rose and scorer["role"] == "independent" else "worse"
+    facts = {"scorer": scorer["name"], "kind": scorer["kind"], "role": scorer["role"]}
+    return {**facts, "call": call, "win_rate": dict(rate)}
+
+
+def _preference(opinion: Mapping[str, Any], pair: str) -> str:
+    estimate = Estimate(**{name: opinion["win_rate"][name] for name in ("value", "low", "high", "n")})
+    return f"{opinion['scorer']} prefers {pair} on {estimate.text(percent=True)} of {estimate.n} prompts"
