@@ -17,6 +17,7 @@ from pipelines.models.policies import open_policy
 from pipelines.run.directory import RunDir, run_of
 from pipelines.run.manifest import Manifest
 from pipelines.run.reporting import SilentReporter
+from pipelines.sampling.sampling_models import stage_directory
 from rlhf_cli.app import run as rlhf
 from tests.ppo.test_ppo_resume import LORA, STOPS
 from tests.ppo.test_ppo_resume import settings as ppo_settings
@@ -82,6 +83,7 @@ def test_a_baseline_has_what_ppo_had_and_leaves_it_alone(trained: Path, capsys: 
     assert (states["ppo"], states[NAME]) == ("complete", "complete")
     assert "baselines/grpo" not in states
     assert run_of(trained / NAME) == (trained, 1)
+    assert stage_directory("run/baselines/rloo/model") == trained / NAME, "rlhf sample opens it"
     opened = open_policy(trained / NAME, settings(trained.parent, LORA).model, torch.device("cpu"))
     assert torch.isfinite(opened(input_ids=torch.tensor([[5, 6]])).logits).all()
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from pipelines.config.ppo_section import PpoSection
 from pipelines.run.manifest import Manifest
 from tests.ppo.test_controls import EOS, TOKENIZER, Bench
 from tests.ppo.test_ppo_resume import ESTIMATED, LORA, settings
@@ -86,6 +87,14 @@ def test_responses_that_teach_nothing_are_counted(estimator: str) -> None:
     bench = Bench().run(engine=Fixed(), total_episodes=8, advantage_estimator=estimator, num_generations=4)
     assert bench.of("objective/no_advantage") == [0.5]
     assert not any("teach nothing" in text for text in bench.reporter.warned)
+
+
+def test_settings_that_nothing_reads_are_named(tmp_path: Path) -> None:
+    reporter = Interrupter()
+    config = settings(tmp_path, LORA, **ESTIMATED["rloo"], value_model="shared", vf_coef=0.5, num_eval_prompts=0)
+    go(tmp_path / "run", config, "ppo", reporter)
+    assert "ppo: rloo has no value model; without effect: ppo.vf_coef, ppo.value_model" in reporter.said
+    assert PpoSection(value_model="shared").idle_settings == []
 
 
 def test_gae_logs_what_the_others_leave_out(tmp_path: Path) -> None:
