@@ -1,8 +1,9 @@
-"""One exception type per exit code. Every message says what, where, why and what to do."""
+"""Errors: one type per exit code, with what, where, why and what to do; and the hint for a misspelled name."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 
@@ -102,3 +103,24 @@ class PeopleNeeded(RlhfError):
     """The run waits for people: labels are missing (exit 11)."""
 
     exit_code, code = 11, "waiting"
+
+
+def nearest_name(name: str, known: Iterable[str], otherwise: str) -> str:
+    """Return the hint for a name that is not known: the nearest known one, or else `otherwise`."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"did you mean `{near[0]}`?" if near else otherwise
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or the name of its type where it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def causes(error: BaseException) -> list[BaseException]:
+    """Return the error, what caused it, what caused that, and so on; each once."""
+    chain: list[BaseException] = []
+    link: BaseException | None = error
+    while link is not None and link not in chain:
+        chain.append(link)
+        link = link.__cause__ or link.__context__
+    return chain

@@ -16,12 +16,14 @@ from rlhf_cli.children import watch_parent
 from rlhf_cli.commands import (
     agreement,
     baseline,
+    compare,
     config,
     data,
     env,
     label,
     labels,
     pairs,
+    report,
     sample,
     score,
     stages,
@@ -72,6 +74,8 @@ agreement.register(app)
 pairs.register(app)
 score.register(app)
 status.register(app)
+report.register(app)
+compare.register(app)
 data.register(app)
 env.register(app)
 

@@ -9,10 +9,11 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TextIO
 
+from pipelines.report.safe_text import visible
 from pipelines.run.reporting import ProgressTask
 
 PLAIN_INTERVAL = 5.0
@@ -34,15 +35,24 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def harmless(text: str) -> str:
-    """The text without control characters: model output may hold escape sequences."""
-    return "".join(char for char in text if char in "\n\t" or (ord(char) >= 32 and not 127 <= ord(char) < 160))
-
-
 def styled(text: str, code: str, stream: TextIO) -> str:
     """The text in an ANSI style where `stream` is a terminal that wants it."""
     wanted = stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     return f"\x1b[{code}m{text}\x1b[0m" if wanted else text
+
+
+def print_problem(label: str, code: str, entry: Mapping[str, Any]) -> None:
+    """An error on stderr: its message after a label in an ANSI style, then its place and what to do.
+
+    Args:
+        label: such as ``error:``.
+        code: of the style.
+        entry: as `RlhfError.as_dict` gives it.
+    """
+    print(f"{styled(label, code, sys.stderr)} {visible(str(entry['message']))}", file=sys.stderr)
+    for key in ("where", "hint"):
+        if entry[key]:
+            print(f"  {key}: {visible(str(entry[key]))}", file=sys.stderr)
 
 
 def seconds_text(seconds: float) -> str:
@@ -66,13 +76,13 @@ class ConsoleReporter:
 
     def info(self, text: str) -> None:
         """A line on stderr and in the log."""
-        logger.info(harmless(text))
+        logger.info(visible(text))
         if not self.quiet:
             self._line(text)
 
     def warn(self, text: str) -> None:
         """A line on stderr and in the log, also when quiet."""
-        logger.warning(harmless(text))
+        logger.warning(visible(text))
         self._line(text, "warning: ")
 
     def task(self, label: str, total: int, done: int = 0) -> AbstractContextManager[ProgressTask]:
@@ -113,9 +123,9 @@ class ConsoleReporter:
         if self._live is not None:
             from rich.text import Text
 
-            self._live.console.print(Text.assemble((label, "yellow"), harmless(text)), soft_wrap=True)
+            self._live.console.print(Text.assemble((label, "yellow"), visible(text)), soft_wrap=True)
         else:
-            print(f"{styled(label, '33', sys.stderr) if label else ''}{harmless(text)}", file=sys.stderr, flush=True)
+            print(f"{styled(label, '33', sys.stderr) if label else ''}{visible(text)}", file=sys.stderr, flush=True)
 
 
 class _SilentTask:
@@ -126,7 +136,7 @@ class _SilentTask:
 class _BarTask:
     def __init__(self, live: Any, label: str, total: int, done: int) -> None:
         self._live = live
-        self._task = live.add_task(harmless(label), total=total, completed=done, figures="")
+        self._task = live.add_task(visible(label), total=total, completed=done, figures="")
 
     def advance(self, steps: int = 1, **fields: float) -> None:
         shown = {"figures": fields_text(fields)} if fields else {}
@@ -135,7 +145,7 @@ class _BarTask:
 
 class _PlainTask:
     def __init__(self, label: str, total: int, done: int) -> None:
-        self._label, self._total, self._done = harmless(label), total, done
+        self._label, self._total, self._done = visible(label), total, done
         self._before = done  # the time left is estimated from the steps of this part alone
         self._start = self._shown = time.monotonic()
 

@@ -6,16 +6,15 @@ import re
 import signal
 import sys
 import traceback
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import typer
 
 from pipelines.config.reference import keys_called
-from pipelines.errors import DiskError, EnvironmentProblem, HubError, PeopleNeeded, RlhfError
+from pipelines.errors import DiskError, EnvironmentProblem, HubError, PeopleNeeded, RlhfError, causes, first_line
 from pipelines.run.disk import disk_error
-from rlhf_cli.console import harmless, print_json, styled
+from rlhf_cli.console import print_json, print_problem
 from rlhf_cli.logs import log_of
 
 MEMORY_HINT = (
@@ -94,11 +93,7 @@ def render(entry: dict[str, Any], error: BaseException, *, as_json: bool, verbos
         print(entry["message"], file=sys.stderr)
         return
     waits = entry["code"] == PeopleNeeded.code
-    label = styled("waiting:", "1;35", sys.stderr) if waits else styled("error:", "1;31", sys.stderr)
-    print(f"{label} {harmless(str(entry['message']))}", file=sys.stderr)
-    for label in ("where", "hint"):
-        if entry[label]:
-            print(f"  {label}: {harmless(str(entry[label]))}", file=sys.stderr)
+    print_problem(*(("waiting:", "1;35") if waits else ("error:", "1;31")), entry)
 
 
 def _entry(code: str, exit_code: int, message: str, *, hint: str | None = None) -> dict[str, Any]:
@@ -108,15 +103,15 @@ def _entry(code: str, exit_code: int, message: str, *, hint: str | None = None) 
 def _recognized(error: BaseException) -> RlhfError | None:
     """Translate a library's exception, recognized by name because the library may not be imported here."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return EnvironmentProblem(f"out of memory: {_first_line(error)}", hint=MEMORY_HINT)
+        return EnvironmentProblem(f"out of memory: {first_line(error)}", hint=MEMORY_HINT)
     if isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate" in str(error):
         return EnvironmentProblem("out of memory", hint=MEMORY_HINT)
     if isinstance(error, ModuleNotFoundError) and error.name and error.name.split(".")[0] not in _OWN:
         return EnvironmentProblem(f"the package {error.name} is missing", hint=f"pip install {error.name}")
-    for cause in _causes(error):
+    for cause in causes(error):
         if _HUB_ERRORS.intersection(kind.__name__ for kind in type(cause).__mro__):
             return HubError(
-                f"the hub could not be reached or refused: {_first_line(error)}",
+                f"the hub could not be reached or refused: {first_line(error)}",
                 hint="check the name, the network and `hf auth login`; HF_HUB_OFFLINE=1 forbids the network",
             )
     if isinstance(error, Exception):
@@ -126,16 +121,3 @@ def _recognized(error: BaseException) -> RlhfError | None:
 
 
 _OWN = ("pipelines", "rlhf_cli")
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    seen: BaseException | None = error
-    for _ in range(10):
-        if seen is None:
-            return
-        yield seen
-        seen = seen.__cause__ or seen.__context__

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from pipelines.config import Config as ResolvedConfig
 from pipelines.config.data_section import OnBadRow, Source
+from pipelines.run.directory import RunDir
 from rlhf_cli import settings
 
 Config = Annotated[
@@ -84,6 +86,15 @@ OnBad = Annotated[
 Limit = Annotated[
     int | None, typer.Option("--limit", min=1, metavar="N", help="Maximum number of rows, from the start.")
 ]
+Questions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--question",
+        metavar="NAME:KIND[:TEXT]",
+        help="Question to the annotators; KIND is ranking, pairwise, binary, scale (scale7: 1 to 7) or demonstration. "
+        "Repeatable.",
+    ),
+]
 Force = Annotated[
     bool, typer.Option("--force", help="Run the stage again even if it is complete or has other settings.")
 ]
@@ -147,23 +158,54 @@ class SourceOptions:
 DEFAULT_ROWS = SourceOptions()
 
 
-def reads_rows(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command with a parameter `rows: SourceOptions` the options of that group."""
-    hints = get_type_hints(SourceOptions, include_extras=True)
-    group = [
-        inspect.Parameter(
-            field.name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=field.default, annotation=hints[field.name]
-        )
-        for field in fields(SourceOptions)
-    ]
+@dataclass(frozen=True)
+class RunOptions:
+    """Options that name a run and its settings."""
+
+    config: Config = None
+    run_dir: Dir = None
+    sets: Sets = None
+    model: Model = None
+    reward_model: RewardModel = None
+    dataset: Dataset = None
+
+    def flags(self, command: str) -> dict[str, Any]:
+        """Return the values that the named options set for a command, by dotted key."""
+        return settings.named_flags(command, model=self.model, reward_model=self.reward_model, dataset=self.dataset)
+
+    def resolve(self, command: str, **further: Any) -> tuple[ResolvedConfig, RunDir]:
+        """Return the configuration of the run and its directory; `further` are more values by dotted key.
+
+        Raises:
+            UsageError: see `settings.resolve`.
+        """
+        return settings.resolve(self.config, self.run_dir, self.sets or (), self.flags(command) | further)
+
+
+DEFAULT_RUN = RunOptions()
+
+
+def with_groups(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of every parameter that is a group of options, such as `rows: SourceOptions`."""
+    groups: dict[str, type[Any]] = {}
     parameters: list[inspect.Parameter] = []
     for parameter in inspect.signature(command, eval_str=True).parameters.values():
-        parameters += group if parameter.annotation is SourceOptions else [parameter]
+        kind = parameter.annotation
+        if not is_dataclass(kind) or not isinstance(kind, type):
+            parameters.append(parameter)
+            continue
+        groups[parameter.name], hints = kind, get_type_hints(kind, include_extras=True)
+        parameters += [
+            parameter.replace(name=field.name, default=field.default, annotation=hints[field.name])
+            for field in fields(kind)
+        ]
 
-    def with_group(**values: Any) -> None:
-        command(rows=SourceOptions(**{field.name: values.pop(field.name) for field in fields(SourceOptions)}), **values)
+    def grouped(**values: Any) -> None:
+        for name, kind in groups.items():
+            values[name] = kind(**{field.name: values.pop(field.name) for field in fields(kind)})
+        command(**values)
 
-    with_group.__name__, with_group.__doc__ = command.__name__, command.__doc__
-    with_group.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    with_group.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return with_group
+    grouped.__name__, grouped.__doc__ = command.__name__, command.__doc__
+    grouped.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    grouped.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return grouped

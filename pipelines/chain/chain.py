@@ -15,7 +15,7 @@ from pipelines.config import Config, dump_config
 from pipelines.errors import ArtifactError, DataError, UsageError
 from pipelines.models.base_record import BaseRecord, remember_base
 from pipelines.run.directory import RunDir
-from pipelines.run.disk import disk_errors, write_atomic
+from pipelines.run.disk import write_atomic
 from pipelines.run.manifest import Manifest, package_versions, version_differences
 from pipelines.run.processes import receive
 from pipelines.run.reporting import Reporter, SilentReporter
@@ -125,8 +125,7 @@ def _prepare(plans: Sequence[Plan], config: Config, run_dir: RunDir, reporter: R
     # The place of a run is no property of it: the directory may be moved.
     text = dump_config(config.model_copy(update={"run": config.run.model_copy(update={"dir": None})}))
     if not run_dir.config_path.exists() or run_dir.config_path.read_text(encoding="utf-8") != text:
-        with disk_errors(run_dir.root):
-            write_atomic(run_dir.config_path, text)
+        write_atomic(run_dir.config_path, text)
 
 
 def run_chain(

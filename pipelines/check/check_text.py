@@ -7,24 +7,23 @@ from collections.abc import Callable, Iterator, Mapping
 from pipelines.check.check_report import FileReport, Report
 from pipelines.check.text_figures import SEVERAL
 from pipelines.check.token_lengths import Fit
+from pipelines.report.safe_text import visible
 from pipelines.report.statistics import Spread
 
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 _WIDTH = 22
-Change = Callable[[str], str]
 
 
-def lines(report: Report, mark: Change, clean: Change) -> Iterator[str]:
+def lines(report: Report, mark: Callable[[str], str]) -> Iterator[str]:
     """The report line by line, with what must be looked at before all figures.
 
     Args:
         report: what `check` returned.
         mark: how text that the model learns from is told from the rest.
-        clean: takes out of a text of the file what would disturb a terminal.
     """
-    yield from _findings(report, clean)
+    yield from _findings(report)
     for file in report.files:
-        yield from _file_lines(file, report, mark, clean)
+        yield from _file_lines(file, report, mark)
         yield ""
     if not any(file.good for file in report.files):
         return
@@ -46,49 +45,49 @@ def lines(report: Report, mark: Change, clean: Change) -> Iterator[str]:
     )
 
 
-def _findings(report: Report, clean: Change) -> Iterator[str]:
+def _findings(report: Report) -> Iterator[str]:
     if not report.findings:
         return
     yield "look at this first"
     several = len(report.files) > 1
     for finding in report.findings:
         where = f"{finding.path}: " if several and finding.path else ""
-        yield f"  {clean(f'{where}{finding.message}')}"
+        yield f"  {visible(f'{where}{finding.message}')}"
         if finding.advice:
-            yield f"    {clean(finding.advice)}"
+            yield f"    {visible(finding.advice)}"
     yield ""
 
 
-def _file_lines(file: FileReport, report: Report, mark: Change, clean: Change) -> Iterator[str]:
-    yield clean(f"{file.path} (for {file.stage})" if file.stage else file.path)
+def _file_lines(file: FileReport, report: Report, mark: Callable[[str], str]) -> Iterator[str]:
+    yield visible(f"{file.path} (for {file.stage})" if file.stage else file.path)
     if file.format:
         yield _line("format", f"{file.format} ({file.reason})")
     ties = f", {_n(file.ties)} without a preference: their answers are tied" if file.ties else ""
     if file.rows_read:
         yield _line("rows", f"{_n(file.rows_read)} read, {_n(file.bad)} bad{ties}")
     for name, count in file.bad_kinds.items():
-        yield _line("", clean(f"{_n(count)} x {name}"))
+        yield _line("", visible(f"{_n(count)} x {name}"))
     for place, fault in file.bad_places:
-        yield _line("", clean(f"{place}: {fault}"))
+        yield _line("", visible(f"{place}: {fault}"))
     if file.bad > len(file.bad_places):
         yield _line("", f"... and {_n(file.bad - len(file.bad_places))} more")
     if file.error:
         message = str(file.error["message"]).partition("\n")[0]
         what = "not read further" if file.rows_read else "not read"
-        yield _line(what, clean(f"{file.error['where']}: {message}" if file.error["where"] else message))
+        yield _line(what, visible(f"{file.error['where']}: {message}" if file.error["where"] else message))
     if not file.good:
         return
     yield _line("they hold", ", ".join(_count(count, kind) for kind, count in file.kinds.items()))
     yield _line("can train", ", ".join(f"{name} {_n(count)}" for name, count in file.serves.items()))
     yield from _dialogue_lines(file)
-    yield from map(clean, _length_lines(file, report))
+    yield from map(visible, _length_lines(file, report))
     yield from _repeat_lines(file)
     yield from _content_lines(file)
     yield from _feedback_lines(file)
     for example in file.examples:
         for name, pieces in example.parts.items():
-            yield clean(f"  {example.place}, {name}:")
-            texts = [(clean(piece.text), piece.trained) for piece in pieces]
+            yield visible(f"  {example.place}, {name}:")
+            texts = [(visible(piece.text), piece.trained) for piece in pieces]
             shown = "".join(mark(text) if trained else text for text, trained in texts)
             yield from (f"    {line}" for line in shown.split("\n"))
 

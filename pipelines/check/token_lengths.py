@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.config import Config
 from pipelines.data.canonical import can_serve, to_kind
 from pipelines.data.rows import CanonicalRow, Comparison, Demonstration, Judgement, Prompt
-from pipelines.errors import DataError
+from pipelines.errors import DataError, RlhfError
 from pipelines.report.statistics import Spread, spread
 from pipelines.run.reporting import Reporter, SilentReporter
 
@@ -153,16 +153,11 @@ def _serves(row: CanonicalRow, kind: type[Any]) -> bool:
 
 def _limits(config: Config, path: str) -> dict[str, int]:
     """Tokens that a row may have in each stage: as configured, or as the model's positions allow where that is less."""
-    from transformers import AutoConfig
+    from pipelines.models.base_model import length_limit, load_config, prompt_limit
 
-    from pipelines.models.base_model import length_limit, location, prompt_limit
-
-    name, gguf = location(path)
     try:
-        model = AutoConfig.from_pretrained(
-            name, revision=config.model.revision, trust_remote_code=config.model.trust_remote_code, **gguf
-        )
-    except (OSError, ValueError, KeyError):  # a tokenizer without a model beside it
+        model = load_config(config.model, path, revision=config.model.revision)
+    except RlhfError:  # a tokenizer without a model beside it
         return {
             "sft": config.sft.max_length,
             "reward": config.reward.max_length,

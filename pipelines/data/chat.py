@@ -91,7 +91,7 @@ class ChatEncoder:
         """Ids of the assistant's turn, which may call tools, after the prompt `messages`."""
         self._refuse_eos_in(turn)
         if not self.has_template:
-            self._refuse_tools([*messages, turn], "")
+            _refuse_tools([*messages, turn], "")
             prompt = self._raw_text(messages)
             return [*self._continuation(prompt, prompt + turn.content), self._eos_id]
         opening = self._render(messages, open_turn=True)
@@ -219,7 +219,7 @@ class ChatEncoder:
                 f"{_beginning(messages)}, and there are {len(messages)} turns",
                 hint="set model.chat_template",
             )
-        self._refuse_tools(messages, "")
+        _refuse_tools(messages, "")
         return messages[0].content
 
     def _raw_ids(self, text: str) -> Ids:
@@ -293,38 +293,8 @@ class ChatEncoder:
         return text
 
     def _rendered(self, messages: Sequence[Message], open_turn: bool) -> str:
-        tools = messages[0].tools
         turns = [message.model_dump(exclude={"tools"}) for message in messages]
-        slow = BadRow(f"the chat template takes more than {_MOST_SECONDS} seconds", _beginning(messages), hint=_OTHER)
-        try:
-            template = self._tokenizer.get_chat_template(tools=tools)
-            self._refuse_tools(messages, template)
-            with time_limit(_MOST_SECONDS, slow):
-                return str(
-                    self._tokenizer.apply_chat_template(
-                        turns, tools=list(tools) if tools else None, tokenize=False, add_generation_prompt=open_turn
-                    )
-                )
-        except BadRow:
-            raise
-        except Exception as error:  # a template is a program of its own and may raise anything
-            raise BadRow(
-                f"the chat template refuses the dialogue: {error}",
-                _beginning(messages),
-                hint=_merging(messages) or f"change the row, or {_OTHER}",
-            ) from error
-
-    def _refuse_tools(self, messages: Sequence[Message], template: str) -> None:
-        """Raise where there are tools, or calls of them, that the template never mentions: it would drop them."""
-        used = {"tools": messages[0].tools, "tool_calls": any(message.tool_calls for message in messages)}
-        for word in (word for word, is_used in used.items() if is_used):
-            if not re.search(rf"\b{word}\b", template):
-                what = "the chat template never mentions" if template else "there is no chat template that could write"
-                raise BadRow(
-                    f"{what} `{word}`, which the dialogue has",
-                    _beginning(messages),
-                    hint="give the model a chat template for tools (model.chat_template), or leave such rows out",
-                )
+        return rendered(self._tokenizer, messages, turns, open_turn=open_turn)
 
     def _refuse_eos_in(self, message: Message) -> None:
         if self._eos in message.content + (
@@ -334,6 +304,53 @@ class ChatEncoder:
                 f"an answer contains the EOS token {self._eos} as text, so it would end there",
                 shorten(message.content),
                 hint=_TAKE_OUT,
+            )
+
+
+def rendered(
+    tokenizer: Any, messages: Sequence[Message], turns: Sequence[dict[str, Any]], *, open_turn: bool = False
+) -> str:
+    """Write a dialogue by a chat template.
+
+    Args:
+        tokenizer: of transformers, with the template.
+        messages: the dialogue.
+        turns: its turns as the template takes them, without the tools.
+        open_turn: whether the assistant is to speak next.
+
+    Raises:
+        BadRow: the template refuses it, takes too long, or would drop tools or calls of them.
+    """
+    tools = messages[0].tools
+    slow = BadRow(f"the chat template takes more than {_MOST_SECONDS} seconds", _beginning(messages), hint=_OTHER)
+    try:
+        _refuse_tools(messages, tokenizer.get_chat_template(tools=tools))
+        with time_limit(_MOST_SECONDS, slow):
+            return str(
+                tokenizer.apply_chat_template(
+                    turns, tools=list(tools) if tools else None, tokenize=False, add_generation_prompt=open_turn
+                )
+            )
+    except BadRow:
+        raise
+    except Exception as error:  # a template is a program of its own and may raise anything
+        raise BadRow(
+            f"the chat template refuses the dialogue: {error}",
+            _beginning(messages),
+            hint=_merging(messages) or f"change the row, or {_OTHER}",
+        ) from error
+
+
+def _refuse_tools(messages: Sequence[Message], template: str) -> None:
+    """Raise where there are tools, or calls of them, that the template never mentions: it would drop them."""
+    used = {"tools": messages[0].tools, "tool_calls": any(message.tool_calls for message in messages)}
+    for word in (word for word, is_used in used.items() if is_used):
+        if not re.search(rf"\b{word}\b", template):
+            what = "the chat template never mentions" if template else "there is no chat template that could write"
+            raise BadRow(
+                f"{what} `{word}`, which the dialogue has",
+                _beginning(messages),
+                hint="give the model a chat template for tools (model.chat_template), or leave such rows out",
             )
 
 

@@ -23,12 +23,13 @@ from pipelines.run.stage import StageContext
 
 DataKind = Literal["demonstrations", "comparisons", "judgements", "prompts"]
 
-_KINDS: dict[DataKind, type[Any]] = {
+KINDS: dict[DataKind, type[Any]] = {
     "demonstrations": Demonstration,
     "comparisons": Comparison,
     "judgements": Judgement,
     "prompts": Prompt,
 }
+"""Kinds of canonical row by the names of their data stages."""
 _FALLBACKS: dict[DataKind, tuple[DataKind, ...]] = {
     "demonstrations": ("demonstrations", "comparisons"),
     "comparisons": ("comparisons",),
@@ -136,7 +137,7 @@ def _prepare(ctx: StageContext, name: DataKind) -> dict[str, Any]:
             f"{tally.faults.summary()}"
         )
     beside = beside_fraction(tally.prompts.values(), data.eval_fraction)
-    for other in _KINDS:
+    for other in KINDS:
         if other != name and (beside or not _same_sources(ctx.config, name, other)):
             beside = beside | _held_out_beside(ctx, other)
     if beside.intersection(tally.prompts.values()):
@@ -157,7 +158,7 @@ def _rows(ctx: StageContext, name: DataKind, tally: _Tally, rejects: TextIO | No
     """The good rows of one kind, generated or read."""
     if ctx.config.data.task is not None:
         return _generated(ctx, ctx.config.data.task, name, tally)
-    return _read(ctx, effective_sources(ctx.config, name), _KINDS[name], tally, rejects)
+    return _read(ctx, effective_sources(ctx.config, name), KINDS[name], tally, rejects)
 
 
 def _same_sources(config: Config, one: DataKind, other: DataKind) -> bool:
@@ -189,7 +190,7 @@ def _held_out_beside(ctx: StageContext, name: DataKind) -> set[float]:
 
 def _hold_out_more(ctx: StageContext, name: DataKind, beside: Set[float], tally: _Tally) -> None:
     """Move the training rows whose share is among `beside` to the held-out ones, each row once."""
-    rows = list(read_rows(ctx.out / "train.jsonl", _KINDS[name]))
+    rows = list(read_rows(ctx.out / "train.jsonl", KINDS[name]))
     with _writer(ctx, "train") as train, _writer(ctx, "heldout", "a") as heldout:
         moved: set[str] = set()
         for row in rows:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar, cast
@@ -27,13 +26,13 @@ from pipelines.data.formats import (
     refusal,
 )
 from pipelines.data.formats.answer_columns import may_be_ignored
-from pipelines.data.formats.format import VERDICTS, names_a_medium, way_out
+from pipelines.data.formats.unread_columns import VERDICTS, names_a_medium, way_out
 from pipelines.data.formats.verdict import TwoAnswers
 from pipelines.data.rows import CanonicalRow, Comparison, Prompt
 from pipelines.data.sources import Record, find_source
 from pipelines.data.sources.files import READERS, ending
 from pipelines.data.turn_rewriter import TurnRewriter
-from pipelines.errors import DataError, UsageError
+from pipelines.errors import DataError, UsageError, nearest_name
 from pipelines.run.reporting import Reporter
 
 Used = TypeVar("Used")
@@ -346,15 +345,12 @@ def _check_columns_are_there(first: Sequence[Record], columns: dict[str, str]) -
     there = dict.fromkeys(name for record in first for name in record.row)
     for name, named in columns.items():
         if named and named not in there:
-            near = get_close_matches(named, there, n=1)
-            raise DataError(
-                f"there is no column `{named}`; the first rows have {', '.join(there) or 'none'}",
-                where=first[0].place,
-                hint=f"did you mean `{near[0]}`?"
-                if near
-                else f"`columns` maps `{name}` to the name in the file; a column that few rows have stands in one of "
-                f"the first {FIRST_ROWS}, as null where it holds nothing",
+            otherwise = (
+                f"`columns` maps `{name}` to the name in the file; a column that few rows have stands in one of the "
+                f"first {FIRST_ROWS}, as null where it holds nothing"
             )
+            message = f"there is no column `{named}`; the first rows have {', '.join(there) or 'none'}"
+            raise DataError(message, where=first[0].place, hint=nearest_name(named, there, otherwise))
 
 
 def check_column_names(source: Source) -> None:
@@ -366,9 +362,5 @@ def check_column_names(source: Source) -> None:
     known = known_columns()
     for name, named in source.columns.items():
         if name not in known and (named or not (names_a_medium(name) or may_be_ignored(name))):
-            near = get_close_matches(name, known, n=1)
-            raise UsageError(
-                f"`columns` maps to `{name}`, which no format has",
-                where=source.path,
-                hint=f"did you mean `{near[0]}`?" if near else f"known columns: {', '.join(known)}",
-            )
+            hint = nearest_name(name, known, f"known columns: {', '.join(known)}")
+            raise UsageError(f"`columns` maps to `{name}`, which no format has", where=source.path, hint=hint)

@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 
 from pipelines.config import Config
 from pipelines.data.canonical import to_line
 from pipelines.data.faults import BadRow, Fault, FaultLog
-from pipelines.data.prepare import DataKind, effective_sources
+from pipelines.data.prepare import KINDS, effective_sources
 from pipelines.data.read import SourceReader
-from pipelines.data.rows import CanonicalRow, Comparison, Demonstration, Judgement, Prompt
+from pipelines.data.rows import CanonicalRow
 from pipelines.errors import DataError, RlhfError
-from pipelines.run.disk import disk_errors
-from pipelines.run.processes import rank
 from pipelines.run.stage import StageContext
-
-_KINDS: dict[type[CanonicalRow], DataKind] = {
-    Demonstration: "demonstrations",
-    Comparison: "comparisons",
-    Judgement: "judgements",
-    Prompt: "prompts",
-}
 
 
 class RefusedRows:
@@ -61,9 +51,8 @@ class RefusedRows:
         hint = refused[0][2].hint or "correct the rows"
         if ctx.config.data.on_bad_row == "fail":
             raise log.error(total, f"{hint}; data.on_bad_row: drop leaves such rows out and lists them")
-        if rank() == 0:
-            with disk_errors(ctx.out), (ctx.out / "rejects.jsonl").open("a", encoding="utf-8", newline="\n") as file:
-                file.writelines(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries)
+        for entry in entries:
+            ctx.log("rejects", entry)
         ctx.reporter.warn(
             f"{len(refused)} of {total} rows cannot be written for this model and are in rejects.jsonl: "
             f"{log.summary()}; the first is {log.first_place}\n  {hint}"
@@ -73,12 +62,13 @@ class RefusedRows:
 def _places(config: Config, rows: Iterable[CanonicalRow]) -> dict[str, str]:
     """File and line of rows by `to_line`; those that a task or people made have none."""
     places: dict[str, str] = {}
+    names = {kind: name for name, kind in KINDS.items()}
     wanted: dict[type[CanonicalRow], set[str]] = {}
     for row in rows:
         wanted.setdefault(type(row), set()).add(to_line(row))
     for kind, lines in wanted.items():
         try:
-            for source in effective_sources(config, _KINDS[kind]):
+            for source in effective_sources(config, names[kind]):
                 for outcome in SourceReader(source, kind):
                     for line in lines.intersection(map(to_line, outcome.rows)):
                         places.setdefault(line, outcome.record.place)

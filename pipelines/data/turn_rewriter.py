@@ -8,7 +8,7 @@ from typing import Any
 
 from pipelines.config.data_section import TagName, Tags
 from pipelines.data.faults import Fault, shorten
-from pipelines.data.formats.format import MEDIA
+from pipelines.data.formats.unread_columns import MEDIA
 
 _SPEAKERS: dict[TagName, str] = {
     "user_tag": "human",

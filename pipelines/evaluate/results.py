@@ -12,13 +12,11 @@ from pipelines.config import Config
 from pipelines.config.scorer_section import ScorerSection
 from pipelines.data.encode import EncodedPrompt
 from pipelines.data.prompts import PromptCounts
-from pipelines.evaluate.conclusion import Role, role_of, verdict_of
+from pipelines.evaluate.conclusion import Role, name_of, role_of, verdict_of
 from pipelines.models.published_reward import PublishedReward
 from pipelines.report.bootstrap import BOOTSTRAP_SEED, CONFIDENCE, differences, estimate, win_rate, wins
 from pipelines.run.stage import StageContext
 from pipelines.scorers import Completion, ScorerWithParts, load_scorer, scorer_name
-
-NAMES = {"base": "base", "sft": "SFT", "ppo": "PPO", "rloo": "RLOO", "grpo": "GRPO"}
 
 
 @dataclass(frozen=True)
@@ -116,6 +114,8 @@ class Evaluation:
         answers: by policy.
         kl: by policy, the baseline left out: log-probability of the whole answer under the policy minus that under the
             baseline, in nats. Its mean estimates the KL divergence per answer; a single one may be negative.
+        unlike: by policy, the baseline left out: 1 where the baseline gives the answer less probability by token than
+            nearly all answers of its own, else 0.
         scorer_results: one entry a scorer.
         simulated: stages behind the policies whose labels came from no human.
         judge: figures of the run's independent judge, or ``no_judge`` with the reason why there is none; None: the run
@@ -127,6 +127,7 @@ class Evaluation:
     prompts: Sequence[EncodedPrompt]
     answers: Mapping[str, Sequence[Completion]]
     kl: Mapping[str, Sequence[float]]
+    unlike: Mapping[str, Sequence[float]]
     scorer_results: Sequence[ScorerResult]
     simulated: Sequence[str] = ()
     judge: Mapping[str, Any] | None = None
@@ -174,12 +175,6 @@ def results_of(evaluation: Evaluation, config: Config) -> dict[str, Any]:
     return results | {"verdict": verdict_of(results, {policy: name_of(policy) for policy in evaluation.answers})}
 
 
-def name_of(policy: str) -> str:
-    """Name of a policy for people."""
-    own, _, number = policy.partition("-")
-    return f"{NAMES.get(own, own)} {number}".strip()
-
-
 def metrics_of(results: Mapping[str, Any]) -> dict[str, float]:
     """Flat figures of the manifest: means of every policy, and comparisons of the last PPO with the baseline."""
     metrics: dict[str, float] = {"prompts": results["prompts"]["used"]}
@@ -188,7 +183,7 @@ def metrics_of(results: Mapping[str, Any]) -> dict[str, float]:
             metrics[f"mean/{policy}/{scorer}"] = estimated["value"]
         for attribute, estimated in measures["attribute"].items():
             metrics[f"attribute/{policy}/{attribute}"] = estimated["value"]
-        for name in ("kl", "length", "finished"):
+        for name in ("kl", "unlike", "length", "finished"):
             if name in measures:
                 metrics[f"{name}/{policy}"] = measures[name]["value"]
     trained = results["measures"].get(results["trained"], {})
@@ -265,4 +260,5 @@ def _measures(policy: str, evaluation: Evaluation, config: Config) -> dict[str, 
         "attribute": {name: gain(values) for name, values in attributes.items()},
     }
     measures["kl"] = mean(evaluation.kl[policy])
+    measures["unlike"] = mean(evaluation.unlike[policy])
     return measures

@@ -11,8 +11,7 @@ from typing import Any
 
 from rich.cells import cell_len
 
-from pipelines.evaluate.conclusion import LEVEL
-from pipelines.evaluate.results import name_of
+from pipelines.evaluate.conclusion import LEVEL, name_of
 from pipelines.report.safe_text import fenced, literal, one_line, visible, wrap
 from pipelines.report.unfinished import unfinished
 
@@ -38,6 +37,30 @@ class Row:
     label: str
     cells: Mapping[str, EstimateData]
     title: str | None = None
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The table as texts that are not yet safe to show.
+
+    Attributes:
+        columns: heads of the columns, without that of the labels.
+        rows: of each row the title of the group that starts there (None: the group goes on), its label and its cells.
+        notes: remarks below the table.
+    """
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str | None, str, tuple[str, ...]], ...]
+    notes: tuple[str, ...]
+
+
+def grid(results: Mapping[str, Any]) -> Grid:
+    """The table for a display of another kind, every cell with its interval."""
+    columns = _columns(results)
+    rows = (
+        (row.title, row.label, tuple(_cell(row, column, interval=True) for column in columns)) for row in _rows(results)
+    )
+    return Grid(tuple(columns.values()), tuple(rows), tuple(_notes(results)))
 
 
 def plain(results: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) -> str:
@@ -93,6 +116,8 @@ def _rows(results: Mapping[str, Any]) -> Iterator[Row]:
     yield from group(f"{parted} by attribute", "attribute", list(dict.fromkeys(attributes)))
     if len(measures) > 1:
         yield Row(f"KL to {baseline}, nats", cells("kl"), "answers")
+        if any("unlike" in values for values in measures.values()):  # results of older runs do not tell
+            yield Row(f"unlike {baseline}'s", cells("unlike"))
     yield Row("length, tokens", cells("length"), None if len(measures) > 1 else "answers")
     yield Row("share finished", cells("finished"))
 

@@ -20,7 +20,7 @@ from pipelines.labels.label_types import LabelSet, Task
 from pipelines.labels.questions import questions_of
 from pipelines.labels.simulated.simulated_annotators import Pool, answer_all, find_truth
 from pipelines.labels.store import LabelStore, Settings
-from pipelines.labels.tasks_file import copy_sides, read_tasks, write_tasks
+from pipelines.labels.tasks_file import TASKS, copy_sides, read_tasks, write_tasks
 from pipelines.run.directory import RunDir, in_round, split_round
 from pipelines.run.disk import write_atomic
 from pipelines.run.stage import StageContext
@@ -117,7 +117,7 @@ def describe_wait(config: Config, run: RunDir, stage: str) -> str:
         DataError, ConflictError: the tasks or the store cannot be read.
     """
     _, number = split_round(stage)
-    asked = read_tasks(run.stage(in_round("sample", number)) / "tasks.jsonl")
+    asked = read_tasks(run.stage(in_round("sample", number)) / TASKS)
     with LabelStore.open(run.label_store) as store:
         return standing(store, asked, config.feedback.label.overlap).words
 
@@ -168,9 +168,6 @@ def _what_to_do(ctx: StageContext, people: int) -> str:
         first = f"open the label page: `rlhf label --run-dir {ctx.run_dir}{names}`"
     without = f"; `--rounds {ctx.round - 1}` ends without round {ctx.round}" if ctx.round > 1 else ""
     return f"{first}; once all is answered, the same command goes on from here{without}"
-
-
-TASKS = "tasks.jsonl"
 
 
 def labels(ctx: StageContext) -> dict[str, Any]:

@@ -19,9 +19,11 @@ from pipelines.data.sources.files import open_text
 from pipelines.data.split import is_held_out, prompt_key
 from pipelines.errors import ArtifactError, DataError
 from pipelines.labels.label_types import Answer, Kind, Label, LabelSet, Question, Task, question_dict
-from pipelines.run.disk import disk_errors, write_atomic
+from pipelines.run.disk import write_atomic
 
 MAGIC = "tasks"
+TASKS = "tasks.jsonl"
+"""Name of the file in the artifacts of the stages `sample` and `labels`."""
 
 
 class _Row(BaseModel):
@@ -79,8 +81,7 @@ def write_tasks(path: Path, label_set: LabelSet) -> None:
     Raises:
         DiskError: it cannot be written.
     """
-    with disk_errors(path.absolute().parent):
-        write_atomic(path, "".join(task_lines(label_set)))
+    write_atomic(path, "".join(task_lines(label_set)))
 
 
 def task_lines(label_set: LabelSet) -> Iterator[str]:
@@ -266,8 +267,7 @@ def _held_out(task: Task, sides: Mapping[str, str], data: DataSection) -> bool:
 
 
 def _write(directory: Path, sides: Mapping[str, str]) -> None:
-    with disk_errors(directory):
-        write_atomic(directory / SIDES, json.dumps(sides, indent=0) + "\n")
+    write_atomic(directory / SIDES, json.dumps(sides, indent=0) + "\n")
 
 
 def _read(directory: Path) -> dict[str, str]:

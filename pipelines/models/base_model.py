@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import pickle
 import re
@@ -33,8 +32,9 @@ from transformers.utils import logging as transformers_logging
 from pipelines.config.model_section import ModelSection, is_gguf, looks_like_path
 from pipelines.config.ppo_section import PpoSection
 from pipelines.config.training_section import TrainerSection
-from pipelines.errors import ArtifactError, EnvironmentProblem, HubError, RlhfError, UsageError
+from pipelines.errors import ArtifactError, EnvironmentProblem, HubError, RlhfError, UsageError, causes, first_line
 from pipelines.models.base_fit import refuse_unfit, savable_generation_config
+from pipelines.models.base_ref import need_gguf, refuse_4bit_on_cpu
 from pipelines.models.own_head import classifier_loader, trunk_of
 from pipelines.run.reporting import Reporter
 
@@ -70,8 +70,22 @@ def length_limit(section: TrainerSection, model: PretrainedConfig, reporter: Rep
     return section.max_length
 
 
-def prompt_limit(settings: PpoSection, model: PretrainedConfig, reporter: Reporter) -> int:
+def prompt_limit(
+    settings: PpoSection,
+    model: PretrainedConfig,
+    reporter: Reporter,
+    *,
+    name: str = "the model",
+    key: str = "ppo.response_length",
+) -> int:
     """Maximum tokens of a prompt: `ppo.max_prompt_length`, or what the model's bound leaves beside a response.
+
+    Args:
+        settings: the lengths of prompts and responses.
+        model: configuration of the model.
+        reporter: warns where the model's bound is lower.
+        name: of the model in messages.
+        key: the key that says how long a response may be.
 
     Raises:
         UsageError: a response alone fills the model.
@@ -80,12 +94,12 @@ def prompt_limit(settings: PpoSection, model: PretrainedConfig, reporter: Report
     room = settings.max_prompt_length if bound is None else bound - settings.response_length
     if room < 1:
         raise UsageError(
-            f"the model holds {bound} tokens, so a response of {settings.response_length} leaves no room for a prompt",
-            where="ppo.response_length",
-            hint="lower ppo.response_length",
+            f"{name} holds {bound} tokens, so a response of {settings.response_length} leaves no room for a prompt",
+            where=key,
+            hint=f"lower {key}",
         )
     if room < settings.max_prompt_length:
-        reporter.warn(f"the model holds {bound} tokens: prompts above {room} are left out")
+        reporter.warn(f"{name} holds {bound} tokens: prompts above {room} are left out")
     return min(room, settings.max_prompt_length)
 
 
@@ -174,12 +188,8 @@ def check_4bit(model: ModelSection, device: torch.device) -> None:
     Raises:
         EnvironmentProblem: there is no CUDA device.
     """
-    if model.load_in_4bit and device.type == "cpu" and not model.allow_cpu_4bit:
-        raise EnvironmentProblem(
-            "model.load_in_4bit needs a CUDA device, and none is in use",
-            where="model.load_in_4bit",
-            hint="set model.load_in_4bit: false; model.allow_cpu_4bit: true runs it slowly on the CPU, for tests",
-        )
+    if device.type == "cpu":
+        refuse_4bit_on_cpu(model)
 
 
 def weights_dtype(model: ModelSection) -> torch.dtype:
@@ -217,14 +227,9 @@ def quiet() -> Iterator[None]:
 
 def explain(error: Exception, path: str | Path, revision: str | None = None) -> RlhfError:
     """Turn an error of `from_pretrained` into one of ours."""
-    chain: list[BaseException] = []
-    link: BaseException | None = error
-    while link is not None and link not in chain:
-        chain.append(link)
-        link = link.__cause__ or link.__context__
-    first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    if first_line.rstrip().endswith(":"):  # a list follows
-        first_line = " ".join(str(error).split())
+    chain, what = causes(error), first_line(error)
+    if what.rstrip().endswith(":"):  # a list follows
+        what = " ".join(str(error).split())
     where = f"{path}@{revision}" if revision else str(path)
     if isinstance(error, torch.OutOfMemoryError):
         return EnvironmentProblem(
@@ -251,7 +256,7 @@ def explain(error: Exception, path: str | Path, revision: str | None = None) -> 
         hint = f"the model of this stage is {inside}" if inside.is_dir() else f"one has {' or '.join(_MODEL_FILES)}"
         return ArtifactError("the directory holds no model", where=where, hint=hint)
     if Path(path).exists():
-        return ArtifactError(f"the model cannot be loaded: {first_line}", where=where)
+        return ArtifactError(f"the model cannot be loaded: {what}", where=where)
     if looks_like_path(str(path)):
         return ArtifactError("there is no such model directory", where=where)
     if any(isinstance(link, GatedRepoError) for link in chain):
@@ -266,11 +271,11 @@ def explain(error: Exception, path: str | Path, revision: str | None = None) -> 
         )
     if isinstance(error, OSError):
         return HubError(
-            f"the model cannot be downloaded: {first_line}",
+            f"the model cannot be downloaded: {what}",
             where=where,
             hint="check the name and the network; a local model is named by its directory",
         )
-    return UsageError(f"the model cannot be loaded: {first_line}", where=where)
+    return UsageError(f"the model cannot be loaded: {what}", where=where)
 
 
 def _load(
@@ -292,7 +297,7 @@ def _load(
         kwargs["device_map"] = {"": str(device)}
     name, gguf = location(path)
     if gguf:
-        _need_gguf(path)
+        need_gguf(str(path))
         kwargs |= gguf | {"quantization_config": GgufConfig(dequantize=True)}  # a quantized one could not be saved
     if model.attn_implementation is not None:
         kwargs["attn_implementation"] = model.attn_implementation
@@ -323,11 +328,6 @@ def _load(
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
     return loaded.eval(), set(info["missing_keys"])
-
-
-def _need_gguf(path: str | Path) -> None:
-    if importlib.util.find_spec("gguf") is None:
-        raise EnvironmentProblem("a .gguf model needs the package gguf", where=str(path), hint="pip install gguf")
 
 
 def _incomplete(path: str | Path, missing: set[str]) -> ArtifactError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 from dataclasses import asdict, dataclass
@@ -10,10 +11,40 @@ from typing import Any
 
 from pipelines.config import Config
 from pipelines.config.model_section import ModelSection
-from pipelines.errors import UsageError
+from pipelines.errors import EnvironmentProblem, UsageError
 from pipelines.models.base_record import present_name
 
 ADAPTER_CONFIG = "adapter_config.json"
+
+
+def is_installed(package: str) -> bool:
+    """Whether a package can be imported; a mere directory of that name, such as that of .gguf files, is none."""
+    spec = importlib.util.find_spec(package)
+    return spec is not None and spec.origin is not None
+
+
+def need_gguf(where: str) -> None:
+    """Refuse a .gguf file where the package that reads it is missing.
+
+    Raises:
+        EnvironmentProblem: it is.
+    """
+    if not is_installed("gguf"):
+        raise EnvironmentProblem("a .gguf model needs the package gguf", where=where, hint="pip install gguf")
+
+
+def refuse_4bit_on_cpu(model: ModelSection) -> None:
+    """Refuse NF4 without a CUDA device, unless `model.allow_cpu_4bit`.
+
+    Raises:
+        EnvironmentProblem: `model.load_in_4bit` is set.
+    """
+    if model.load_in_4bit and not model.allow_cpu_4bit:
+        raise EnvironmentProblem(
+            "model.load_in_4bit needs a CUDA device, and none is in use",
+            where="model.load_in_4bit",
+            hint="set model.load_in_4bit: false; model.allow_cpu_4bit: true runs it slowly on the CPU, for tests",
+        )
 
 
 def refuse_adapter(name: str, where: str, file: Path | None = None) -> None:

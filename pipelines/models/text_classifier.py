@@ -9,7 +9,6 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from jinja2 import TemplateError
 from torch import Tensor
 from transformers import (
     AutoConfig,
@@ -19,6 +18,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from pipelines.data.chat import rendered
 from pipelines.data.rows import Message, as_dict
 from pipelines.errors import ArtifactError, DataError, UsageError
 from pipelines.models.base_fit import check_vocabulary, refuse_adapter_files
@@ -129,23 +129,15 @@ class TextClassifier:
 
     def _written(self, prompt: Sequence[Message], completion: str) -> str:
         """Render the dialogue by the chat template."""
-        turns = [as_dict(turn) for turn in (*prompt, Message(role="assistant", content=completion))]
-        tools = turns[0].pop("tools", None)
-        where = ", ".join(turn["role"] for turn in turns)
-        used = {"tools": tools, "tool_calls": any("tool_calls" in turn for turn in turns)}
+        messages = (*prompt, Message(role="assistant", content=completion))
+        turns = [{key: value for key, value in as_dict(turn).items() if key != "tools"} for turn in messages]
         try:
-            template = self._tokenizer.get_chat_template(tools=tools)
-            for word in (word for word, occurs in used.items() if occurs):
-                if not re.search(rf"\b{word}\b", template):
-                    raise DataError(
-                        f"the chat template of the classifier {self.name} never mentions `{word}`",
-                        where=where,
-                        hint="score it with a model whose template has tools, or leave such dialogues out",
-                    )
-            return str(self._tokenizer.apply_chat_template(turns, tools=tools, tokenize=False))
-        except (TemplateError, ValueError) as error:
+            return rendered(self._tokenizer, messages, turns)
+        except DataError as error:
             raise DataError(
-                f"the chat template of the classifier {self.name} refuses a dialogue: {error}", where=where
+                f"the classifier {self.name}: {error.message}",
+                where=", ".join(turn.role for turn in messages),
+                hint="score it with a model whose chat template can write it, or leave such dialogues out",
             ) from error
 
     def _encoded(self, text: str, pair: str | None, *, special: bool) -> EncodedText:

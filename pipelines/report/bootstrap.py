@@ -1,4 +1,4 @@
-"""Means with bootstrap intervals by prompt, and win rates. Numbers in, numbers out.
+"""The bootstrap: resampled statistics, means with their intervals by prompt, and win rates. Numbers in, numbers out.
 
 The percentile bootstrap (Efron 1979): prompts are drawn with replacement as often as there are prompts, the mean is
 taken, and the middle 95 % of many such means are the interval. All quantities of one prompt are drawn together, so a
@@ -9,19 +9,44 @@ values are equal the interval has no width (a policy that wins everywhere: see `
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import TypeAlias
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from pipelines.report.estimates import Estimate
 from pipelines.report.statistics import wilson
 
+Floats: TypeAlias = NDArray[np.float64]
 CONFIDENCE = 0.95
 BOOTSTRAP_SEED = 20261121
 _CELLS_AT_ONCE = 5_000_000
-"""Drawn indices held in memory at a time: 40 MB."""
+"""Drawn counts held in memory at a time: 40 MB."""
+
+
+def resample(by_unit: Floats, statistic: Callable[[Floats], Floats], *, seed: int, samples: int) -> Floats:
+    """Compute a statistic of sums over units that are drawn with replacement, as often as there are units.
+
+    Args:
+        by_unit: [N, C], what each unit adds to the C sums.
+        statistic: [B, C] sums -> [B].
+        seed: of the draws, which depend on it and on N alone.
+        samples: how often the N units are drawn.
+
+    Returns:
+        [samples]; drawn in chunks that fit into memory.
+    """
+    rng, units = np.random.default_rng(seed), len(by_unit)
+    at_once = max(1, _CELLS_AT_ONCE // units)
+    statistics = []
+    for start in range(0, samples, at_once):
+        size = min(at_once, samples - start)
+        drawn = rng.integers(units, size=(size, units)) + np.arange(size)[:, None] * units
+        counts = np.bincount(drawn.ravel(), minlength=size * units).reshape(size, units)
+        statistics.append(statistic(counts.astype(np.float64) @ by_unit))
+    return np.concatenate(statistics)
 
 
 def estimate(values: Sequence[float], samples: int) -> Estimate:
@@ -38,11 +63,11 @@ def estimate(values: Sequence[float], samples: int) -> Estimate:
     """
     if not values:
         raise ValueError("there is nothing to estimate a mean from")
-    data = torch.tensor(values, dtype=torch.float64)
-    tails = torch.tensor([(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], dtype=torch.float64)
-    # the quantiles lie between order statistics; rounding must not carry them past the values themselves
-    low, high = torch.quantile(_bootstrap_means(data, samples), tails).clamp(data.min(), data.max()).tolist()
-    return Estimate(data.mean().item(), low, high, len(values))
+    data = np.asarray(values, dtype=np.float64)
+    means = resample(data[:, None], lambda sums: sums[:, 0] / len(data), seed=BOOTSTRAP_SEED, samples=samples)
+    # rounding must not carry the quantiles past the values themselves
+    low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]).clip(data.min(), data.max()).tolist()
+    return Estimate(float(data.mean()), low, high, len(values))
 
 
 def differences(first: Sequence[float], second: Sequence[float]) -> list[float]:
@@ -70,14 +95,3 @@ def win_rate(values: Sequence[float], samples: int) -> Estimate:
         return estimated
     low, high = wilson(sum(values), len(values))
     return replace(estimated, low=low, high=high)
-
-
-def _bootstrap_means(values: Tensor, samples: int) -> Tensor:
-    """[n] -> [samples], in chunks that fit into memory."""
-    generator = torch.Generator().manual_seed(BOOTSTRAP_SEED)
-    chunk = max(1, _CELLS_AT_ONCE // len(values))
-    means = [
-        values[torch.randint(len(values), (min(chunk, samples - start), len(values)), generator=generator)].mean(dim=1)
-        for start in range(0, samples, chunk)
-    ]
-    return torch.cat(means)

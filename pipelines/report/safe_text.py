@@ -1,25 +1,37 @@
-"""Text that others wrote, made safe and readable for a terminal or a Markdown file."""
+"""Text that others wrote, made safe and readable for a terminal, a Markdown file or a page."""
 
 from __future__ import annotations
 
 import re
-import unicodedata
 
 from rich.cells import cell_len, chop_cells
 
-HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
-"""Unicode categories that steer a terminal, turn the reading direction or cannot be seen."""
+_BIDI = "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
+_BLANK = (
+    "\u00ad\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u2028\u2029\u2060-\u2065\u206a-\u206f\u3164\ufeff\uffa0"
+)
+_CONTROL = "\x00-\x08\x0b-\x1f\x7f-\x9f\ufff9-\ufffb"
+_TAGS = "\U000e0000-\U000e00ff\U000e01f0-\U000e0fff"
+_SURROGATES = "\ud800-\udfff"
+_JOINED = "\u0600-\u1fff\u2190-\u2bff\ufe0f\U0001f000-\U0001faff"
+_SELECTORS = "\ufe00-\ufe0f\U000e0100-\U000e01ef"
+_HIDDEN = re.compile(
+    f"[{_BIDI}{_BLANK}{_CONTROL}{_TAGS}{_SURROGATES}]"
+    # Joiners hold emoji together and shape Persian or Hindi words: there they stay, next to anything else they show.
+    f"|(?<![{_JOINED}])[\u200c\u200d]|[\u200c\u200d](?![{_JOINED}])"
+    # One variation selector after a symbol or a keycap is part of it; more of them can hide a message.
+    f"|(?<![\u00a9\u00ae\u2000-\uffff\U00010000-\U0010ffff0-9#*])[{_SELECTORS}]"
+    f"|(?<=[{_SELECTORS}])[{_SELECTORS}]"
+)
 
 
 def visible(text: str) -> str:
-    r"""The text with what cannot be seen spelled out: ESC as ``\x1b``, a direction override as ``\u202e``.
+    """The text with every character that hides, reorders or controls shown by its code, as ⟨U+202E⟩.
 
-    Line feeds stay; everything else that could move the cursor, color, hide or reorder text becomes plain ASCII.
+    These are bidirectional controls, zero-width and other invisible characters, control characters but for the line
+    feed and the tabulator, tag characters and halves of surrogate pairs. CR LF becomes LF.
     """
-    text = text.replace("\r\n", "\n")
-    return "".join(
-        char if char == "\n" or unicodedata.category(char) not in HIDDEN else _escaped(char) for char in text
-    )
+    return _HIDDEN.sub(lambda match: f"⟨U+{ord(match[0]):04X}⟩", text.replace("\r\n", "\n"))
 
 
 def one_line(text: str, width: int) -> str:
@@ -32,7 +44,7 @@ def wrap(text: str, width: int, *, first: str = "", indent: str = "", most_lines
     """Lines of at most `width` columns, counted as a terminal counts them (a CJK letter takes two).
 
     Args:
-        text: already `visible`; its line feeds are kept.
+        text: already `visible`; its line feeds are kept, and tabulators become blanks.
         first: stands before the first line.
         indent: stands before every other line.
         most_lines: where there are more, the rest is left out, and the last line says how much.
@@ -43,7 +55,7 @@ def wrap(text: str, width: int, *, first: str = "", indent: str = "", most_lines
     def room() -> int:
         return max(1, width - cell_len(current))
 
-    for number, paragraph in enumerate(text.split("\n")):
+    for number, paragraph in enumerate(text.expandtabs(4).split("\n")):
         if number:
             lines.append(current)
             current = indent
@@ -76,10 +88,3 @@ def fenced(text: str) -> str:
 def literal(text: str) -> str:
     """The text as Markdown that shows it as it is, on one line: no markup, no borders of table cells."""
     return re.sub(r"([\\`*_{}\[\]<>|~#])", r"\\\1", " ".join(visible(text).split()))
-
-
-def _escaped(char: str) -> str:
-    code = ord(char)
-    if code < 0x100:
-        return f"\\x{code:02x}"
-    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

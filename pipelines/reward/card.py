@@ -34,6 +34,5 @@ def write_report_card(ctx: StageContext, model: RewardModel, heldout: HeldOut) -
         return
     card = examine(heldout.rows, *scores_of_pairs(model, heldout.pairs), score)
     if card is not None:
-        stage = ctx.out.name.removesuffix(".partial")
         write_atomic(ctx.out / "report_card.json", json.dumps(card, indent=2, ensure_ascii=False) + "\n")
-        write_atomic(ctx.out / "report_card.md", markdown_card(card, f"Report card of {stage}/"))
+        write_atomic(ctx.out / "report_card.md", markdown_card(card, f"Report card of {ctx.label}/"))

@@ -21,6 +21,7 @@ from filelock import FileLock, Timeout
 from pipelines.errors import DiskError, LockedError
 from pipelines.run.disk import disk_error, disk_errors, fsync, read_json, write_atomic
 from pipelines.run.manifest import MANIFEST, FileRecord, Manifest, describe_differences, utc_now
+from pipelines.run.processes import is_alive
 
 LOCK_OWNER_VARIABLE = "RLHF_LOCK_OWNER"
 ROUNDS = "rounds"
@@ -47,6 +48,11 @@ class RunDir:
     def log_path(self) -> Path:
         """Everything that was logged, tracebacks too."""
         return self.root / "rlhf.log"
+
+    @property
+    def report_path(self) -> Path:
+        """The report of the run, one HTML file."""
+        return self.root / "report.html"
 
     @property
     def label_store(self) -> Path:
@@ -180,14 +186,8 @@ class RunDir:
         owner = _read_owner(self.root / ".lock.json")
         if not owner.get("pid", "").isdigit():
             return None
-        if owner.get("host") == socket.gethostname():
-            try:
-                os.kill(int(owner["pid"]), 0)
-            except ProcessLookupError:  # It was killed and could not tidy up.
-                return None
-            except PermissionError:
-                pass
-        return owner
+        killed = owner.get("host") == socket.gethostname() and not is_alive(int(owner["pid"]))
+        return None if killed else owner  # it could not tidy up
 
     def begin(self, stage: str, *, go_on: bool = False) -> Path:
         """The working directory of `stage`: empty or, to go on, with its checkpoints and logs and nothing else."""

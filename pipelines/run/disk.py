@@ -33,13 +33,18 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_atomic(path: Path, text: str) -> None:
-    """Write a small text file so that a reader finds the old or the new content, never half of it."""
+    """Write a text file so that a reader finds the old or the new content, never half of it.
+
+    Raises:
+        DiskError: it cannot be written.
+    """
     temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    with disk_errors(path.absolute().parent):
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
 
 
 def fsync(path: Path) -> None:

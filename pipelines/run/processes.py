@@ -17,6 +17,17 @@ PATIENCE = timedelta(hours=12)
 """How long a process waits for the others: the first one may prepare data for long."""
 
 
+def is_alive(pid: int) -> bool:
+    """Whether a process of this machine has this number."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # of another user
+        pass
+    return True
+
+
 def world_size() -> int:
     """Return the number of processes that were started together."""
     return int(os.environ.get("WORLD_SIZE", "1"))

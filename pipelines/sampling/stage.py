@@ -9,11 +9,11 @@ from typing import Any
 from pipelines.config import Config
 from pipelines.data.encode import ChatEncoder, fit_prompt
 from pipelines.data.prompts import SourcedPrompt, prompts_of_run, shares, take
-from pipelines.errors import DataError, UsageError
+from pipelines.errors import DataError
 from pipelines.labels.label_types import Answer, LabelSet, Question, Task
 from pipelines.labels.questions import questions_of
-from pipelines.labels.tasks_file import write_sides, write_tasks
-from pipelines.models.base_model import position_bound
+from pipelines.labels.tasks_file import TASKS, write_sides, write_tasks
+from pipelines.models.base_model import prompt_limit
 from pipelines.models.machine import resolve_device
 from pipelines.run.reporting import Reporter
 from pipelines.run.stage import StageContext
@@ -29,7 +29,6 @@ from pipelines.sampling.sampler import (
 from pipelines.sampling.sampling_models import SamplingModel, models_of_run
 from pipelines.sampling.task_maker import TaskLayout, TaskMaker
 
-TASKS = "tasks.jsonl"
 MANY_LEFT_OUT = 0.2
 """Share of lost completions above which a warning is logged."""
 FEW_FINISHED = 0.5
@@ -104,23 +103,13 @@ class PromptLimits:
         sample, ppo = config.feedback.sample, config.ppo
         new = sample.max_new_tokens or ppo.response_length
         longest = sample.max_prompt_length or ppo.max_prompt_length
-        encoders, limits = [], []
-        for model in models:
-            encoders.append(ChatEncoder(model.tokenizer()))
-            bound = position_bound(model.config())
-            room = longest if bound is None else min(longest, bound - new)
-            if room < 1:
-                raise UsageError(
-                    f"{model.name} holds {bound} tokens, so {new} new ones leave no room for a prompt",
-                    where="feedback.sample.max_new_tokens",
-                    hint="lower it (`--max-new-tokens`); where it is not set it is ppo.response_length",
-                )
-            if room < longest:
-                reporter.warn(f"{model.name} holds {bound} tokens: prompts above {room} are left out")
-            limits.append(room)
+        settings = ppo.model_copy(update={"response_length": new, "max_prompt_length": longest})
+        encoders = tuple(ChatEncoder(model.tokenizer()) for model in models)
+        key = "feedback.sample.max_new_tokens" if sample.max_new_tokens else "ppo.response_length"
+        limits = tuple(prompt_limit(settings, model.config(), reporter, name=model.name, key=key) for model in models)
         # a cut question is another question: PPO refuses this as well
         cut = ppo.overlong == "cut" and not any(encoder.has_template for encoder in encoders)
-        return cls(tuple(encoders), tuple(limits), new, cut, config.data.on_bad_row == "drop")
+        return cls(encoders, limits, new, cut, config.data.on_bad_row == "drop")
 
     def fit(self, prompt: SourcedPrompt) -> SamplePrompt | None:
         """The prompt in the tokens of every model; None where it is too long for one of them, or refused and dropped.

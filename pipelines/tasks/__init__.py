@@ -5,9 +5,7 @@ To the rest of the program a task is one more source of rows and its gold one mo
 
 from __future__ import annotations
 
-from difflib import get_close_matches
-
-from pipelines.errors import UsageError
+from pipelines.errors import UsageError, nearest_name
 from pipelines.tasks.support import Support
 from pipelines.tasks.task import AnnotatorPool, Probe, SelfMadeTask
 
@@ -24,6 +22,5 @@ def load_task(name: str) -> SelfMadeTask:
     """
     if name in _TASKS:
         return _TASKS[name]()
-    nearest = get_close_matches(name, _TASKS, n=1)
-    hint = f"did you mean {nearest[0]!r}?" if nearest else f"the tasks are: {', '.join(sorted(_TASKS))}"
+    hint = nearest_name(name, _TASKS, f"the tasks are: {', '.join(sorted(_TASKS))}")
     raise UsageError(f"there is no task named {name!r}", hint=hint)

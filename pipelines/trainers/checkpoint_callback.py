@@ -17,7 +17,7 @@ from transformers import Trainer, TrainerCallback
 
 from pipelines.errors import TrainingError
 from pipelines.run.checkpoints import Checkpoint
-from pipelines.run.disk import disk_errors, write_atomic
+from pipelines.run.disk import write_atomic
 from pipelines.run.stage import StageContext
 
 _SUMS = "sums.json"
@@ -104,8 +104,7 @@ class CheckpointCallback(TrainerCallback):
             "seconds": round(self.seconds, 3),
         }
         path = self._ctx.out / "checkpoints" / f"checkpoint-{state.global_step}" / _SUMS
-        with disk_errors(path):
-            write_atomic(path, json.dumps(sums) + "\n")
+        write_atomic(path, json.dumps(sums) + "\n")
         self._ctx.checkpoints.complete(state.global_step)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

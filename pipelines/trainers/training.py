@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import difflib
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
@@ -26,7 +25,7 @@ from transformers import (
 
 from pipelines.config import Config
 from pipelines.config.training_section import TrainerSection
-from pipelines.errors import EnvironmentProblem, UsageError
+from pipelines.errors import EnvironmentProblem, UsageError, nearest_name
 from pipelines.run.stage import StageContext, tracked_as
 from pipelines.trainers.checkpoint_callback import CheckpointCallback, NoStepLeft, refuse_not_finite
 
@@ -241,12 +240,8 @@ def _checked(
     for key in further:
         where = f"{name}.trainer.{key}"
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-            raise UsageError(
-                f"{kind.__name__} has no field `{key}`",
-                where=where,
-                hint=f"did you mean `{near[0]}`?" if near else "see TRL's documentation",
-            )
+            hint = nearest_name(key, known, "see TRL's documentation")
+            raise UsageError(f"{kind.__name__} has no field `{key}`", where=where, hint=hint)
         if key in ours:
             raise UsageError(f"`{key}` cannot be set here", where=where, hint=f"use {name}.{key}")
     return dict(further)

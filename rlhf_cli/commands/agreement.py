@@ -13,7 +13,7 @@ import typer
 from pipelines.errors import UsageError
 from pipelines.labels.exchange.label_files import labels_file
 from pipelines.run.directory import RunDir
-from pipelines.run.disk import disk_errors, is_sqlite, write_atomic
+from pipelines.run.disk import is_sqlite, write_atomic
 from rlhf_cli import options, settings
 from rlhf_cli.console import print_json
 from rlhf_cli.output_file import make_room
@@ -80,8 +80,7 @@ def agreement(
     chosen = names if question is None else [question]
     reports = [agreement_on(labels, name, seed=seed, bootstrap=bootstrap) for name in chosen]
     if out is not None:
-        with disk_errors(out.absolute().parent):
-            write_atomic(out, markdown(reports))
+        write_atomic(out, markdown(reports))
     if json:
         data = {"source": str(path), "simulated": labels.simulated, "questions": [one.as_dict() for one in reports]}
         print_json(data)

@@ -9,7 +9,7 @@ import typer
 from pipelines.config.baselines_section import Baseline
 from pipelines.run.directory import BASELINES
 from rlhf_cli import options, settings
-from rlhf_cli.commands.stages import OutputMode, run_one
+from rlhf_cli.commands.stages import USUAL, OutputMode, run_one
 
 
 def baseline(
@@ -18,10 +18,7 @@ def baseline(
     run_dir: options.Dir = None,
     sets: options.Sets = None,
     force: options.Force = False,
-    dry_run: options.DryRun = False,
-    json: options.Json = False,
-    verbose: options.Verbose = False,
-    quiet: options.Quiet = False,
+    mode: OutputMode = USUAL,
 ) -> None:
     """Train a policy to compare PPO's with: by RLOO or GRPO.
 
@@ -29,7 +26,7 @@ def baseline(
     run's section `ppo`. The policy goes to baselines/KIND/ of the run directory; nothing else in the run changes.
     """
     resolved, run = settings.resolve(config, run_dir, sets or (), {})
-    run_one(f"{BASELINES}/{kind}", resolved, run, force=force, mode=OutputMode(dry_run, json, verbose, quiet))
+    run_one(f"{BASELINES}/{kind}", resolved, run, force=force, mode=mode)
 
 
 def register(app: typer.Typer) -> None:
@@ -39,4 +36,4 @@ def register(app: typer.Typer) -> None:
         "rlhf baseline grpo --run-dir runs/my --set baselines.num_generations=8",
         "rlhf baseline rloo --config my.yaml --dry-run",
     )
-    app.command("baseline", epilog=examples)(baseline)
+    app.command("baseline", epilog=examples)(options.with_groups(baseline))

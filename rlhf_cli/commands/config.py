@@ -36,27 +36,18 @@ Output = Annotated[
 Overwrite = Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")]
 
 
-def show(
-    config: options.Config = None,
-    run_dir: options.Dir = None,
-    sets: options.Sets = None,
-    model: options.Model = None,
-    reward_model: options.RewardModel = None,
-    dataset: options.Dataset = None,
-    explain: Explain = None,
-    json: options.Json = False,
-) -> None:
+def show(named: options.RunOptions = options.DEFAULT_RUN, explain: Explain = None, json: options.Json = False) -> None:
     """Print the resolved configuration with the meaning of every key.
 
     Values come from the defaults, the file, --set and named options; the later one wins. Without a file, the defaults
     are printed. With --explain, only one key or section is printed, with its type and default.
     """
     keys = [] if explain is None else _explained_keys(explain)
-    flags = settings.named_flags("all", model=model, reward_model=reward_model, dataset=dataset)
-    if config is None and run_dir is None:
-        resolved: Config = settings.checked(load_config(None, sets or (), flags, for_training=True))
+    if named.config is None and named.run_dir is None:
+        loaded = load_config(None, named.sets or (), named.flags("all"), for_training=True)
+        resolved: Config = settings.checked(loaded)
     else:
-        resolved, _ = settings.resolve(config, run_dir, sets or (), flags)
+        resolved, _ = named.resolve("all")
     if json:
         print_json({"keys": [_facts(key, resolved) for key in keys]} if keys else resolved.model_dump(mode="json"))
     elif keys:
@@ -144,7 +135,7 @@ def register(app: typer.Typer) -> None:
             "rlhf config show --explain ppo.kl_coef",
             "rlhf config show --run-dir runs/my --json",
         )
-    )(show)
+    )(options.with_groups(show))
     app.add_typer(
         group,
         name="config",

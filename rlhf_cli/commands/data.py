@@ -12,7 +12,7 @@ from pipelines.config import Config, load_config
 from pipelines.config.data_section import Source
 from pipelines.errors import UsageError
 from rlhf_cli import options, settings
-from rlhf_cli.console import ConsoleReporter, harmless, print_json, styled
+from rlhf_cli.console import ConsoleReporter, print_json, styled
 
 Files = Annotated[
     list[str] | None,
@@ -90,7 +90,7 @@ def check(
         return
     from pipelines.check.check_text import lines
 
-    for line in lines(report, _mark, harmless):
+    for line in lines(report, _mark):
         print(line)
     if problem:
         raise problem
@@ -126,7 +126,7 @@ def register(app: typer.Typer) -> None:
             "rlhf data check faq.csv --columns prompt=question --as ppo",
             "rlhf data check --config my.yaml",
         )
-    )(options.reads_rows(check))
+    )(options.with_groups(check))
     app.add_typer(
         group,
         name="data",

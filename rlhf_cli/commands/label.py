@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipelines.errors import UsageError
+from pipelines.report.safe_text import visible
 from rlhf_cli import failures, options, settings
-from rlhf_cli.console import ConsoleReporter, harmless, print_json
+from rlhf_cli.console import ConsoleReporter, print_json
 
 if TYPE_CHECKING:
     import socket
@@ -52,15 +53,6 @@ Without = Annotated[
 ]
 Guidelines = Annotated[
     Path | None, typer.Option("--guidelines", metavar="FILE", help="Markdown file with guidelines for the annotators.")
-]
-Question = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--question",
-        metavar="NAME:KIND[:TEXT]",
-        help="Question to the annotators; KIND is ranking, pairwise, binary, scale (scale7: 1 to 7) or demonstration. "
-        "Repeatable.",
-    ),
 ]
 Overlap = Annotated[
     int | None, typer.Option("--overlap", min=1, metavar="N", help="Number of annotators who judge the same task.")
@@ -111,7 +103,7 @@ def label(
     annotator: Annotator = None,
     without: Without = None,
     guidelines: Guidelines = None,
-    question: Question = None,
+    question: options.Questions = None,
     overlap: Overlap = None,
     controls: Controls = None,
     control_share: ControlShare = None,
@@ -273,7 +265,7 @@ def _print_links(store: LabelStore, address: str, links: dict[str, str], json: b
     else:
         width = max(len(name) for name in links)
         for name, link in links.items():
-            print(f"{harmless(name):{width}}  {link}")
+            print(f"{visible(name):{width}}  {link}")
     sys.stdout.flush()
 
 
@@ -301,4 +293,4 @@ def register(app: typer.Typer) -> None:
             "rlhf label pairs.jsonl --question helpful:pairwise --question polite:scale7",
             "rlhf label --run-dir runs/my --annotator ann",
         )
-    )(options.reads_rows(label))
+    )(options.with_groups(label))

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from pipelines.errors import UsageError
-from pipelines.run.disk import disk_errors, write_atomic
+from pipelines.report.safe_text import visible
+from pipelines.run.disk import write_atomic
 from rlhf_cli import options, settings
-from rlhf_cli.console import harmless, print_json
+from rlhf_cli.console import print_json
 from rlhf_cli.output_file import make_room
 
 if TYPE_CHECKING:
@@ -78,55 +80,63 @@ WithLabels = Annotated[
 Seed = Annotated[
     int, typer.Option("--seed", metavar="N", help="Seed of the order in which the other program shows answers.")
 ]
-Questions = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--question",
-        metavar="NAME:KIND[:TEXT]",
-        help="Question to the annotators; KIND is ranking, pairwise, binary, scale (scale7: 1 to 7) or demonstration. "
-        "Repeatable.",
-    ),
-]
 Answers = Annotated[
     int | None, typer.Option("--answers", min=1, max=26, metavar="N", help="Number of answers of a task.")
 ]
 
 
-def show(
-    file: File,
-    columns: Columns = None,
-    value: ValueOf = None,
-    ties_from_empty: TiesFromEmpty = False,
-    tasks: Tasks = None,
-    label_config: Configuration = None,
-    buckets: Buckets = None,
-    json: options.Json = False,
-) -> None:
+@dataclass(frozen=True)
+class LabelOptions:
+    """Options for reading a file of labels."""
+
+    columns: Columns = None
+    value: ValueOf = None
+    ties_from_empty: TiesFromEmpty = False
+    tasks: Tasks = None
+    label_config: Configuration = None
+    buckets: Buckets = None
+
+    def read(self, file: Path) -> LabelSet:
+        """Read the labels of a file."""
+        from pipelines.labels.exchange.gather import ReadingOptions
+        from pipelines.labels.exchange.label_config import read_config
+        from pipelines.labels.exchange.label_files import read_labels
+
+        reading = ReadingOptions(
+            _columns(self.columns),
+            self.ties_from_empty,
+            _numbers(self.value),
+            read_labels(self.tasks) if self.tasks is not None else None,
+            read_config(self.label_config) if self.label_config is not None else None,
+            _buckets(self.buckets),
+        )
+        return read_labels(file, reading)
+
+
+_DEFAULTS = LabelOptions()
+
+
+def show(file: File, reading: LabelOptions = _DEFAULTS, json: options.Json = False) -> None:
     """Show what a file of labels holds.
 
     The summary has the questions, tasks, labels and annotators, and counts of what was left out.
     """
     from pipelines.labels.exchange import label_files as summary
 
-    told = summary.summary(_read(file, columns, value, ties_from_empty, tasks, label_config, buckets))
+    told = summary.summary(reading.read(file))
     if json:
         print_json({"file": str(file), **told})
         return
     print(file)
     for line in summary.lines(told):
-        print(harmless(line))
+        print(visible(line))
 
 
 def convert(
     file: File,
     to: To,
     out: Out,
-    columns: Columns = None,
-    value: ValueOf = None,
-    ties_from_empty: TiesFromEmpty = False,
-    tasks: Tasks = None,
-    label_config: Configuration = None,
-    buckets: Buckets = None,
+    reading: LabelOptions = _DEFAULTS,
     pseudonyms: Pseudonyms = False,
     with_labels: WithLabels = False,
     seed: Seed = 0,
@@ -142,8 +152,8 @@ def convert(
     """
     if with_labels and to != "label-studio":
         raise UsageError("--with-labels goes with --to label-studio only")
-    make_room(out, [path for path in (file, tasks, label_config) if path is not None], replace=force)
-    label_set = _read(file, columns, value, ties_from_empty, tasks, label_config, buckets)
+    make_room(out, [path for path in (file, reading.tasks, reading.label_config) if path is not None], replace=force)
+    label_set = reading.read(file)
     if pseudonyms:
         from pipelines.labels.label_types import with_pseudonyms
 
@@ -161,10 +171,12 @@ def convert(
     print(f"{out}: {', '.join(f'{count} {name}' for name, count in held.items())}")
     if not quiet:
         for line in counted(f"of note in {file}", label_set.notes) + counted("not written", lost):
-            print(harmless(line), file=sys.stderr)
+            print(visible(line), file=sys.stderr)
 
 
-def config(to: ConfigTo, question: Questions = None, answers: Answers = None, json: options.Json = False) -> None:
+def config(
+    to: ConfigTo, question: options.Questions = None, answers: Answers = None, json: options.Json = False
+) -> None:
     """Print the labeling configuration for another program.
 
     It is XML for Label Studio, or Python code for Argilla.
@@ -183,30 +195,6 @@ def config(to: ConfigTo, question: Questions = None, answers: Answers = None, js
         print_json({"to": to, "config": text})
     else:
         print(text, end="")
-
-
-def _read(
-    file: Path,
-    columns: list[str] | None,
-    values: list[str] | None,
-    ties_from_empty: bool,
-    tasks: Path | None,
-    label_config: Path | None,
-    buckets: str | None,
-) -> LabelSet:
-    from pipelines.labels.exchange.gather import ReadingOptions
-    from pipelines.labels.exchange.label_config import read_config
-    from pipelines.labels.exchange.label_files import read_labels
-
-    reading = ReadingOptions(
-        _columns(columns),
-        ties_from_empty,
-        _numbers(values),
-        read_labels(tasks) if tasks is not None else None,
-        read_config(label_config) if label_config is not None else None,
-        _buckets(buckets),
-    )
-    return read_labels(file, reading)
 
 
 def _buckets(text: str | None) -> tuple[str, ...]:
@@ -254,8 +242,7 @@ def _write(label_set: LabelSet, to: str, out: Path, seed: int, with_labels: bool
         text, lost = label_studio.tasks(label_set, seed, with_labels=with_labels)
     else:
         text, lost = argilla.records(label_set, seed)
-    with disk_errors(out.absolute().parent):
-        write_atomic(out, text)
+    write_atomic(out, text)
     return lost
 
 
@@ -289,7 +276,7 @@ def register(app: typer.Typer) -> None:
         ),
     ]
     for command, lines in commands:
-        group.command(epilog=options.examples(*lines))(command)
+        group.command(epilog=options.examples(*lines))(options.with_groups(command))
     app.add_typer(
         group,
         name="labels",

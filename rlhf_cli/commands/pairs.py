@@ -14,10 +14,11 @@ from pipelines.config import load_config
 from pipelines.config.feedback_section import PairsSection
 from pipelines.data.faults import fault_of
 from pipelines.errors import DataError, UsageError
+from pipelines.report.safe_text import visible
 from pipelines.run.directory import RunDir
 from rlhf_cli import options
 from rlhf_cli.commands.agreement import LeaveOut, RunWithLabels, Source, check_annotators, read, source_of
-from rlhf_cli.console import harmless, print_json
+from rlhf_cli.console import print_json
 from rlhf_cli.output_file import make_room
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ def pairs(
         print_json({**told, **result.counts, "lost": lost})
     if not quiet:
         for line in [*_summary(result, out, format_, lost), *counted(f"of note in {path}", labels.notes)]:
-            print(harmless(line), file=sys.stderr)
+            print(visible(line), file=sys.stderr)
 
 
 def _section(run: RunDir | None, given: Mapping[str, Any]) -> PairsSection:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -14,9 +13,10 @@ from pipelines.config import Config
 from pipelines.data.prepare import DataKind, effective_sources
 from pipelines.data.sources import find_source
 from pipelines.errors import RlhfError
+from pipelines.report.safe_text import visible
 from pipelines.run.directory import RunDir
 from pipelines.run.stage import Stage
-from rlhf_cli.console import harmless, print_json, styled
+from rlhf_cli.console import print_json, print_problem
 
 
 def show(stages: Sequence[Stage], config: Config, run_dir: RunDir, *, force: Sequence[str], as_json: bool) -> None:
@@ -42,10 +42,7 @@ def show(stages: Sequence[Stage], config: Config, run_dir: RunDir, *, force: Seq
         if any(entry["action"] == "run" and entry["stage"].startswith("data/") for entry in entries):
             print("the data is not opened: `rlhf data check` reads a FILE, or with --config all that a run would read")
         if problem is not None:
-            print(f"{styled('would refuse:', '1;31', sys.stderr)} {harmless(problem.message)}", file=sys.stderr)
-            for label, text in (("where", problem.where), ("hint", problem.hint)):
-                if text:
-                    print(f"  {label}: {harmless(text)}", file=sys.stderr)
+            print_problem("would refuse:", "1;31", problem.as_dict())
     if problem is not None:
         raise typer.Exit(problem.exit_code)
 
@@ -68,7 +65,7 @@ def metrics_text(outcome: chain.Outcome) -> str:
     metrics = outcome.manifest.metrics if outcome.manifest else {}
     width = max(map(len, metrics), default=0)
     return "\n".join(
-        f"{name:{width}}  {value:.4g}" if isinstance(value, float) else f"{name:{width}}  {harmless(str(value))}"
+        f"{name:{width}}  {value:.4g}" if isinstance(value, float) else f"{name:{width}}  {visible(str(value))}"
         for name, value in metrics.items()
     )
 

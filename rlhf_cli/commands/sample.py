@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -15,26 +14,16 @@ from pipelines.chain.preflight import check_sampled_models
 from pipelines.config import Config, load_config
 from pipelines.config.data_section import Source
 from pipelines.errors import UsageError
+from pipelines.report.safe_text import visible
 from pipelines.run.directory import in_round
 from rlhf_cli import options, settings
 from rlhf_cli.commands.stages import OutputMode, run_one
-from rlhf_cli.console import ConsoleReporter, harmless, print_json, styled
+from rlhf_cli.console import ConsoleReporter, print_json, print_problem
 from rlhf_cli.libraries import set_defaults
 from rlhf_cli.output_file import make_room
 
 if TYPE_CHECKING:
-    from pipelines.sampling.sample_file import Prepared, Request
-
-
-@dataclass(frozen=True)
-class FileRequest:
-    """Input and output of sampling without a run, as `sample_file.Request`, whose import loads torch."""
-
-    sources: Sequence[Source]
-    out: Path
-    form: Literal["tasks", "demonstrations"]
-    max_per_source: int | None
-    force: bool
+    from pipelines.sampling.sample_file import Form, Prepared, Request
 
 
 Prompts = Annotated[
@@ -64,7 +53,7 @@ Count = Annotated[
     ),
 ]
 Out = Annotated[Path | None, typer.Option("--out", metavar="FILE", help="JSON lines file to write; without a run.")]
-Form = Annotated[
+FormOption = Annotated[
     Literal["tasks", "demonstrations"] | None,
     typer.Option(
         "--as", help="Kind of rows: tasks to be judged, or demonstrations to be edited for SFT; without a run."
@@ -131,7 +120,7 @@ def sample(
     models: Models = None,
     num_completions: Count = None,
     out: Out = None,
-    form: Form = None,
+    form: FormOption = None,
     temperature: Temperature = None,
     top_p: TopP = None,
     top_k: TopK = None,
@@ -183,7 +172,7 @@ def sample(
         flags |= {} if on_bad_row is None else {"data.on_bad_row": on_bad_row}
         resolved = load_config(None, sets or (), flags)
         sources = [rows.source(path) for path in prompts]
-        _alone(FileRequest(sources, out, form or "tasks", max_per_source, force), resolved, mode)
+        _alone(mode, sources=sources, out=out, form=form or "tasks", config=resolved, most=max_per_source, force=force)
         return
     if run_dir is None and config is None:
         raise UsageError(
@@ -224,20 +213,20 @@ def _refuse(given: dict[str, Any], why: str) -> None:
             raise UsageError(f"{option} {why}")
 
 
-def _alone(target: FileRequest, config: Config, mode: OutputMode) -> None:
-    """Sample without a run."""
+def _alone(
+    mode: OutputMode, *, sources: Sequence[Source], out: Path, form: Form, config: Config, most: int | None, force: bool
+) -> None:
+    """Sample without a run; the arguments are those of `sample_file.Request`."""
     check_sampled_models(config, "--model")
     # whether the file is there already is for `prepare` to say, which knows of an interrupted call
-    make_room(target.out, [source.path for source in target.sources], replace=True, write=not mode.dry_run)
+    make_room(out, [source.path for source in sources], replace=True, write=not mode.dry_run)
     set_defaults()
     reporter = ConsoleReporter(quiet=mode.quiet)
     # stdout is for data: what a library prints goes to stderr
     with contextlib.redirect_stdout(sys.stderr):
         from pipelines.sampling import sample_file
 
-        request = sample_file.Request(
-            target.sources, target.out, target.form, config, target.max_per_source, target.force
-        )
+        request = sample_file.Request(sources, out, form, config, most, force)
         prepared = sample_file.prepare(request, reporter)
         result = None if mode.dry_run else sample_file.sample_file(request, prepared, reporter)
     if result is None:
@@ -246,7 +235,7 @@ def _alone(target: FileRequest, config: Config, mode: OutputMode) -> None:
         print_json(result)
     else:
         for line in _summary(result):
-            print(harmless(line))
+            print(visible(line))
 
 
 def _show_plan(prepared: Prepared, request: Request, *, as_json: bool) -> None:
@@ -264,12 +253,12 @@ def _show_plan(prepared: Prepared, request: Request, *, as_json: bool) -> None:
         print_json({"plan": plan, "problem": problem.as_dict() if problem else None})
     else:
         for count in prepared.counts:
-            print(harmless(_source_line(vars(count))))
+            print(visible(_source_line(vars(count))))
         for one in prepared.models:
-            print(harmless(f"{one.name}: {one.num_completions} completions of each of {len(prepared.asked)} prompts"))
-        print(harmless(f"would {action}, and write {request.out}"))
+            print(visible(f"{one.name}: {one.num_completions} completions of each of {len(prepared.asked)} prompts"))
+        print(visible(f"would {action}, and write {request.out}"))
         if problem is not None:
-            print(f"{styled('would refuse:', '1;31', sys.stderr)} {harmless(problem.message)}", file=sys.stderr)
+            print_problem("would refuse:", "1;31", problem.as_dict())
     if problem is not None:
         raise typer.Exit(problem.exit_code)
 
@@ -302,4 +291,4 @@ def register(app: typer.Typer) -> None:
             "rlhf sample faq.csv --columns prompt=question --model runs/my/sft --model runs/my/ppo --out tasks.jsonl",
             "rlhf sample --run-dir runs/my --temperature 0.8",
         )
-    )(options.reads_rows(sample))
+    )(options.with_groups(sample))

@@ -13,9 +13,10 @@ import typer
 from pipelines.config import load_config
 from pipelines.config.scorer_section import ScorerSection
 from pipelines.errors import UsageError
-from pipelines.run.disk import disk_errors, write_atomic
+from pipelines.report.safe_text import visible
+from pipelines.run.disk import write_atomic
 from rlhf_cli import options, settings
-from rlhf_cli.console import ConsoleReporter, harmless, print_json
+from rlhf_cli.console import ConsoleReporter, print_json
 from rlhf_cli.libraries import set_defaults
 from rlhf_cli.output_file import make_room
 
@@ -79,6 +80,8 @@ def score(
     """
     source = rows.source(file)
     card_files = [] if report_card is None else [report_card, report_card.with_suffix(".json")]
+    if len({*card_files, out}) < len([*card_files, out]):
+        raise UsageError("--report-card, its .json and --out are three files", where=str(report_card))
     for path in [*card_files, *([out] if out is not None else [])]:
         make_room(path, [file], replace=force)
     details: dict[str, Any] = {
@@ -118,15 +121,14 @@ def score(
         _write_card(scored.pop("card"), scored["summary"]["scorer"], *card_files)
     lines = "".join(jsonlib.dumps(entry, ensure_ascii=False) + "\n" for entry in scored["rows"])
     if out is not None:
-        with disk_errors(out.absolute().parent):
-            write_atomic(out, lines)
+        write_atomic(out, lines)
     if json:
         print_json(scored["summary"] if out is not None else scored)
         return
     if out is None:
         sys.stdout.write(lines)
     for line in _summary_lines(scored["summary"]):
-        print(harmless(line), file=sys.stderr if out is None else sys.stdout)
+        print(visible(line), file=sys.stderr if out is None else sys.stdout)
 
 
 def _write_card(card: dict[str, Any] | None, scorer: str, markdown: Path, data: Path) -> None:
@@ -134,9 +136,8 @@ def _write_card(card: dict[str, Any] | None, scorer: str, markdown: Path, data: 
         raise UsageError("a report card needs comparisons with a better answer, and the file holds none")
     from pipelines.report.report_card import markdown_card
 
-    with disk_errors(markdown.absolute().parent):
-        write_atomic(data, jsonlib.dumps(card, indent=2, ensure_ascii=False) + "\n")
-        write_atomic(markdown, markdown_card(card, f"Report card of {scorer}"))
+    write_atomic(data, jsonlib.dumps(card, indent=2, ensure_ascii=False) + "\n")
+    write_atomic(markdown, markdown_card(card, f"Report card of {scorer}"))
 
 
 def _summary_lines(summary: dict[str, Any]) -> list[str]:
@@ -165,4 +166,4 @@ def register(app: typer.Typer) -> None:
             "rlhf score a.jsonl --reward-model org/toxic --label toxic --lower-is-better",
             "rlhf score chats.jsonl --reward-model my_reward:score --json",
         )
-    )(options.reads_rows(score))
+    )(options.with_groups(score))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import typer
 
@@ -16,7 +18,7 @@ from pipelines.errors import UsageError
 from pipelines.run.directory import RunDir, in_round
 from pipelines.run.processes import dismissing_workers, rank, world_size
 from pipelines.run.stage import Stage
-from rlhf_cli import libraries, options, settings
+from rlhf_cli import libraries, options
 from rlhf_cli.children import ChildLauncher, is_child
 from rlhf_cli.commands import plan_view as plan
 from rlhf_cli.console import ConsoleReporter, print_json
@@ -27,51 +29,37 @@ from rlhf_cli.logs import log_to
 class OutputMode:
     """Output options of a command."""
 
-    dry_run: bool = False
-    json: bool = False
-    verbose: bool = False
-    quiet: bool = False
+    dry_run: options.DryRun = False
+    json: options.Json = False
+    verbose: options.Verbose = False
+    quiet: options.Quiet = False
+
+
+USUAL = OutputMode()
 
 
 def stage_command(name: str) -> Callable[..., None]:
     """The command that runs the stage `name` and the data stages before it."""
 
     def command(
-        config: options.Config = None,
-        run_dir: options.Dir = None,
-        sets: options.Sets = None,
-        model: options.Model = None,
-        reward_model: options.RewardModel = None,
-        dataset: options.Dataset = None,
+        named: options.RunOptions = options.DEFAULT_RUN,
         number: options.Round = 1,
         force: options.Force = False,
-        dry_run: options.DryRun = False,
-        json: options.Json = False,
-        verbose: options.Verbose = False,
-        quiet: options.Quiet = False,
+        mode: OutputMode = USUAL,
     ) -> None:
-        flags = settings.named_flags(name, model=model, reward_model=reward_model, dataset=dataset)
-        resolved, run = settings.resolve(config, run_dir, sets or (), flags)
-        run_one(in_round(name, number), resolved, run, force=force, mode=OutputMode(dry_run, json, verbose, quiet))
+        resolved, run = named.resolve(name)
+        run_one(in_round(name, number), resolved, run, force=force, mode=mode)
 
     return command
 
 
 def all_command(
-    config: options.Config = None,
-    run_dir: options.Dir = None,
-    sets: options.Sets = None,
-    model: options.Model = None,
-    reward_model: options.RewardModel = None,
-    dataset: options.Dataset = None,
+    named: options.RunOptions = options.DEFAULT_RUN,
     first: options.From = None,
     last: options.Until = None,
     rounds: options.Rounds = None,
     force: options.ForceStages = None,
-    dry_run: options.DryRun = False,
-    json: options.Json = False,
-    verbose: options.Verbose = False,
-    quiet: options.Quiet = False,
+    mode: OutputMode = USUAL,
 ) -> None:
     """Run all stages, from the data to the evaluation.
 
@@ -79,11 +67,8 @@ def all_command(
     Complete stages are skipped. Exit code 11 means that the run waits for people to judge answers; once they have, the
     same command continues.
     """
-    flags = settings.named_flags("all", model=model, reward_model=reward_model, dataset=dataset)
-    if rounds is not None:
-        flags["feedback.rounds"] = rounds
-    resolved, run = settings.resolve(config, run_dir, sets or (), flags)
-    run_all(resolved, run, first=first, last=last, force=force or (), mode=OutputMode(dry_run, json, verbose, quiet))
+    resolved, run = named.resolve("all", **({} if rounds is None else {"feedback.rounds": rounds}))
+    run_all(resolved, run, first=first, last=last, force=force or (), mode=mode)
 
 
 def run_one(name: str, config: Config, run_dir: RunDir, *, force: bool, mode: OutputMode) -> None:
@@ -124,14 +109,36 @@ def run_all(
         plan.show(stages, config, run_dir, force=force, as_json=mode.json)
         return
     outcomes = _run(stages, config, run_dir, force=force, mode=mode, isolated=True)
+    report = _report(config, run_dir, outcomes, ConsoleReporter(quiet=mode.quiet))
     if mode.json:
         entries = [plan.outcome_entry(outcome, run_dir) for outcome in outcomes]
-        print_json({"run_dir": str(run_dir.root), "stages": entries})
+        print_json({"run_dir": str(run_dir.root), "stages": entries, "report": report and str(report)})
         return
     if any(outcome.stage == "eval" for outcome in outcomes):
         print(_final_table(run_dir))
     if not mode.quiet:
-        print(f"the run is in {run_dir.root}", file=sys.stderr)
+        print(f"the run is in {run_dir.root}" + (f"; report: {report}" if report else ""), file=sys.stderr)
+
+
+def _report(
+    config: Config, run_dir: RunDir, outcomes: Sequence[chain.Outcome], reporter: ConsoleReporter
+) -> Path | None:
+    """Write the report of the run unless it is there and nothing has run since; None: it could not be written.
+
+    A finished run is not a failure because its report is.
+    """
+    path = run_dir.report_path
+    if path.is_file() and all(outcome.action == "skip" for outcome in outcomes):
+        return path
+    try:
+        from pipelines.overview.report_page import write_report
+
+        return write_report(config, run_dir)
+    except Exception as error:
+        with log_to(run_dir.log_path), contextlib.suppress(Exception):
+            logging.getLogger("rlhf").exception("the report could not be written")
+        reporter.warn(f"the report could not be written ({error}); `rlhf report {run_dir.root}` tries again")
+        return None
 
 
 def _how_to_enable(kind: str) -> str:
@@ -224,5 +231,7 @@ _EXAMPLES = {
 def register(app: typer.Typer) -> None:
     """Add the stage commands."""
     for name, about in _ABOUT.items():
-        app.command(name, help=about, epilog=options.examples(*_EXAMPLES[name]))(stage_command(name))
-    app.command("all", epilog=options.examples(*_EXAMPLES["all"]))(all_command)
+        app.command(name, help=about, epilog=options.examples(*_EXAMPLES[name]))(
+            options.with_groups(stage_command(name))
+        )
+    app.command("all", epilog=options.examples(*_EXAMPLES["all"]))(options.with_groups(all_command))

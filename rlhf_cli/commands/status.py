@@ -11,10 +11,11 @@ import typer
 from pipelines.chain import chain
 from pipelines.config import Config
 from pipelines.errors import ArtifactError, DataError, UsageError
+from pipelines.report.safe_text import visible
 from pipelines.run.directory import RunDir
 from pipelines.run.manifest import Manifest
 from rlhf_cli import options, settings
-from rlhf_cli.console import harmless, print_json, seconds_text, styled
+from rlhf_cli.console import print_json, seconds_text, styled
 
 _STYLES = {
     "complete": "32",
@@ -56,13 +57,13 @@ def status(
     else:
         print(run.root)
         if page is not None:
-            print(f"  the label page is open at {harmless(page)}")
+            print(f"  the label page is open at {visible(page)}")
         if holder is not None:
             print(f"  process {holder['pid']} works on it since {holder['since']}")
         for entry in entries:
             _print_entry(entry)
         if verdict is not None:
-            print(f"  verdict: {harmless(verdict['sentence'])}")
+            print(f"  verdict: {visible(verdict['sentence'])}")
     if any(entry["state"] == "damaged" for entry in entries):
         raise typer.Exit(ArtifactError.exit_code)
 
@@ -101,10 +102,10 @@ def _print_entry(entry: dict[str, Any]) -> None:
     if state == "complete":
         remark = seconds_text(entry["wall_seconds"])
     else:
-        remark = harmless(entry["reason"])
+        remark = visible(entry["reason"])
     print(f"  {entry['stage']:20} {shown} {remark}")
     for line in entry["differences"]:
-        print(f"{'':33}{harmless(line)}")
+        print(f"{'':33}{visible(line)}")
 
 
 def register(app: typer.Typer) -> None:

@@ -79,7 +79,7 @@ def test_pairs(tmp_path: Path) -> None:
 def test_only_twenty_places_are_kept(tmp_path: Path) -> None:
     found = checked(tmp_path, [pair("a", "b", "c")] + ["{"] * 30)
     assert (found.bad, len(found.bad_places)) == (30, 20)
-    shown = "\n".join(lines(check([Source(path=found.path)], CONFIG, QUIET), str, str))
+    shown = "\n".join(lines(check([Source(path=found.path)], CONFIG, QUIET), str))
     assert "... and 10 more" in shown
 
 
@@ -165,7 +165,7 @@ def test_contradictions_between_files(tmp_path: Path) -> None:
     report = check([first, second], CONFIG, QUIET)
     assert [file.repeats.contradictions for file in report.files] == [0, 0]
     assert report.contradictions == 1
-    assert "contradictions        1: within the files and between them" in "\n".join(lines(report, str, str))
+    assert "contradictions        1: within the files and between them" in "\n".join(lines(report, str))
     assert check([first], CONFIG, QUIET).contradictions == 0
 
 
@@ -174,20 +174,20 @@ def test_an_answer_judged_good_and_bad_is_a_contradiction(tmp_path: Path) -> Non
     rows = [{"prompt": prompt, "completion": answer, "label": label} for prompt, answer, label in labels]
     report = check([write(tmp_path / "a.jsonl", rows)], CONFIG, QUIET)
     assert report.files[0].repeats.contradictions == 1
-    assert "1: the same answer to a prompt, now good, now bad" in "\n".join(lines(report, str, str))
+    assert "1: the same answer to a prompt, now good, now bad" in "\n".join(lines(report, str))
 
 
 def test_rows_without_a_preference_are_counted(tmp_path: Path) -> None:
     rows = [{"prompt": str(i), "responses": ["a", "b"], "scores": [1, 1 + i % 2]} for i in range(6)]
     found = checked(tmp_path, rows)
     assert (found.rows_read, found.good, found.ties, found.bad) == (6, 3, 3, 0)
-    shown = "\n".join(lines(check([Source(path=found.path)], CONFIG, QUIET), str, str))
+    shown = "\n".join(lines(check([Source(path=found.path)], CONFIG, QUIET), str))
     assert "6 read, 0 bad, 3 without a preference" in shown
 
 
 def test_one_is_no_plural(tmp_path: Path) -> None:
     report = check([write(tmp_path / f"{name}.jsonl", [pair("one", "ab", "c")] * 2) for name in "ab"], CONFIG, QUIET)
-    shown = "\n".join(lines(report, str, str))
+    shown = "\n".join(lines(report, str))
     for words in ("in several files      1 prompt, 1 whole row", "1 row repeats an earlier one"):
         assert words in shown
 
@@ -258,7 +258,7 @@ def test_tokens_by_the_stages_own_encoders(tmp_path: Path) -> None:
 
 def test_words_hold_every_figure(tmp_path: Path) -> None:
     report: Report = check([write(tmp_path / "a.jsonl", PAIRS)], CONFIG, QUIET)
-    shown = "\n".join(lines(report, lambda text: f"[[{text}]]", str))
+    shown = "\n".join(lines(report, lambda text: f"[[{text}]]"))
     expected = "9 read, 3 bad", "6 comparisons", "75.0% [30.1%, 95.4%] of 4 pairs", "2 x chosen: blank", "user: one"
     for words in expected:
         assert words in shown
@@ -268,7 +268,7 @@ def test_languages_without_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(sys.modules, "py3langid", None)
     report = check([write(tmp_path / "a.jsonl", PAIRS)], CONFIG, QUIET)
     assert report.files[0].languages is None
-    assert "pip install 'rlhf[check]'" in "\n".join(lines(report, str, str))
+    assert "pip install 'rlhf[check]'" in "\n".join(lines(report, str))
 
 
 def test_languages(tmp_path: Path) -> None:

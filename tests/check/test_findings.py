@@ -55,7 +55,7 @@ def pairs(count: int, **change: Any) -> list[dict[str, Any]]:
 def test_nothing_stands_out_in_unremarkable_rows(tmp_path: Path) -> None:
     report = report_of(tmp_path, pairs(60))
     assert codes(report) == []
-    assert next(lines(report, str, str)).endswith("0.jsonl")
+    assert next(lines(report, str)).endswith("0.jsonl")
 
 
 def changed(rows: list[dict[str, Any]], many: int, **change: Any) -> list[dict[str, Any]]:
@@ -93,7 +93,7 @@ def test_what_stands_out_is_said_first(tmp_path: Path, rows: list[dict[str, Any]
     report = report_of(tmp_path, rows)
     assert code in codes(report)
     (finding,) = (finding for finding in report.findings if finding.code == code)
-    printed = list(lines(report, str, str))
+    printed = list(lines(report, str))
     first, figures = (
         printed.index("look at this first"),
         next(i for i, line in enumerate(printed) if "they hold" in line),

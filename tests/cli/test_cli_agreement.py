@@ -74,7 +74,7 @@ def test_out_writes_markdown_that_names_and_comments_cannot_change(
     for text in (written, shown):
         assert "\x1b" not in text
         assert "\u202e" not in text
-        assert "u202e" in text
+        assert "U+202E" in text
     assert "<b>" not in written
     assert not re.search(r"(?<!\\)\]\(http", written)
     assert "\\<b\\>\\|" in written

@@ -52,6 +52,7 @@ def test_all_runs_then_skips_then_finds_itself_after_a_move(program: Program) ->
         "eval",
         "events.jsonl",
         "ppo",
+        "report.html",
         "reward",
         "rlhf.log",
         "sft",

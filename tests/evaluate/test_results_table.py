@@ -186,7 +186,9 @@ EVIL = "a\x1b[31mred\x07 \x9b2J\rback \u202eabc\u200b\u2028x \ud800 \U000e0041 e
 
 def test_control_and_direction_characters_are_spelled_out():
     shown = visible(EVIL)
-    assert shown == (r"a\x1b[31mred\x07 \x9b2J\x0dback \u202eabc\u200b\u2028x \ud800 \U000e0041 end")
+    assert shown == (
+        "a⟨U+001B⟩[31mred⟨U+0007⟩ ⟨U+009B⟩2J⟨U+000D⟩back ⟨U+202E⟩abc⟨U+200B⟩⟨U+2028⟩x ⟨U+D800⟩ ⟨U+E0041⟩ end"
+    )
     assert visible("one\ntwo\r\nthree") == "one\ntwo\nthree"
     assert visible("Grüße, 你好, naïve — “ok”") == "Grüße, 你好, naïve — “ok”"
     text = plain(RESULTS, [sample(EVIL, prompt=EVIL)]) + markdown(RESULTS, [sample(EVIL, prompt=EVIL)])

@@ -170,4 +170,5 @@ def test_rlhf_score_writes_a_card_of_any_scorer(tmp_path: Path, monkeypatch: pyt
     )
     assert rlhf(["score", "chats.jsonl", *command[2:4], "--report-card", "other.md"]) == 2
     assert not Path("other.md").exists()
+    assert rlhf([*command[:-1], "other.json"]) == 2, "the data go there"
     assert math.isfinite(card["calibration"]["temperature"])

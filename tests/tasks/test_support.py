@@ -147,7 +147,7 @@ def test_product_and_topic_probes_keep_the_other_half() -> None:
 def test_an_unknown_task_is_a_usage_error_with_the_nearest_name() -> None:
     with pytest.raises(UsageError) as caught:
         load_task("suport")
-    assert caught.value.hint == "did you mean 'support'?"
+    assert caught.value.hint == "did you mean `support`?"
     with pytest.raises(UsageError) as caught:
         load_task("xyz")
     assert "support" in (caught.value.hint or "")

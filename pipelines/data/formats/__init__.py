@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any
 
 from pipelines.data.faults import shorten, type_name
 from pipelines.data.formats import alpaca, hh, judged, sharegpt, trl, verdict
-from pipelines.data.formats.format import VERDICTS, Format, column_names, judges, way_out
+from pipelines.data.formats.format import Format, column_names
+from pipelines.data.formats.unread_columns import VERDICTS, judges, way_out
 from pipelines.data.formats.unrecognized import column_map, way_in
-from pipelines.errors import DataError, UsageError
+from pipelines.errors import DataError, UsageError, nearest_name
 
 # Where a row fits several, the first one counts: richer formats stand before poorer ones.
 FORMATS: dict[str, type[Format]] = {
@@ -55,8 +55,7 @@ def named_format(name: str) -> type[Format]:
     """
     if name in FORMATS:
         return FORMATS[name]
-    near = get_close_matches(name, FORMATS, n=1)
-    hint = f"did you mean `{near[0]}`?" if near else f"the formats are {', '.join(FORMATS)}"
+    hint = nearest_name(name, FORMATS, f"the formats are {', '.join(FORMATS)}")
     raise UsageError(f"there is no data format `{name}`", hint=hint)
 
 

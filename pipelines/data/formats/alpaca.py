@@ -7,8 +7,9 @@ from typing import Annotated, Any
 from pydantic import Field, model_validator
 from typing_extensions import override
 
-from pipelines.data.formats.format import TEXT, Format, assistant, columns, user
+from pipelines.data.formats.format import TEXT, Format, columns
 from pipelines.data.formats.trl import Labeled
+from pipelines.data.formats.turns import assistant, user
 from pipelines.data.rows import CanonicalRow, Comparison, Demonstration, Message, Prompt
 
 Pair = Annotated[list[str], Field(min_length=2, max_length=2)]

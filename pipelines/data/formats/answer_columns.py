@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from pipelines.data.formats.format import VERDICTS, judges
+from pipelines.data.formats.unread_columns import VERDICTS, is_set, judges
 
 MOST_ANSWERS = 26
 _TOLD = ("strength", "verdict")
@@ -101,13 +101,6 @@ def answer_columns(row: Mapping[str, Any]) -> AnswerColumns | None:
     if isinstance(row.get(other or ""), str) and not parts.verdicts:  # a word that judges, such as `feedback: B`
         return parts._replace(verdicts=(str(other),))
     return parts._replace(other_verdict=other) if other is not None else parts
-
-
-def is_set(value: Any) -> bool:
-    """Whether a cell holds anything: NaN, which other programs write where they have nothing, is nothing."""
-    if isinstance(value, str):
-        return bool(value.strip())
-    return value is not None and value == value and value != []
 
 
 def plain_name(name: str) -> str:

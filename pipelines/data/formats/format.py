@@ -2,208 +2,23 @@
 
 from __future__ import annotations
 
-import json
-import math
-import re
-from collections.abc import Collection, Mapping, Sequence
-from functools import cache, lru_cache
-from typing import Annotated, Any, ClassVar, TypeVar, cast
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any, ClassVar, TypeVar, cast
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, model_validator
+from pydantic import model_validator
 
-from pipelines.data.faults import Fault, type_name
-from pipelines.data.rows import CanonicalRow, Demonstration, Message, Role
+from pipelines.data.faults import Fault
+from pipelines.data.formats.tool_calls import Tools
+from pipelines.data.formats.transcripts import answer_alone, open_transcript
+from pipelines.data.formats.turns import Lenient, system_turn
+from pipelines.data.formats.unread_columns import CONTEXT, MEDIA, VERDICTS, is_judged, placed_media, unread
+from pipelines.data.rows import CanonicalRow, Demonstration, Message
 
 Kind = TypeVar("Kind", bound=CanonicalRow)
-CONTEXT = ("history", "input", "context")
-"""Parts of the question."""
-VERDICTS = (
-    *("label", "score", "kto_tag", "tag", "rating", "reward", "rank", "preference", "feedback", "winner", "better"),
-    *("verdict", "vote", "thumbs", "liked", "upvoted", "quality", "grade"),
-)
-"""Names of columns in which an annotator judges the answer. `label` and `score` are those that formats read."""
-MEDIA = ("image", "images", "audio", "audios", "video", "videos")
-"""Names of columns that hold what is not text."""
-_VERDICT_WORDS = frozenset(
-    (
-        *("good", "bad", "true", "false", "yes", "no", "like", "dislike", "liked", "disliked", "up", "down", "upvote"),
-        *("downvote", "positive", "negative", "chosen", "rejected", "accepted", "better", "worse", "tie", "a", "b"),
-    )
-)
-
-
-def is_judged(row: Mapping[str, Any]) -> bool:
-    """Whether a column judges the answer: it must never be taken for one to imitate."""
-    return any(judges(name, row.get(name)) for name in VERDICTS)
-
-
-def judges(name: str, value: Any) -> bool:
-    """Whether a value in a column of `VERDICTS` is a verdict; under most names a longer text may be something else."""
-    if name == "label":
-        return _is_set(value)
-    if name == "score" or not isinstance(value, str):
-        return _is_number(value)
-    return value.strip().lower() in _VERDICT_WORDS or _is_number(value)
-
-
-def unread(row: Mapping[str, Any], watched: Collection[str]) -> Fault | None:
-    """The first of these columns that says something.
-
-    Args:
-        row: under canonical names.
-        watched: those of `CONTEXT`, `VERDICTS` and `MEDIA` that the format of the row does not read.
-    """
-    for name in MEDIA:
-        if name in watched and _holds_media(row.get(name)):
-            return Fault(name, _NO_TEXT, way_out(name))
-    for name in VERDICTS:
-        if name in watched and judges(name, row.get(name)):
-            return Fault(name, "judges the answer, which would be imitated all the same", way_out(name))
-    for name in CONTEXT:
-        if name in watched and _is_set(row.get(name)):
-            return Fault(name, "is no column of the format, so it would be left out of the question", way_out(name))
-    return None
-
-
-_NO_TEXT = "is not text, and nothing else is read"
-_MEDIUM = re.compile("image|audio|video", re.IGNORECASE)
-
-
-def names_a_medium(name: str) -> bool:
-    """Whether a column of this name may hold images, audio or video, or say where they are."""
-    return _MEDIUM.search(name) is not None
-
-
-@lru_cache(maxsize=256)
-def _names_of_media(names: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(name for name in names if names_a_medium(name))
-
-
-def _placed_media(row: Mapping[str, Any], read: Collection[str]) -> Fault | None:
-    """A column with the name of a medium that a placeholder in another column, such as ``<image>``, stands for."""
-    for name in _names_of_media(tuple(row)):
-        placeholder = f"<{_MEDIUM.findall(name)[0].lower()}>"
-        if name in read or not _holds_media(row[name]):
-            continue
-        if any(placeholder in str(value) for other, value in row.items() if other != name):
-            return Fault(name, f"stands for {placeholder} in the text, and only text is read", way_out(name))
-    return None
-
-
-def _holds_media(value: Any) -> bool:
-    """Whether there are any; a table writes an empty list as text, and a missing image as an object of nulls."""
-    if isinstance(value, dict | list):
-        return any(map(_holds_media, value.values() if isinstance(value, dict) else value))
-    return bool(value) and value != "[]" and _is_set(value)
-
-
-def way_out(name: str) -> str:
-    """Return the hint how to declare that a column means something else."""
-    read = f"to read it: `--columns label={name}`; " if name in VERDICTS[2:] else ""
-    return f"{read}where it need not be read: `--columns {name}=` (in a configuration columns: {{{name}: ''}})"
-
-
-def _is_set(value: Any) -> bool:
-    if isinstance(value, str):
-        return bool(value.strip())
-    # NaN, which other programs write where they have no value, is not even equal to itself.
-    return value is not None and value != [] and value != {} and value == value
-
-
-def _is_number(value: Any) -> bool:
-    try:
-        return not math.isnan(float(value))
-    except OverflowError:  # of a whole number with hundreds of digits
-        return True
-    except (TypeError, ValueError):
-        return False
-
-
-MAX_DEPTH = 50
-
-
-def as_objects(value: Any) -> Any:
-    """JSON text as what it says; nothing where it is empty."""
-    if isinstance(value, str):
-        if not value.strip():
-            return None
-        try:
-            value = _parsed(value)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"not valid JSON: {error}") from error
-    return None if value == [] else value
-
-
-def _parsed(text: str) -> Any:
-    value = json.loads(text, object_pairs_hook=_object, parse_constant=_refuse_constant)
-    level = [value]
-    for _ in range(MAX_DEPTH):
-        if any(isinstance(item, str) and "\0" in item for item in level):
-            raise ValueError("NUL character")
-        level = [item for outer in level if isinstance(outer, dict | list) for item in _items(outer)]
-    if level:
-        raise ValueError(f"nested more than {MAX_DEPTH} levels deep")
-    try:
-        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
-    except ValueError as error:
-        raise ValueError("half a surrogate pair, or a number that is infinite") from error
-    return value
-
-
-def _items(outer: dict[str, Any] | list[Any]) -> list[Any]:
-    return [*outer, *outer.values()] if isinstance(outer, dict) else outer
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    data = dict(pairs)
-    if len(data) < len(pairs):
-        raise ValueError("a key stands twice")
-    return data
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not a number in JSON")
-
-
-def with_arguments(calls: list[Any] | None) -> list[Any] | None:
-    """Arguments given as JSON text, as OpenAI does, become the object they say: a template would quote them twice."""
-    return None if calls is None else [_with_object(call) if isinstance(call, dict) else call for call in calls]
-
-
-def _with_object(call: dict[str, Any]) -> dict[str, Any]:
-    function = call.get("function")
-    if isinstance(function, dict):
-        return {**call, "function": _with_object(function)}
-    arguments = call.get("arguments")
-    if not isinstance(arguments, str):
-        return call
-    try:
-        parsed = _parsed(arguments)
-    except (ValueError, RecursionError):
-        return call
-    return {**call, "arguments": parsed} if isinstance(parsed, dict) else call
-
-
-def _as_functions(tools: list[dict[str, Any]] | None) -> list[dict[str, Any]] | None:
-    """Bare functions, as LLaMA-Factory writes them, in OpenAI's form, for which chat templates are written."""
-    if tools is None:
-        return None
-    return [{"type": "function", "function": tool} if tool.keys() >= {"name", "parameters"} else tool for tool in tools]
-
-
-Tools = Annotated[list[dict[str, Any]] | None, BeforeValidator(as_objects), AfterValidator(_as_functions)]
-ToolCalls = Annotated[list[dict[str, Any]] | None, BeforeValidator(as_objects), AfterValidator(with_arguments)]
-
-
 _ANSWERS = ("chosen", "rejected", "completion", "response", "responses")
 _WORDS = {str: "text", list: "list", dict: "object", bool: "true/false", int: "number", float: "number"}
 TEXT, LIST, FLAG, NUMBER = (str,), (list,), (bool,), (int, float)
-
-
-class Lenient(BaseModel):
-    """Known keys are strict and never coerced; other keys of real files (id, timestamps) are left alone."""
-
-    model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
 
 
 class Format(Lenient):
@@ -302,7 +117,7 @@ class Format(Lenient):
         """Name a column that this format does not read and that would change the meaning of the row."""
         watched = _watched(cls)
         fault = None if watched.isdisjoint(row) else unread(row, watched)
-        return fault or _placed_media(row, column_names(cls))
+        return fault or placed_media(row, column_names(cls))
 
     @classmethod
     def likeness(cls, row: Mapping[str, Any]) -> int:
@@ -326,16 +141,6 @@ class Format(Lenient):
         """Name and shape, for messages."""
         columns = [f"{name} ({_in_words(kinds)})" for name, kinds in cls.shape.items()]
         return f"{cls.name}: {', '.join(columns)}"
-
-
-def answer_alone(prompt: str, answer: Any) -> Any:
-    """An answer, or a list of them, without what belongs to the open transcript `prompt`; what is no text stays."""
-    if isinstance(answer, list):
-        return [answer_alone(prompt, text) for text in answer]
-    if not isinstance(answer, str):
-        return answer
-    alone = answer.strip().removeprefix(prompt.strip()).lstrip()
-    return alone if prompt.rstrip().endswith("Assistant:") else alone.removeprefix("Assistant:").lstrip()
 
 
 def plain_texts(layout: type[Format], row: Mapping[str, Any]) -> list[Any] | None:
@@ -396,182 +201,3 @@ def columns(**types: tuple[type, ...]) -> Mapping[str, tuple[type, ...]]:
 
 def _in_words(kinds: tuple[type, ...]) -> str:
     return " or ".join(dict.fromkeys(_WORDS[kind] for kind in kinds))
-
-
-# What other programs write beside the content of a turn, and where it stands here.
-_NOT_READ = {
-    "reasoning_content": "write it into `content`, as the model is to write it",
-    "thinking": "write it into `content`, as the model is to write it",
-    "function_call": "write it as `tool_calls`",
-}
-
-
-class TextTurn(Lenient):
-    """A turn that says nothing but text."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _no_media(cls, turn: Any) -> Any:
-        for key in MEDIA if isinstance(turn, dict) else ():
-            if key in turn and _holds_media(turn[key]):
-                raise ValueError(f"`{key}` {_NO_TEXT}")
-        return turn
-
-
-class ChatMessage(TextTurn):
-    """A turn as OpenAI and TRL write it; one that calls tools may have no text."""
-
-    role: Role
-    content: str
-    tools: Tools = None
-    tool_calls: ToolCalls = None
-    name: Any = None
-    tool_call_id: str | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _a_call_needs_no_text(cls, turn: Any) -> Any:
-        if not isinstance(turn, dict):
-            return turn
-        for key, instead in _NOT_READ.items():
-            if turn.get(key):
-                raise ValueError(f"`{key}` is not read; {instead}")
-        if turn.get("weight") not in (None, 1):
-            raise ValueError("the weight of a turn is not read; leave out what is not to be imitated")
-        if turn.get("tool_calls") and turn.get("content") is None:
-            return {**turn, "content": ""}
-        content = turn.get("content")
-        return {**turn, "content": _joined(content)} if isinstance(content, list) else turn
-
-    def message(self) -> Message:
-        """The canonical turn."""
-        is_tool = self.role == "tool"  # a name beside another turn is that of a person
-        return Message(
-            role=self.role,
-            content=self.content,
-            tools=_fixed(self.tools),
-            tool_calls=_fixed(self.tool_calls),
-            name=self.name if is_tool and isinstance(self.name, str) and self.name.strip() else None,
-            tool_call_id=self.tool_call_id if is_tool and self.tool_call_id else None,
-        )
-
-
-def _joined(parts: list[Any]) -> Any:
-    """The text of a content in parts, as OpenAI writes it; what is no list of parts stays.
-
-    Raises:
-        ValueError: a part is not text.
-    """
-    if not parts or not all(isinstance(part, dict) and isinstance(part.get("type"), str) for part in parts):
-        return parts
-    texts = ("text", "input_text", "output_text")
-    other = next(
-        (part["type"] for part in parts if part["type"] not in texts or type(part.get("text")) is not str), None
-    )
-    if other is not None:
-        raise ValueError(f"the content has a part of type `{other}`, and only text is read")
-    return "".join(part["text"] for part in parts)
-
-
-def _fixed(objects: list[dict[str, Any]] | None) -> tuple[dict[str, Any], ...] | None:
-    return None if objects is None else tuple(objects)
-
-
-_SPEAKER = re.compile(r"(?:\A\s*|(?:\r?\n){2})(Human|Assistant):")
-_SPEAKER_OF_A_LINE = re.compile(r"(?:\A\s*|\r?\n)(Human|Assistant):")
-_SPEAKERS: Mapping[str, Role] = {"Human": "user", "Assistant": "assistant"}
-
-
-def transcript_turns(text: str, speaker: re.Pattern[str] = _SPEAKER) -> list[dict[str, str]] | None:
-    """Turns of a transcript, ``Human: ... Assistant: ...``, without blanks around them; None: it begins otherwise."""
-    before, *parts = speaker.split(text)
-    if before.strip() or not parts:
-        return None
-    told = zip(parts[::2], parts[1::2], strict=True)
-    return [{"role": _SPEAKERS[who], "content": said.strip()} for who, said in told]
-
-
-def open_transcript(text: str) -> list[dict[str, str]] | None:
-    """Turns of a transcript to be answered: it begins with ``Human:``, and ends with ``Assistant:`` or a question.
-
-    Turns are paragraphs. Where none of the assistant's is one, and the text ends with ``Assistant:``, they are lines.
-
-    None: the text is a question by itself, even where it speaks of humans and assistants.
-    """
-    if "Assistant:" not in text:
-        return None
-    for speaker in (_SPEAKER, _SPEAKER_OF_A_LINE) if text.rstrip().endswith("Assistant:") else (_SPEAKER,):
-        turns = transcript_turns(text, speaker) or []
-        if turns and turns[0]["role"] == "user" and any(turn["role"] == "assistant" for turn in turns):
-            if turns[-1] == {"role": "assistant", "content": ""}:
-                return turns[:-1]
-            return turns if turns[-1]["role"] == "user" else None
-    return None
-
-
-def _asked(value: Any) -> Any:
-    if not isinstance(value, str):
-        raise ValueError(f"must be text, not {type_name(value)}")
-    return open_transcript(value) or [{"role": "user", "content": value}]
-
-
-def _text_by(role: Role) -> BeforeValidator:
-    def as_turns(value: Any) -> Any:
-        if isinstance(value, str):
-            return _asked(value) if role == "user" else [{"role": role, "content": value}]
-        if not isinstance(value, list):
-            raise ValueError(f"must be text or a list of turns, not {type_name(value)}")
-        return value
-
-    return BeforeValidator(as_turns)
-
-
-Turns = list[ChatMessage]
-Question = Annotated[Turns, _text_by("user")]
-"""Turns, or a text: one user turn, or a transcript to be answered."""
-TextQuestion = Annotated[Turns, BeforeValidator(_asked)]
-"""A text that is one user turn, or a transcript to be answered."""
-Answer = Annotated[Turns, _text_by("assistant")]
-"""Turns, or a text that is one assistant turn."""
-
-
-def messages_of(turns: Turns) -> tuple[Message, ...]:
-    """Turns as canonical ones."""
-    return tuple(turn.message() for turn in turns)
-
-
-def answer_text(column: str, turns: Turns) -> str:
-    """The text of an answer that is compared or judged.
-
-    Raises:
-        ValueError: it is not one assistant turn, or it calls tools, which nothing here could judge.
-    """
-    if len(turns) != 1 or turns[0].role != "assistant":
-        raise ValueError(f"{column} must be one assistant turn")
-    return plain_answer(column, turns[0].message())
-
-
-def plain_answer(column: str, turn: Message) -> str:
-    """The text of an assistant turn.
-
-    Raises:
-        ValueError: it calls tools.
-    """
-    if turn.tool_calls:
-        raise ValueError(f"{column} calls tools: only answers in text can be compared or judged")
-    return turn.content
-
-
-def user(text: str) -> Message:
-    """A user turn."""
-    return Message(role="user", content=text)
-
-
-def assistant(text: str) -> Message:
-    """An assistant turn."""
-    return Message(role="assistant", content=text)
-
-
-def system_turn(text: str | None) -> tuple[Message, ...]:
-    """A system turn, or nothing where the text is blank."""
-    return (Message(role="system", content=text),) if text and text.strip() else ()

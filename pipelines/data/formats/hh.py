@@ -7,8 +7,10 @@ from typing import Any
 
 from typing_extensions import override
 
-from pipelines.data.formats.format import TEXT, assistant, columns, transcript_turns, user
+from pipelines.data.formats.format import TEXT, columns
+from pipelines.data.formats.transcripts import transcript_turns
 from pipelines.data.formats.trl import Labeled
+from pipelines.data.formats.turns import assistant, user
 from pipelines.data.rows import Comparison, Message
 
 _LAST = "\n\nAssistant:"

@@ -11,23 +11,9 @@ from typing_extensions import override
 
 from pipelines.data.faults import type_name
 from pipelines.data.formats.alpaca import Instruction
-from pipelines.data.formats.format import (
-    FLAG,
-    LIST,
-    NUMBER,
-    TEXT,
-    Answer,
-    Format,
-    Lenient,
-    Question,
-    Turns,
-    answer_text,
-    columns,
-    messages_of,
-    plain_answer,
-    user,
-)
+from pipelines.data.formats.format import FLAG, LIST, NUMBER, TEXT, Format, columns
 from pipelines.data.formats.sharegpt import Conversations
+from pipelines.data.formats.turns import Answer, Lenient, Question, Turns, answer_text, messages_of, plain_answer, user
 from pipelines.data.rows import CanonicalRow, Comparison, Judgement, Message, NonBlank
 
 

@@ -7,17 +7,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, TypeAdapter
 from typing_extensions import override
 
-from pipelines.data.formats.format import (
-    LIST,
-    Format,
-    Lenient,
-    TextTurn,
-    as_objects,
-    columns,
-    plain_answer,
-    with_arguments,
-)
+from pipelines.data.formats.format import LIST, Format, columns
+from pipelines.data.formats.tool_calls import as_objects, with_arguments
 from pipelines.data.formats.trl import Labeled, dialogue
+from pipelines.data.formats.turns import Lenient, Question, TextTurn, messages_of, plain_answer
 from pipelines.data.rows import Comparison, Demonstration, Message, NonBlank, Prompt, Role
 
 _ROLES: dict[str, Role] = {
@@ -66,6 +59,20 @@ def _calls(text: str) -> tuple[dict[str, Any], ...]:
             '{"name": "weather", "arguments": {"city": "Rome"}}, or a list of such calls'
         ) from error
     return tuple({"type": "function", "function": call.model_dump()} for call in calls)
+
+
+_TURNS, _QUESTION = TypeAdapter(list[Turn]), TypeAdapter(Question)
+
+
+def any_turns(value: Any) -> tuple[Message, ...]:
+    """Turns as ShareGPT or as OpenAI writes them, or a text that is a question.
+
+    Raises:
+        ValueError: it is none of these (pydantic's ValidationError is one).
+    """
+    if isinstance(value, list) and all(isinstance(turn, dict) and "from" in turn for turn in value):
+        return tuple(turn.message() for turn in _TURNS.validate_python(value))
+    return messages_of(_QUESTION.validate_python(value))
 
 
 def _as_question(value: Any) -> Any:

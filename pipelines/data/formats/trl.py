@@ -8,19 +8,8 @@ from typing import Any
 from pydantic import Field
 from typing_extensions import override
 
-from pipelines.data.formats.format import (
-    LIST,
-    TEXT,
-    Format,
-    TextQuestion,
-    Turns,
-    answer_text,
-    assistant,
-    beside_the_shape,
-    columns,
-    messages_of,
-    plain_texts,
-)
+from pipelines.data.formats.format import LIST, TEXT, Format, beside_the_shape, columns, plain_texts
+from pipelines.data.formats.turns import TextQuestion, Turns, answer_text, assistant, messages_of
 from pipelines.data.rows import (
     ROLES,
     CanonicalRow,
@@ -77,19 +66,12 @@ class ComparisonRow(Labeled):
         return self.comparison(messages_of(self.prompt), self.chosen, self.rejected)
 
 
-class Preference(Labeled):
+class Preference(ComparisonRow):
     """Three texts."""
 
     name = "preference"
     shape = columns(prompt=TEXT, chosen=TEXT, rejected=TEXT)
-    holds = (Comparison,)
     prompt: TextQuestion
-    chosen: str
-    rejected: str
-
-    @override
-    def canonical(self) -> Comparison:
-        return self.comparison(messages_of(self.prompt), self.chosen, self.rejected)
 
     @classmethod
     @override
@@ -230,18 +212,12 @@ class PromptText(Format):
         return None if texts is None else unchecked_prompt(*texts)
 
 
-class PromptChat(Format):
+class PromptChat(PromptText):
     """A dialogue to be answered: the canonical prompt."""
 
     name = "prompt_chat"
     shape = columns(prompt=LIST)
-    unless = ("chosen", "rejected", "completion")
-    holds = (Prompt,)
     prompt: Turns
-
-    @override
-    def canonical(self) -> Prompt:
-        return Prompt(prompt=messages_of(self.prompt))
 
 
 class Text(Format):

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from pipelines.data.faults import PANDAS, type_name
-from pipelines.data.formats.format import CONTEXT, TEXT, VERDICTS, Format
+from pipelines.data.formats.format import TEXT, Format
+from pipelines.data.formats.unread_columns import CONTEXT, VERDICTS
 from pipelines.errors import DataError
 
 _ANSWERS = (

@@ -11,7 +11,7 @@ from typing import Any
 from pipelines.data.sources.files import ending, read_records
 from pipelines.data.sources.record import Record
 from pipelines.data.sources.tables import object_rows
-from pipelines.errors import DataError, HubError, RlhfError, UsageError
+from pipelines.errors import DataError, HubError, RlhfError, UsageError, first_line
 
 _ABOUT_DATA = {"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"}
 """Files that `datasets` writes beside the data."""
@@ -118,18 +118,17 @@ def _explain(error: Exception, part: DatasetPart) -> RlhfError:
     """Turn an exception of `datasets` into one of our errors."""
     if isinstance(error, RlhfError):
         return error
-    first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
     where = f"{part.path}@{part.revision}" if part.revision else part.path
     if "scripts are no longer supported" in str(error):
         return UsageError("the data set is a program, which is never run", where=where, hint="use its data files")
     if isinstance(error, ValueError):  # An unknown configuration or split.
-        return UsageError(first_line, where=where, hint="`name` is the configuration, `split` the part of it")
+        return UsageError(first_line(error), where=where, hint="`name` is the configuration, `split` the part of it")
     if Path(part.path).is_dir() and isinstance(error, FileNotFoundError):
         return DataError("the directory holds no data files", where=where)
     if Path(part.path).is_dir():
-        return DataError(f"the directory cannot be read as a data set: {first_line}", where=where)
+        return DataError(f"the directory cannot be read as a data set: {first_line(error)}", where=where)
     return HubError(
-        f"the data set could not be had: {first_line}",
+        f"the data set could not be had: {first_line(error)}",
         where=where,
         hint="check the name and the network (`hf auth login` where it is private or gated); "
         "a local file or directory is named by its path",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipelines.config.data_section import Tags
 from pipelines.data.faults import fault_of
-from pipelines.errors import UsageError
+from pipelines.errors import UsageError, nearest_name
 
 FILE_NAME = "dataset_info.json"
 _COLUMNS = ("prompt", "query", "response", "history", "messages", "system", "tools", "chosen", "rejected", "kto_tag")
@@ -92,11 +91,10 @@ def read_entry(path: Path, name: str | None) -> Entry:
     """
     entries = _read(path)
     if name is None or name not in entries:
-        near = get_close_matches(name or "", entries, n=1)
         raise UsageError(
             f"there is no entry `{name}`" if name else "`name` must say which entry of the register is meant",
             where=str(path),
-            hint=f"did you mean `{near[0]}`?" if near else f"entries: {', '.join(list(entries)[:20])}",
+            hint=nearest_name(name or "", entries, f"entries: {', '.join(list(entries)[:20])}"),
         )
     where = f"{path}: {name}"
     try:

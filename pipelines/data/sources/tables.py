@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 from pipelines.data.faults import OTHER_ENCODING, Fault
 from pipelines.data.sources import record as limits
 from pipelines.data.sources.record import Record, checked_record
-from pipelines.errors import DataError
+from pipelines.errors import DataError, first_line
 
 _BAD_BYTE = re.compile("[\udc80-\udcff]")
 _NO_END = ("unexpected end of data", "field larger than field limit")
@@ -219,5 +219,4 @@ def object_rows(rows: Iterator[dict[str, Any]], name: str) -> Iterator[Record]:
 
 def columnar_error(error: Exception, path: Path) -> DataError:
     """Turn pyarrow's message about a broken file into a DataError of one line."""
-    first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return DataError(f"not a valid {path.suffix.lstrip('.')} file: {first_line}", where=str(path))
+    return DataError(f"not a valid {path.suffix.lstrip('.')} file: {first_line(error)}", where=str(path))

@@ -10,11 +10,10 @@ from typing import Literal
 import numpy as np
 
 from pipelines.labels.votes import Floats, Votes
+from pipelines.report.bootstrap import resample
 
 Level = Literal["nominal", "ordinal"]
 """How far two values are apart: equal or not, or by how many values lie between them."""
-_CELLS_AT_ONCE = 5_000_000
-"""Drawn counts held in memory at a time: 40 MB."""
 
 
 def value_counts(votes: Votes) -> tuple[Floats, Floats]:
@@ -83,15 +82,7 @@ def interval(
     tasks = len(by_task)
     if tasks < 2 or samples < 1:
         return None
-    rng = np.random.default_rng(seed)
-    at_once = max(1, _CELLS_AT_ONCE // tasks)
-    statistics = []
-    for start in range(0, samples, at_once):
-        size = min(at_once, samples - start)
-        drawn = rng.integers(tasks, size=(size, tasks)) + np.arange(size)[:, None] * tasks
-        counts = np.bincount(drawn.ravel(), minlength=size * tasks).reshape(size, tasks)
-        statistics.append(statistic(counts.astype(np.float64) @ by_task))
-    values = np.concatenate(statistics)
+    values = resample(by_task, statistic, seed=seed, samples=samples)
     if np.isnan(values).mean() > 0.5:
         return None
     tail = tail_of(tasks)

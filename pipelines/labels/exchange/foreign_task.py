@@ -8,11 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipelines.data.faults import fault_of, type_name
-from pipelines.data.formats.format import Turns, messages_of
-from pipelines.data.formats.sharegpt import Turn
+from pipelines.data.formats.sharegpt import any_turns
 from pipelines.data.rows import Message, as_dict, check_dialogue
 from pipelines.labels.label_types import Answer, Task
 
@@ -24,7 +23,6 @@ LISTS = ("items", "answers", "responses", "completions", "candidates", "outputs"
 _ONE = ("answer", "response", "completion", "output", "candidate", "reply", "generation", "option", "text", "model")
 _NUMBERED = re.compile(rf"({'|'.join(_ONE)})[ _\-]?(\d{{1,2}}|(?<=[ _\-])[a-h])", re.IGNORECASE)
 _BODIES = ("body", "text", "content", "html", "title")
-_TURNS, _SHAREGPT = TypeAdapter(Turns), TypeAdapter(list[Turn])
 _Item = TypeVar("_Item")
 
 
@@ -169,9 +167,7 @@ def _turns(name: str, value: Any) -> tuple[Message, ...]:
     if not isinstance(value, list) or not value:
         raise UnusableTask(f"{name} must be a text or a list of turns, not {type_name(value)}")
     try:
-        if all(isinstance(turn, dict) and "from" in turn for turn in value):
-            return tuple(turn.message() for turn in _SHAREGPT.validate_python(value))
-        return messages_of(_TURNS.validate_python(value))
+        return any_turns(value)
     except ValidationError as error:
         raise UnusableTask(f"{name}{fault_of(error)}") from error
 

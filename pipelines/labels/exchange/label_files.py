@@ -20,11 +20,9 @@ from pipelines.labels.exchange.foreign_task import UnusableTask
 from pipelines.labels.exchange.gather import LabelCollection, ReadingOptions
 from pipelines.labels.exchange.judged_rows import is_judged_row, read_judged_rows
 from pipelines.labels.label_types import Label, LabelSet, is_unknown, question_dict
-from pipelines.labels.tasks_file import is_tasks_file, read_tasks
+from pipelines.labels.tasks_file import TASKS, is_tasks_file, read_tasks
 from pipelines.run.directory import RunDir, split_round
 from pipelines.run.disk import is_sqlite
-
-TASKS = "tasks.jsonl"
 
 
 def labels_file(run: RunDir) -> Path:

@@ -13,7 +13,7 @@ from pipelines.data.canonical import to_line
 from pipelines.data.rows import CanonicalRow, Comparison, Demonstration, Judgement, Message, Prompt, as_dict
 from pipelines.data.sources.registry import FILE_NAME
 from pipelines.errors import DataError, UsageError
-from pipelines.run.disk import disk_errors, write_atomic
+from pipelines.run.disk import write_atomic
 
 Lost = Counter[str]
 """Parts that a format has no place for, with their counts."""
@@ -79,10 +79,9 @@ class OutFormat:
         as_array = path.suffix == ".json"
         text = "[\n" + ",\n".join(lines) + "\n]\n" if as_array else "".join(line + "\n" for line in lines)
         register = self._registered(path, kind) if self.formatting else None
-        with disk_errors(path.absolute().parent):
-            write_atomic(path, text)
-            if register is not None:
-                write_atomic(path.with_name(FILE_NAME), register)
+        write_atomic(path, text)
+        if register is not None:
+            write_atomic(path.with_name(FILE_NAME), register)
         return told
 
     def _checked_kind(self, kind: type[CanonicalRow], path: Path) -> type[CanonicalRow]:

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from pipelines.data.faults import fault_of
 from pipelines.errors import RlhfError
 from pipelines.labels.label_types import Label, LabelSet, with_pseudonyms
 from pipelines.labels.page.page_context import PageContext
-from pipelines.labels.page.routes import BODY_LIMIT, handler
+from pipelines.labels.page.routes import BODY_LIMIT, Body, handler, read_as
 from pipelines.labels.page.security import json_body
 from pipelines.labels.page.views import prompt_start
 from pipelines.labels.store import LabelStore
@@ -29,16 +27,15 @@ _MOST_FLAGGED = 100
 _MOST_COMMENTS = 50
 
 
-class _Pause(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
-
+class _Pause(Body):
     paused: bool
 
 
-class _Name(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
-
+class _Name(Body):
     name: str
+
+
+_Asked = TypeVar("_Asked", bound=Body)
 
 
 def admin_routes(page: PageContext) -> list[BaseRoute]:
@@ -153,10 +150,6 @@ async def _revoke(page: PageContext, request: Request) -> Response:
     return JSONResponse({"name": name})
 
 
-async def _body(page: PageContext, request: Request, kind: type[Any]) -> Any:
+async def _body(page: PageContext, request: Request, kind: type[_Asked]) -> _Asked:
     await page.require(request, "admin")
-    body = await json_body(request, BODY_LIMIT)
-    try:
-        return kind.model_validate(body)
-    except ValidationError as error:
-        raise HTTPException(422, str(fault_of(error))) from None
+    return read_as(kind, await json_body(request, BODY_LIMIT))

@@ -15,9 +15,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
-from pipelines.labels.page.security import visible
 from pipelines.labels.page.views import guidelines_html, rendered_html
 from pipelines.labels.store import Identity, LabelStore, Role, Session
+from pipelines.report.safe_text import visible
 
 TEMPLATES = Path(__file__).parent / "templates"
 SESSION_SECONDS = 30 * 24 * 3600

@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Annotated, Any, TypeAlias, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
@@ -24,38 +24,31 @@ WRITING_LIMIT = 1 << 20
 MOST_COMMENT = 4000
 _DAY = 86_400.0
 _Handler: TypeAlias = Callable[[PageContext, Request], Coroutine[Any, Any, Response]]
-
-
-def _without_nul(text: str) -> str:
-    if "\0" in text:  # where the text would end for much that reads it later
-        raise ValueError("it holds a NUL character")
-    return text
-
-
-_Text = Annotated[str, AfterValidator(_without_nul)]
 _Key = Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{8,64}$")]
 
 
-class _Body(BaseModel):
+class Body(BaseModel):
+    """Body of a request: an unknown field or a value of another type is an error."""
+
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class _Undone(_Body):
+_Found = TypeVar("_Found", bound=Body)
+
+
+class _Undone(Body):
     key: _Key
 
 
-class _Submitted(_Body):
+class _Submitted(Body):
     task: str = Field(max_length=64)
     key: _Key
     version: int = Field(ge=0, lt=1 << 31)
-    values: dict[str, list[int] | _Text] = Field({}, max_length=100)
-    comment: _Text = Field("", max_length=MOST_COMMENT)
+    values: dict[str, list[int] | str] = Field({}, max_length=100)
+    comment: str = Field("", max_length=MOST_COMMENT)
     flagged: bool = False
     skipped: bool = False
     seconds: float | None = Field(None, ge=0)
-
-
-_Found = TypeVar("_Found", bound=_Body)
 
 
 def annotator_routes(page: PageContext) -> list[BaseRoute]:
@@ -161,11 +154,16 @@ async def _report(page: PageContext, request: Request) -> Response:
 async def _submit(page: PageContext, request: Request) -> Response:
     who = await page.require(request, "annotator")
     writing = any(question.kind == "demonstration" for question in page.settings.questions)
-    submitted = _read(_Submitted, await json_body(request, WRITING_LIMIT if writing else BODY_LIMIT))
+    submitted = read_as(_Submitted, await json_body(request, WRITING_LIMIT if writing else BODY_LIMIT))
     return await page.call(_take, page, who.name, submitted)
 
 
-def _read(kind: type[_Found], body: object) -> _Found:
+def read_as(kind: type[_Found], body: object) -> _Found:
+    """The body as this kind.
+
+    Raises:
+        HTTPException: 422: it is none.
+    """
     try:
         return kind.model_validate(body)
     except ValidationError as error:
@@ -206,7 +204,7 @@ def _take(page: PageContext, name: str, submitted: _Submitted) -> Response:
 
 async def _undo(page: PageContext, request: Request) -> Response:
     who = await page.require(request, "annotator")
-    undone = _read(_Undone, await json_body(request, BODY_LIMIT))
+    undone = read_as(_Undone, await json_body(request, BODY_LIMIT))
     return await page.call(_take_back, page, who.name, undone.key)
 
 

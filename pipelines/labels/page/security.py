@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,9 +12,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from pipelines.labels.page.views import visible
-
-__all__ = ["HEADERS", "Guard", "json_body", "visible"]
+from pipelines.data.strict_json import strict_json
 
 CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; "
@@ -125,28 +122,16 @@ async def json_body(request: Request, limit: int) -> Mapping[str, Any]:
     """The body as a JSON object.
 
     Raises:
-        HTTPException: 413, 408, 400 as `read_body`; 422: it is no JSON object, names a key twice, is nested too deep,
-            or holds a number that JSON does not know.
+        HTTPException: 413, 408, 400 as `read_body`; 422: it is no JSON object, or one that `strict_json` refuses.
     """
     body = await read_body(request, limit)
     try:
-        data = json.loads(body.decode(), object_pairs_hook=_distinct, parse_constant=_no_number)
+        data = strict_json(body.decode())
     except (ValueError, RecursionError) as error:
         raise HTTPException(422, f"the body is no JSON object that can be read: {_short(error)}") from None
     if not isinstance(data, dict):
         raise HTTPException(422, "the body must be a JSON object")
     return data
-
-
-def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    data = dict(pairs)
-    if len(data) < len(pairs):
-        raise ValueError("a key stands there twice")
-    return data
-
-
-def _no_number(name: str) -> Any:
-    raise ValueError(f"{name} is no number")
 
 
 def _short(error: Exception) -> str:

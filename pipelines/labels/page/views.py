@@ -15,33 +15,7 @@ from markdown_it.token import Token
 from pipelines.data.rows import Message
 from pipelines.labels.label_types import Kind, Label, Question, Task, Value
 from pipelines.labels.store import Assignment, HistoryEntry
-
-_BIDI = "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
-_BLANK = (
-    "\u00ad\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u2028\u2029\u2060-\u2065\u206a-\u206f\u3164\ufeff\uffa0"
-)
-_CONTROL = "\x00-\x08\x0b-\x1f\x7f-\x9f\ufff9-\ufffb"
-_TAGS = "\U000e0000-\U000e00ff\U000e01f0-\U000e0fff"
-_SURROGATES = "\ud800-\udfff"
-_JOINED = "\u0600-\u1fff\u2190-\u2bff\ufe0f\U0001f000-\U0001faff"
-_SELECTORS = "\ufe00-\ufe0f\U000e0100-\U000e01ef"
-_HIDDEN = re.compile(
-    f"[{_BIDI}{_BLANK}{_CONTROL}{_TAGS}{_SURROGATES}]"
-    # Joiners hold emoji together and shape Persian or Hindi words: there they stay, next to anything else they show.
-    f"|(?<![{_JOINED}])[\u200c\u200d]|[\u200c\u200d](?![{_JOINED}])"
-    # One variation selector after a symbol or a keycap is part of it; more of them can hide a message.
-    f"|(?<![\u00a9\u00ae\u2000-\uffff\U00010000-\U0010ffff0-9#*])[{_SELECTORS}]"
-    f"|(?<=[{_SELECTORS}])[{_SELECTORS}]"
-)
-
-
-def visible(text: str) -> str:
-    """The text with every character that hides, reorders or controls shown by its code, as ⟨U+202E⟩.
-
-    These are bidirectional controls, zero-width and other invisible characters, control characters but for the line
-    feed and the tabulator, tag characters and halves of surrogate pairs. CR LF becomes LF.
-    """
-    return _HIDDEN.sub(lambda match: f"⟨U+{ord(match[0]):04X}⟩", text.replace("\r\n", "\n"))
+from pipelines.report.safe_text import visible
 
 
 def encodable(text: str) -> str:

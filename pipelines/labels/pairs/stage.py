@@ -12,10 +12,9 @@ from pipelines.data.split import prompt_key
 from pipelines.errors import DataError
 from pipelines.labels.label_types import JUDGING, LabelSet, Question
 from pipelines.labels.pairs.label_rows import PairsResult, build
-from pipelines.labels.tasks_file import heldout_prompts, read_tasks
+from pipelines.labels.tasks_file import TASKS, heldout_prompts, read_tasks
 from pipelines.run.stage import StageContext
 
-TASKS = "tasks.jsonl"
 COMPARISONS = {"train": "train.jsonl", "heldout": "heldout.jsonl"}
 JUDGEMENTS = {"train": "judgements-train.jsonl", "heldout": "judgements-heldout.jsonl"}
 DEMONSTRATIONS = "demonstrations.jsonl"

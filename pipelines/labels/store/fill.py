@@ -14,7 +14,7 @@ from pipelines.labels.controls import control_tasks
 from pipelines.labels.label_types import LabelSet, Question, question_dict
 from pipelines.labels.questions import in_short, questions_of
 from pipelines.labels.store import LabelStore, Settings
-from pipelines.labels.tasks_file import read_tasks
+from pipelines.labels.tasks_file import TASKS, read_tasks
 from pipelines.run.directory import ROUNDS
 
 FIRST_ANNOTATOR = "me"
@@ -230,7 +230,7 @@ def newest_tasks(root: Path) -> Path:
 
 def _task_files(root: Path) -> list[Path]:
     """Return the tasks files of a run, the newest round first."""
-    paths = [*sorted(root.glob(f"{ROUNDS}/*/sample/tasks.jsonl"), reverse=True), root / "sample" / "tasks.jsonl"]
+    paths = [*sorted(root.glob(f"{ROUNDS}/*/sample/{TASKS}"), reverse=True), root / "sample" / TASKS]
     return [path for path in paths if path.is_file()]
 
 

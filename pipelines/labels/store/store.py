@@ -21,6 +21,7 @@ from pipelines.labels.store.database import Database
 from pipelines.labels.store.records import Settings
 from pipelines.labels.store.reports import Reports
 from pipelines.run.disk import disk_errors, read_json
+from pipelines.run.processes import is_alive
 
 
 class LabelStore(Access, Reports):
@@ -133,13 +134,7 @@ def running_server(store: Path) -> str | None:
     pid, address = note.get("pid"), note.get("address")
     if not isinstance(pid, int) or pid <= 0 or not isinstance(address, str) or note.get("host") != socket.gethostname():
         return None
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:  # the server was killed and left its note behind
-        return None
-    except PermissionError:  # the process of another user
-        pass
-    return address
+    return address if is_alive(pid) else None  # a server that was killed leaves its note behind
 
 
 def _note_of(store: Path) -> Path:

@@ -11,7 +11,7 @@ import pytest
 
 from pipelines.data.rows import Message
 from pipelines.labels.label_types import Answer, Question, Task
-from pipelines.labels.page.views import visible
+from pipelines.report.safe_text import visible
 from tests.labels.page.browser import RANKING, Seat, a_task, chromium, label_page, seat
 
 GUIDELINES = (

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.labels.page.views import encodable, guidelines_html, visible
+from pipelines.labels.page.views import encodable, guidelines_html
+from pipelines.report.safe_text import visible
 
 
 @pytest.mark.parametrize(
