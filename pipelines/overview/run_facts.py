@@ -14,7 +14,7 @@ from pipelines.chain.chain import status_of
 from pipelines.chain.table import stages_of
 from pipelines.config import Config
 from pipelines.errors import ArtifactError, RlhfError
-from pipelines.run.directory import RunDir, split_round
+from pipelines.run.directory import BASELINES, RunDir, split_round
 from pipelines.run.disk import read_json
 from pipelines.run.manifest import Manifest
 
@@ -42,8 +42,15 @@ class StageFacts:
 
     @property
     def kind(self) -> str:
-        """Name without the round."""
-        return split_round(self.name)[0]
+        """Name without the round; a baseline is a training of the kind ``ppo``."""
+        kind, _ = split_round(self.name)
+        return "ppo" if kind.startswith(f"{BASELINES}/") else kind
+
+    @property
+    def baseline(self) -> str | None:
+        """Name of the baseline, such as ``rloo``; None: it is a stage of the run itself."""
+        group, _, name = self.name.partition("/")
+        return name if group == BASELINES else None
 
     @property
     def round(self) -> int:

@@ -83,7 +83,7 @@ def trainings_of(run: RunFacts) -> tuple[list[Training], int]:
     trainings = [
         _training(stage, place)
         for place, stage in enumerate(run.stages)
-        if stage.kind in _CURVES and (stage.kind in _ONCE or stage.round > first)
+        if stage.kind in _CURVES and (stage.kind in _ONCE or stage.baseline or stage.round > first)
     ]
     return trainings, max(0, first)
 
@@ -104,6 +104,8 @@ def _training(stage: StageFacts, place: int) -> Training:
         if svg:
             plots.append(Plot(curve.title, Markup(svg), words))
     title = _TITLES[stage.kind] + (f", round {stage.round}" if stage.round > 1 else "")
+    if stage.baseline is not None:
+        title = f"{stage.baseline.upper()}, a baseline"
     return Training(stage, title, tuple(plots), _before_and_after(stage))
 
 
