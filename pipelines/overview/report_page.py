@@ -186,7 +186,7 @@ class AlarmRow:
 def _alarms(run: RunFacts) -> list[AlarmRow]:
     rows = []
     for stage in run.stages:
-        for alarm in stage.lines("alarms") if stage.trains == "ppo" else ():
+        for alarm in stage.lines("alarms") if stage.kind == "ppo" else ():
             texts = (str(alarm.get(key, "")) for key in ("message", "hint"))
             update = alarm.get("update")
             rows.append(

@@ -14,7 +14,7 @@ import pytest
 from pipelines.overview.report_page import MOST_BYTES, render, write_report
 from rlhf_cli.app import run as rlhf
 from tests.labels.page.browser import chromium
-from tests.overview.conftest import RESULTS, Bench, answer, lines, row
+from tests.overview.conftest import RESULTS, Bench, answer, lines, ppo_line, row
 
 VOID = {"meta", "link", "br", "hr", "img", "input", "path", "use", "rect"}
 
@@ -196,6 +196,21 @@ def test_curves_of_every_training(bench: Bench) -> None:
     assert render(bench.config, bench.run).count("<svg ") == 8
 
 
+def test_a_baseline_has_curves_and_alarms_but_no_value_loss(bench: Bench) -> None:
+    updates = [{name: value for name, value in ppo_line(n).items() if name != "loss/value_avg"} for n in (1, 5)]
+    alarm = {"name": "clip_fraction", "update": 4, "message": "many tokens of the baseline", "hint": "a lower rate"}
+    bench.files["baselines/rloo"] = {"metrics.jsonl": lines(*updates), "alarms.jsonl": lines(alarm)}
+    bench.metrics["baselines/rloo"] = {"objective/scores": 0.7}
+    bench.sets = (*bench.sets, "eval.policies=[sft, ppo, rloo]")
+    bench.go()
+    text = page_of(bench).text
+    assert text.count("RLOO, a baseline") == 1
+    assert text.count("Value loss") == 1, "that of PPO"
+    assert text.count("Entropy, nats per token") == 2
+    assert "many tokens of the baseline" in text
+    assert "score 0.7 at the end" in text
+
+
 def test_a_training_in_progress_shows_its_curves_so_far(bench: Bench) -> None:
     bench.go("reward")
     partial = bench.run.begin("ppo")
@@ -224,7 +239,7 @@ def test_a_baseline_has_curves_too(bench: Bench) -> None:
     bench.run.partial("baselines/rloo").mkdir(parents=True)
     (bench.run.partial("baselines/rloo") / "metrics.jsonl").write_text(log)
     text = page_of(bench).text
-    assert "Baseline RLOO, unfinished" in text
+    assert "RLOO, a baseline, unfinished" in text
     assert "0.1 at update 1, 0.2 at update 2" in text
     assert text.count("Value loss") == 1, "it has no value model"
 
