@@ -174,7 +174,8 @@ def _judge_needs(config: Config) -> dict[str, str]:
 def _eval_needs(config: Config) -> dict[str, str]:
     """Policies of all rounds, and the last reward model."""
     needs, rounds = _named("data/prompts", *_sft(config)), config.feedback.rounds
-    if any(scorer.uses("run") for scorer in config.eval_scorers):
+    choosing = [config.ppo.reward] if "bon" in config.eval.policies else []
+    if any(scorer.uses("run") for scorer in (*config.eval_scorers, *choosing)):
         needs[in_round("reward", rounds)] = "reward"
     if config.has_judge:
         needs["judge"] = "judge"
@@ -268,11 +269,14 @@ STAGES: tuple[Stage, ...] = (
             | {
                 "eval": config.eval.results_view() | {"temperature": config.eval_temperature},
                 "scorers": [scorer.results_view() for scorer in config.eval_scorers],
+                **({"best_by": config.ppo.reward.results_view()} if "bon" in config.eval.policies else {}),
                 "ppo": _of_ppo(config, "response_length", "max_prompt_length", "stop_tokens")
                 | _of_ppo(config, *(("top_k", "top_p") if config.ppo.cuts_sampling else ())),
             }
         ),
-        sources=lambda config: _function_files(*config.eval_scorers),
+        sources=lambda config: _function_files(
+            *config.eval_scorers, *([config.ppo.reward] if "bon" in config.eval.policies else [])
+        ),
         produces=("results.json", "answers.jsonl", "table.md", "table.txt"),
         enabled=lambda config: config.eval.enabled,
     ),

@@ -14,10 +14,16 @@ class EvalSection(Section):
     """All policies answer the same prompts; every scorer judges; intervals by bootstrap over prompts."""
 
     enabled: bool = Field(True, description="Whether the run has an evaluation.")
-    policies: list[Literal["base", "sft", "ppo", "rloo", "grpo"]] = Field(
+    policies: list[Literal["base", "sft", "ppo", "rloo", "grpo", "bon"]] = Field(
         ["base", "sft", "ppo"],
         description="Policies to compare; the baseline (SFT, or the base without SFT) is always among them. rloo and "
-        "grpo are those of `rlhf baseline`.",
+        "grpo are those of `rlhf baseline`; bon takes the best of several answers of the baseline, see best_of_n.",
+    )
+    best_of_n: int = Field(
+        16,
+        ge=2,
+        description="Number of answers that the policy bon draws from the baseline for each prompt; it takes the one "
+        "that PPO's reward prefers.",
     )
     num_prompts: int = Field(200, ge=2, description="Maximum number of held-out prompts that every policy answers.")
     temperature: float | None = Field(
@@ -44,5 +50,6 @@ class EvalSection(Section):
     )
 
     def results_view(self) -> dict[str, Any]:
-        """Values that affect results; the judge is one of the scorers, so that older runs stay complete."""
-        return {key: value for key, value in super().results_view().items() if key != "independent_judge"}
+        """Values that affect results, so that older runs stay complete: the judge is one of the scorers."""
+        left_out = {"independent_judge", *(["best_of_n"] if "bon" not in self.policies else [])}
+        return {key: value for key, value in super().results_view().items() if key not in left_out}

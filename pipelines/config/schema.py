@@ -75,6 +75,8 @@ class Config(Section):
         if self.feedback.rounds > 1 and not (self.reward.enabled and self.ppo.enabled):
             raise ValueError("feedback.rounds above 1 need reward.enabled and ppo.enabled: every round trains both")
         self._check_simulated()
+        if "bon" in self.eval.policies and not self.ppo.enabled:
+            raise ValueError("eval.policies: bon chooses by the reward of PPO, but ppo.enabled is false")
         if self.eval.enabled and not self.eval_scorers:
             raise ValueError("eval has no scorer: set eval.scorers, or eval.enabled: false")
         return self

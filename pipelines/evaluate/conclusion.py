@@ -19,7 +19,7 @@ TAUGHT = ("judge", "run", "classifier", "http", "sum", "ensemble")
 MOST_UNLIKE = 0.5
 """Share of the trained policy's answers unlike the baseline's above which a taught judge cannot say better."""
 RULES = ("length", "repetition")
-NAMES = {"base": "base", "sft": "SFT", "ppo": "PPO", "rloo": "RLOO", "grpo": "GRPO"}
+NAMES = {"base": "base", "sft": "SFT", "ppo": "PPO", "rloo": "RLOO", "grpo": "GRPO", "bon": "best of n"}
 
 
 def name_of(policy: str) -> str:

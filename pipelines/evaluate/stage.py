@@ -16,6 +16,7 @@ from pipelines.data.encode import ChatEncoder, EncodedPrompt
 from pipelines.data.prompts import evaluation_prompts
 from pipelines.data.refusals import RefusedRows
 from pipelines.errors import DataError
+from pipelines.evaluate.best_of_n import best_of, best_of_n_kl
 from pipelines.evaluate.frontier import Trail, frontier_of
 from pipelines.evaluate.results import Evaluation, ScorerResult, answer_rows, judge, metrics_of, results_of
 from pipelines.evaluate.results_table import markdown, plain
@@ -34,6 +35,7 @@ from pipelines.scorers import Completion, named_apart, sampled_completion
 RARE = 0.01
 """Share of the baseline's own answers that are less probable by token, under itself, than an answer called unlike them.
 """
+BEST_OF_N = "bon"
 FEW_PROMPTS = 30
 """Number of prompts below which a bootstrap over them is unreliable."""
 
@@ -61,7 +63,7 @@ def run(ctx: StageContext) -> dict[str, float]:
     if counts.too_long:
         ctx.reporter.warn(f"{counts.too_long} held-out prompts are too long, or cannot be encoded, and were left out")
 
-    answers, kl, unlike = _all_answers(ctx, policies, tokenizer, prompts)
+    answers, kl, unlike = _all_answers(ctx, policies, tokenizer, prompts, device)
     scorer_results = _judge_all(ctx, prompts, answers, device)
     simulated = ctx.notes.get("simulated_inputs", [])
     frontier = _frontier(ctx, policies.trained, ChatEncoder(tokenizer), scorer_results, device)
@@ -89,7 +91,7 @@ class Policies:
         """The requested policies that exist, and always the baseline, in the order of training."""
         trained = [name for name in self._inputs if name.partition("-")[0] == "ppo"]
         compared = [name for name in ("rloo", "grpo") if name in self._inputs]
-        existing = ["base", *(["sft"] if "sft" in self._inputs else []), *trained, *compared]
+        existing = ["base", *(["sft"] if "sft" in self._inputs else []), *trained, *compared, BEST_OF_N]
         requested = {*self._config.eval.policies, self.baseline}
         return tuple(name for name in existing if name.partition("-")[0] in requested)
 
@@ -121,8 +123,10 @@ def answer(
     eos_token_id: Sequence[int],
     config: Config,
     on_batch: Callable[[int], None],
+    *,
+    draw: int = 0,
 ) -> list[Completion]:
-    """Sample one answer to each prompt; every policy gets the same seed."""
+    """Sample one answer to each prompt; every policy gets the same seed for the same `draw`."""
     with autocast(config.model, next(model.parameters()).device):
         responses = sample(
             model,
@@ -133,7 +137,7 @@ def answer(
             top_p=config.ppo.top_p,
             eos_token_id=eos_token_id,
             batch_size=config.eval.batch_size,
-            seed=config.run.seed,
+            seed=config.run.seed + draw,
             on_batch=on_batch,
         )
     return [
@@ -172,7 +176,11 @@ def sequence_logprobs(
 
 
 def _all_answers(
-    ctx: StageContext, policies: Policies, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[EncodedPrompt]
+    ctx: StageContext,
+    policies: Policies,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[EncodedPrompt],
+    device: torch.device,
 ) -> tuple[dict[str, list[Completion]], dict[str, list[float]], dict[str, list[float]]]:
     """Answers by policy; by policy the log-ratio of its own answers to the baseline, and which are unlike the latter's.
 
@@ -182,15 +190,21 @@ def _all_answers(
     answers: dict[str, list[Completion]] = {}
     own: dict[str, list[float]] = {}
     logprobs: dict[str, list[float]] = {}
-    for name in (*(name for name in policies.names if name != baseline), baseline):
+    candidates: list[list[Completion]] = []
+    num_candidates = config.eval.best_of_n if BEST_OF_N in policies.names else 0
+    for name in (*(name for name in policies.names if name not in (baseline, BEST_OF_N)), baseline):
         to_score = dict(answers) if name == baseline else {}
-        with ctx.reporter.task(f"{name} answers", len(prompts) * (2 + len(to_score))) as task:
+        drawn = num_candidates if name == baseline else 0
+        with ctx.reporter.task(f"{name} answers", len(prompts) * (2 + len(to_score) + 2 * drawn)) as task:
             model = policies.open(name)
             if not answers:
                 choose_threads(config.run, sum(p.numel() for p in model.parameters()), ctx.reporter)
             ends = end_token_ids(model, tokenizer, config.ppo.stop_tokens)
             answers[name] = answer(model, prompts, encoder, ends, config, task.advance)
             to_score[name] = answers[name]
+            for number in range(drawn):
+                candidates.append(answer(model, prompts, encoder, ends, config, task.advance, draw=1 + number))
+                to_score[_candidate(number)] = candidates[-1]
             logprobs = {
                 policy: sequence_logprobs(model, prompts, completions, ends, config, task.advance)
                 for policy, completions in to_score.items()
@@ -199,6 +213,14 @@ def _all_answers(
         del model
         free_memory()
     kl = {name: differences(own[name], logprobs[name]) for name in answers if name != baseline}
+    if candidates:
+        named = {_candidate(number): drawn_answers for number, drawn_answers in enumerate(candidates)}
+        scores = judge(config.ppo.reward, ctx, device, prompts, named).scores
+        best = best_of(candidates, [scores[_candidate(number)] for number in range(num_candidates)])
+        answers[BEST_OF_N] = [candidates[number][place] for place, number in enumerate(best)]
+        logprobs[BEST_OF_N] = [logprobs[_candidate(number)][place] for place, number in enumerate(best)]
+        kl[BEST_OF_N] = [best_of_n_kl(num_candidates)] * len(prompts)
+        free_memory()
     by_token = {
         name: [total / max(len(answer.ids), 1) for total, answer in zip(logprobs[name], answers[name], strict=True)]
         for name in answers
@@ -206,6 +228,10 @@ def _all_answers(
     floor = sorted(by_token[baseline])[int(RARE * len(prompts))]
     unlike = {name: [float(value < floor) for value in by_token[name]] for name in kl}
     return {name: answers[name] for name in policies.names}, kl, unlike
+
+
+def _candidate(number: int) -> str:
+    return f"{BEST_OF_N} {number}"
 
 
 def _judge_facts(ctx: StageContext) -> dict[str, Any] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import weakref
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from pipelines.data.encode import ChatEncoder
 from pipelines.data.prompts import evaluation_prompts
 from pipelines.errors import DataError
 from pipelines.evaluate import stage
+from pipelines.evaluate.best_of_n import best_of, best_of_n_kl
 from pipelines.evaluate.results import judge
 from pipelines.evaluate.stage import Policies, sequence_logprobs
 from pipelines.run.reporting import SilentReporter
@@ -344,3 +346,22 @@ def test_equal_answers_are_scored_once_and_names_are_made_unique(evaluate: Calla
     assert result.scorer == "length-2"
     assert result.scores == {"sft": [3.0] * 8, "ppo": [3.0] * 7 + [2.0]}
     assert sys.modules["user_scores"].calls == [9]
+
+
+def test_best_of_n_takes_the_answer_that_the_reward_prefers(evaluate: Callable[..., Any]):
+    (metrics, _), out, _ = evaluate(eval={"policies": ["sft", "bon"], "best_of_n": 8})
+    results = json.loads((out / "results.json").read_text(encoding="utf-8"))
+    assert list(results["measures"]) == ["sft", "bon"]
+    assert metrics["mean/bon/reward_model"] > metrics["mean/sft/reward_model"]
+    assert metrics["kl/bon"] == pytest.approx(best_of_n_kl(8))
+    rows = [json.loads(line) for line in (out / "answers.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert all(row["answers"]["bon"]["text"] is not None for row in rows)
+    assert "best of n" in (out / "table.md").read_text(encoding="utf-8")
+
+
+def test_the_best_is_the_first_of_the_highest():
+    answers = [
+        [Completion.of(f"{number}{place}", (number, place), finished=True) for place in range(3)] for number in range(2)
+    ]
+    assert best_of(answers, [[1.0, 0.0, 2.0], [1.0, 3.0, 1.0]]) == [0, 1, 0]
+    assert best_of_n_kl(2) == pytest.approx(math.log(2) - 0.5)
