@@ -31,14 +31,14 @@ def check_environment(config: Config, stages: Sequence[str]) -> None:
     simulated = config.feedback.source == "simulated"
     if "labels" in stages and not simulated:  # simulated annotators read no guidelines
         _check_label_files(config.feedback.label)
-    if not {"sft", "sample", "reward", "ppo", "eval", *(["labels"] if simulated else [])}.intersection(stages):
+    if not {"sft", "sample", "reward", "ppo", "judge", "eval", *(["labels"] if simulated else [])}.intersection(stages):
         return
     model = config.model
     if model.init == "pretrained":
         name = str(BaseRef.outside(model).name_or_path)
         _check_model_path(name, "model.name_or_path")
         refuse_adapter(name, "model.name_or_path")
-    if "reward" in stages and config.reward.base is not None:
+    if {"reward", "judge"}.intersection(stages) and config.reward.base is not None:
         if is_gguf(config.reward.base):  # its tokenizer and weights come by another way, which leads to policies only
             raise UsageError(
                 "a .gguf file cannot be the base of a reward model",
@@ -51,7 +51,8 @@ def check_environment(config: Config, stages: Sequence[str]) -> None:
         if not config.sft.enabled and any(entry.model == "sft" for entry in config.feedback.sample.models):
             raise UsageError("there is no SFT model: sft.enabled is false", where="feedback.sample.models")
         check_sampled_models(config, "feedback.sample.models")
-    scorers = [("ppo.reward", config.ppo.reward)] if "ppo" in stages else []
+    rewarded = "ppo" in stages or ("eval" in stages and "bon" in config.eval.policies)
+    scorers = [("ppo.reward", config.ppo.reward)] if rewarded else []
     if "labels" in stages and simulated and config.feedback.simulated.scorer is not None:
         scorers.append(("feedback.simulated.scorer", config.feedback.simulated.scorer))
     scorers += [("eval.scorers", scorer) for scorer in config.eval_scorers] if "eval" in stages else []

@@ -44,6 +44,8 @@ def test_an_older_run_keeps_its_split(older: Path, capsys: pytest.CaptureFixture
     arguments = ["--run-dir", "run", *(["--config", "mine.yaml"] if named else [])]
     assert resolve(Path("mine.yaml") if named else None, Path("run"))[0].data.split_by == "opening"
     assert resolve(Path("mine.yaml"), Path("another"))[0].data.split_by == "question"
+    assert not resolve(Path("mine.yaml") if named else None, Path("run"))[0].has_judge, "its reward model saw all rows"
+    assert resolve(Path("mine.yaml"), Path("another"))[0].has_judge
     assert rlhf(["ppo", *arguments, "--json"]) == 0  # rewrites config.yaml
     assert load_config(Path("run/config.yaml")).data.split_by == "opening"
     capsys.readouterr()
