@@ -32,7 +32,7 @@ from statistics import median
 
 import httpx2
 
-from pipelines.labels.store import LabelStore
+from pipelines.labels.store.store import LabelStore
 
 _TASK = re.compile(r'data-task="(\w+)" data-version="(\d+)"')
 _TEXT = re.compile(r'<div class="text" dir="auto">([^<]*)</div>')

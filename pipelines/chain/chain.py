@@ -122,8 +122,7 @@ def _prepare(plans: Sequence[Plan], config: Config, run_dir: RunDir, reporter: R
     _warn_of_versions(plans, reporter)
     if BaseRecord.read(run_dir.root) is not None:
         remember_base(config, run_dir.root)  # A base that was moved: its content is checked already.
-    # The place of a run is no property of it: the directory may be moved.
-    text = dump_config(config.model_copy(update={"run": config.run.model_copy(update={"dir": None})}))
+    text = dump_config(config, place=False)
     if not run_dir.config_path.exists() or run_dir.config_path.read_text(encoding="utf-8") != text:
         write_atomic(run_dir.config_path, text)
 

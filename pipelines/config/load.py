@@ -86,8 +86,13 @@ def load_config(
         raise _as_usage_error(error, ", ".join([label, *overrides]), places) from error
 
 
-def dump_config(config: Config) -> str:
-    """The resolved configuration as YAML that reads back to the same values."""
+def dump_config(config: Config, *, place: bool = True) -> str:
+    """The resolved configuration as YAML that reads back to the same values.
+
+    The place of a run is no property of it, as the directory may be moved: without `place`, ``run.dir`` is null.
+    """
+    if not place:
+        config = config.model_copy(update={"run": config.run.model_copy(update={"dir": None})})
     return yaml.dump(config.model_dump(mode="json"), Dumper=Dumper, sort_keys=False, allow_unicode=True)
 
 

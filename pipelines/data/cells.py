@@ -10,7 +10,8 @@ from types import UnionType
 from typing import Any, Union, get_args, get_origin
 
 from pipelines.data.faults import Fault, shorten
-from pipelines.data.formats import FORMATS, Format
+from pipelines.data.formats import FORMATS
+from pipelines.data.formats.format import Format
 
 _DECIMAL_COMMA = re.compile(r"\s*[-+]?\d+,\d+\s*")
 _TRUTH = {"true": True, "false": False, "1": True, "0": False}

@@ -19,6 +19,12 @@ class Row(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
 
+class Lenient(BaseModel):
+    """Known keys are strict and never coerced; other keys of real files (id, timestamps) are left alone."""
+
+    model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
+
+
 def _is_unset(value: object) -> bool:
     return value is None or value == ()
 

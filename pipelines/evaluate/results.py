@@ -15,6 +15,7 @@ from pipelines.data.prompts import PromptCounts
 from pipelines.evaluate.conclusion import Role, name_of, role_of, verdict_of
 from pipelines.models.published_reward import PublishedReward
 from pipelines.report.bootstrap import BOOTSTRAP_SEED, CONFIDENCE, differences, estimate, win_rate, wins
+from pipelines.report.length_control import length_controlled_win_rate
 from pipelines.run.stage import StageContext
 from pipelines.scorers import Completion, ScorerWithParts, load_scorer, scorer_name
 
@@ -120,6 +121,7 @@ class Evaluation:
         simulated: stages behind the policies whose labels came from no human.
         judge: figures of the run's independent judge, or ``no_judge`` with the reason why there is none; None: the run
             was not to have one.
+        frontier: see `frontier_of`; None: PPO left no answers on its way, or nobody independent judges.
     """
 
     baseline: str
@@ -131,6 +133,7 @@ class Evaluation:
     scorer_results: Sequence[ScorerResult]
     simulated: Sequence[str] = ()
     judge: Mapping[str, Any] | None = None
+    frontier: Mapping[str, Any] | None = None
 
     @property
     def trained(self) -> str | None:
@@ -171,6 +174,7 @@ def results_of(evaluation: Evaluation, config: Config) -> dict[str, Any]:
         ],
         "measures": {policy: _measures(policy, evaluation, config) for policy in evaluation.answers},
         "judge": evaluation.judge,
+        "frontier": evaluation.frontier,
     }
     return results | {"verdict": verdict_of(results, {policy: name_of(policy) for policy in evaluation.answers})}
 
@@ -255,6 +259,8 @@ def _measures(policy: str, evaluation: Evaluation, config: Config) -> dict[str, 
         name: win_rate(wins(values[policy], values[evaluation.baseline]), config.eval.bootstrap_samples).as_dict()
         for name, values in scores.items()
     }
+    if policy != "base":
+        measures["length_controlled_win_rate"] = _at_equal_length(policy, evaluation, config.eval.bootstrap_samples)
     measures["difference"] = {
         "mean": {name: gain(values) for name, values in scores.items()},
         "attribute": {name: gain(values) for name, values in attributes.items()},
@@ -262,3 +268,17 @@ def _measures(policy: str, evaluation: Evaluation, config: Config) -> dict[str, 
     measures["kl"] = mean(evaluation.kl[policy])
     measures["unlike"] = mean(evaluation.unlike[policy])
     return measures
+
+
+def _at_equal_length(policy: str, evaluation: Evaluation, samples: int) -> dict[str, Any]:
+    """Length-controlled win rates by scorer; without those that are not defined."""
+    own, of_baseline = (
+        [float(len(answer.ids)) for answer in evaluation.answers[name]] for name in (policy, evaluation.baseline)
+    )
+    rates = {
+        result.scorer: length_controlled_win_rate(
+            wins(result.scores[policy], result.scores[evaluation.baseline]), own, of_baseline, samples
+        )
+        for result in evaluation.scorer_results
+    }
+    return {name: rate.as_dict() for name, rate in rates.items() if rate.value is not None}

@@ -64,6 +64,23 @@ class Question:
         return None if all(low <= item <= high for item in value) else f"numbers must go from {low} to {high}"
 
 
+def values_fault(values: Mapping[str, object], questions: Iterable[Question], answers: int) -> str | None:
+    """Return why these values, by name of the question, do not answer the questions on a task; None: they do.
+
+    Args:
+        values: one for each question that is answered.
+        questions: all of them.
+        answers: number of answers of the task.
+    """
+    by_name = {question.name: question for question in questions}
+    for name, value in values.items():
+        if name not in by_name:
+            return f"no question is named `{name}`"
+        if fault := by_name[name].fault(value, answers):
+            return f"`{name}`: {fault}"
+    return None
+
+
 @dataclass(frozen=True)
 class Answer:
     """One completion of a task.

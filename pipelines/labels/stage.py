@@ -19,7 +19,8 @@ from pipelines.labels.controls import control_tasks
 from pipelines.labels.label_types import LabelSet, Task
 from pipelines.labels.questions import questions_of
 from pipelines.labels.simulated.simulated_annotators import Pool, answer_all, find_truth
-from pipelines.labels.store import LabelStore, Settings
+from pipelines.labels.store.records import Settings
+from pipelines.labels.store.store import LabelStore
 from pipelines.labels.tasks_file import TASKS, copy_sides, read_tasks, write_tasks
 from pipelines.run.directory import RunDir, in_round, split_round
 from pipelines.run.disk import write_atomic

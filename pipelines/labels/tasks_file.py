@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -18,7 +18,7 @@ from pipelines.data.rows import Message, as_dict, check_dialogue
 from pipelines.data.sources.files import open_text
 from pipelines.data.split import is_held_out, prompt_key
 from pipelines.errors import ArtifactError, DataError
-from pipelines.labels.label_types import Answer, Kind, Label, LabelSet, Question, Task, question_dict
+from pipelines.labels.label_types import Answer, Kind, Label, LabelSet, Question, Task, question_dict, values_fault
 from pipelines.run.disk import write_atomic
 
 MAGIC = "tasks"
@@ -130,8 +130,7 @@ def read_tasks(path: Path) -> LabelSet:
     lines = _lines(path)
     place, questions = _header(path, lines)
     label_set = LabelSet(questions, {}, [])
-    by_name = {question.name: question for question in questions}
-    if len(by_name) < len(questions):
+    if len({question.name for question in questions}) < len(questions):
         raise DataError("two questions have the same name", where=place)
     for place, line in lines:
         row = _checked(_TaskRow, line, place)
@@ -141,7 +140,7 @@ def read_tasks(path: Path) -> LabelSet:
         label_set.tasks[task.id] = task
         known = _LabelRow(annotator="control", values=dict(row.control or {}))
         for row_label in (known, *row.labels):
-            _check_values(row_label, by_name, len(task.answers), place)
+            _check_values(row_label, questions, len(task.answers), place)
         label_set.labels += [_label(task.id, row_label) for row_label in row.labels]
         if len({row_label.annotator for row_label in row.labels}) < len(row.labels):
             raise DataError("one annotator has two labels for the same task", where=place)
@@ -194,12 +193,9 @@ def _task(row: _TaskRow, place: str) -> Task:
     return Task(tuple(row.prompt), answers, control, row.source, row.id)
 
 
-def _check_values(row_label: _LabelRow, questions: Mapping[str, Question], answers: int, place: str) -> None:
-    for name, value in row_label.values.items():
-        if name not in questions:
-            raise DataError(f"labels: no question is named `{name}`", where=place)
-        if fault := questions[name].fault(value, answers):
-            raise DataError(f"labels: {row_label.annotator}'s answer to `{name}`: {fault}", where=place)
+def _check_values(row_label: _LabelRow, questions: Sequence[Question], answers: int, place: str) -> None:
+    if fault := values_fault(row_label.values, questions, answers):
+        raise DataError(f"labels: {row_label.annotator}'s answers: {fault}", where=place)
     if row_label.order and sorted(row_label.order) != list(range(answers)):
         raise DataError(f"labels: the order {row_label.order} is not one of {answers} answers", where=place)
 

@@ -68,18 +68,14 @@ def _from_verdict(told: Mapping[str, Any]) -> Call:
 
 def _share(row: Mapping[str, Any]) -> str:
     rate = row.get("win_rate")
-    return f", {_estimate(rate).text(percent=True)}" if isinstance(rate, Mapping) else ""
-
-
-def _estimate(rate: Mapping[str, Any]) -> Estimate:
-    return Estimate(float(rate["value"]), float(rate["low"]), float(rate["high"]), int(rate["n"]))
+    return f", {Estimate.of(rate).text(percent=True)}" if isinstance(rate, Mapping) else ""
 
 
 def _rates(results: Mapping[str, Any]) -> dict[str, Estimate]:
     """Win rates of the trained policy against the baseline, by scorer."""
     trained = results["trained"]
     measured = results["measures"].get(trained, {}).get("win_rate", {}) if trained else {}
-    return {str(scorer): _estimate(rate) for scorer, rate in measured.items()}
+    return {str(scorer): Estimate.of(rate) for scorer, rate in measured.items()}
 
 
 def _tone(rates: Iterable[Estimate]) -> Tone:

@@ -14,12 +14,14 @@ from pipelines.config import Config, dump_config
 from pipelines.evaluate.results_table import Grid, grid
 from pipelines.overview import wording
 from pipelines.overview.call import call_of
+from pipelines.overview.frontier_figures import frontier_plots
+from pipelines.overview.reward_figures import reward_figures
 from pipelines.overview.run_facts import RunFacts, StageFacts, read_run, warnings_of
 from pipelines.overview.side_by_side import side_by_side
-from pipelines.overview.training_figures import reward_figures, trainings_of
+from pipelines.overview.training_figures import trainings_of
 from pipelines.report.safe_text import visible
 from pipelines.run.directory import RunDir
-from pipelines.run.disk import disk_errors, write_atomic
+from pipelines.run.disk import write_atomic
 from pipelines.run.manifest import package_versions, utc_now
 
 MOST_BYTES = 3_000_000
@@ -74,8 +76,7 @@ def write_report(config: Config, run_dir: RunDir, out: Path | None = None) -> Pa
         DiskError: no space, or no permission.
     """
     path = out if out is not None else run_dir.report_path
-    with disk_errors(path.absolute().parent):
-        write_atomic(path, render(config, run_dir))
+    write_atomic(path, render(config, run_dir))
     return path
 
 
@@ -109,6 +110,7 @@ def _page(run: RunFacts, run_dir: RunDir, limit: int) -> str:
             road=[_road_row(stage) for stage in run.stages],
             seconds=wording.duration(sum(s.manifest.wall_seconds for s in run.stages if s.manifest)),
             trainings=trainings,
+            frontier=frontier_plots(run),
             earlier_rounds=earlier_rounds,
             rewards=reward_figures(run),
             answers=side_by_side(run),
@@ -116,7 +118,7 @@ def _page(run: RunFacts, run_dir: RunDir, limit: int) -> str:
             alarms=_alarms(run),
             warnings=warnings,
             more_warnings=all_warnings - len(warnings),
-            config=cut(_settings(run.config), MOST_CONFIG),
+            config=cut(dump_config(run.config, place=False), MOST_CONFIG),
             versions=_versions(run),
             commits=sorted({s.manifest.git_commit for s in run.stages if s.manifest and s.manifest.git_commit}),
             machines=_machines(run),
@@ -134,7 +136,6 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
         finalize=lambda value: value if isinstance(value, Markup) or not isinstance(value, str) else visible(value),
     )
-    environment.filters["number"] = wording.number
     environment.filters["cut"] = cut
     return environment
 
@@ -143,11 +144,6 @@ def cut(text: str, limit: int) -> str:
     """Return a text made visible, of at most `limit` characters, with a word on what is left out."""
     whole = visible(text)
     return whole if len(whole) <= limit else f"{whole[:limit]} [... {len(whole) - limit} more characters]"
-
-
-def _settings(config: Config) -> str:
-    """The configuration as text, without the place of the run."""
-    return dump_config(config.model_copy(update={"run": config.run.model_copy(update={"dir": None})}))
 
 
 def _results(run: RunFacts) -> Grid | None:

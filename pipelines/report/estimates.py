@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,17 @@ class Estimate:
     def none(cls, reason: str) -> Estimate:
         """Return an estimate that is not defined."""
         return cls(None, reason=reason)
+
+    @classmethod
+    def of(cls, entry: Mapping[str, Any]) -> Estimate:
+        """Return the estimate that `as_dict` made, also from a file.
+
+        Raises:
+            KeyError: a part is missing.
+            TypeError: a part is no number.
+            ValueError: a part is no number.
+        """
+        return cls(float(entry["value"]), float(entry["low"]), float(entry["high"]), int(entry["n"]))
 
     def as_dict(self) -> dict[str, float | int | None]:
         """Return value, bounds and n, as results.json holds them."""

@@ -169,23 +169,20 @@ def _probed(probe: Probe) -> dict[str, Any]:
 
 def markdown_card(card: Mapping[str, Any], title: str) -> str:
     """The card as Markdown; texts of answers stand in code blocks that they cannot close."""
-
-    def of(estimate: Mapping[str, Any]) -> str:
-        return Estimate(**{key: estimate[key] for key in ("value", "low", "high", "n")}).text()
-
     calibration, accuracy = card["calibration"], card["accuracy"]
     hot = calibration["temperature"]
     sure = "too sure of itself" if hot > 1.1 else "not sure enough" if hot < 0.9 else "about as sure as it may be"
     lines = [
         f"# {literal(title)}",
         "",
-        f"**Accuracy {of(accuracy)}** on {card['pairs']} pairs of {card['prompts']} prompts that it was not trained on "
-        f"(95 % interval by prompt). Choosing by length alone is right on {Estimate(card['length_rule']).text()}.",
+        f"**Accuracy {Estimate.of(accuracy).text()}** on {card['pairs']} pairs of {card['prompts']} prompts that it "
+        "was not trained on (95 % interval by prompt). "
+        f"Choosing by length alone is right on {Estimate(card['length_rule']).text()}.",
         "",
         "| pairs | n | accuracy |",
         "|---|---:|---:|",
         *(
-            f"| {literal(entry['group'])}: {literal(entry['name'])} | {entry['n']} | {of(entry)} |"
+            f"| {literal(entry['group'])}: {literal(entry['name'])} | {entry['n']} | {Estimate.of(entry).text()} |"
             for entry in card["groups"]
         ),
         "",
@@ -213,7 +210,7 @@ def markdown_card(card: Mapping[str, Any], title: str) -> str:
             "| change | the answer is then | preferred by the model | median change of the score | |",
             "|---|---|---:|---:|---|",
             *(
-                f"| {literal(p['name'])} | {_EXPECTED[p['expected']]} | {of(p['prefers'])} | "
+                f"| {literal(p['name'])} | {_EXPECTED[p['expected']]} | {Estimate.of(p['prefers']).text()} | "
                 f"{p['median_change']:+.2f} | {'' if p['sound'] else _UNSOUND[p['expected']]} |"
                 for p in card["probes"]
             ),

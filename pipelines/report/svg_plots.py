@@ -52,10 +52,12 @@ class Line:
     Attributes:
         points: x and y, in the order of x; those that are not finite are left out.
         dots: mark the points, which are few.
+        spans: lower and upper bound of the interval at each point; empty: there are none.
     """
 
     points: Sequence[tuple[float, float]]
     dots: bool = False
+    spans: Sequence[tuple[float, float]] = ()
 
     def finite(self) -> list[tuple[float, float]]:
         """Return the points that can be drawn."""
@@ -100,6 +102,9 @@ def curves(lines: Sequence[Line], *, x_label: str, name: str, marks: Sequence[fl
                 axes.plot(
                     *zip(*thinned(points), strict=True), color=color, linewidth=1.6, marker=marker, markersize=3.5
                 )
+            if line.spans:
+                lows, highs = zip(*line.spans, strict=True)
+                axes.vlines([x for x, _ in line.points], lows, highs, color=color, linewidth=1.0)
         for mark in marks:
             axes.axvline(mark, color=MARK, linewidth=1.0, linestyle="--")
         axes.set_xlabel(x_label)
@@ -108,17 +113,18 @@ def curves(lines: Sequence[Line], *, x_label: str, name: str, marks: Sequence[fl
     return _svg(draw, name)
 
 
-def reliability(bins: Sequence[tuple[int, float, float]], *, name: str) -> str:
-    """Draw how often answers are good against the probability that a model gives them.
+def reliability(bins: Sequence[tuple[int, float, float]], *, truth: str, name: str) -> str:
+    """Draw how often something is true against the probability that a model gives it.
 
     Args:
-        bins: of each the number of rows, the mean probability and the share that is good.
+        bins: of each the number of rows, the mean probability and the share of which it is true.
+        truth: what it is, in a word.
         name: as in `curves`.
 
     Returns:
         An ``<svg>`` element with one dot a bin, its area by the number of rows; empty: there is no bin.
     """
-    points = [(n, p, good) for n, p, good in bins if n > 0 and math.isfinite(p) and math.isfinite(good)]
+    points = [(n, p, share) for n, p, share in bins if n > 0 and math.isfinite(p) and math.isfinite(share)]
     if not points:
         return ""
     most = max(n for n, _, _ in points)
@@ -126,12 +132,12 @@ def reliability(bins: Sequence[tuple[int, float, float]], *, name: str) -> str:
     def draw(axes: Any) -> None:
         axes.plot([0, 1], [0, 1], color=INK, linewidth=1.0, linestyle=":")
         areas = [12 + 60 * n / most for n, _, _ in points]
-        axes.plot([p for _, p, _ in points], [good for _, _, good in points], color=FIRST, linewidth=1.0)
-        axes.scatter([p for _, p, _ in points], [good for _, _, good in points], s=areas, color=FIRST)
+        axes.plot([p for _, p, _ in points], [share for _, _, share in points], color=FIRST, linewidth=1.0)
+        axes.scatter([p for _, p, _ in points], [share for _, _, share in points], s=areas, color=FIRST)
         axes.set_xlim(-0.03, 1.03)
         axes.set_ylim(-0.03, 1.03)
-        axes.set_xlabel("probability of good, by the model")
-        axes.set_ylabel("share that is good")
+        axes.set_xlabel(f"probability of being {truth}, by the model")
+        axes.set_ylabel(f"share that is {truth}")
 
     return _svg(draw, name)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -24,6 +23,7 @@ from pipelines.run.disk import disk_errors, write_atomic
 from pipelines.run.manifest import fingerprint_of
 from pipelines.run.reporting import Reporter
 from pipelines.run.signals import StopRequest
+from pipelines.run.stage import as_json
 from pipelines.sampling.sampler import SamplingContext, by_model
 from pipelines.sampling.sampling_models import SamplingModel, from_outside, model_stamp
 from pipelines.sampling.stage import PromptLimits, SamplingResult, draw, log_figures
@@ -91,7 +91,7 @@ def prepare(request: Request, reporter: Reporter) -> Prepared:
     on_bad_row = request.config.data.on_bad_row
     asked, counts = prompts_of_sources(request.sources, reporter, most=request.max_per_source, on_bad_row=on_bad_row)
     sample = config.feedback.sample.results_view()
-    section: dict[str, Any] = {
+    settings = {
         "as": request.form,
         "seed": config.run.seed,
         "sample": {key: value for key, value in sample.items() if key not in ("models", "num_completions")},
@@ -99,7 +99,7 @@ def prepare(request: Request, reporter: Reporter) -> Prepared:
         "prompts": digest_of_prompts(asked),
         "models": {str(index): model_stamp(model) for index, model in enumerate(models, 1)},
     }
-    section = json.loads(json.dumps(section))
+    section = as_json(settings)
     start = StageStart(fingerprint_of(section, {}), section, {})
     resumes, conflict = None, None
     before = StageStart.read(request.work)
@@ -167,7 +167,6 @@ def _begin(request: Request, prepared: Prepared, reporter: Reporter) -> Sampling
     with disk_errors(work):
         if prepared.resumes is None:
             shutil.rmtree(work / CHECKPOINTS, ignore_errors=True)
-            (work / CHECKPOINTS).mkdir(parents=True)
         prepared.start.write(work)
     checkpoints = Checkpoints(work / CHECKPOINTS, keep=2, logs=work, warn=reporter.warn)
     device = resolve_device(request.config.run)

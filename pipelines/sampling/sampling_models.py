@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from pipelines.models.base_ref import BaseRef
 from pipelines.models.policies import open_config, open_frozen_policy, open_tokenizer
 from pipelines.run.directory import BASELINES, run_of
 from pipelines.run.manifest import Manifest, refuse_damaged
+from pipelines.run.stage import as_json
 
 
 @dataclass(frozen=True)
@@ -226,5 +226,4 @@ def model_stamp(model: SamplingModel) -> dict[str, Any]:
     elif Path(str(model.section.name_or_path)).is_dir():
         files = sorted(Path(str(model.section.name_or_path)).iterdir())
         plain["files"] = {file.name: [file.stat().st_size, file.stat().st_mtime_ns] for file in files if file.is_file()}
-    result: dict[str, Any] = json.loads(json.dumps(plain))
-    return result
+    return as_json(plain)

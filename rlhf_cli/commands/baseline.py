@@ -9,7 +9,7 @@ import typer
 from pipelines.config.baselines_section import Baseline
 from pipelines.run.directory import BASELINES
 from rlhf_cli import options, settings
-from rlhf_cli.commands.stages import USUAL, OutputMode, run_one
+from rlhf_cli.commands.stages import USUAL_OUTPUT, OutputMode, run_one
 
 
 def baseline(
@@ -18,7 +18,7 @@ def baseline(
     run_dir: options.Dir = None,
     sets: options.Sets = None,
     force: options.Force = False,
-    mode: OutputMode = USUAL,
+    mode: OutputMode = USUAL_OUTPUT,
 ) -> None:
     """Train a policy to compare PPO's with: by RLOO or GRPO.
 

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from pipelines.config.data_section import OnBadRow
     from pipelines.config.data_section import Source as DataSource
     from pipelines.labels.label_types import LabelSet
-    from pipelines.labels.store import LabelStore
     from pipelines.labels.store.fill import StoreChanges
+    from pipelines.labels.store.store import LabelStore
 
 Source = Annotated[
     str | None,
@@ -152,9 +152,8 @@ def label(
             "(ssh -L), is safer",
         )
     from pipelines.labels.questions import parse_questions
-    from pipelines.labels.store import LabelStore
     from pipelines.labels.store.fill import StoreChanges, changes_of_run, newest_tasks, read_guidelines
-    from pipelines.labels.store.store import announced
+    from pipelines.labels.store.store import LabelStore, announced
 
     reporter = ConsoleReporter(quiet=quiet)
     changes = StoreChanges(

@@ -35,7 +35,7 @@ class OutputMode:
     quiet: options.Quiet = False
 
 
-USUAL = OutputMode()
+USUAL_OUTPUT = OutputMode()
 
 
 def stage_command(name: str) -> Callable[..., None]:
@@ -45,7 +45,7 @@ def stage_command(name: str) -> Callable[..., None]:
         named: options.RunOptions = options.DEFAULT_RUN,
         number: options.Round = 1,
         force: options.Force = False,
-        mode: OutputMode = USUAL,
+        mode: OutputMode = USUAL_OUTPUT,
     ) -> None:
         resolved, run = named.resolve(name)
         run_one(in_round(name, number), resolved, run, force=force, mode=mode)
@@ -59,7 +59,7 @@ def all_command(
     last: options.Until = None,
     rounds: options.Rounds = None,
     force: options.ForceStages = None,
-    mode: OutputMode = USUAL,
+    mode: OutputMode = USUAL_OUTPUT,
 ) -> None:
     """Run all stages, from the data to the evaluation.
 

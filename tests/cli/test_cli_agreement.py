@@ -109,7 +109,8 @@ def test_a_run_gives_its_newest_labels(folder: Path, capsys: pytest.CaptureFixtu
 
 
 def test_a_store_is_read_while_people_still_answer(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from pipelines.labels.store import LabelStore, Settings, Submission
+    from pipelines.labels.store.records import Settings, Submission
+    from pipelines.labels.store.store import LabelStore
 
     labels = by_hand([{"a": [1, 2]}])
     (folder / "runs/my").mkdir(parents=True)

@@ -15,8 +15,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from pipelines.labels.store import LabelStore
-from pipelines.labels.store.store import running_server
+from pipelines.labels.store.store import LabelStore, running_server
 from rlhf_cli.app import run
 from tests.cli.conftest import Program
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from pipelines.config.data_section import Source
 from pipelines.data.canonical import to_line
-from pipelines.data.formats import FORMATS, Format, known_columns
+from pipelines.data.formats import FORMATS, known_columns
+from pipelines.data.formats.format import Format
 from pipelines.data.read import SourceReader
 from pipelines.data.rows import Comparison, Demonstration, Judgement, Prompt
 from pipelines.errors import RlhfError

@@ -14,7 +14,7 @@ from pipelines.data import read, sources
 from pipelines.data.canonical import prompt_of, read_rows, write_rows
 from pipelines.data.prepare import comparisons, demonstrations, effective_sources, prompts
 from pipelines.data.rows import Comparison, Demonstration, Message, Prompt
-from pipelines.data.sources import Record
+from pipelines.data.sources.record import Record
 from pipelines.data.split import is_held_out, share_of, split_key
 from pipelines.errors import ArtifactError, DataError, UsageError
 from pipelines.run.reporting import SilentReporter

@@ -16,7 +16,7 @@ from pipelines.data import read
 from pipelines.data.formats import FORMATS
 from pipelines.data.read import SourceReader, sampled
 from pipelines.data.rows import Comparison, Demonstration, Prompt
-from pipelines.data.sources import Record
+from pipelines.data.sources.record import Record
 
 
 def save(tmp_path: Path, rows: list[Any]) -> str:

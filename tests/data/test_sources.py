@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from pipelines.data.sources import json_files as json_file
-from pipelines.data.sources import read_records
 from pipelines.data.sources import record as limits
+from pipelines.data.sources.files import read_records
 from pipelines.errors import DataError
 
 GOOD = b'{"prompt": "a"}'

@@ -13,8 +13,8 @@ from pyarrow import feather, parquet
 from pipelines.config.data_section import Source
 from pipelines.data.read import SourceReader
 from pipelines.data.rows import Comparison, Judgement, Prompt
-from pipelines.data.sources import read_records
 from pipelines.data.sources import record as limits
+from pipelines.data.sources.files import read_records
 from pipelines.errors import DataError
 
 

@@ -22,7 +22,8 @@ from pipelines.labels.label_types import Answer, Label, LabelSet, Task
 from pipelines.labels.pairs import stage as pairs_stage
 from pipelines.labels.questions import questions_of
 from pipelines.labels.stage import describe_wait
-from pipelines.labels.store import LabelStore, Submission
+from pipelines.labels.store.records import Submission
+from pipelines.labels.store.store import LabelStore
 from pipelines.labels.tasks_file import read_tasks, write_tasks
 from pipelines.run.directory import RunDir
 from pipelines.run.stage import StageContext

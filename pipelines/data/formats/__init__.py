@@ -121,15 +121,3 @@ def _nearest(row: Mapping[str, Any], formats: Collection[type[Format]]) -> type[
 def known_columns() -> tuple[str, ...]:
     """Every column that some format reads: what a column map can map to."""
     return tuple(sorted(frozenset().union(*map(column_names, FORMATS.values()))))
-
-
-__all__ = [
-    "FORMATS",
-    "Format",
-    "column_map",
-    "column_names",
-    "detect_format",
-    "known_columns",
-    "named_format",
-    "refusal",
-]

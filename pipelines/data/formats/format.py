@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any, ClassVar, TypeVar, cast
 
@@ -11,9 +11,9 @@ from pydantic import model_validator
 from pipelines.data.faults import Fault
 from pipelines.data.formats.tool_calls import Tools
 from pipelines.data.formats.transcripts import answer_alone, open_transcript
-from pipelines.data.formats.turns import Lenient, system_turn
+from pipelines.data.formats.turns import system_turn
 from pipelines.data.formats.unread_columns import CONTEXT, MEDIA, VERDICTS, is_judged, placed_media, unread
-from pipelines.data.rows import CanonicalRow, Demonstration, Message
+from pipelines.data.rows import CanonicalRow, Demonstration, Lenient, Message
 
 Kind = TypeVar("Kind", bound=CanonicalRow)
 _ANSWERS = ("chosen", "rejected", "completion", "response", "responses")
@@ -29,6 +29,7 @@ class Format(Lenient):
         shape: the columns that tell it from other formats, and the types of their values.
         unless: columns whose presence means that it is another format.
         holds: the canonical kinds its rows can become, the richest that a row holds.
+        of_texts: makes the row of the texts in the columns of the shape, none of them blank; None: they are no texts.
         tools: what the dialogue may call; any row may have it.
         system: text of the system turn; any row may have it.
     """
@@ -37,6 +38,7 @@ class Format(Lenient):
     shape: ClassVar[Mapping[str, tuple[type, ...]]]
     unless: ClassVar[tuple[str, ...]] = ()
     holds: ClassVar[tuple[type[CanonicalRow], ...]]
+    of_texts: ClassVar[Callable[..., CanonicalRow] | None] = None
     tools: Tools = None
     system: str | None = None
 
@@ -71,7 +73,8 @@ class Format(Lenient):
 
         Only the long way says what is wrong with a row.
         """
-        return None
+        texts = None if cls.of_texts is None else _plain_texts(cls, row)
+        return None if cls.of_texts is None or texts is None else cls.of_texts(*texts)
 
     def completed(self, row: Kind) -> Kind:
         """The same row with the column `system` as its first turn, and the column `tools` on its first turn.
@@ -143,7 +146,7 @@ class Format(Lenient):
         return f"{cls.name}: {', '.join(columns)}"
 
 
-def plain_texts(layout: type[Format], row: Mapping[str, Any]) -> list[Any] | None:
+def _plain_texts(layout: type[Format], row: Mapping[str, Any]) -> list[Any] | None:
     """The texts in the columns of the shape, none of them blank; None where the format reads more in the row.
 
     Python's blanks are Unicode's and four more, so what is not blank here is not blank to pydantic either.

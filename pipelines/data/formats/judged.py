@@ -13,8 +13,8 @@ from pipelines.data.faults import type_name
 from pipelines.data.formats.alpaca import Instruction
 from pipelines.data.formats.format import FLAG, LIST, NUMBER, TEXT, Format, columns
 from pipelines.data.formats.sharegpt import Conversations
-from pipelines.data.formats.turns import Answer, Lenient, Question, Turns, answer_text, messages_of, plain_answer, user
-from pipelines.data.rows import CanonicalRow, Comparison, Judgement, Message, NonBlank
+from pipelines.data.formats.turns import Answer, Question, Turns, answer_text, messages_of, plain_answer, user
+from pipelines.data.rows import CanonicalRow, Comparison, Judgement, Lenient, Message, NonBlank
 
 
 def _flag_or_number(value: Any) -> Any:

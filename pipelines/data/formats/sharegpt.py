@@ -10,8 +10,8 @@ from typing_extensions import override
 from pipelines.data.formats.format import LIST, Format, columns
 from pipelines.data.formats.tool_calls import as_objects, with_arguments
 from pipelines.data.formats.trl import Labeled, dialogue
-from pipelines.data.formats.turns import Lenient, Question, TextTurn, messages_of, plain_answer
-from pipelines.data.rows import Comparison, Demonstration, Message, NonBlank, Prompt, Role
+from pipelines.data.formats.turns import Question, TextTurn, messages_of, plain_answer
+from pipelines.data.rows import Comparison, Demonstration, Lenient, Message, NonBlank, Prompt, Role
 
 _ROLES: dict[str, Role] = {
     "human": "user",

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import Field
 from typing_extensions import override
 
-from pipelines.data.formats.format import LIST, TEXT, Format, beside_the_shape, columns, plain_texts
+from pipelines.data.formats.format import LIST, TEXT, Format, beside_the_shape, columns
 from pipelines.data.formats.turns import TextQuestion, Turns, answer_text, assistant, messages_of
 from pipelines.data.rows import (
     ROLES,
@@ -71,13 +71,8 @@ class Preference(ComparisonRow):
 
     name = "preference"
     shape = columns(prompt=TEXT, chosen=TEXT, rejected=TEXT)
+    of_texts = unchecked_comparison
     prompt: TextQuestion
-
-    @classmethod
-    @override
-    def quick(cls, row: Mapping[str, Any]) -> Comparison | None:
-        texts = plain_texts(cls, row)
-        return None if texts is None else unchecked_comparison(*texts)
 
 
 class PreferenceChat(Labeled):
@@ -126,6 +121,7 @@ class PromptCompletion(Format):
     shape = columns(prompt=TEXT, completion=TEXT)
     unless = ("chosen", "rejected")
     holds = (Demonstration,)
+    of_texts = unchecked_demonstration
     prompt: TextQuestion
     completion: str
 
@@ -136,12 +132,6 @@ class PromptCompletion(Format):
     @override
     def prompts(self) -> tuple[CanonicalRow, ...]:
         return (self.completed(Prompt(prompt=messages_of(self.prompt))),)  # the answer may be blank
-
-    @classmethod
-    @override
-    def quick(cls, row: Mapping[str, Any]) -> Demonstration | None:
-        texts = plain_texts(cls, row)
-        return None if texts is None else unchecked_demonstration(*texts)
 
 
 class PromptCompletionChat(Format):
@@ -199,17 +189,12 @@ class PromptText(Format):
     shape = columns(prompt=TEXT)
     unless = ("chosen", "rejected", "completion")
     holds = (Prompt,)
+    of_texts = unchecked_prompt
     prompt: TextQuestion
 
     @override
     def canonical(self) -> Prompt:
         return Prompt(prompt=messages_of(self.prompt))
-
-    @classmethod
-    @override
-    def quick(cls, row: Mapping[str, Any]) -> Prompt | None:
-        texts = plain_texts(cls, row)
-        return None if texts is None else unchecked_prompt(*texts)
 
 
 class PromptChat(PromptText):

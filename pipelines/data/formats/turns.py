@@ -4,20 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
+from pydantic import BeforeValidator, model_validator
 
 from pipelines.data.faults import type_name
 from pipelines.data.formats.tool_calls import ToolCalls, Tools
 from pipelines.data.formats.transcripts import open_transcript
 from pipelines.data.formats.unread_columns import MEDIA, NO_TEXT, holds_media
-from pipelines.data.rows import Message, Role
-
-
-class Lenient(BaseModel):
-    """Known keys are strict and never coerced; other keys of real files (id, timestamps) are left alone."""
-
-    model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
-
+from pipelines.data.rows import Lenient, Message, Role
 
 # What other programs write beside the content of a turn, and where it stands here.
 _NOT_READ = {

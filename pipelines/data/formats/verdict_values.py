@@ -50,8 +50,8 @@ def _judging(row: Mapping[str, Any], parts: AnswerColumns) -> list[tuple[str, An
 def single_verdicts(value: Any) -> list[tuple[str | None, Any]]:
     """The verdicts of a list, or of an object by annotator."""
     if isinstance(value, dict):
-        return [(str(who), one) for who, one in value.items()]
-    return [(None, one) for one in value]
+        return [(str(who), verdict) for who, verdict in value.items()]
+    return [(None, verdict) for verdict in value]
 
 
 def person_and_verdict(value: Mapping[str, Any]) -> tuple[str | None, Any]:

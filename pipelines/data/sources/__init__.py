@@ -121,6 +121,3 @@ def _registry_of(path: Path) -> Path | None:
 
 def _is_hub_id(path: str) -> bool:
     return _HUB_ID.fullmatch(path) is not None and not ending(Path(path))
-
-
-__all__ = ["Record", "ResolvedSource", "find_source", "read_records", "source_files"]

@@ -6,10 +6,11 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import Field, ValidationError
 
 from pipelines.config.data_section import Tags
 from pipelines.data.faults import fault_of
+from pipelines.data.rows import Lenient
 from pipelines.errors import UsageError, nearest_name
 
 FILE_NAME = "dataset_info.json"
@@ -37,10 +38,8 @@ _DIALOGUE = {
 _DEFAULTS = {"prompt": "instruction", "query": "input", "response": "output", "messages": "conversations"}
 
 
-class Entry(BaseModel):
+class Entry(Lenient):
     """One data set as the register describes it; keys that concern other programs are left alone."""
-
-    model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
 
     file_name: str | None = None
     hf_hub_url: str | None = None
@@ -52,7 +51,7 @@ class Entry(BaseModel):
     num_samples: int | None = None
     revision: str | None = None
     columns: dict[str, str | None] | None = None
-    tags: Tags = {}
+    tags: Tags = Field({})
 
     @property
     def format(self) -> str:

@@ -15,8 +15,6 @@ from pipelines.labels.votes import Floats, Ints, Votes, verdicts, votes_of
 from pipelines.report.estimates import Estimate, many
 from pipelines.report.statistics import wilson
 
-__all__ = ["AgreementReport", "agreement", "agreement_lines", "summary"]
-
 MOST_LISTED = 10
 """Tasks in the list of those with the most disagreement."""
 QUICK = 200

@@ -9,8 +9,7 @@ from typing import Any, Literal, NamedTuple
 from pydantic import ValidationError
 
 from pipelines.data.faults import fault_of, shorten, type_name
-from pipelines.data.formats.turns import Lenient
-from pipelines.data.rows import as_dict
+from pipelines.data.rows import Lenient, as_dict
 from pipelines.labels.exchange.foreign_task import drawn_order, read_foreign_task, task_metadata
 from pipelines.labels.exchange.gather import LabelCollection
 from pipelines.labels.exchange.label_studio import CONTROLS, MODELS, SOURCES

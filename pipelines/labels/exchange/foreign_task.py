@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from pipelines.data.faults import fault_of, type_name
 from pipelines.data.formats.sharegpt import any_turns
-from pipelines.data.rows import Message, as_dict, check_dialogue
+from pipelines.data.rows import Message, Row, as_dict, check_dialogue
 from pipelines.labels.label_types import Answer, Task
 
 HOME = "rlhf"
@@ -60,9 +60,7 @@ class ForeignTask:
         return self.keys.index(name) if name in self.keys else None
 
 
-class _Home(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
-
+class _Home(Row):
     task: str = Field(min_length=1)
     order: list[int]
     prompt: list[Message] | None = None

@@ -12,7 +12,7 @@ from pipelines.errors import DataError
 from pipelines.labels.exchange.foreign_task import ForeignTask
 from pipelines.labels.exchange.label_config import LabelConfig
 from pipelines.labels.exchange.verdicts import COMMENT, Verdict
-from pipelines.labels.label_types import UNKNOWN, Kind, Label, LabelSet, Question, Task, Value
+from pipelines.labels.label_types import UNKNOWN, Kind, Label, LabelSet, Question, Task, Value, values_fault
 
 LEFT_OUT = "records left out: {} (the first: {})"
 REPEATED = "earlier labels of the same annotator for the same task (the last one counts)"
@@ -141,7 +141,8 @@ class LabelCollection:
         for verdict in self.verdicts:
             values = {name: value for name, (_, value) in verdict.values.items()}
             values |= {name: verdict.texts[name] for name in demonstrations if name in verdict.texts}
-            self._check(verdict, values, questions)
+            if fault := values_fault(values, questions, len(verdict.foreign.keys)):
+                raise DataError(f"{verdict.annotator}'s answers: {fault}", where=verdict.place)
             task = self.tasks[verdict.foreign.task.id]
             if verdict.known and values:
                 known = {name: value for name, value in values.items() if not isinstance(value, str)}
@@ -326,13 +327,6 @@ class LabelCollection:
             if name in verdict.values:
                 kind, value = verdict.values[name]
                 verdict.values[name] = (kind, tuple(number + 1 for number in value))  # type: ignore[operator]
-
-    def _check(self, verdict: Verdict, values: Mapping[str, Value], questions: tuple[Question, ...]) -> None:
-        count = len(verdict.foreign.keys)
-        for question in questions:
-            fault = question.fault(values[question.name], count) if question.name in values else None
-            if fault:
-                raise DataError(f"{verdict.annotator}'s answer to `{question.name}`: {fault}", where=verdict.place)
 
 
 def _belonging(control: str, questions: list[str]) -> str | None:

@@ -140,7 +140,7 @@ def read_labels(path: Path, reading: ReadingOptions | None = None) -> LabelSet:
     """
     try:
         if is_sqlite(path):
-            from pipelines.labels.store import LabelStore
+            from pipelines.labels.store.store import LabelStore
 
             with LabelStore.open(path) as store:
                 return store.snapshot()

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from pipelines.data.faults import fault_of, shorten, type_name
-from pipelines.data.formats.turns import Lenient
+from pipelines.data.rows import Lenient
 from pipelines.labels.exchange.foreign_task import (
     HOME,
     ForeignTask,

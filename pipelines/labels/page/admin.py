@@ -18,9 +18,9 @@ from pipelines.labels.page.page_context import PageContext
 from pipelines.labels.page.routes import BODY_LIMIT, Body, handler, read_as
 from pipelines.labels.page.security import json_body
 from pipelines.labels.page.views import prompt_start
-from pipelines.labels.store import LabelStore
 from pipelines.labels.store.contents import ADMIN
 from pipelines.labels.store.fill import people
+from pipelines.labels.store.store import LabelStore
 from pipelines.labels.tasks_file import task_lines
 
 _MOST_FLAGGED = 100

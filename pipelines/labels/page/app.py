@@ -19,7 +19,7 @@ from pipelines.labels.page.admin import admin_routes
 from pipelines.labels.page.page_context import PageContext, refusal
 from pipelines.labels.page.routes import STORE_ERRORS, annotator_routes
 from pipelines.labels.page.security import HEADERS, Guard
-from pipelines.labels.store import LabelStore
+from pipelines.labels.store.store import LabelStore
 
 STATIC = Path(__file__).parent / "static"
 _KINDS = {"js": "text/javascript; charset=utf-8", "css": "text/css; charset=utf-8", "svg": "image/svg+xml"}

@@ -16,7 +16,8 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from pipelines.labels.page.views import guidelines_html, rendered_html
-from pipelines.labels.store import Identity, LabelStore, Role, Session
+from pipelines.labels.store.records import Identity, Role, Session
+from pipelines.labels.store.store import LabelStore
 from pipelines.report.safe_text import visible
 
 TEMPLATES = Path(__file__).parent / "templates"

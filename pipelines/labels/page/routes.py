@@ -16,7 +16,7 @@ from pipelines.data.faults import fault_of
 from pipelines.labels.page.page_context import PageContext, refusal, set_session
 from pipelines.labels.page.security import REPORT_PATH, json_body, read_body
 from pipelines.labels.page.views import history_view, own_values, shown_values, task_view, withdrawn_view
-from pipelines.labels.store import Assignment, Conflict, Identity, Invalid, NotAssigned, Paused, Submission
+from pipelines.labels.store.records import Assignment, Conflict, Identity, Invalid, NotAssigned, Paused, Submission
 
 BODY_LIMIT = 64 << 10
 WRITING_LIMIT = 1 << 20

@@ -14,7 +14,7 @@ from markdown_it.token import Token
 
 from pipelines.data.rows import Message
 from pipelines.labels.label_types import Kind, Label, Question, Task, Value
-from pipelines.labels.store import Assignment, HistoryEntry
+from pipelines.labels.store.records import Assignment, HistoryEntry
 from pipelines.report.safe_text import visible
 
 

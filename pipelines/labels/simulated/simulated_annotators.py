@@ -27,7 +27,8 @@ from pipelines.config.feedback_section import SimulatedSection
 from pipelines.config.scorer_section import ScorerSection
 from pipelines.errors import UsageError
 from pipelines.labels.label_types import Question, Task, Value
-from pipelines.labels.store import Assignment, LabelStore, Submission
+from pipelines.labels.store.records import Assignment, Submission
+from pipelines.labels.store.store import LabelStore
 from pipelines.run.reporting import Reporter
 from pipelines.scorers.load_scorer import ScorerContext, load_scorer, scorer_name
 from pipelines.scorers.protocol import Completion, Scorer

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from pipelines.data.rows import Message, as_dict, check_dialogue
 from pipelines.errors import ConflictError, DataError
-from pipelines.labels.label_types import Answer, Label, Question, Task, Value, question_dict
+from pipelines.labels.label_types import Answer, Label, Question, Task, question_dict, values_fault
 from pipelines.labels.store.records import Invalid, Settings, Submission
 
 MAX_COMMENT = 10_000
@@ -93,18 +93,8 @@ def check_task(task: Task, questions: tuple[Question, ...]) -> None:
     if task.control is not None:
         if not task.control:
             raise DataError("a control task needs the known value of at least one question", where=where)
-        if fault := _values_fault(task.control, questions, answers):
+        if fault := values_fault(task.control, questions, answers):
             raise DataError(f"control: {fault}", where=where)
-
-
-def _values_fault(values: Mapping[str, Value], questions: tuple[Question, ...], answers: int) -> str | None:
-    by_name = {question.name: question for question in questions}
-    for name, value in values.items():
-        if name not in by_name:
-            return f"no question is named `{name}`"
-        if fault := by_name[name].fault(value, answers):
-            return f"`{name}`: {fault}"
-    return None
 
 
 def check_submission(submission: Submission, questions: tuple[Question, ...], answers: int) -> None:
@@ -119,7 +109,7 @@ def check_submission(submission: Submission, questions: tuple[Question, ...], an
         raise Invalid("a text contains half a surrogate pair, which cannot be saved")
     if submission.skipped:
         return
-    if fault := _values_fault(submission.values, questions, answers):
+    if fault := values_fault(submission.values, questions, answers):
         raise Invalid(fault)
     if any(len(text) > MAX_TEXT for text in written):
         raise Invalid(f"a text can have at most {MAX_TEXT} characters")

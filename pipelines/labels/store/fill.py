@@ -13,7 +13,8 @@ from pipelines.errors import UsageError
 from pipelines.labels.controls import control_tasks
 from pipelines.labels.label_types import LabelSet, Question, question_dict
 from pipelines.labels.questions import in_short, questions_of
-from pipelines.labels.store import LabelStore, Settings
+from pipelines.labels.store.records import Settings
+from pipelines.labels.store.store import LabelStore
 from pipelines.labels.tasks_file import TASKS, read_tasks
 from pipelines.run.directory import ROUNDS
 

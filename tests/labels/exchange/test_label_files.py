@@ -17,7 +17,8 @@ from pipelines.errors import DataError
 from pipelines.labels.exchange.gather import ADRIFT, ReadingOptions
 from pipelines.labels.exchange.label_files import ACCEPTED, read_labels
 from pipelines.labels.label_types import Answer, Label, LabelSet, Question, Task, with_pseudonyms
-from pipelines.labels.store import LabelStore, Settings, Submission
+from pipelines.labels.store.records import Settings, Submission
+from pipelines.labels.store.store import LabelStore
 from pipelines.labels.tasks_file import write_tasks
 from tests.labels.exchange import exports
 

@@ -17,7 +17,8 @@ from pipelines.data.rows import Message
 from pipelines.labels.label_types import Answer, Question, Task
 from pipelines.labels.page.app import make_app
 from pipelines.labels.page.serve import bind, origins_of
-from pipelines.labels.store import LabelStore, Role, Settings
+from pipelines.labels.store.records import Role, Settings
+from pipelines.labels.store.store import LabelStore
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = (

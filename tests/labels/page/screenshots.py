@@ -10,7 +10,8 @@ from typing import Any
 from pipelines.data.rows import Message
 from pipelines.labels.label_types import Answer, Question, Task
 from pipelines.labels.questions import default_question
-from pipelines.labels.store import LabelStore, Submission
+from pipelines.labels.store.records import Submission
+from pipelines.labels.store.store import LabelStore
 from tests.labels.page.browser import Seat, chromium, label_page, seat
 
 IMAGES = Path(__file__).resolve().parents[3] / "docs" / "images"

@@ -13,7 +13,8 @@ from starlette.testclient import TestClient
 from pipelines.data.rows import Message
 from pipelines.labels.label_types import Answer, Question, Task
 from pipelines.labels.page.app import make_app
-from pipelines.labels.store import LabelStore, Role, Settings
+from pipelines.labels.store.records import Role, Settings
+from pipelines.labels.store.store import LabelStore
 
 ORIGIN = "http://127.0.0.1:8765"
 POST = {"Origin": ORIGIN, "X-RLHF": "1", "Sec-Fetch-Site": "same-origin"}

@@ -9,7 +9,8 @@ import pytest
 
 from pipelines.errors import UsageError
 from pipelines.labels.page.app import make_app
-from pipelines.labels.store import LabelStore, answers
+from pipelines.labels.store import answers
+from pipelines.labels.store.store import LabelStore
 from pipelines.labels.tasks_file import read_tasks
 from tests.labels.page.support import ORIGIN, Person, make_store, make_task
 

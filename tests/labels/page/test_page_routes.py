@@ -9,7 +9,7 @@ import pytest
 
 from pipelines.labels.label_types import Question
 from pipelines.labels.page.app import make_app
-from pipelines.labels.store import LabelStore
+from pipelines.labels.store.store import LabelStore
 from tests.labels.page.support import ORIGIN, Person, make_store, make_task
 
 

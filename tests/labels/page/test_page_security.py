@@ -14,7 +14,7 @@ import pytest
 from pipelines.errors import DiskError
 from pipelines.labels.page import security
 from pipelines.labels.page.app import make_app
-from pipelines.labels.store import LabelStore
+from pipelines.labels.store.store import LabelStore
 from tests.labels.page.support import ORIGIN, POST, Person, make_store, make_task
 
 HOSTILE = {

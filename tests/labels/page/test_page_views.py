@@ -9,7 +9,7 @@ import pytest
 from pipelines.data.rows import Message
 from pipelines.labels.label_types import Answer, Label, Question, Task, Value
 from pipelines.labels.page.views import history_view
-from pipelines.labels.store import HistoryEntry
+from pipelines.labels.store.records import HistoryEntry
 
 TASK = Task((Message(role="user", content="a question"),), tuple(Answer(text) for text in ("w", "x", "y", "z")))
 

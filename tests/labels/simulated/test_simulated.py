@@ -26,7 +26,8 @@ from pipelines.labels.simulated.simulated_annotators import (
     ranks,
     scored_truth,
 )
-from pipelines.labels.store import LabelStore, Settings
+from pipelines.labels.store.records import Settings
+from pipelines.labels.store.store import LabelStore
 from pipelines.run.reporting import SilentReporter
 from pipelines.scorers.protocol import Completion, Dialogue
 from pipelines.scorers.score_file import RunContext

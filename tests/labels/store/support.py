@@ -8,7 +8,8 @@ from pathlib import Path
 
 from pipelines.data.rows import Message
 from pipelines.labels.label_types import Answer, Question, Task
-from pipelines.labels.store import Assignment, LabelStore, Receipt, Settings, Submission
+from pipelines.labels.store.records import Assignment, Receipt, Settings, Submission
+from pipelines.labels.store.store import LabelStore
 
 OVERALL = Question("overall", "ranking", "Which is better?")
 _KEYS = itertools.count()

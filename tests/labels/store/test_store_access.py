@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from pipelines.errors import UsageError
-from pipelines.labels.store import Identity, LabelStore
+from pipelines.labels.store.records import Identity
+from pipelines.labels.store.store import LabelStore
 from tests.labels.store.support import store_of
 
 DAY = 24 * 3600

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from pipelines.labels.label_types import Question
-from pipelines.labels.store import Conflict, Invalid, LabelStore, NotAssigned, Submission
+from pipelines.labels.store.records import Conflict, Invalid, NotAssigned, Submission
+from pipelines.labels.store.store import LabelStore
 from tests.labels.store.support import answer, give, settings_of, skip, store_of, task_of
 
 

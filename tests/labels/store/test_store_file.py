@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from pipelines.errors import ConflictError, DataError, DiskError, LockedError
-from pipelines.labels.store import LabelStore, schema
+from pipelines.labels.store import schema
+from pipelines.labels.store.store import LabelStore
 from tests.labels.store.support import answer, give, settings_of, store_of, task_of, walk
 
 
@@ -232,7 +233,7 @@ def test_a_store_that_somebody_holds_for_too_long(folder: Path, monkeypatch: pyt
 def test_one_server_at_a_time(folder: Path, removed: bool) -> None:
     program = (
         "import sys; from pathlib import Path; from pipelines.errors import LockedError\n"
-        "from pipelines.labels.store import LabelStore\n"
+        "from pipelines.labels.store.store import LabelStore\n"
         "try:\n"
         "    with LabelStore.open(Path(sys.argv[1])) as store, store.served(): print('served')\n"
         "except LockedError as error: print(error.message)\n"

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from pipelines.labels.store import LabelStore
+from pipelines.labels.store.store import LabelStore
 from tests.labels.store.support import answer, store_of
 
 FORK = multiprocessing.get_context("fork")

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import settings, strategies
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from pipelines.labels.store import Conflict, LabelStore, Submission
+from pipelines.labels.store.records import Conflict, Submission
+from pipelines.labels.store.store import LabelStore
 from tests.examples import examples
 from tests.labels.store.support import answer, store_of
 

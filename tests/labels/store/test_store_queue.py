@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.labels.store import LabelStore
+from pipelines.labels.store.store import LabelStore
 from tests.labels.store.support import answer, control_of, give, skip, store_of, task_of, walk
 
 

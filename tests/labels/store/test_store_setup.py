@@ -11,7 +11,8 @@ from pipelines.data.rows import Message
 from pipelines.errors import ConflictError, DataError, UsageError
 from pipelines.labels.exchange.label_files import read_labels
 from pipelines.labels.label_types import Answer, LabelSet, Question, Task
-from pipelines.labels.store import Invalid, LabelStore, NotAssigned, Paused, Settings, Submission
+from pipelines.labels.store.records import Invalid, NotAssigned, Paused, Settings, Submission
+from pipelines.labels.store.store import LabelStore
 from pipelines.labels.tasks_file import write_tasks
 from tests.labels.store.support import OVERALL, answer, control_of, give, settings_of, store_of, task_of
 
