@@ -112,7 +112,7 @@ def test_the_timeout_of_a_server_holds_for_headers_too(
     listener: socket.socket, monkeypatch: pytest.MonkeyPatch, part: bytes
 ) -> None:
     answering(listener, part, again=True)
-    with pytest.raises(HubError, match=r"gave no scores in 1 try|failed"):
+    with pytest.raises(HubError, match=r"gave no answer in 1 try|failed"):
         score(scorer(listener, monkeypatch))
 
 

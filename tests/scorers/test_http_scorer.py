@@ -16,7 +16,8 @@ from pipelines.config.scorer_section import ScorerSection
 from pipelines.data.rows import Message
 from pipelines.errors import DataError, HubError, UsageError
 from pipelines.scorers import Completion
-from pipelines.scorers.http_scorer import LARGEST_ANSWER, HttpScorer
+from pipelines.scorers.http_poster import LARGEST_ANSWER
+from pipelines.scorers.http_scorer import HttpScorer
 from pipelines.scorers.protocol import ScoreError
 
 PROMPTS = [(Message(role="system", content="be kind"), Message(role="user", content=f"q{n}")) for n in range(5)]
