@@ -11,6 +11,7 @@ from pathlib import Path
 from pipelines.config import Config
 from pipelines.config.feedback_section import RUN_NAMES, LabelSection
 from pipelines.config.model_section import PACKAGE, is_gguf, looks_like_path
+from pipelines.config.scorer_section import VARIABLE
 from pipelines.errors import ArtifactError, DataError, EnvironmentProblem, UsageError
 from pipelines.models.base_record import may_be_quantized
 from pipelines.models.base_ref import BaseRef, is_installed, need_gguf, refuse_4bit_on_cpu, refuse_adapter
@@ -56,6 +57,9 @@ def check_environment(config: Config, stages: Sequence[str]) -> None:
     if "labels" in stages and simulated and config.feedback.simulated.scorer is not None:
         scorers.append(("feedback.simulated.scorer", config.feedback.simulated.scorer))
     scorers += [("eval.scorers", scorer) for scorer in config.eval_scorers] if "eval" in stages else []
+    if "eval" in stages and (reader := config.eval.language_model) is not None:
+        for variable in [*VARIABLE.findall(reader.url), *([reader.token_env] if reader.token_env else [])]:
+            _check_variable(variable, "eval.language_model")
     for where, scorer in scorers:
         for part in scorer.flat():
             if part.function is not None:
@@ -63,8 +67,7 @@ def check_environment(config: Config, stages: Sequence[str]) -> None:
             if part.path is not None:
                 _check_model_path(part.path, where)
             for variable in part.variables:
-                if not os.environ.get(variable):
-                    raise UsageError(f"the environment variable {variable} is not set", where=where)
+                _check_variable(variable, where)
     if config.run.device == "cuda" and not cuda_devices():
         raise EnvironmentProblem(
             "run.device is cuda, but no CUDA device is to be seen", hint="set run.device: cpu, or check nvidia-smi"
@@ -167,3 +170,8 @@ def cuda_devices() -> int:
         if driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0:
             return count.value
     return 0
+
+
+def _check_variable(variable: str, where: str) -> None:
+    if not os.environ.get(variable):
+        raise UsageError(f"the environment variable {variable} is not set", where=where)

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from pipelines.config.language_model_section import LanguageModelSection
 from pipelines.config.scorer_section import ScorerSection
 from pipelines.config.section import Section, cosmetic
 
@@ -41,6 +42,9 @@ class EvalSection(Section):
         description="Whether a quarter of the prompts with comparisons is kept from the reward model that PPO "
         "optimizes, for a second one that judges the answers (auto: where there are enough of them).",
     )
+    language_model: LanguageModelSection | None = Field(
+        None, description="A language model that compares the answers of PPO and the baseline; null: none."
+    )
     bootstrap_samples: int = Field(2000, ge=100, description="Number of bootstrap resamples behind every interval.")
     batch_size: int = Field(
         32, ge=1, description="Number of rows in one generation batch; the sampled tokens depend on it."
@@ -52,4 +56,5 @@ class EvalSection(Section):
     def results_view(self) -> dict[str, Any]:
         """Values that affect results, so that older runs stay complete: the judge is one of the scorers."""
         left_out = {"independent_judge", *(["best_of_n"] if "bon" not in self.policies else [])}
+        left_out |= {"language_model"} if self.language_model is None else set()
         return {key: value for key, value in super().results_view().items() if key not in left_out}

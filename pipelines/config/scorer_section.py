@@ -94,7 +94,7 @@ class ScorerSection(Section):
             if given and field not in (*needed, *optional):
                 raise ValueError(f"a scorer of kind {self.kind} takes no `{field}`")
         if self.url is not None:
-            _check_url(self.url)
+            check_url(self.url)
         if self.kind == "ensemble":
             if len(self.parts) < 2:
                 raise ValueError("an ensemble needs at least two parts")
@@ -147,7 +147,7 @@ class ScorerPart(ScorerSection):
 ScorerSection.model_rebuild()
 
 
-def _check_url(url: str) -> None:
+def check_url(url: str) -> None:
     """Refuse an address that cannot be asked, without showing it: it may hold a secret."""
     try:
         address = urlsplit(url)

@@ -44,9 +44,10 @@ def _source(scorer: ScorerSection) -> tuple[str | int | None, ...]:
 def verdict_of(results: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any] | None:
     """Say in a sentence whether the trained policy is better than the baseline, with the figure behind it.
 
-    The gold scorer of a self-made task decides where there is one, then the run's independent judge, then the first
-    other independent scorer. What PPO optimized can say that it is worse, never that it is better; nor can a judge that
-    learned from answers, where most of the trained policy's are unlike the baseline's.
+    The gold scorer of a self-made task decides where there is one, then a language model that compared the answers,
+    then the run's independent judge, then the first other independent scorer. What PPO optimized can say that it is
+    worse, never that it is better; nor can a judge that learned from answers, where most of the trained policy's are
+    unlike the baseline's.
 
     Args:
         results: the content of results.json, whose scorers have a ``role``.
@@ -68,9 +69,12 @@ def verdict_of(results: Mapping[str, Any], names: Mapping[str, str]) -> dict[str
         _opinion(scorer, rates[scorer["name"]], turns.get(scorer["name"]), rose=rose, known=unlike <= MOST_UNLIKE)
         for scorer in scorers
     ]
-    order = {"gold": 0, "judge": 1}
+    if (reader := results.get("language_model")) is not None:
+        entry = {"name": reader["name"], "kind": "language_model", "role": "independent"}
+        opinions.append(_opinion(entry, reader["win_rate"], None, rose=rose, known=True))
+    order = {"gold": 0, "language_model": 1, "judge": 2}
     independent = [opinion for opinion in opinions if opinion["role"] == "independent"]
-    deciding = min(independent or opinions[:1], key=lambda opinion: order.get(opinion["kind"], 2), default=None)
+    deciding = min(independent or opinions[:1], key=lambda opinion: order.get(opinion["kind"], 3), default=None)
     if deciding is None:
         sentence = "not judged: no scorer but rules"
         return {"call": "not judged", "sentence": sentence, "scorer": None, "independent": False, "opinions": []}

@@ -121,6 +121,7 @@ class Evaluation:
         simulated: stages behind the policies whose labels came from no human.
         judge: figures of the run's independent judge, or ``no_judge`` with the reason why there is none; None: the run
             was not to have one.
+        language_model: name, win rate and counts of a language model that compared the answers; None: none did.
         frontier: see `frontier_of`; None: PPO left no answers on its way, or nobody independent judges.
     """
 
@@ -134,6 +135,7 @@ class Evaluation:
     simulated: Sequence[str] = ()
     judge: Mapping[str, Any] | None = None
     frontier: Mapping[str, Any] | None = None
+    language_model: Mapping[str, Any] | None = None
 
     @property
     def trained(self) -> str | None:
@@ -175,6 +177,7 @@ def results_of(evaluation: Evaluation, config: Config) -> dict[str, Any]:
         "measures": {policy: _measures(policy, evaluation, config) for policy in evaluation.answers},
         "judge": evaluation.judge,
         "frontier": evaluation.frontier,
+        "language_model": evaluation.language_model,
     }
     return results | {"verdict": verdict_of(results, {policy: name_of(policy) for policy in evaluation.answers})}
 

@@ -218,6 +218,22 @@ def _judge_notes(results: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def _language_model_notes(results: Mapping[str, Any]) -> list[str]:
+    judge = results.get("language_model")
+    if judge is None:
+        return []
+    counts, rate = judge["counts"], Estimate.of(judge["win_rate"])
+    unread = judge["asked"] - rate.n
+    trained, baseline = name_of(results["trained"]), name_of(results["baseline"])
+    return [
+        f"{judge['name']}, a language model, prefers {trained}'s answers to {baseline}'s on {rate.text(percent=True)} "
+        f"of {rate.n} prompts. Asked in both orders, it changed its mind on {judge['flips']} and called "
+        f"{judge['ties']} level; both count half. {unread} prompts had no readable reply. "
+        f"{counts['requests']:.0f} requests, {counts['cached']:.0f} replies from before, {counts['tokens_read']:.0f} "
+        f"tokens read and {counts['tokens_written']:.0f} written."
+    ]
+
+
 def _notes(results: Mapping[str, Any]) -> list[str]:
     settings, counts = results["settings"], results["prompts"]
     notes = [
@@ -233,6 +249,7 @@ def _notes(results: Mapping[str, Any]) -> list[str]:
     if any(policy.startswith("ppo-") for policy in results["measures"]):
         notes.append("PPO 2, PPO 3 ...: the policy after that round of sampling, labels, reward model and PPO.")
     notes += _judge_notes(results)
+    notes += _language_model_notes(results)
     notes += _blind_to_base(results)
     notes += [
         f"{scorer['name']}: the task's own hidden utility; simulated"

@@ -15,10 +15,9 @@ from pipelines.config import Config
 from pipelines.data.encode import ChatEncoder, EncodedPrompt
 from pipelines.data.prompts import evaluation_prompts
 from pipelines.data.refusals import RefusedRows
-from pipelines.errors import DataError
 from pipelines.evaluate.best_of_n import best_of, best_of_n_kl
-from pipelines.evaluate.frontier import Trail, frontier_of
-from pipelines.evaluate.results import Evaluation, ScorerResult, answer_rows, judge, metrics_of, results_of
+from pipelines.evaluate.judging import judge_all, judge_facts, judged_frontier, language_model_preference
+from pipelines.evaluate.results import Evaluation, answer_rows, judge, metrics_of, results_of
 from pipelines.evaluate.results_table import markdown, plain
 from pipelines.models.base_model import prompt_limit
 from pipelines.models.forward import TokenBatch, per_token, response_logprobs
@@ -26,11 +25,9 @@ from pipelines.models.generate import end_token_ids, sample
 from pipelines.models.machine import autocast, choose_threads, free_memory, resolve_device
 from pipelines.models.policies import open_config, open_frozen_policy, open_tokenizer
 from pipelines.report.bootstrap import differences
-from pipelines.report.pair_accuracy import PairAccuracy
 from pipelines.run.disk import write_atomic
-from pipelines.run.manifest import Manifest
 from pipelines.run.stage import StageContext
-from pipelines.scorers import Completion, named_apart, sampled_completion
+from pipelines.scorers import Completion, sampled_completion
 
 RARE = 0.01
 """Share of the baseline's own answers that are less probable by token, under itself, than an answer called unlike them.
@@ -64,11 +61,22 @@ def run(ctx: StageContext) -> dict[str, float]:
         ctx.reporter.warn(f"{counts.too_long} held-out prompts are too long, or cannot be encoded, and were left out")
 
     answers, kl, unlike = _all_answers(ctx, policies, tokenizer, prompts, device)
-    scorer_results = _judge_all(ctx, prompts, answers, device)
+    scorer_results = judge_all(ctx, prompts, answers, device)
     simulated = ctx.notes.get("simulated_inputs", [])
-    frontier = _frontier(ctx, policies.trained, ChatEncoder(tokenizer), scorer_results, device)
+    language_model = language_model_preference(ctx, policies.trained, policies.baseline, prompts, answers)
+    trained = ctx.inputs[policies.trained] if policies.trained else None
     evaluation = Evaluation(
-        policies.baseline, counts, prompts, answers, kl, unlike, scorer_results, simulated, _judge_facts(ctx), frontier
+        policies.baseline,
+        counts,
+        prompts,
+        answers,
+        kl,
+        unlike,
+        scorer_results,
+        simulated,
+        judge=judge_facts(ctx),
+        frontier=judged_frontier(ctx, trained, ChatEncoder(tokenizer), scorer_results, device),
+        language_model=language_model,
     )
     results, rows = results_of(evaluation, config), answer_rows(evaluation)
     _write(ctx, results, rows)
@@ -96,10 +104,9 @@ class Policies:
         return tuple(name for name in existing if name.partition("-")[0] in requested)
 
     @property
-    def trained(self) -> Path | None:
-        """Directory of the last policy that PPO trained; None: it is not among the policies."""
-        trained = [name for name in self.names if name.partition("-")[0] == "ppo"]
-        return self._inputs[trained[-1]] if trained else None
+    def trained(self) -> str | None:
+        """Name of the last policy that PPO trained; None: it is not among the policies."""
+        return next((name for name in reversed(self.names) if name.partition("-")[0] == "ppo"), None)
 
     @property
     def baseline(self) -> str:
@@ -232,62 +239,6 @@ def _all_answers(
 
 def _candidate(number: int) -> str:
     return f"{BEST_OF_N} {number}"
-
-
-def _judge_facts(ctx: StageContext) -> dict[str, Any] | None:
-    """Accuracy of the run's independent judge and its agreement with the reward model, or why there is none."""
-    manifest = Manifest.read(ctx.inputs["judge"]) if "judge" in ctx.inputs else None
-    if manifest is None:
-        return None
-    if "no_judge" in manifest.notes:
-        return {"no_judge": manifest.notes["no_judge"]}
-    accuracy = PairAccuracy.of(manifest.metrics)
-    assert accuracy is not None  # a judge without it may not judge
-    agreement = {key: value for key, value in manifest.metrics.items() if key.startswith("agreement")}
-    interval = {"accuracy": accuracy.value, "accuracy_low": accuracy.low, "accuracy_high": accuracy.high}
-    return interval | {"pairs": accuracy.pairs} | agreement
-
-
-def _judge_all(
-    ctx: StageContext,
-    prompts: Sequence[EncodedPrompt],
-    answers: Mapping[str, Sequence[Completion]],
-    device: torch.device,
-) -> list[ScorerResult]:
-    scorer_results = []
-    missing = ["judge"] if "no_judge" in (_judge_facts(ctx) or {}) else []
-    sections = [section for section in ctx.config.eval_scorers if section.kind not in missing]
-    if not sections:
-        raise DataError("no scorer is left", where="eval.scorers", hint="name another one beside the judge")
-    for section in named_apart(sections):
-        result = judge(section, ctx, device, prompts, answers)
-        free_memory()
-        if result.truncated:
-            ctx.reporter.warn(f"{result.truncated} texts were too long for {result.scorer} and were cut")
-        scorer_results.append(result)
-    return scorer_results
-
-
-def _frontier(
-    ctx: StageContext,
-    trained: Path | None,
-    encoder: ChatEncoder,
-    scorer_results: Sequence[ScorerResult],
-    device: torch.device,
-) -> dict[str, Any] | None:
-    """Judge the held-out answers that PPO gave as it trained; None where there are none, or no independent judge."""
-    trail = Trail.read(trained, encoder) if trained is not None else None
-    independent = [result.scorer for result in scorer_results if result.role == "independent"]
-    if trail is None or not independent:
-        return None
-    answers = {str(update): completions for update, completions in trail.answers.items()}
-    judged: dict[str, dict[int, list[float]]] = {}
-    for section in named_apart(ctx.config.eval_scorers):
-        if section.name in independent:
-            scores = judge(section, ctx, device, trail.prompts, answers).scores
-            judged[section.name] = {int(update): values for update, values in scores.items()}
-            free_memory()
-    return frontier_of(trail, judged, ctx.config.eval.bootstrap_samples)
 
 
 def _write(ctx: StageContext, results: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:

@@ -113,5 +113,16 @@ def test_a_judge_that_learned_cannot_praise_answers_unlike_all_it_knows(judge: s
     assert ("60% of them are unlike SFT's" in verdict["sentence"]) is (call == "not judged")
 
 
+def test_a_language_model_decides_before_the_judge_and_after_gold() -> None:
+    reader = {"name": "reader", "win_rate": dict(zip(("value", "low", "high", "n"), (*LOST, 80), strict=True))}
+    told = results(reward_model=WON, judge=WON) | {"language_model": reader}
+    verdict = verdict_of(told, NAMES)
+    assert verdict is not None
+    assert (verdict["call"], verdict["scorer"]) == ("over-optimized", "reader")
+    assert (verdict_of(results(reward_model=WON, gold=WON) | {"language_model": reader}, NAMES) or {})[
+        "scorer"
+    ] == "gold"
+
+
 def test_nothing_trained_has_no_verdict() -> None:
     assert verdict_of(results(gold=WON) | {"trained": None}, NAMES) is None

@@ -249,3 +249,12 @@ def test_long_answers_are_shortened_and_say_so():
     assert len(lines) == 4
     assert "more lines in answers.jsonl" in lines[-1]
     assert wrap("", 50, first="x: ") == ["x:"]
+
+
+def test_a_language_model_is_told_with_its_flips_and_cost() -> None:
+    counts = {"requests": 300, "retries": 2, "unreadable": 6, "cached": 4, "tokens_read": 9000, "tokens_written": 300}
+    judge = {"name": "reader", "win_rate": found(0.6, 0.05), "asked": 203, "flips": 20, "ties": 9, "counts": counts}
+    told = " ".join(plain(RESULTS | {"language_model": judge}, []).split())
+    assert "reader, a language model, prefers PPO's answers to SFT's on 60 % [55, 65] of 200 prompts" in told
+    assert "changed its mind on 20 and called 9 level; both count half. 3 prompts had no readable reply" in told
+    assert "300 requests, 4 replies from before, 9000 tokens read and 300 written" in told
