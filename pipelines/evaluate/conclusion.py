@@ -14,6 +14,10 @@ Role = Literal["optimized", "independent", "rule"]
 Call = Literal["better", "no detectable difference", "worse", "over-optimized", "not judged"]
 LEVEL = 0.5
 """Share of wins of a policy that is as good as the baseline."""
+TAUGHT = ("judge", "run", "classifier", "http", "sum", "ensemble")
+"""Kinds of scorers that learned from answers, and know little of answers of another kind."""
+MOST_UNLIKE = 0.5
+"""Share of the trained policy's answers unlike the baseline's above which a taught judge cannot say better."""
 RULES = ("length", "repetition")
 NAMES = {"base": "base", "sft": "SFT", "ppo": "PPO", "rloo": "RLOO", "grpo": "GRPO"}
 
@@ -41,7 +45,8 @@ def verdict_of(results: Mapping[str, Any], names: Mapping[str, str]) -> dict[str
     """Say in a sentence whether the trained policy is better than the baseline, with the figure behind it.
 
     The gold scorer of a self-made task decides where there is one, then the run's independent judge, then the first
-    other independent scorer. What PPO optimized can say that it is worse, never that it is better.
+    other independent scorer. What PPO optimized can say that it is worse, never that it is better; nor can a judge that
+    learned from answers, where most of the trained policy's are unlike the baseline's.
 
     Args:
         results: the content of results.json, whose scorers have a ``role``.
@@ -56,8 +61,9 @@ def verdict_of(results: Mapping[str, Any], names: Mapping[str, str]) -> dict[str
         return None
     rates: Mapping[str, Mapping[str, float]] = results["measures"][trained]["win_rate"]
     scorers = [scorer for scorer in results["scorers"] if scorer["role"] != "rule"]
+    unlike: float = results["measures"][trained].get("unlike", {}).get("value", 0.0)
     rose = any(rates[scorer["name"]]["low"] > LEVEL for scorer in scorers if scorer["role"] == "optimized")
-    opinions = [_opinion(scorer, rates[scorer["name"]], rose=rose) for scorer in scorers]
+    opinions = [_opinion(scorer, rates[scorer["name"]], rose=rose, known=unlike <= MOST_UNLIKE) for scorer in scorers]
     deciding = min(
         (opinion for opinion in opinions if opinion["role"] == "independent"),
         key=lambda opinion: {"gold": 0, "judge": 1}.get(opinion["kind"], 2),
@@ -68,6 +74,11 @@ def verdict_of(results: Mapping[str, Any], names: Mapping[str, str]) -> dict[str
         sentence = f"{deciding['call']}: {_preference(deciding, pair)}"
         if deciding["call"] == "over-optimized":
             sentence += ", while the reward that PPO optimized rose"
+        if deciding["call"] == "not judged":
+            sentence += (
+                f", but {unlike:.0%} of them are unlike {names[baseline]}'s, and a judge that learned from such "
+                "answers knows little of others"
+            )
     elif opinions:
         deciding = opinions[0]
         sentence = f"judged by what it was trained on: {_preference(deciding, pair)}"
@@ -87,10 +98,11 @@ def verdict_of(results: Mapping[str, Any], names: Mapping[str, str]) -> dict[str
     }
 
 
-def _opinion(scorer: Mapping[str, Any], rate: Mapping[str, float], *, rose: bool) -> dict[str, Any]:
+def _opinion(scorer: Mapping[str, Any], rate: Mapping[str, float], *, rose: bool, known: bool) -> dict[str, Any]:
     call: Call = "no detectable difference"
     if rate["low"] > LEVEL:
-        call = "better" if scorer["role"] == "independent" else "not judged"
+        can_tell = scorer["role"] == "independent" and (known or scorer["kind"] not in TAUGHT)
+        call = "better" if can_tell else "not judged"
     elif rate["high"] < LEVEL:
         call = "over-optimized" if rose and scorer["role"] == "independent" else "worse"
     facts = {"scorer": scorer["name"], "kind": scorer["kind"], "role": scorer["role"]}

@@ -15,6 +15,7 @@ from pipelines.data.prompts import PromptCounts
 from pipelines.evaluate.conclusion import Role, name_of, role_of, verdict_of
 from pipelines.models.published_reward import PublishedReward
 from pipelines.report.bootstrap import BOOTSTRAP_SEED, CONFIDENCE, differences, estimate, win_rate, wins
+from pipelines.report.length_control import length_controlled_win_rate
 from pipelines.run.stage import StageContext
 from pipelines.scorers import Completion, ScorerWithParts, load_scorer, scorer_name
 
@@ -114,6 +115,8 @@ class Evaluation:
         answers: by policy.
         kl: by policy, the baseline left out: log-probability of the whole answer under the policy minus that under the
             baseline, in nats. Its mean estimates the KL divergence per answer; a single one may be negative.
+        unlike: by policy, the baseline left out: 1 where the baseline gives the answer less probability by token than
+            nearly all answers of its own, else 0.
         scorer_results: one entry a scorer.
         simulated: stages behind the policies whose labels came from no human.
         judge: figures of the run's independent judge, or ``no_judge`` with the reason why there is none; None: the run
@@ -125,6 +128,7 @@ class Evaluation:
     prompts: Sequence[EncodedPrompt]
     answers: Mapping[str, Sequence[Completion]]
     kl: Mapping[str, Sequence[float]]
+    unlike: Mapping[str, Sequence[float]]
     scorer_results: Sequence[ScorerResult]
     simulated: Sequence[str] = ()
     judge: Mapping[str, Any] | None = None
@@ -180,7 +184,7 @@ def metrics_of(results: Mapping[str, Any]) -> dict[str, float]:
             metrics[f"mean/{policy}/{scorer}"] = estimated["value"]
         for attribute, estimated in measures["attribute"].items():
             metrics[f"attribute/{policy}/{attribute}"] = estimated["value"]
-        for name in ("kl", "length", "finished"):
+        for name in ("kl", "unlike", "length", "finished"):
             if name in measures:
                 metrics[f"{name}/{policy}"] = measures[name]["value"]
     trained = results["measures"].get(results["trained"], {})
@@ -252,9 +256,26 @@ def _measures(policy: str, evaluation: Evaluation, config: Config) -> dict[str, 
         name: win_rate(wins(values[policy], values[evaluation.baseline]), config.eval.bootstrap_samples).as_dict()
         for name, values in scores.items()
     }
+    if policy != "base":
+        measures["length_controlled_win_rate"] = _at_equal_length(policy, evaluation, config.eval.bootstrap_samples)
     measures["difference"] = {
         "mean": {name: gain(values) for name, values in scores.items()},
         "attribute": {name: gain(values) for name, values in attributes.items()},
     }
     measures["kl"] = mean(evaluation.kl[policy])
+    measures["unlike"] = mean(evaluation.unlike[policy])
     return measures
+
+
+def _at_equal_length(policy: str, evaluation: Evaluation, samples: int) -> dict[str, Any]:
+    """Length-controlled win rates by scorer; without those that are not defined."""
+    own, of_baseline = (
+        [float(len(answer.ids)) for answer in evaluation.answers[name]] for name in (policy, evaluation.baseline)
+    )
+    rates = {
+        result.scorer: length_controlled_win_rate(
+            wins(result.scores[policy], result.scores[evaluation.baseline]), own, of_baseline, samples
+        )
+        for result in evaluation.scorer_results
+    }
+    return {name: rate.as_dict() for name, rate in rates.items() if rate.value is not None}

@@ -112,10 +112,15 @@ def _rows(results: Mapping[str, Any]) -> Iterator[Row]:
     yield from group("mean score", "mean", scorers)
     if len(measures) > 1:
         yield from group(f"wins against {baseline}", "win_rate", scorers)
+        controlled = {name for of in measures.values() for name in of.get("length_controlled_win_rate", {})}
+        at_equal_length = [name for name in scorers if name in controlled]
+        yield from group("wins at equal length", "length_controlled_win_rate", at_equal_length)
     parted = ", ".join(scorer["name"] for scorer in results["scorers"] if scorer["parts"])
     yield from group(f"{parted} by attribute", "attribute", list(dict.fromkeys(attributes)))
     if len(measures) > 1:
         yield Row(f"KL to {baseline}, nats", cells("kl"), "answers")
+        if any("unlike" in values for values in measures.values()):  # results of older runs do not tell
+            yield Row(f"unlike {baseline}'s", cells("unlike"))
     yield Row("length, tokens", cells("length"), None if len(measures) > 1 else "answers")
     yield Row("share finished", cells("finished"))
 

@@ -30,6 +30,9 @@ from pipelines.run.manifest import Manifest
 from pipelines.run.stage import StageContext
 from pipelines.scorers import Completion, named_apart, sampled_completion
 
+RARE = 0.01
+"""Share of the baseline's own answers that are less probable by token, under itself, than an answer called unlike them.
+"""
 FEW_PROMPTS = 30
 """Number of prompts below which a bootstrap over them is unreliable."""
 
@@ -57,11 +60,11 @@ def run(ctx: StageContext) -> dict[str, float]:
     if counts.too_long:
         ctx.reporter.warn(f"{counts.too_long} held-out prompts are too long, or cannot be encoded, and were left out")
 
-    answers, kl = _all_answers(ctx, policies, tokenizer, prompts)
+    answers, kl, unlike = _all_answers(ctx, policies, tokenizer, prompts)
     scorer_results = _judge_all(ctx, prompts, answers, device)
     simulated = ctx.notes.get("simulated_inputs", [])
     evaluation = Evaluation(
-        policies.baseline, counts, prompts, answers, kl, scorer_results, simulated, _judge_facts(ctx)
+        policies.baseline, counts, prompts, answers, kl, unlike, scorer_results, simulated, _judge_facts(ctx)
     )
     results, rows = results_of(evaluation, config), answer_rows(evaluation)
     _write(ctx, results, rows)
@@ -162,8 +165,8 @@ def sequence_logprobs(
 
 def _all_answers(
     ctx: StageContext, policies: Policies, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[EncodedPrompt]
-) -> tuple[dict[str, list[Completion]], dict[str, list[float]]]:
-    """Answers by policy, and by policy the log-ratio of its own answers to the baseline.
+) -> tuple[dict[str, list[Completion]], dict[str, list[float]], dict[str, list[float]]]:
+    """Answers by policy; by policy the log-ratio of its own answers to the baseline, and which are unlike the latter's.
 
     One model is in memory at a time. The baseline comes last: while it is loaded it also scores the others' answers.
     """
@@ -188,7 +191,13 @@ def _all_answers(
         del model
         free_memory()
     kl = {name: differences(own[name], logprobs[name]) for name in answers if name != baseline}
-    return {name: answers[name] for name in policies.names}, kl
+    by_token = {
+        name: [total / max(len(answer.ids), 1) for total, answer in zip(logprobs[name], answers[name], strict=True)]
+        for name in answers
+    }
+    floor = sorted(by_token[baseline])[int(RARE * len(prompts))]
+    unlike = {name: [float(value < floor) for value in by_token[name]] for name in kl}
+    return {name: answers[name] for name in policies.names}, kl, unlike
 
 
 def _judge_facts(ctx: StageContext) -> dict[str, Any] | None:

@@ -14,9 +14,10 @@ from pipelines.config import Config, dump_config
 from pipelines.evaluate.results_table import Grid, grid
 from pipelines.overview import wording
 from pipelines.overview.call import call_of
+from pipelines.overview.reward_figures import reward_figures
 from pipelines.overview.run_facts import RunFacts, StageFacts, read_run, warnings_of
 from pipelines.overview.side_by_side import side_by_side
-from pipelines.overview.training_figures import reward_figures, trainings_of
+from pipelines.overview.training_figures import trainings_of
 from pipelines.report.safe_text import visible
 from pipelines.run.directory import RunDir
 from pipelines.run.disk import write_atomic
@@ -133,7 +134,6 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
         finalize=lambda value: value if isinstance(value, Markup) or not isinstance(value, str) else visible(value),
     )
-    environment.filters["number"] = wording.number
     environment.filters["cut"] = cut
     return environment
 
@@ -184,7 +184,7 @@ class AlarmRow:
 def _alarms(run: RunFacts) -> list[AlarmRow]:
     rows = []
     for stage in run.stages:
-        for alarm in stage.lines("alarms") if stage.kind == "ppo" else ():
+        for alarm in stage.lines("alarms") if stage.trains == "ppo" else ():
             texts = (str(alarm.get(key, "")) for key in ("message", "hint"))
             update = alarm.get("update")
             rows.append(

@@ -14,6 +14,7 @@ from typing import Any
 from pipelines.evaluate.conclusion import name_of
 from pipelines.overview.call import call_of
 from pipelines.overview.run_facts import RunFacts, json_lines
+from pipelines.report.bootstrap import differences, estimate, win_rate, wins
 from pipelines.report.estimates import Estimate
 from pipelines.run.directory import split_round
 from pipelines.run.manifest import FileRecord, Manifest, digest_of
@@ -269,8 +270,6 @@ def _digest(run: RunFacts, name: str) -> str | None:
 
 
 def _against(place: int, one: _Evaluated, reference: _Evaluated, samples: int) -> Against:
-    from pipelines.report.bootstrap import differences, estimate, wins
-
     shared = [key for key in reference.answers if key in one.answers]
     entries = []
     for measure in one.estimates:
@@ -288,6 +287,6 @@ def _against(place: int, one: _Evaluated, reference: _Evaluated, samples: int) -
         else:
             mine, others = ([pair[side] for pair in numbers] for side in (0, 1))
             score = measure.startswith("score/")
-            won = estimate(wins(mine, others), samples) if score else None
+            won = win_rate(wins(mine, others), samples) if score else None
             entries.append(Difference(measure, estimate(differences(mine, others), samples), won))
     return Against(place, len(shared), tuple(entries))

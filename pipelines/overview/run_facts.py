@@ -14,7 +14,7 @@ from pipelines.chain.chain import status_of
 from pipelines.chain.table import stages_of
 from pipelines.config import Config
 from pipelines.errors import ArtifactError, RlhfError
-from pipelines.run.directory import RunDir, split_round
+from pipelines.run.directory import BASELINES, RunDir, split_round
 from pipelines.run.disk import read_json
 from pipelines.run.manifest import Manifest
 
@@ -44,6 +44,11 @@ class StageFacts:
     def kind(self) -> str:
         """Name without the round."""
         return split_round(self.name)[0]
+
+    @property
+    def trains(self) -> str:
+        """Kind of training, ``sft``, ``reward``, ``judge`` or ``ppo``, as a baseline is one of PPO; else the kind."""
+        return "ppo" if self.name.startswith(f"{BASELINES}/") else self.kind
 
     @property
     def round(self) -> int:

@@ -108,17 +108,18 @@ def curves(lines: Sequence[Line], *, x_label: str, name: str, marks: Sequence[fl
     return _svg(draw, name)
 
 
-def reliability(bins: Sequence[tuple[int, float, float]], *, name: str) -> str:
-    """Draw how often answers are good against the probability that a model gives them.
+def reliability(bins: Sequence[tuple[int, float, float]], *, truth: str, name: str) -> str:
+    """Draw how often something is true against the probability that a model gives it.
 
     Args:
-        bins: of each the number of rows, the mean probability and the share that is good.
+        bins: of each the number of rows, the mean probability and the share of which it is true.
+        truth: what it is, in a word.
         name: as in `curves`.
 
     Returns:
         An ``<svg>`` element with one dot a bin, its area by the number of rows; empty: there is no bin.
     """
-    points = [(n, p, good) for n, p, good in bins if n > 0 and math.isfinite(p) and math.isfinite(good)]
+    points = [(n, p, share) for n, p, share in bins if n > 0 and math.isfinite(p) and math.isfinite(share)]
     if not points:
         return ""
     most = max(n for n, _, _ in points)
@@ -126,12 +127,12 @@ def reliability(bins: Sequence[tuple[int, float, float]], *, name: str) -> str:
     def draw(axes: Any) -> None:
         axes.plot([0, 1], [0, 1], color=INK, linewidth=1.0, linestyle=":")
         areas = [12 + 60 * n / most for n, _, _ in points]
-        axes.plot([p for _, p, _ in points], [good for _, _, good in points], color=FIRST, linewidth=1.0)
-        axes.scatter([p for _, p, _ in points], [good for _, _, good in points], s=areas, color=FIRST)
+        axes.plot([p for _, p, _ in points], [share for _, _, share in points], color=FIRST, linewidth=1.0)
+        axes.scatter([p for _, p, _ in points], [share for _, _, share in points], s=areas, color=FIRST)
         axes.set_xlim(-0.03, 1.03)
         axes.set_ylim(-0.03, 1.03)
-        axes.set_xlabel("probability of good, by the model")
-        axes.set_ylabel("share that is good")
+        axes.set_xlabel(f"probability of being {truth}, by the model")
+        axes.set_ylabel(f"share that is {truth}")
 
     return _svg(draw, name)
 

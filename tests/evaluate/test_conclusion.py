@@ -95,5 +95,23 @@ def test_the_sentence_holds_the_figure() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("judge", "unlike", "call"),
+    [
+        ("judge", 0.5, "better"),
+        ("judge", 0.6, "not judged"),
+        ("classifier", 0.6, "not judged"),
+        ("gold", 0.9, "better"),
+    ],
+)
+def test_a_judge_that_learned_cannot_praise_answers_unlike_all_it_knows(judge: str, unlike: float, call: str) -> None:
+    told = results(reward_model=WON, **{judge: WON})
+    told["measures"]["ppo"]["unlike"] = {"value": unlike}
+    verdict = verdict_of(told, NAMES)
+    assert verdict is not None
+    assert verdict["call"] == call
+    assert ("60% of them are unlike SFT's" in verdict["sentence"]) is (call == "not judged")
+
+
 def test_nothing_trained_has_no_verdict() -> None:
     assert verdict_of(results(gold=WON) | {"trained": None}, NAMES) is None

@@ -6,8 +6,13 @@ import math
 import random
 
 import pytest
+from sklearn.calibration import calibration_curve
+from sklearn.metrics import brier_score_loss, log_loss
 
-from pipelines.report.bootstrap import differences, estimate, wins
+from pipelines.report.bootstrap import differences, estimate, win_rate, wins
+from pipelines.report.calibration import calibration_figures, probability
+from pipelines.report.length_control import length_controlled_win_rate
+from pipelines.report.statistics import wilson
 
 
 def test_wins_and_differences_by_hand():
@@ -84,3 +89,52 @@ def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch):
 def test_nothing_cannot_be_estimated():
     with pytest.raises(ValueError, match="nothing"):
         estimate([], 100)
+
+
+@pytest.mark.parametrize(("share", "prompts"), [(0.5, 100), (0.75, 100), (0.6, 300)])
+def test_the_interval_of_a_win_rate_covers_the_truth(share: float, prompts: int):
+    """2,000 draws of wins, a tenth of them ties."""
+    rng, inside = random.Random(11), 0
+    for _ in range(2000):
+        values = [0.5 if rng.random() < 0.1 else float(rng.random() < share) for _ in range(prompts)]
+        rate = win_rate(values, 400)
+        inside += rate.low <= 0.1 * 0.5 + 0.9 * share <= rate.high
+    assert 0.93 <= inside / 2000 <= 0.97
+
+
+def test_a_win_on_every_prompt_has_a_width():
+    swept = win_rate([1.0] * 50, 200)
+    assert (swept.value, swept.low, swept.high) == (1.0, *wilson(50, 50))
+    assert win_rate([0.0] * 50, 200).high == wilson(0, 50)[1]
+    assert win_rate([0.5] * 50, 200).as_dict() == {"value": 0.5, "low": 0.5, "high": 0.5, "n": 50}
+
+
+def test_brier_score_and_calibration_error_are_those_of_scikit_learn():
+    rng = random.Random(2)
+    logits = [rng.gauss(0.5, 1.5) for _ in range(1000)]
+    targets = [float(rng.random() < probability(0.6 * logit)) for logit in logits]
+    measured = calibration_figures(logits, targets)
+    stated = [probability(logit) for logit in logits]
+    assert measured["brier"] == pytest.approx(brier_score_loss(targets, stated))
+    assert measured["loss"] == pytest.approx(log_loss(targets, stated))
+    good, mean = calibration_curve(targets, stated, n_bins=10, strategy="quantile")  # ten bins of a hundred
+    assert measured["calibration_error"] == pytest.approx(sum(abs(good - mean)) / 10, abs=1e-3)
+
+
+def test_a_judge_that_only_counts_words_sees_no_gain_at_equal_length():
+    rng = random.Random(4)
+    baseline = [20 + rng.gauss(0, 6) for _ in range(400)]
+    longer = [length + 3 + rng.gauss(0, 6) for length in baseline]
+    by_length = [float(rng.random() < probability(0.4 * (a - b))) for a, b in zip(longer, baseline, strict=True)]
+    plain, controlled = win_rate(by_length, 400), length_controlled_win_rate(by_length, longer, baseline, 400)
+    assert plain.low > 0.55
+    assert controlled.low < 0.5 < controlled.high
+    better = [float(rng.random() < 0.8) for _ in longer]
+    assert length_controlled_win_rate(better, longer, baseline, 400).value == pytest.approx(0.8, abs=0.06)
+
+
+def test_equal_lengths_change_nothing_and_a_clean_sweep_is_not_regressed():
+    wins_and_ties = [1.0] * 30 + [0.5] * 10 + [0.0] * 20
+    rate = length_controlled_win_rate(wins_and_ties, [9.0] * 60, [9.0] * 60, 50)
+    assert rate.value == pytest.approx(35 / 60, abs=1e-3)
+    assert length_controlled_win_rate([1.0] * 20, [9.0] * 20, [8.0] * 20, 50).value is None

@@ -195,6 +195,19 @@ def test_logs_that_cannot_be_read_draw_nothing(bench: Bench, text: str) -> None:
     assert "<svg " not in html
 
 
+def test_a_baseline_has_curves_too(bench: Bench) -> None:
+    bench.sets = (*bench.sets, "eval.policies=[sft, ppo, rloo]")
+    log = lines(*({"update": n, "objective/scores": n / 10} for n in (1, 2)))
+    bench.files["baselines/rloo"] = {"metrics.jsonl": log}
+    bench.go("ppo")
+    bench.run.partial("baselines/rloo").mkdir(parents=True)
+    (bench.run.partial("baselines/rloo") / "metrics.jsonl").write_text(log)
+    text = page_of(bench).text
+    assert "Baseline RLOO, unfinished" in text
+    assert "0.1 at update 1, 0.2 at update 2" in text
+    assert text.count("Value loss") == 1, "it has no value model"
+
+
 def test_figures_of_the_reward_model(bench: Bench) -> None:
     bench.metrics["reward"] |= {
         "heldout_accuracy_before": 0.5,
@@ -214,6 +227,49 @@ def test_figures_of_the_reward_model(bench: Bench) -> None:
     bench.notes["reward"] = {"objective": "pointwise", "calibration": [{"n": 5, "probability": 0.2, "good": 0.3}, 7]}
     bench.go("reward", force=["reward"])
     assert "Reliability on held-out rows" in page_of(bench).text
+
+
+def estimated(value: float, n: int = 50) -> dict[str, float]:
+    return {"value": value, "low": value - 0.1, "high": value + 0.1, "n": n}
+
+
+CARD: dict[str, Any] = {
+    "groups": [{"group": "length", "name": "the longer answer was chosen", **estimated(0.63)}],
+    "calibration": {
+        "calibration_error": 0.0277,
+        "temperature": 1.4,
+        "reliability": [{"n": 9, "probability": 0.6, "right": 0.5}, {"n": 9, "probability": 0.9, "right": 0.8}],
+    },
+    "probes": [
+        {"name": "says it twice", "expected": "lower", "sound": False, "prefers": estimated(0.71)},
+        {"name": "refuses", "expected": "lower", "sound": True, "prefers": estimated(0.2)},
+        {"name": "renames", "expected": "equal", "sound": False, "prefers": estimated(0.9)},
+    ],
+    "mistakes": [
+        {"prompt": f"Prompt {n}", "chosen": "good", "rejected": "bad", "scores": [-1.5, 2.25]} for n in range(9)
+    ],
+}
+
+
+def test_the_report_card_of_the_reward_model(bench: Bench) -> None:
+    bench.files["reward"]["report_card.json"] = json.dumps(CARD)
+    bench.go("reward")
+    text = page_of(bench).text
+    assert "length: the longer answer was chosen .63 [.53, .73], 50 pairs" in text
+    assert "temperature that would mend it (above 1: too sure of itself) 1.4" in text
+    assert "says it twice .71 [.61, .81]; fooled" in text
+    assert "refuses .20 [.10, .30] probe" in text
+    assert "renames .90 [.80, 1.00]; not neutral" in text
+    assert "share that is right" in text
+    assert "chosen good score -1.50 preferred by the model bad score 2.25" in text
+    assert ("Prompt 2" in text, "Prompt 3" in text) == (True, False)
+
+
+@pytest.mark.parametrize("card", ["", "[]", '{"groups": 1, "calibration": [], "probes": [3], "mistakes": [{}]}', "x"])
+def test_a_report_card_of_another_form_is_left_out(bench: Bench, card: str) -> None:
+    bench.files["reward"]["report_card.json"] = card
+    bench.go("reward")
+    assert "held-out accuracy 0.91" in page_of(bench).text
 
 
 def test_rounds_have_their_own_curves_and_old_ones_are_left_out(bench: Bench) -> None:
@@ -246,6 +302,8 @@ def hostile(value: Any) -> Any:
     """The same tree with all texts in it made hostile."""
     if isinstance(value, dict):
         return {key: hostile(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [hostile(item) for item in value]
     return HOSTILE if isinstance(value, str) else value
 
 
@@ -257,6 +315,7 @@ def test_hostile_text_stays_text(bench: Bench) -> None:
     bench.files["eval"]["answers.jsonl"] = lines(
         row(HOSTILE, answer(HOSTILE, 0.1), answer(HOSTILE, 0.9)), hostile(row("", answer("", 0.9), answer("", 0.1)))
     )
+    bench.files["reward"]["report_card.json"] = json.dumps(hostile(CARD))
     bench.sets = (*bench.sets, "sft.trainer=" + json.dumps({"run_name": HOSTILE[:60]}))
     bench.go()
     log = f"2026-11-30 20:49:20,096 WARNING rlhf[1] {HOSTILE}\n"

@@ -64,7 +64,7 @@ def test_what_cannot_be_drawn_is_left_out() -> None:
     svg = curves([Line([(0, 1), (1, math.inf), (2, 1), (3, math.nan)])], x_label="step", name="a")
     assert len(path_of(svg, "first")) == 2
     assert curves([Line([(3, 1)])], x_label="step", name="a"), "one point is a dot"
-    assert reliability([], name="r") == ""
+    assert reliability([], truth="good", name="r") == ""
 
 
 def test_long_lines_are_averaged_and_keep_their_ends() -> None:
@@ -78,7 +78,7 @@ def test_long_lines_are_averaged_and_keep_their_ends() -> None:
 
 
 def test_reliability_has_a_dot_for_every_bin_that_holds_rows() -> None:
-    svg = reliability([(10, 0.1, 0.2), (0, 0.5, 0.5), (30, 0.9, 0.8)], name="r")
+    svg = reliability([(10, 0.1, 0.2), (0, 0.5, 0.5), (30, 0.9, 0.8)], truth="good", name="r")
     assert len(re.findall(r"<use [^>]*fill: var\(--first\)|<path [^>]*fill: var\(--first\)", svg)) >= 2
     assert "share that is good" in svg
     ET.fromstring(svg.replace("xlink:", ""))

@@ -66,3 +66,15 @@ def test_a_label_store_takes_the_answers_that_are_left(older: Path, capsys: pyte
                 )
         assert store.progress().left == 0
     assert rlhf(["all", "--run-dir", "people", "--until", "pairs", "--json"]) == 0
+
+
+def test_older_runs_have_reports(older: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Their manifests name no machine, one run was killed within PPO and the other waits for people."""
+    for name, words in (("run", "The road stops at ppo"), ("people", "The road stops at labels")):
+        assert rlhf(["report", name]) == 0
+        page = (older / name / "report.html").read_text(encoding="utf-8")
+        assert words in page
+        assert "not recorded" in page
+        assert "<svg " in page
+    assert rlhf(["compare", "run", "people"]) == 0
+    assert "not complete in all" in capsys.readouterr().out

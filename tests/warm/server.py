@@ -30,6 +30,7 @@ _HIGH = 900
 TRAINING = ("accelerate", "bitsandbytes", "datasets", "pandas", "peft", "torch.distributed.run")
 OTHERS = ("typer", "rich.progress", "rich.table", "pydantic", "yaml", "filelock")
 OTHERS += ("jinja2", "httpx2", "starlette.applications", "starlette.routing", "uvicorn", "markdown_it")
+OTHERS += ("matplotlib.figure", "matplotlib.backends.backend_svg")
 
 
 def load() -> None:
