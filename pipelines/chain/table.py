@@ -316,14 +316,14 @@ def stages_of(config: Config) -> tuple[Stage, ...]:
 def with_begun_baselines(stages: tuple[Stage, ...], run_dir: RunDir) -> tuple[Stage, ...]:
     """These stages, and the baselines that were begun or made in a run though its configuration does not ask for them.
 
-    They come before the last one, which is the evaluation.
+    They come before the last two, which are judge and evaluation.
     """
     begun = [
         stage
         for stage in BASELINE_STAGES.values()
         if stage not in stages and (run_dir.stage(stage.name).exists() or run_dir.partial(stage.name).exists())
     ]
-    return (*stages[:-1], *begun, stages[-1])
+    return (*stages[:-2], *begun, *stages[-2:])
 
 
 def _of_round(stage: Stage, number: int) -> Stage:

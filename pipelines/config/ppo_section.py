@@ -281,6 +281,14 @@ class PpoSection(Section):
         return self.advantage_estimator == "gae"
 
     @property
+    def idle_settings(self) -> list[str]:
+        """Settings other than by default that have no effect, because there is no value model to read them."""
+        fields = type(self).model_fields
+        # the default of value_learning_rate depends on the kind of training, so a value does not tell who set it
+        names = [name for name in _VALUE_SETTINGS if name != "value_learning_rate"]
+        return [] if self.has_value_model else [name for name in names if getattr(self, name) != fields[name].default]
+
+    @property
     def whitens(self) -> bool:
         """`whiten_advantages`, or the default of the estimator."""
         return self.has_value_model if self.whiten_advantages is None else self.whiten_advantages

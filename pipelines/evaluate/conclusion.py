@@ -63,52 +63,71 @@ def verdict_of(results: Mapping[str, Any], names: Mapping[str, str]) -> dict[str
     scorers = [scorer for scorer in results["scorers"] if scorer["role"] != "rule"]
     unlike: float = results["measures"][trained].get("unlike", {}).get("value", 0.0)
     rose = any(rates[scorer["name"]]["low"] > LEVEL for scorer in scorers if scorer["role"] == "optimized")
-    opinions = [_opinion(scorer, rates[scorer["name"]], rose=rose, known=unlike <= MOST_UNLIKE) for scorer in scorers]
-    deciding = min(
-        (opinion for opinion in opinions if opinion["role"] == "independent"),
-        key=lambda opinion: {"gold": 0, "judge": 1}.get(opinion["kind"], 2),
-        default=None,
-    )
-    pair = f"{names[trained]}'s answers to {names[baseline]}'s"
-    if deciding is not None:
-        sentence = f"{deciding['call']}: {_preference(deciding, pair)}"
-        if deciding["call"] == "over-optimized":
-            sentence += ", while the reward that PPO optimized rose"
-        if deciding["call"] == "not judged":
-            sentence += (
-                f", but {unlike:.0%} of them are unlike {names[baseline]}'s, and a judge that learned from such "
-                "answers knows little of others"
-            )
-    elif opinions:
-        deciding = opinions[0]
-        sentence = f"judged by what it was trained on: {_preference(deciding, pair)}"
-        if deciding["call"] == "not judged":
-            sentence += "; whether the answers are better, only a judge that PPO did not optimize can say"
-    else:
-        return {"call": "not judged", "sentence": "not judged: no scorer but rules", "scorer": None} | {
-            "independent": False,
-            "opinions": [],
-        }
+    turns: Mapping[str, Any] = (results.get("frontier") or {}).get("turns", {})
+    opinions = [
+        _opinion(scorer, rates[scorer["name"]], turns.get(scorer["name"]), rose=rose, known=unlike <= MOST_UNLIKE)
+        for scorer in scorers
+    ]
+    order = {"gold": 0, "judge": 1}
+    independent = [opinion for opinion in opinions if opinion["role"] == "independent"]
+    deciding = min(independent or opinions[:1], key=lambda opinion: order.get(opinion["kind"], 2), default=None)
+    if deciding is None:
+        sentence = "not judged: no scorer but rules"
+        return {"call": "not judged", "sentence": sentence, "scorer": None, "independent": False, "opinions": []}
+    told = {"trained": names[trained], "baseline": names[baseline], "unlike": f"{unlike:.0%}"}
     return {
         "call": deciding["call"],
-        "sentence": sentence,
+        "sentence": _sentence(deciding, **told),
         "scorer": deciding["scorer"],
         "independent": deciding["role"] == "independent",
         "opinions": opinions,
     }
 
 
-def _opinion(scorer: Mapping[str, Any], rate: Mapping[str, float], *, rose: bool, known: bool) -> dict[str, Any]:
+def _opinion(
+    scorer: Mapping[str, Any], rate: Mapping[str, float], turn: Mapping[str, Any] | None, *, rose: bool, known: bool
+) -> dict[str, Any]:
+    """Make the call of one scorer.
+
+    Args:
+        scorer: its entry in results.json.
+        rate: its win rate for the trained policy.
+        turn: where its score turned down in the training, see `turn_of`.
+        rose: whether the optimized reward improved.
+        known: whether the answers are like those that a judge can have learned from.
+    """
+    independent = scorer["role"] == "independent"
     call: Call = "no detectable difference"
-    if rate["low"] > LEVEL:
-        can_tell = scorer["role"] == "independent" and (known or scorer["kind"] not in TAUGHT)
-        call = "better" if can_tell else "not judged"
+    if independent and turn is not None:
+        call = "over-optimized"
+    elif rate["low"] > LEVEL:
+        call = "better" if independent and (known or scorer["kind"] not in TAUGHT) else "not judged"
     elif rate["high"] < LEVEL:
-        call = "over-optimized" if rose and scorer["role"] == "independent" else "worse"
+        call = "over-optimized" if independent and rose else "worse"
     facts = {"scorer": scorer["name"], "kind": scorer["kind"], "role": scorer["role"]}
-    return {**facts, "call": call, "win_rate": dict(rate)}
+    return {**facts, "call": call, "win_rate": dict(rate), "turn": turn}
 
 
-def _preference(opinion: Mapping[str, Any], pair: str) -> str:
+def _sentence(opinion: Mapping[str, Any], *, trained: str, baseline: str, unlike: str) -> str:
+    """The verdict in words: the call, the figure, and what it means."""
     estimate = Estimate.of(opinion["win_rate"])
-    return f"{opinion['scorer']} prefers {pair} on {estimate.text(percent=True)} of {estimate.n} prompts"
+    preference = (
+        f"{opinion['scorer']} prefers {trained}'s answers to {baseline}'s on {estimate.text(percent=True)} of "
+        f"{estimate.n} prompts"
+    )
+    call, turn = opinion["call"], opinion["turn"]
+    if opinion["role"] != "independent":
+        doubt = "; whether the answers are better, only a judge that PPO did not optimize can say"
+        return f"judged by what it was trained on: {preference}{doubt if call == 'not judged' else ''}"
+    if call == "over-optimized" and turn is not None:
+        change = Estimate.of(turn["difference"]).text()
+        return (
+            f"{call}: {preference}, but its score has changed by {change} since update {turn['update']}, while the "
+            "reward that PPO optimized rose"
+        )
+    endings = {
+        "over-optimized": ", while the reward that PPO optimized rose",
+        "not judged": f", but {unlike} of them are unlike {baseline}'s, and a judge that learned from such answers "
+        "knows little of others",
+    }
+    return f"{call}: {preference}{endings.get(call, '')}"

@@ -121,6 +121,7 @@ class Evaluation:
         simulated: stages behind the policies whose labels came from no human.
         judge: figures of the run's independent judge, or ``no_judge`` with the reason why there is none; None: the run
             was not to have one.
+        frontier: see `frontier_of`; None: PPO left no answers on its way, or nobody independent judges.
     """
 
     baseline: str
@@ -132,6 +133,7 @@ class Evaluation:
     scorer_results: Sequence[ScorerResult]
     simulated: Sequence[str] = ()
     judge: Mapping[str, Any] | None = None
+    frontier: Mapping[str, Any] | None = None
 
     @property
     def trained(self) -> str | None:
@@ -172,6 +174,7 @@ def results_of(evaluation: Evaluation, config: Config) -> dict[str, Any]:
         ],
         "measures": {policy: _measures(policy, evaluation, config) for policy in evaluation.answers},
         "judge": evaluation.judge,
+        "frontier": evaluation.frontier,
     }
     return results | {"verdict": verdict_of(results, {policy: name_of(policy) for policy in evaluation.answers})}
 

@@ -12,6 +12,7 @@ from typing import Any
 from rich.cells import cell_len
 
 from pipelines.evaluate.conclusion import LEVEL, name_of
+from pipelines.report.estimates import Estimate
 from pipelines.report.safe_text import fenced, literal, one_line, visible, wrap
 from pipelines.report.unfinished import unfinished
 
@@ -69,6 +70,11 @@ def plain(results: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) -> s
     lines += _plain_table(_rows(results), _columns(results))
     for note in _notes(results):
         lines += wrap(visible(note), WIDTH)
+    if frontier := results.get("frontier"):
+        cells = _frontier_cells(frontier)
+        widths = [max(map(cell_len, column)) for column in zip(*cells, strict=True)]
+        lines += ["", _frontier_heading(frontier), ""]
+        lines += ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in cells]
     if samples:
         lines += ["", _heading(samples)]
     for number, sample in enumerate(samples, 1):
@@ -87,6 +93,10 @@ def markdown(results: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) -
         cells = [_cell(row, column, interval=True) for column in columns]
         lines.append(f"| {literal(row.label)} | " + " | ".join(cells) + " |")
     lines += ["", *(f"- {literal(note)}" for note in _notes(results))]
+    if frontier := results.get("frontier"):
+        header, *rows = ([literal(cell) for cell in row] for row in _frontier_cells(frontier))
+        lines += ["", _frontier_heading(frontier), ""]
+        lines += [f"| {' | '.join(row)} |" for row in (header, ["---:"] * len(header), *rows)]
     if samples:
         lines += ["", _heading(samples)]
     for number, sample in enumerate(samples, 1):
@@ -244,6 +254,21 @@ def _notes(results: Mapping[str, Any]) -> list[str]:
         if scorer["truncated_texts"]
     ]
     return notes
+
+
+def _frontier_heading(frontier: Mapping[str, Any]) -> str:
+    return f"On the way, on {frontier['prompts']} held-out prompts of the training:"
+
+
+def _frontier_cells(frontier: Mapping[str, Any]) -> list[list[str]]:
+    """Rows of text, the header first: one an update that was evaluated."""
+    judges = list(frontier["points"][0]["judged"])
+    rows = [["update", "KL, nats", "optimized reward", *(one_line(name, LABEL_WIDTH) for name in judges)]]
+    for point in frontier["points"]:
+        estimates = [point["kl"], point["optimized"], *(point["judged"][name] for name in judges)]
+        marked = " (published)" if point["update"] == frontier["published"] else ""
+        rows.append([f"{point['update']}{marked}", *(Estimate.of(estimate).text() for estimate in estimates)])
+    return rows
 
 
 def _blind_to_base(results: Mapping[str, Any]) -> list[str]:

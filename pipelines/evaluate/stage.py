@@ -16,6 +16,7 @@ from pipelines.data.encode import ChatEncoder, EncodedPrompt
 from pipelines.data.prompts import evaluation_prompts
 from pipelines.data.refusals import RefusedRows
 from pipelines.errors import DataError
+from pipelines.evaluate.frontier import Trail, frontier_of
 from pipelines.evaluate.results import Evaluation, ScorerResult, answer_rows, judge, metrics_of, results_of
 from pipelines.evaluate.results_table import markdown, plain
 from pipelines.models.base_model import prompt_limit
@@ -63,8 +64,9 @@ def run(ctx: StageContext) -> dict[str, float]:
     answers, kl, unlike = _all_answers(ctx, policies, tokenizer, prompts)
     scorer_results = _judge_all(ctx, prompts, answers, device)
     simulated = ctx.notes.get("simulated_inputs", [])
+    frontier = _frontier(ctx, policies.trained, ChatEncoder(tokenizer), scorer_results, device)
     evaluation = Evaluation(
-        policies.baseline, counts, prompts, answers, kl, unlike, scorer_results, simulated, _judge_facts(ctx)
+        policies.baseline, counts, prompts, answers, kl, unlike, scorer_results, simulated, _judge_facts(ctx), frontier
     )
     results, rows = results_of(evaluation, config), answer_rows(evaluation)
     _write(ctx, results, rows)
@@ -90,6 +92,12 @@ class Policies:
         existing = ["base", *(["sft"] if "sft" in self._inputs else []), *trained, *compared]
         requested = {*self._config.eval.policies, self.baseline}
         return tuple(name for name in existing if name.partition("-")[0] in requested)
+
+    @property
+    def trained(self) -> Path | None:
+        """Directory of the last policy that PPO trained; None: it is not among the policies."""
+        trained = [name for name in self.names if name.partition("-")[0] == "ppo"]
+        return self._inputs[trained[-1]] if trained else None
 
     @property
     def baseline(self) -> str:
@@ -232,6 +240,28 @@ def _judge_all(
             ctx.reporter.warn(f"{result.truncated} texts were too long for {result.scorer} and were cut")
         scorer_results.append(result)
     return scorer_results
+
+
+def _frontier(
+    ctx: StageContext,
+    trained: Path | None,
+    encoder: ChatEncoder,
+    scorer_results: Sequence[ScorerResult],
+    device: torch.device,
+) -> dict[str, Any] | None:
+    """Judge the held-out answers that PPO gave as it trained; None where there are none, or no independent judge."""
+    trail = Trail.read(trained, encoder) if trained is not None else None
+    independent = [result.scorer for result in scorer_results if result.role == "independent"]
+    if trail is None or not independent:
+        return None
+    answers = {str(update): completions for update, completions in trail.answers.items()}
+    judged: dict[str, dict[int, list[float]]] = {}
+    for section in named_apart(ctx.config.eval_scorers):
+        if section.name in independent:
+            scores = judge(section, ctx, device, trail.prompts, answers).scores
+            judged[section.name] = {int(update): values for update, values in scores.items()}
+            free_memory()
+    return frontier_of(trail, judged, ctx.config.eval.bootstrap_samples)
 
 
 def _write(ctx: StageContext, results: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:

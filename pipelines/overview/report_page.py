@@ -14,6 +14,7 @@ from pipelines.config import Config, dump_config
 from pipelines.evaluate.results_table import Grid, grid
 from pipelines.overview import wording
 from pipelines.overview.call import call_of
+from pipelines.overview.frontier_figures import frontier_plots
 from pipelines.overview.reward_figures import reward_figures
 from pipelines.overview.run_facts import RunFacts, StageFacts, read_run, warnings_of
 from pipelines.overview.side_by_side import side_by_side
@@ -109,6 +110,7 @@ def _page(run: RunFacts, run_dir: RunDir, limit: int) -> str:
             road=[_road_row(stage) for stage in run.stages],
             seconds=wording.duration(sum(s.manifest.wall_seconds for s in run.stages if s.manifest)),
             trainings=trainings,
+            frontier=frontier_plots(run),
             earlier_rounds=earlier_rounds,
             rewards=reward_figures(run),
             answers=side_by_side(run),
@@ -184,7 +186,7 @@ class AlarmRow:
 def _alarms(run: RunFacts) -> list[AlarmRow]:
     rows = []
     for stage in run.stages:
-        for alarm in stage.lines("alarms") if stage.trains == "ppo" else ():
+        for alarm in stage.lines("alarms") if stage.kind == "ppo" else ():
             texts = (str(alarm.get(key, "")) for key in ("message", "hint"))
             update = alarm.get("update")
             rows.append(

@@ -42,13 +42,15 @@ class StageFacts:
 
     @property
     def kind(self) -> str:
-        """Name without the round."""
-        return split_round(self.name)[0]
+        """Name without the round; a baseline is a training of the kind ``ppo``."""
+        kind, _ = split_round(self.name)
+        return "ppo" if kind.startswith(f"{BASELINES}/") else kind
 
     @property
-    def trains(self) -> str:
-        """Kind of training, ``sft``, ``reward``, ``judge`` or ``ppo``, as a baseline is one of PPO; else the kind."""
-        return "ppo" if self.name.startswith(f"{BASELINES}/") else self.kind
+    def baseline(self) -> str | None:
+        """Name of the baseline, such as ``rloo``; None: it is a stage of the run itself."""
+        group, _, name = self.name.partition("/")
+        return name if group == BASELINES else None
 
     @property
     def round(self) -> int:

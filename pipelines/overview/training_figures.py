@@ -84,18 +84,18 @@ def trainings_of(run: RunFacts) -> tuple[list[Training], int]:
     trainings = [
         _training(stage, place)
         for place, stage in enumerate(run.stages)
-        if stage.trains in _CURVES and (stage.trains in _ONCE or stage.trains != stage.kind or stage.round > first)
+        if stage.kind in _CURVES and (stage.kind in _ONCE or stage.baseline or stage.round > first)
     ]
     return trainings, max(0, first)
 
 
 def _training(stage: StageFacts, place: int) -> Training:
-    step = "update" if stage.trains == "ppo" else "step"
+    step = "update" if stage.kind == "ppo" else "step"
     rows = [line for line in stage.lines("metrics") if is_number(line.get(step))]
-    tests = [line for line in stage.lines("heldout") if is_number(line.get(step))] if stage.trains == "ppo" else []
+    tests = [line for line in stage.lines("heldout") if is_number(line.get(step))] if stage.kind == "ppo" else []
     alarms = [line[step] for line in stage.lines("alarms") if is_number(line.get(step))]
     plots = []
-    for index, curve in enumerate(_CURVES[stage.trains]):
+    for index, curve in enumerate(_CURVES[stage.kind]):
         named = {"training": _points(rows, step, curve.training)}
         if curve.heldout is not None:
             named["held out"] = _points(tests, step, curve.heldout)
@@ -104,8 +104,9 @@ def _training(stage: StageFacts, place: int) -> Training:
         words = tuple((name, _ends(points, step)) for name, points in named.items() if points)
         if svg:
             plots.append(Plot(curve.title, Markup(svg), words))
-    title = _TITLES[stage.kind] if stage.trains == stage.kind else f"Baseline {name_of(stage.name.rpartition('/')[2])}"
-    title += f", round {stage.round}" if stage.round > 1 else ""
+    title = _TITLES[stage.kind] + (f", round {stage.round}" if stage.round > 1 else "")
+    if stage.baseline is not None:
+        title = f"{name_of(stage.baseline)}, a baseline"
     return Training(stage, title, tuple(plots), _before_and_after(stage))
 
 

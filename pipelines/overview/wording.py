@@ -68,6 +68,6 @@ _REMEMBERED: Mapping[str, tuple[tuple[str, str], ...]] = {
 
 def outcome(stage: StageFacts) -> str:
     """Name the figures that a stage is remembered by; empty: it has none."""
-    entries = _REMEMBERED.get(stage.trains.partition("/")[0], ())
+    entries = _REMEMBERED.get(stage.kind.partition("/")[0], ())
     values = ((stage.metric(key), words) for key, words in entries)
     return ", ".join(words.format(number(value)) for value, words in values if value is not None)

@@ -86,18 +86,28 @@ class Heldout:
     log: Log
 
     def answer(self, update: int) -> HeldoutAnswers | None:
-        """Answer and score the prompts, with some answers to samples.jsonl; None where there are no prompts."""
+        """Answer and score the prompts; None where there are no prompts.
+
+        All answers go to heldout_answers.jsonl, as tokens, and some to samples.jsonl, as text.
+        """
         if not self.prompts:
             return None
         accelerator = self.context.accelerator
         share = self.prompts[accelerator.process_index :: accelerator.num_processes]
         rows = gather_object(self._rows(share, update))
-        scores, kl, lengths, finished = (list(column) for column in zip(*rows, strict=True))
+        rows.sort(key=lambda row: row[0])
+        for place, response, score, kl_of_row, _, ended in rows:
+            answered = {"update": update, "prompt": [turn.model_dump() for turn in self.prompts[place]["messages"]]}
+            facts = {"ids": response, "finished": bool(ended), "score": score, "kl": kl_of_row}
+            self.log("heldout_answers", answered | facts)
+        _, _, scores, kl, lengths, finished = (list(column) for column in zip(*rows, strict=True))
         return HeldoutAnswers(scores, kl, lengths, [bool(value) for value in finished])
 
     @torch.no_grad()
-    def _rows(self, prompts: Sequence[EncodedPrompt], update: int) -> list[tuple[float, float, float, float]]:
-        """Score, KL, length and whether it finished, of each answer of this process."""
+    def _rows(
+        self, prompts: Sequence[EncodedPrompt], update: int
+    ) -> list[tuple[int, list[int], float, float, float, float]]:
+        """Place of the prompt, tokens, score, KL, length and whether it finished, of each answer of this process."""
         context, settings = self.context, self.context.settings
         if not prompts:
             return []
@@ -110,7 +120,9 @@ class Heldout:
         )
         kl = torch.where(batch.response_mask, k1(policy, reference), 0.0).sum(-1)
         columns = (scores, kl, batch.response_mask.sum(-1), batch.finished)
-        return list(zip(*(column.double().tolist() for column in columns), strict=True))
+        accelerator = self.context.accelerator
+        places = range(accelerator.process_index, len(self.prompts), accelerator.num_processes)
+        return list(zip(places, responses, *(column.double().tolist() for column in columns), strict=True))
 
     def _log_samples(
         self,

@@ -67,7 +67,7 @@ def update_metrics(
         "val/num_eos_tokens": finished,
         "val/finished": finished / rows,
         "val/response_length": length / rows,
-        **_value_metrics(rollout, result, reduce),
+        **_metrics_of_advantages(rollout, result, reduce),
         "val/optimizer_steps": float(result.optimizer_steps),
         "time/seconds": seconds,
         "time/generation": timing.generation,
@@ -76,11 +76,16 @@ def update_metrics(
     }
 
 
-def _value_metrics(rollout: Rollout, result: Update, reduce: Reduce) -> dict[str, float]:
-    """Return the metrics of the value model; nothing where there is none."""
-    if rollout.values is None or rollout.returns is None:
-        return {}
+NO_ADVANTAGE = "objective/no_advantage"
+
+
+def _metrics_of_advantages(rollout: Rollout, result: Update, reduce: Reduce) -> dict[str, float]:
+    """Return the metrics of the value model or, where there is none, of the comparison of responses."""
     mask = rollout.loss_mask
+    if rollout.values is None or rollout.returns is None:
+        still = ~torch.where(rollout.response_mask, rollout.advantages, 0.0).any(-1)
+        rows, unmoved = reduce(torch.stack([torch.ones_like(still).sum(), still.sum()]).double()).tolist()
+        return {NO_ADVANTAGE: unmoved / rows}
     return {
         "loss/value_avg": result.value_loss,
         "val/clipfrac_avg": result.value_clipfrac,

@@ -142,8 +142,12 @@ def grpo_advantages(rewards: Tensor, mask: Tensor, group: int) -> Tensor:
 
 
 def _totals(rewards: Tensor, mask: Tensor, group: int) -> Tensor:
-    """[B / group, group]: rewards of whole responses, one prompt a row."""
-    return torch.where(mask, rewards, 0.0).sum(-1).view(-1, group)
+    """[B / group, group]: rewards of whole responses, one prompt a row, less that of the first response.
+
+    A shift changes no advantage, and equal rewards are exactly 0 without a trace of rounding.
+    """
+    totals = torch.where(mask, rewards, 0.0).sum(-1).view(-1, group)
+    return totals - totals[:, :1]
 
 
 def _on_every_token(advantages: Tensor, mask: Tensor) -> Tensor:

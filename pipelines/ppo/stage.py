@@ -58,6 +58,10 @@ def run(ctx: StageContext) -> dict[str, Any]:
     limit = prompt_limit(settings, open_config(sft, config.model), ctx.reporter)
     prompts, held_out = _prompts(ctx, encoder, limit)
 
+    if settings.idle_settings:
+        idle = ", ".join(f"ppo.{name}" for name in settings.idle_settings)
+        ctx.reporter.info(f"{ctx.label}: {settings.advantage_estimator} has no value model; without effect: {idle}")
+
     # only a reward model on the policy's own base and tokens can be a role; any other source reads text
     published = PublishedReward.read(reward_model) if reward_model is not None else None
     if reward_model is not None and (manifest := Manifest.read(reward_model)) is not None:

@@ -23,7 +23,7 @@ from pipelines.ppo.alarms.alarms import Alarms
 from pipelines.ppo.checkpoint import RandomNumbers, Stateful, load_state, save_state
 from pipelines.ppo.heldout import Best, Heldout, Log, heldout_objective
 from pipelines.ppo.learner import Learner, over_processes
-from pipelines.ppo.metrics import Counts, Record, update_metrics
+from pipelines.ppo.metrics import NO_ADVANTAGE, Counts, Record, update_metrics
 from pipelines.ppo.normalization import Normalizer
 from pipelines.ppo.rollout import PpoContext, collect
 from pipelines.ppo.schedules import KlController, PromptStream, learning_rate_factor
@@ -32,6 +32,9 @@ from pipelines.report.unfinished import unfinished
 from pipelines.run.checkpoints import Checkpoints
 from pipelines.run.reporting import Reporter
 from pipelines.run.signals import StopRequest
+
+MOSTLY = 0.5
+"""Share of responses without an advantage above which the first update warns."""
 
 
 @dataclass(frozen=True)
@@ -164,6 +167,7 @@ class Training:
             accelerator.log(metrics, step=update)
         if update == 1:
             self._say_unfinished(metrics["val/finished"])
+            self._say_equal(metrics.get(NO_ADVANTAGE, 0.0))
         self._raise_alarms(update, metrics, parts)
         return rollout
 
@@ -178,6 +182,15 @@ class Training:
         if told is not None:
             hint = "train SFT longer, name the token that ends a turn in ppo.stop_tokens, or raise ppo.response_length"
             self.reporter.warn(f"{self.label}: {told}\n  {hint}")
+
+    def _say_equal(self, share: float) -> None:
+        """Say it where most of the first responses have the reward of all others to their prompt."""
+        if share > MOSTLY:
+            self.reporter.warn(
+                f"{self.label}: {share:.0%} of the responses of the first update teach nothing: all responses to their "
+                "prompt have the same reward\n  more responses to each prompt, a higher ppo.temperature, or a reward "
+                "that tells more answers apart"
+            )
 
     def _raise_alarms(self, update: int, metrics: Mapping[str, float], parts: _Parts) -> None:
         for alarm in parts.alarms.see(update, metrics):

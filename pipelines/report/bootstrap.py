@@ -49,14 +49,15 @@ def resample(by_unit: Floats, statistic: Callable[[Floats], Floats], *, seed: in
     return np.concatenate(statistics)
 
 
-def estimate(values: Sequence[float], samples: int) -> Estimate:
-    """Estimate a mean over prompts with its 95 % percentile bootstrap interval.
+def estimate(values: Sequence[float], samples: int, *, confidence: float = CONFIDENCE) -> Estimate:
+    """Estimate a mean over prompts with its percentile bootstrap interval.
 
     The draws depend on n alone, so that estimates over the same prompts can be compared.
 
     Args:
         values: [n], n at least 1, finite.
         samples: number of bootstrap means.
+        confidence: probability that the interval is to cover the truth with.
 
     Raises:
         ValueError: there is no value.
@@ -66,7 +67,7 @@ def estimate(values: Sequence[float], samples: int) -> Estimate:
     data = np.asarray(values, dtype=np.float64)
     means = resample(data[:, None], lambda sums: sums[:, 0] / len(data), seed=BOOTSTRAP_SEED, samples=samples)
     # rounding must not carry the quantiles past the values themselves
-    low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]).clip(data.min(), data.max()).tolist()
+    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2]).clip(data.min(), data.max()).tolist()
     return Estimate(float(data.mean()), low, high, len(values))
 
 

@@ -52,10 +52,12 @@ class Line:
     Attributes:
         points: x and y, in the order of x; those that are not finite are left out.
         dots: mark the points, which are few.
+        spans: lower and upper bound of the interval at each point; empty: there are none.
     """
 
     points: Sequence[tuple[float, float]]
     dots: bool = False
+    spans: Sequence[tuple[float, float]] = ()
 
     def finite(self) -> list[tuple[float, float]]:
         """Return the points that can be drawn."""
@@ -100,6 +102,9 @@ def curves(lines: Sequence[Line], *, x_label: str, name: str, marks: Sequence[fl
                 axes.plot(
                     *zip(*thinned(points), strict=True), color=color, linewidth=1.6, marker=marker, markersize=3.5
                 )
+            if line.spans:
+                lows, highs = zip(*line.spans, strict=True)
+                axes.vlines([x for x, _ in line.points], lows, highs, color=color, linewidth=1.0)
         for mark in marks:
             axes.axvline(mark, color=MARK, linewidth=1.0, linestyle="--")
         axes.set_xlabel(x_label)

@@ -17,12 +17,19 @@ from pipelines.models.policies import open_policy
 from pipelines.run.directory import RunDir, run_of
 from pipelines.run.manifest import Manifest
 from pipelines.run.reporting import SilentReporter
+from pipelines.sampling.sampling_models import stage_directory
 from rlhf_cli.app import run as rlhf
-from tests.ppo.test_ppo_resume import LORA, settings
+from tests.ppo.test_ppo_resume import LORA, STOPS
+from tests.ppo.test_ppo_resume import settings as ppo_settings
 from tests.test_end_to_end import SMALL, comparisons
 from tests.trainers.test_trainer_resume import Interrupter, Killed, kill, result, went_on
 
 NAME = "baselines/rloo"
+
+
+def settings(folder: Path, model: dict[str, Any], **ppo: Any) -> Config:
+    """Those of the tests of PPO, with responses of several lengths: else no reward would differ."""
+    return ppo_settings(folder, model, stop_tokens=STOPS, response_length=12, **ppo)
 
 
 def manifest_of(root: Path, stage: str) -> Manifest:
@@ -66,6 +73,7 @@ def test_a_baseline_has_what_ppo_had_and_leaves_it_alone(trained: Path, capsys: 
     assert lines[0]["objective/kl"] == 0.0
     assert lines[0]["val/first_ratio_deviation"] < 1e-5
     assert "val/explained_variance" not in lines[0]
+    assert abs(lines[-1]["objective/kl"]) > 0.01, "it has learned something"
     assert (trained / "ppo" / "manifest.json").read_bytes() == before
 
     assert rlhf(["baseline", "rloo", "--run-dir", "run", "--json"]) == 0
@@ -75,6 +83,7 @@ def test_a_baseline_has_what_ppo_had_and_leaves_it_alone(trained: Path, capsys: 
     assert (states["ppo"], states[NAME]) == ("complete", "complete")
     assert "baselines/grpo" not in states
     assert run_of(trained / NAME) == (trained, 1)
+    assert stage_directory("run/baselines/rloo/model") == trained / NAME, "rlhf sample opens it"
     opened = open_policy(trained / NAME, settings(trained.parent, LORA).model, torch.device("cpu"))
     assert torch.isfinite(opened(input_ids=torch.tensor([[5, 6]])).logits).all()
 

@@ -128,7 +128,7 @@ def test_a_failing_child_is_told_once_with_its_exit_code(
 def test_a_baseline_that_the_evaluation_compares_is_a_child_of_its_own(program: Program) -> None:
     compared = ("--set", "eval.policies=[sft, ppo, grpo]")
     result = program.json("all", "--config", "my.yaml", *compared)
-    assert [stage["stage"] for stage in result["stages"][-3:]] == ["ppo", "baselines/grpo", "eval"]
+    assert [stage["stage"] for stage in result["stages"][-4:]] == ["ppo", "baselines/grpo", "judge", "eval"]
     assert {stage["action"] for stage in result["stages"]} == {"run"}
     assert (program.folder / "runs/my/baselines/grpo/manifest.json").is_file()
     assert program.json("baseline", "grpo", "--run-dir", "runs/my")["action"] == "skip"

@@ -14,7 +14,7 @@ import pytest
 from pipelines.overview.report_page import MOST_BYTES, render, write_report
 from rlhf_cli.app import run as rlhf
 from tests.labels.page.browser import chromium
-from tests.overview.conftest import RESULTS, Bench, answer, lines, row
+from tests.overview.conftest import RESULTS, Bench, answer, lines, ppo_line, row
 
 VOID = {"meta", "link", "br", "hr", "img", "input", "path", "use", "rect"}
 
@@ -70,6 +70,27 @@ def test_a_complete_run_has_its_verdict_first_and_every_stage(bench: Bench) -> N
     assert manifest["versions"]["torch"] in page.text
     assert f"{manifest['notes']['machine']['cores']} CPU cores" in page.text
     assert "no alarm of PPO and no warning" in page.text
+
+
+def around(value: float) -> dict[str, float]:
+    return {"value": value, "low": value - 0.1, "high": value + 0.1, "n": 60}
+
+
+def test_the_frontier_has_a_panel_for_the_reward_and_for_each_judge(bench: Bench) -> None:
+    points = [
+        {"update": update, "kl": around(kl), "optimized": around(kl), "judged": {"gold": around(-kl)}}
+        for update, kl in ((0, -0.001), (10, 9.0), (20, 4.0))
+    ]
+    frontier = {"prompts": 60, "published": 20, "points": points, "turns": {}}
+    bench.files["eval"]["results.json"] = json.dumps(RESULTS | {"frontier": frontier})
+    bench.go()
+    page = page_of(bench)
+    assert "Over-optimization" in page.text
+    assert "The reward that PPO optimized" in page.text
+    assert "-9.00 [-9.10, -8.90] farthest from the reference" in page.text
+    bench.files["eval"]["results.json"] = json.dumps(RESULTS | {"frontier": {"points": [{"kl": "x"}]}})
+    bench.go(force=["eval"])
+    assert "Over-optimization" not in page_of(bench).text
 
 
 @pytest.mark.parametrize(("call", "tone"), [("better", "good"), ("over-optimized", "bad"), ("not judged", "open")])
@@ -175,6 +196,21 @@ def test_curves_of_every_training(bench: Bench) -> None:
     assert render(bench.config, bench.run).count("<svg ") == 8
 
 
+def test_a_baseline_has_curves_and_alarms_but_no_value_loss(bench: Bench) -> None:
+    updates = [{name: value for name, value in ppo_line(n).items() if name != "loss/value_avg"} for n in (1, 5)]
+    alarm = {"name": "clip_fraction", "update": 4, "message": "many tokens of the baseline", "hint": "a lower rate"}
+    bench.files["baselines/rloo"] = {"metrics.jsonl": lines(*updates), "alarms.jsonl": lines(alarm)}
+    bench.metrics["baselines/rloo"] = {"objective/scores": 0.7}
+    bench.sets = (*bench.sets, "eval.policies=[sft, ppo, rloo]")
+    bench.go()
+    text = page_of(bench).text
+    assert text.count("RLOO, a baseline") == 1
+    assert text.count("Value loss") == 1, "that of PPO"
+    assert text.count("Entropy, nats per token") == 2
+    assert "many tokens of the baseline" in text
+    assert "score 0.7 at the end" in text
+
+
 def test_a_training_in_progress_shows_its_curves_so_far(bench: Bench) -> None:
     bench.go("reward")
     partial = bench.run.begin("ppo")
@@ -203,7 +239,7 @@ def test_a_baseline_has_curves_too(bench: Bench) -> None:
     bench.run.partial("baselines/rloo").mkdir(parents=True)
     (bench.run.partial("baselines/rloo") / "metrics.jsonl").write_text(log)
     text = page_of(bench).text
-    assert "Baseline RLOO, unfinished" in text
+    assert "RLOO, a baseline, unfinished" in text
     assert "0.1 at update 1, 0.2 at update 2" in text
     assert text.count("Value loss") == 1, "it has no value model"
 

@@ -163,7 +163,7 @@ VARIANTS = [
         for estimator in ("rloo", "grpo")
         for how, more in (
             (("lora", False, 4, 48, 0.7), {}),
-            (("full", False, 1, 1, 0.7), {"updates": 80}),
+            (("full", False, 1, 24, 0.7), {"updates": 80}),
             (("full", False, 4, 96, 1.0), {"seed": 1}),
             (("full", False, 4, 96, 1.0), {"seed": 2}),
         )

@@ -41,8 +41,12 @@ PPO = {
 }
 """Six updates; everything that remembers is switched on."""
 KINDS = {"full": {}, "lora": LORA, "nf4": NF4, "rloo": {}, "grpo": LORA}
-ESTIMATED = {name: {"advantage_estimator": name, "num_generations": 4} for name in ("rloo", "grpo")}
-"""Settings of the kinds that have no value model."""
+STOPS = list("abcdefghijklmnopqrstuvwxyz")
+ESTIMATED = {
+    name: {"advantage_estimator": name, "num_generations": 4, "stop_tokens": STOPS, "response_length": 12}
+    for name in ("rloo", "grpo")
+}
+"""Settings of the kinds that have no value model; responses of several lengths, or no reward would differ."""
 
 
 def settings(folder: Path, model: dict[str, Any], **ppo: Any) -> Config:

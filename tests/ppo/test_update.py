@@ -240,11 +240,11 @@ def test_the_score_is_on_the_eos_and_truncated_rows_are_penalized() -> None:
         torch.testing.assert_close(rollout.rewards[row, length - 1], expected)
 
 
-@pytest.mark.parametrize("kind", ["full", "lora"])
-def test_checkpointing_recomputes_each_layer_under_its_own_adapter(kind: Kind) -> None:
-    plain, saving = make("llama", kind, sft=kind == "lora"), make("llama", kind, sft=kind == "lora")
+@pytest.mark.parametrize(("kind", "valued"), [("full", True), ("lora", True), ("lora", False)])
+def test_checkpointing_recomputes_each_layer_under_its_own_adapter(kind: Kind, valued: bool) -> None:
+    plain, saving = (make("llama", kind, sft=kind == "lora", valued=valued) for _ in range(2))
     saving.enable_gradient_checkpointing()
-    rollout = rollout_of(plain)
+    rollout = rollout_of(plain, SETTINGS if valued else GROUPED[0])
     for one, two in zip(gradients(plain, rollout, SETTINGS), gradients(saving, rollout, SETTINGS), strict=True):
         torch.testing.assert_close(one, two, rtol=1e-5, atol=1e-7)
 
