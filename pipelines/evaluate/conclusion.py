@@ -122,7 +122,7 @@ def _sentence(opinion: Mapping[str, Any], *, trained: str, baseline: str, unlike
     if call == "over-optimized" and turn is not None:
         change = Estimate.of(turn["difference"]).text()
         return (
-            f"{call}: {preference}, but its score has changed by {change} since update {turn['update']}, while the "
+            f"{call}: {preference}; its score has changed by {change} since update {turn['update']}, while the "
             "reward that PPO optimized rose"
         )
     endings = {

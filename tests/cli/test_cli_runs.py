@@ -15,7 +15,7 @@ import pytest
 
 from tests.cli.conftest import Program
 
-ALL = ["data/demonstrations", "data/comparisons", "data/prompts", "sft", "reward", "ppo", "eval"]
+ALL = ["data/demonstrations", "data/comparisons", "data/prompts", "sft", "reward", "ppo", "judge", "eval"]
 
 
 def wait_for(path: Path, seconds: float = 120) -> str:
@@ -51,6 +51,7 @@ def test_all_runs_then_skips_then_finds_itself_after_a_move(program: Program) ->
         "data",
         "eval",
         "events.jsonl",
+        "judge",
         "ppo",
         "report.html",
         "reward",
@@ -321,7 +322,7 @@ def test_from_and_until(program: Program) -> None:
 def test_status_compares_with_other_settings(finished: Program) -> None:
     done = finished("status", "--run-dir", "runs/my")
     assert done.returncode == 0
-    assert done.stdout.count("complete") == 7
+    assert done.stdout.count("complete") == 8
     assert finished("status").stdout == done.stdout, "the only run below runs/ is meant"
     done = finished("status", "--run-dir", "runs/my", "--set", "ppo.kl_coef=0.1")
     assert "ppo.kl_coef: 0.05 -> 0.1" in done.stdout
@@ -364,7 +365,7 @@ def test_rounds_wait_for_people_and_go_on(program: Program) -> None:
     gone_on = program.json("all", "--run-dir", "runs/my")["stages"]
     ran = [entry["stage"] for entry in gone_on if entry["action"] == "run"]
     loop = ["sample", "labels", "pairs", "reward", "ppo"]
-    assert ran == ["labels", "pairs", "reward", "ppo", *(f"rounds/02/{name}" for name in loop), "eval"]
+    assert ran == ["labels", "pairs", "reward", "ppo", *(f"rounds/02/{name}" for name in loop), "judge", "eval"]
     again = program.json("ppo", "--run-dir", "runs/my", "--round", "2", "--force")
     assert again["stage"] == "rounds/02/ppo"
     assert program("ppo", "--run-dir", "runs/my", "--round", "3").returncode == 2
