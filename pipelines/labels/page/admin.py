@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
 from pipelines.errors import RlhfError
@@ -25,6 +25,8 @@ from pipelines.labels.tasks_file import task_lines
 
 _MOST_FLAGGED = 100
 _MOST_COMMENTS = 50
+_PART = 65536
+"""Bytes of an export that are sent at a time: each must be read within `serve.UNREAD_SECONDS`."""
 
 
 class _Pause(Body):
@@ -100,15 +102,19 @@ def _told(remarks: Sequence[Label], most: int, labels: LabelSet) -> list[dict[st
 
 async def _export(page: PageContext, request: Request) -> Response:
     await page.require(request, "admin")
-    labels, ending = await page.call(page.store.snapshot), "labels"
-    if request.query_params.get("pseudonyms") == "1":
-        labels, ending = with_pseudonyms(labels, await page.call(page.store.annotators)), "labels.pseudonyms"
+    ending = "labels.pseudonyms" if request.query_params.get("pseudonyms") == "1" else "labels"
+    async with page.exporting:
+        labels = await page.call(page.store.snapshot)
+        if ending != "labels":
+            labels = with_pseudonyms(labels, await page.call(page.store.annotators))
+        body = await run_in_threadpool(lambda: "".join(task_lines(labels)).encode())
     stem = re.sub(r"[^A-Za-z0-9._-]+", "-", page.settings.title).strip("-.") or "labels"
-    return Response(
-        "".join(task_lines(labels)),
-        media_type="application/x-ndjson",
-        headers={"Content-Disposition": f'attachment; filename="{stem}.{ending}.jsonl"'},
-    )
+    parts = (body[start : start + _PART] for start in range(0, len(body), _PART))
+    headers = {
+        "Content-Disposition": f'attachment; filename="{stem}.{ending}.jsonl"',
+        "Content-Length": str(len(body)),
+    }
+    return StreamingResponse(parts, media_type="application/x-ndjson", headers=headers)
 
 
 async def _pause(page: PageContext, request: Request) -> Response:

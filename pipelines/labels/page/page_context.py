@@ -37,6 +37,7 @@ class PageContext:
     Attributes:
         settings: of the store, as they were when it was last asked for something.
         csp_reports: how often a browser said that a page broke its own rules; since the server started.
+        exporting: held while an export is made: others wait, and between two of them annotators have their turn.
         undone: by annotator, the key of the last undo and what it was answered, for when that answer was lost on its
             way; the store knows the key again, but not what stood before.
     """
@@ -47,6 +48,7 @@ class PageContext:
         self.settings = store.settings
         self.csp_reports = 0
         self.undone: dict[str, tuple[str, dict[str, Any]]] = {}
+        self.exporting = asyncio.Lock()
         self._turns = ThreadPoolExecutor(1, "label-store")
         loader = jinja2.FileSystemLoader(TEMPLATES)
         self._pages = jinja2.Environment(

@@ -22,19 +22,23 @@ MOST_CONNECTIONS = 500
 """At once: 50 annotators, each with a browser that opens several, leave room."""
 REQUEST_SECONDS = 20.0
 """Seconds in which a client must send the head of a request."""
+UNREAD_SECONDS = 30.0
+"""Seconds in which a client must read what was sent before more is."""
 KEEP_ALIVE_SECONDS = 15
 CLOSING_SECONDS = 5
 """Seconds for which pending responses may continue after the signal that stops the server."""
 
 
 class PatientProtocol(H11Protocol):
-    """Uvicorn's own protocol, which waits for the head of a request for ever, with a limit to that.
+    """Uvicorn's own protocol, which waits for the head of a request and for a reader for ever, with limits to that.
 
-    A connection is closed that has not brought a whole head `REQUEST_SECONDS` after it was opened or after the first
-    byte of the next request, or that still sends a body so long after the answer.
+    A connection is cut that does not read what was sent within `UNREAD_SECONDS`. One is closed that has not brought a
+    whole head `REQUEST_SECONDS` after it was opened or after the first byte of the next request, or that still sends a
+    body so long after the answer.
     """
 
     _deadline: asyncio.TimerHandle | None = None
+    _unread: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         """A client came."""
@@ -49,7 +53,24 @@ class PatientProtocol(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The client went."""
         self._forget()
+        self._was_read()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """The client has not read what was sent."""
+        super().pause_writing()
+        self._was_read()
+        self._unread = self.loop.call_later(UNREAD_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """The client has read most of it."""
+        self._was_read()
+        super().resume_writing()
+
+    def _was_read(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
 
     def _watch(self) -> None:
         ours, theirs = self.conn.our_state, self.conn.their_state

@@ -4,27 +4,30 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from pipelines.errors import LockedError, UsageError
+from pipelines.labels.label_types import Task
 from pipelines.labels.page import serve
 from pipelines.labels.page.app import make_app
-from pipelines.labels.store.store import announced, running_server
-from tests.labels.page.support import make_store
+from pipelines.labels.store.contents import ADMIN
+from pipelines.labels.store.store import LabelStore, announced, running_server
+from tests.labels.page.support import make_store, make_task
 
 
 @contextlib.contextmanager
-def served(path: Path) -> Iterator[int]:
+def served(path: Path, tasks: Sequence[Task] | None = None) -> Iterator[int]:
     """The real server in a thread of this process; gives its port."""
     import uvicorn
 
-    with make_store(path) as store, serve.bind("127.0.0.1", 0) as listener:
+    with make_store(path, tasks) as store, serve.bind("127.0.0.1", 0) as listener:
         port = listener.getsockname()[1]
         app = make_app(store, origins=serve.origins_of("127.0.0.1", port))
         server = uvicorn.Server(serve.configured(app))
@@ -73,6 +76,37 @@ def test_on_the_wire(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         assert ask(port, b"") == b""  # who says nothing
         assert ask(port, b"GET / HTTP/1.1\r\nHost: 127.0") == b""  # who does not end
         assert time.monotonic() - started < 4
+
+
+def test_an_export_that_nobody_reads_is_cut_and_the_page_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(serve, "UNREAD_SECONDS", 0.5)
+    long_tasks = [make_task(f"task-{number}", [f"{side} " + "word " * 20_000 for side in "ab"]) for number in range(60)]
+    host = b"Host: 127.0.0.1:PORT\r\nConnection: close\r\n"
+    with served(tmp_path, long_tasks) as port:
+        with LabelStore.open(tmp_path / "labels.sqlite") as store:
+            link = store.login_token(ADMIN, "admin")
+        entered = ask(port, b"GET /enter/" + link.encode() + b" HTTP/1.1\r\n" + host + b"\r\n")
+        cookie = re.search(rb"(?i)set-cookie: ([^;]+)", entered)
+        assert cookie is not None
+        asked = b"GET /admin/export HTTP/1.1\r\n" + host + b"Cookie: " + cookie[1] + b"\r\n\r\n"
+        whole = ask(port, asked, wait=60)
+        assert whole.startswith(b"HTTP/1.1 200")
+        assert len(whole) > 10_000_000
+        with socket.create_connection(("127.0.0.1", port), 60) as line:
+            line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            line.sendall(asked.replace(b"PORT", str(port).encode()))
+            assert line.recv(12) == b"HTTP/1.1 200"
+            with contextlib.suppress(OSError):
+                wait_until_cut(line)
+            assert ask(port, b"GET /healthz HTTP/1.1\r\n" + host + b"\r\n").endswith(b"ok")
+
+
+def wait_until_cut(line: socket.socket) -> None:
+    """Wait, without reading, until the other side is gone: a write then fails."""
+    for _ in range(600):
+        time.sleep(0.1)
+        line.sendall(b"x")
+    raise AssertionError("the line was never cut")
 
 
 def test_a_taken_port_says_what_to_do():
