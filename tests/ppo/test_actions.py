@@ -1,0 +1,202 @@
+"""Actions on alarms: the table, its limits, the last good state, and trainings that act."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from random import Random
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from pipelines.config import Config
+from pipelines.config.ppo_section import PpoSection
+from pipelines.ppo.alarms import actions, alarms
+from pipelines.ppo.alarms.actions import ACTIONS, MOST_RAISES, MOST_RETURNS, PATIENCE, PROVEN_AFTER, Action, Actions
+from pipelines.ppo.alarms.alarm_rules import RULES, History, Rule
+from pipelines.ppo.alarms.alarms import Alarm
+from pipelines.ppo.good_state import GoodState
+from pipelines.run.manifest import Manifest
+from tests.ppo.alarm_runs import BROKEN, training_of
+from tests.ppo.test_ppo_resume import LORA, settings
+from tests.trainers.test_trainer_resume import Interrupter, Killed, go, kill, result
+
+
+def alarm(name: str) -> Alarm:
+    return Alarm(name, 1, "message", "hint")
+
+
+def decided(state: Actions, update: int, *names: str) -> Action:
+    return state.decide(update, [alarm(name) for name in names])
+
+
+def test_every_alarm_has_an_action() -> None:
+    assert list(ACTIONS) == [rule.name for rule in RULES]
+
+
+def test_the_strongest_action_is_done() -> None:
+    assert decided(Actions(), 1) is Action.NONE
+    assert decided(Actions(), 1, "explained_variance") is Action.NONE
+    assert decided(Actions(), 1, "explained_variance", "kl_high") is Action.RAISE_KL_COEF
+    assert decided(Actions(), 1, "entropy_collapse", "kl_high") is Action.GO_BACK
+    assert decided(Actions(), 1, "kl_high", "kl_negative", "grad_norm") is Action.STOP
+
+
+def test_an_alarm_that_was_not_helped_gets_a_stronger_action() -> None:
+    state = Actions()
+    assert [decided(state, update, "kl_high") for update in range(1, MOST_RAISES + 1)] == [
+        Action.RAISE_KL_COEF
+    ] * MOST_RAISES
+    assert decided(state, 9, "score_with_length") is Action.RAISE_KL_COEF, "each alarm has its own count"
+    assert [decided(state, update, "kl_high") for update in range(10, 10 + MOST_RETURNS)] == [
+        Action.GO_BACK
+    ] * MOST_RETURNS
+    assert state.stopped is None
+    assert decided(state, 20, "kl_high") is Action.STOP
+    assert state.stopped == 20
+
+
+def test_whatever_fires_the_actions_come_to_an_end() -> None:
+    for seed in range(20):
+        draw, state, acted = Random(seed), Actions(), 0
+        for update in range(1, 10_000):
+            acted += decided(state, update, draw.choice(list(ACTIONS))) is not Action.NONE
+            if state.stopped is not None:
+                break
+        assert state.stopped is not None
+        assert acted <= 2 * MOST_RAISES + MOST_RETURNS + 1
+
+
+def test_an_alarm_fires_again_only_if_it_raised_the_coefficient_and_after_a_while() -> None:
+    state = Actions()
+    decided(state, 5, "kl_high", "explained_variance")
+    assert state.due_again(5 + PATIENCE - 1) == []
+    assert state.due_again(5 + PATIENCE) == ["kl_high"]
+    assert state.due_again(5 + 2 * PATIENCE) == [], "once"
+    decided(state, 50, "kl_high")
+    decided(state, 51, "grad_norm")
+    assert state.due_again(50 + PATIENCE) == [], "the training went back"
+
+
+def test_the_decisions_go_on_after_a_resume() -> None:
+    state = Actions()
+    decided(state, 3, "kl_high")
+    decided(state, 7, "grad_norm")
+    decided(state, 8, "score_with_length")
+    state.returned = (7, 2)
+    later = Actions()
+    later.load_state_dict(json.loads(json.dumps(state.state_dict())))
+    assert later == state
+    assert (later.origin(7), later.origin(8), later.rate_factor) == (2, 8, 0.5)
+
+
+class Holder(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(3))
+
+
+def trained_with_adam() -> tuple[Holder, torch.optim.Optimizer, Callable[[], None]]:
+    module = Holder()
+    optimizer = torch.optim.AdamW([module.weight], lr=0.1)
+
+    def step() -> None:
+        module.weight.grad = torch.tensor([1.0, -2.0, 3.0])
+        optimizer.step()
+
+    return module, optimizer, step
+
+
+def test_a_state_is_good_once_enough_quiet_updates_came_after_it() -> None:
+    module, optimizer, step = trained_with_adam()
+    good = GoodState(module, {"optimizer": optimizer})
+    good.begin()
+    weights = {}
+    for update in range(1, 2 * PROVEN_AFTER + 4):
+        step()
+        weights[update] = module.weight.detach().clone()
+        good.see(update, quiet=update != 2)  # the trial that began at 1 ends, and another begins at 3
+        assert good.update == (0 if update < 3 + PROVEN_AFTER else 3 if update < 3 + 2 * PROVEN_AFTER else 13)
+    assert good.restore() == 13
+    assert torch.equal(module.weight, weights[13])
+
+
+def test_the_same_state_can_be_gone_back_to_again() -> None:
+    """What is trained after a return, Adam's moments too, does not touch the copy."""
+    module, optimizer, step = trained_with_adam()
+    step()
+    good = GoodState(module, {"optimizer": optimizer})
+    good.begin()
+    roads = []
+    for _ in range(3):
+        for _ in range(4):
+            step()
+        roads.append(module.weight.detach().clone())
+        good.restore()
+    assert torch.equal(roads[0], roads[1])
+    assert torch.equal(roads[0], roads[2])
+
+
+def lines_of(name: str, updates: int, **changes: Any) -> tuple[dict[str, list[dict[str, Any]]], Any]:
+    """The log lines of a broken run that acts, by the name of the log, and the training."""
+    logs: dict[str, list[dict[str, Any]]] = {}
+
+    def log(kind: str, values: Mapping[str, Any]) -> None:
+        logs.setdefault(kind, []).append(dict(values))
+
+    training = training_of(BROKEN[name], updates=updates, log=log, on_alarm="act", **changes)
+    training.run()
+    return logs, training
+
+
+def test_a_high_kl_raises_the_coefficient() -> None:
+    logs, training = lines_of("kl_high", 10, lr_scheduler_type="constant", warmup_updates=0)
+    first = next(line for line in logs["alarms"] if line["name"] == "kl_high")
+    assert first["action"] == "raise_kl_coef"
+    assert first["done"] == "kl_coef was raised from 0 to 0.05"
+    coefs = {line["update"]: line["objective/kl_coef"] for line in logs["metrics"]}
+    assert (coefs[first["update"]], coefs[first["update"] + 1]) == (0.0, 0.05)
+    assert training.actions.stopped is None
+
+
+def test_a_policy_that_collapses_goes_back_and_stops_in_the_end() -> None:
+    logs, training = lines_of("entropy_collapse", 40, lr_scheduler_type="constant", warmup_updates=0)
+    acted = {line["update"]: line for line in logs["alarms"] if line["action"] != "none"}
+    assert [line["action"] for line in acted.values()] == ["go_back"] * MOST_RETURNS + ["stop"]
+    rates = {line["update"]: line["lr"] for line in logs["metrics"]}
+    first, *_, last = acted
+    assert acted[first]["done"].startswith("went back to the state after update 0, with half the learning rates; ")
+    assert (rates[1], rates[first], rates[first + 1]) == (1.0, 1.0, 0.5)
+    assert (training.last_update, max(rates), rates[last]) == (last, last, 0.25)
+    at_start = training_of(BROKEN["entropy_collapse"], updates=1, log=lambda *line: None).policy_weights()
+    for name, weights in training.policy_weights().items():
+        assert torch.equal(weights, at_start[name]), name
+
+
+def test_rollouts_of_another_policy_stop_the_training() -> None:
+    logs, training = lines_of("ratio_at_start", 10)
+    assert [line["action"] for line in logs["alarms"] if line["name"] == "ratio_at_start"] == ["stop"]
+    assert training.last_update == training.actions.stopped == logs["metrics"][-1]["update"] < 10
+
+
+def fires_at(**counts: int) -> tuple[Rule, ...]:
+    """Rules that fire where the alarms have seen so many updates since the start, or since the state gone back to."""
+
+    def check(count: int) -> Callable[[History], str | None]:
+        return lambda history: "now" if history["objective/kl"].count == count else None
+
+    return tuple(Rule(name, check(count), "hint") for name, count in counts.items())
+
+
+CASES = {
+    "raise": ({"kl_high": 3}, ["raise_kl_coef"]),
+    "back": ({"grad_norm": 4}, ["go_back"]),  # after updates 1 to 4: to 1 or 2
+    "stop": ({"grad_norm": 3, "kl_negative": 5}, ["go_back", "go_back"]),
+}
+
+
+@pytest.fixture
+def acting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
+    return settings(tmp_path, LORA, on_alarm="act")
