@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -11,9 +12,9 @@ import pytest
 import torch
 from torch import nn
 
-from pipelines.config import Config
 from pipelines.config.ppo_section import PpoSection
-from pipelines.ppo.alarms import actions, alarms
+from pipelines.ppo import good_state
+from pipelines.ppo.alarms import alarms
 from pipelines.ppo.alarms.actions import ACTIONS, MOST_RAISES, MOST_RETURNS, PATIENCE, PROVEN_AFTER, Action, Actions
 from pipelines.ppo.alarms.alarm_rules import RULES, History, Rule
 from pipelines.ppo.alarms.alarms import Alarm
@@ -21,7 +22,7 @@ from pipelines.ppo.good_state import GoodState
 from pipelines.run.manifest import Manifest
 from tests.ppo.alarm_runs import BROKEN, training_of
 from tests.ppo.test_ppo_resume import LORA, settings
-from tests.trainers.test_trainer_resume import Interrupter, Killed, go, kill, result
+from tests.trainers.test_trainer_resume import Interrupter, Killed, go, kill, result, went_on
 
 
 def alarm(name: str) -> Alarm:
@@ -152,7 +153,7 @@ def lines_of(name: str, updates: int, **changes: Any) -> tuple[dict[str, list[di
 
 
 def test_a_high_kl_raises_the_coefficient() -> None:
-    logs, training = lines_of("kl_high", 10, lr_scheduler_type="constant", warmup_updates=0)
+    logs, training = lines_of("kl_high", 8, learning_rate=3e-3, kl_limit=1.0)
     first = next(line for line in logs["alarms"] if line["name"] == "kl_high")
     assert first["action"] == "raise_kl_coef"
     assert first["done"] == "kl_coef was raised from 0 to 0.05"
@@ -190,13 +191,43 @@ def fires_at(**counts: int) -> tuple[Rule, ...]:
     return tuple(Rule(name, check(count), "hint") for name, count in counts.items())
 
 
-CASES = {
-    "raise": ({"kl_high": 3}, ["raise_kl_coef"]),
-    "back": ({"grad_norm": 4}, ["go_back"]),  # after updates 1 to 4: to 1 or 2
-    "stop": ({"grad_norm": 3, "kl_negative": 5}, ["go_back", "go_back"]),
+CASES: dict[str, tuple[dict[str, int], dict[int, str], int]] = {
+    "raise": ({"kl_high": 3}, {3: "raise_kl_coef"}, 6),
+    "back": ({"grad_norm": 4}, {4: "go_back", 6: "go_back"}, 2),
+    "stop": ({"explained_variance": 2, "kl_negative": 5}, {2: "none", 5: "stop"}, 3),
 }
+"""Counts at which alarms fire, actions by update, and the update whose policy is published."""
 
 
-@pytest.fixture
-def acting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
-    return settings(tmp_path, LORA, on_alarm="act")
+@pytest.mark.parametrize("case", CASES)
+def test_killed_before_and_after_an_action_it_is_the_same_to_the_byte(
+    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts, expected, published = CASES[case]
+    monkeypatch.setattr(alarms, "RULES", fires_at(**counts))
+    monkeypatch.setattr(good_state, "PROVEN_AFTER", 1)
+    go(tmp_path / "never", settings(tmp_path, LORA, on_alarm="act"), "ppo")
+    never = result(tmp_path / "never", "ppo")
+    lines = [json.loads(line) for line in never["files"]["alarms.jsonl"].splitlines()]
+    assert {line["update"]: line["action"] for line in lines} == expected
+    manifest = Manifest.read(tmp_path / "never" / "ppo")
+    assert manifest is not None
+    assert manifest.notes["published_update"] == published
+    assert manifest.notes.get("stopped_after_update") == (5 if case == "stop" else None)
+
+    often = settings(tmp_path, LORA, on_alarm="act", save_steps=2)
+    for updates, resumed in ((3, []), (1, ["update 2"]), (2, ["update 2"]), (1, ["update 4"])):
+        reporter = Interrupter(updates, kill)
+        with pytest.raises(Killed):
+            go(tmp_path / "killed", often, "ppo", reporter)
+        assert went_on(reporter.said) == resumed
+    last = Interrupter()
+    go(tmp_path / "killed", often, "ppo", last)
+    assert result(tmp_path / "killed", "ppo") == never
+    if case == "stop":
+        assert any("an alarm stopped it after update 5 of 6: the policy after update 3" in line for line in last.said)
+
+
+def test_acting_is_another_training_and_warning_the_one_of_before() -> None:
+    assert "on_alarm" not in PpoSection().results_view()
+    assert PpoSection(on_alarm="act").results_view()["on_alarm"] == "act"

@@ -115,7 +115,7 @@ class Actions:
         return action
 
     def origin(self, update: int) -> int:
-        """Return the update that made the policy which a training has after `update`: an earlier one if it went back."""
+        """Return the update that made the policy of a training after `update`: an earlier one if it went back."""
         if self.returned is not None and self.returned[0] == update:
             return self.returned[1]
         return update
