@@ -49,7 +49,7 @@ def acting_rows(seeds: int, updates: int, names: list[str]) -> Iterator[str]:
 
     A run is saved where acting leaves a policy of higher gold than warning, by more than two standard errors.
     """
-    yield "| run | seed | gold at the start | gold, `warn` | gold, `act` | actions (update) (at update) | saved | stopped |"
+    yield "| run | seed | gold before | after `warn` | after `act` | actions of `act` (update) | saved | stopped |"
     yield "|---|---|---|---|---|---|---|---|"
     for name in names:
         for seed in range(seeds):

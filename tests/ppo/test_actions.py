@@ -19,6 +19,7 @@ from pipelines.ppo.alarms.actions import ACTIONS, MOST_RAISES, MOST_RETURNS, PAT
 from pipelines.ppo.alarms.alarm_rules import RULES, History, Rule
 from pipelines.ppo.alarms.alarms import Alarm
 from pipelines.ppo.good_state import GoodState
+from pipelines.ppo.normalization import Normalizer
 from pipelines.run.manifest import Manifest
 from tests.ppo.alarm_runs import BROKEN, training_of
 from tests.ppo.test_ppo_resume import LORA, settings
@@ -104,7 +105,7 @@ def trained_with_adam() -> tuple[Holder, torch.optim.Optimizer, Callable[[], Non
     optimizer = torch.optim.AdamW([module.weight], lr=0.1)
 
     def step() -> None:
-        module.weight.grad = torch.tensor([1.0, -2.0, 3.0])
+        module.weight.grad = module.weight.detach() ** 2 - torch.tensor([1.0, -2.0, 3.0])
         optimizer.step()
 
     return module, optimizer, step
@@ -162,7 +163,9 @@ def test_a_high_kl_raises_the_coefficient() -> None:
     assert training.actions.stopped is None
 
 
-def test_a_policy_that_collapses_goes_back_and_stops_in_the_end() -> None:
+def test_a_policy_that_collapses_goes_back_and_stops_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    scales: list[dict[str, Any]] = []
+    monkeypatch.setattr(Normalizer, "load_state_dict", lambda self, state: scales.append(state))
     logs, training = lines_of("entropy_collapse", 40, lr_scheduler_type="constant", warmup_updates=0)
     acted = {line["update"]: line for line in logs["alarms"] if line["action"] != "none"}
     assert [line["action"] for line in acted.values()] == ["go_back"] * MOST_RETURNS + ["stop"]
@@ -171,6 +174,7 @@ def test_a_policy_that_collapses_goes_back_and_stops_in_the_end() -> None:
     assert acted[first]["done"].startswith("went back to the state after update 0, with half the learning rates; ")
     assert (rates[1], rates[first], rates[first + 1]) == (1.0, 1.0, 0.5)
     assert (training.last_update, max(rates), rates[last]) == (last, last, 0.25)
+    assert [state["count"] for state in scales] == [0, 0, 0], "the scale of the scores goes back too"
     at_start = training_of(BROKEN["entropy_collapse"], updates=1, log=lambda *line: None).policy_weights()
     for name, weights in training.policy_weights().items():
         assert torch.equal(weights, at_start[name]), name
