@@ -43,7 +43,7 @@ def test_the_strongest_action_is_done() -> None:
     assert decided(Actions(), 1, "explained_variance") is Action.NONE
     assert decided(Actions(), 1, "explained_variance", "kl_high") is Action.RAISE_KL_COEF
     assert decided(Actions(), 1, "entropy_collapse", "kl_high") is Action.GO_BACK
-    assert decided(Actions(), 1, "kl_high", "kl_negative", "grad_norm") is Action.STOP
+    assert decided(Actions(), 1, "kl_high", "kl_negative", "finished_falling") is Action.STOP
 
 
 def test_an_alarm_that_was_not_helped_gets_a_stronger_action() -> None:
@@ -78,14 +78,14 @@ def test_an_alarm_fires_again_only_if_it_raised_the_coefficient_and_after_a_whil
     assert state.due_again(5 + PATIENCE) == ["kl_high"]
     assert state.due_again(5 + 2 * PATIENCE) == [], "once"
     decided(state, 50, "kl_high")
-    decided(state, 51, "grad_norm")
+    decided(state, 51, "finished_falling")
     assert state.due_again(50 + PATIENCE) == [], "the training went back"
 
 
 def test_the_decisions_go_on_after_a_resume() -> None:
     state = Actions()
     decided(state, 3, "kl_high")
-    decided(state, 7, "grad_norm")
+    decided(state, 7, "finished_falling")
     decided(state, 8, "score_with_length")
     state.returned = (7, 2)
     later = Actions()
@@ -197,7 +197,7 @@ def fires_at(**counts: int) -> tuple[Rule, ...]:
 
 CASES: dict[str, tuple[dict[str, int], dict[int, str], int]] = {
     "raise": ({"kl_high": 3}, {3: "raise_kl_coef"}, 6),
-    "back": ({"grad_norm": 4}, {4: "go_back", 6: "go_back"}, 2),
+    "back": ({"finished_falling": 4}, {4: "go_back", 6: "go_back"}, 2),
     "stop": ({"explained_variance": 2, "kl_negative": 5}, {2: "none", 5: "stop"}, 3),
 }
 """Counts at which alarms fire, actions by update, and the update whose policy is published."""

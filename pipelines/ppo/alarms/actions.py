@@ -48,18 +48,19 @@ ACTIONS = {
     "length_collapsing": Action.GO_BACK,
     "finished_falling": Action.GO_BACK,
     "entropy_collapse": Action.GO_BACK,
-    "clip_fraction": Action.GO_BACK,
+    "clip_fraction": Action.NONE,
     "explained_variance": Action.NONE,
     "score_with_length": Action.RAISE_KL_COEF,
     "scores_clipped": Action.NONE,
     "ratio_at_start": Action.STOP,
-    "grad_norm": Action.GO_BACK,
+    "grad_norm": Action.NONE,
 }
 """First action of every alarm.
 
 A drift that the penalty can hold raises the coefficient. A policy that changed its kind of answer goes back. Rollouts
 that are not the policy's end the training: no setting that moves in it would repair them. A value model that predicts
-nothing and scores at the bound slow learning down, but spoil no policy."""
+nothing and scores at the bound slow learning down, but spoil no policy; large steps and gradients, which are clipped,
+may: then another alarm tells. Going back for them made runs worse (benchmarks/results/2026-11-30-on-alarm.md)."""
 
 
 @dataclass
