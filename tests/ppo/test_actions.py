@@ -218,6 +218,10 @@ def test_killed_before_and_after_an_action_it_is_the_same_to_the_byte(
     assert manifest is not None
     assert manifest.notes["published_update"] == published
     assert manifest.notes.get("stopped_after_update") == (5 if case == "stop" else None)
+    if case == "back":
+        heldout = {line["update"]: line for line in map(json.loads, never["files"]["heldout.jsonl"].splitlines())}
+        assert len({heldout[update]["eval/kl"] for update in (2, 4, 6)}) == 1, "the policy that goes on answers"
+        assert manifest.notes["best"]["update"] not in (4, 6), "a policy is named by the update that made it"
 
     often = settings(tmp_path, LORA, on_alarm="act", save_steps=2)
     for updates, resumed in ((3, []), (1, ["update 2"]), (2, ["update 2"]), (1, ["update 4"])):
