@@ -49,7 +49,7 @@ def acting_rows(seeds: int, updates: int, names: list[str]) -> Iterator[str]:
 
     A run is saved where acting leaves a policy of higher gold than warning, by more than two standard errors.
     """
-    yield "| run | seed | gold before | after `warn` | after `act` | actions of `act` (update) | saved | stopped |"
+    yield "| run | seed | gold before | after `warn` | after `act` | actions of `act` | saved | stopped |"
     yield "|---|---|---|---|---|---|---|---|"
     for name in names:
         for seed in range(seeds):
@@ -80,21 +80,21 @@ def _acting_row(name: str, run: Run, seed: int, updates: int) -> str:
 
 def _end(run: Run, seed: int, updates: int, reaction: Literal["warn", "act"] | None) -> _End:
     """Gold at the end of a run; at its start with None."""
-    done: list[str] = []
+    done: dict[str, list[str]] = {}  # the alarms of an action
 
     def see(name: str, values: Mapping[str, Any]) -> None:
         if name == "alarms" and values.get("action", "none") != "none":
-            text = f"{values['action']} ({values['update']})"
-            done.extend([text] if text not in done else [])
+            done.setdefault(f"{values['action']} at {values['update']}", []).append(values["name"])
 
     training = training_of(run, seed, updates=updates, log=see, on_alarm=reaction or "warn")
     if reaction is not None:
         try:
             training.run()
         except RlhfError as error:
-            done.append(f"ended by an error: {error}")
+            done["an error"] = [str(error)]
     gold = _gold(training)
-    return _End(fmean(gold), stdev(gold) / math.sqrt(len(gold)), ", ".join(done), training.actions.stopped)
+    actions = "; ".join(f"{action} ({', '.join(names)})" for action, names in done.items())
+    return _End(fmean(gold), stdev(gold) / math.sqrt(len(gold)), actions, training.actions.stopped)
 
 
 def _gold(training: Training) -> list[float]:
