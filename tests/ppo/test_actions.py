@@ -42,7 +42,7 @@ def test_the_strongest_action_is_done() -> None:
     assert decided(Actions(), 1) is Action.NONE
     assert decided(Actions(), 1, "explained_variance") is Action.NONE
     assert decided(Actions(), 1, "explained_variance", "kl_high") is Action.RAISE_KL_COEF
-    assert decided(Actions(), 1, "entropy_collapse", "kl_high") is Action.GO_BACK
+    assert decided(Actions(), 1, "finished_falling", "kl_high") is Action.GO_BACK
     assert decided(Actions(), 1, "kl_high", "kl_negative", "finished_falling") is Action.STOP
 
 

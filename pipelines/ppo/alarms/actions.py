@@ -47,7 +47,7 @@ ACTIONS = {
     "length_running_away": Action.GO_BACK,
     "length_collapsing": Action.GO_BACK,
     "finished_falling": Action.GO_BACK,
-    "entropy_collapse": Action.GO_BACK,
+    "entropy_collapse": Action.RAISE_KL_COEF,
     "clip_fraction": Action.NONE,
     "explained_variance": Action.NONE,
     "score_with_length": Action.RAISE_KL_COEF,
@@ -57,10 +57,11 @@ ACTIONS = {
 }
 """First action of every alarm.
 
-A drift that the penalty can hold raises the coefficient. A policy that changed its kind of answer goes back. Rollouts
-that are not the policy's end the training: no setting that moves in it would repair them. A value model that predicts
-nothing and scores at the bound slow learning down, but spoil no policy; large steps and gradients, which are clipped,
-may: then another alarm tells. Going back for them made runs worse (benchmarks/results/2026-11-30-on-alarm.md)."""
+A drift that the penalty can hold raises the coefficient; low entropy may also be that of a policy that has learned. A
+policy that changed its kind of answer goes back. Rollouts that are not the policy's end the training: no setting that
+moves in it would repair them. A value model that predicts nothing and scores at the bound slow learning down, but spoil
+no policy; large steps and gradients are clipped, and where they spoil one, another alarm tells. Going back for these,
+or for low entropy, made runs worse (benchmarks/results/2026-11-30-on-alarm.md)."""
 
 
 @dataclass
