@@ -202,6 +202,11 @@ class PpoSection(Section):
     )
 
     # watching and keeping
+    on_alarm: Literal["warn", "act"] = Field(
+        "warn",
+        description="Reaction to an alarm: warn only; or act, by the table in docs/ppo.md: raise kl_coef, go back to "
+        "the last good state, or stop and publish it.",
+    )
     logging_steps: int = cosmetic(1, ge=1, description="Number of updates between two lines of metrics.jsonl.")
     eval_steps: int | None = Field(
         None,
@@ -266,6 +271,7 @@ class PpoSection(Section):
             "whiten_advantages": self.whitens,
         }
         off = [name for name in ("length_penalty", "length_penalty_start") if not self.length_penalty]
+        off += ["on_alarm"] if self.on_alarm == "warn" else []
         off += ["cliprange_high"] if self.cliprange_high is None else []
         off += ["advantage_estimator"] if self.has_value_model else _VALUE_SETTINGS
         return {name: value for name, value in view.items() if name not in off}

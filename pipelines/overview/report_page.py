@@ -174,20 +174,21 @@ def _road_row(stage: StageFacts) -> RoadRow:
 
 @dataclass(frozen=True)
 class AlarmRow:
-    """An alarm of PPO: the stage it fired in, its name, the update, what it saw and what to do."""
+    """An alarm of PPO: the stage it fired in, its name, the update, what it saw, what to do and what was done."""
 
     stage: str
     name: str
     update: int
     message: str
     hint: str
+    done: str
 
 
 def _alarms(run: RunFacts) -> list[AlarmRow]:
     rows = []
     for stage in run.stages:
         for alarm in stage.lines("alarms") if stage.kind == "ppo" else ():
-            texts = (str(alarm.get(key, "")) for key in ("message", "hint"))
+            texts = (str(alarm.get(key, "")) for key in ("message", "hint", "done"))
             update = alarm.get("update")
             rows.append(
                 AlarmRow(stage.name, str(alarm.get("name", "")), update if isinstance(update, int) else 0, *texts)

@@ -94,7 +94,7 @@ def load_state(
             where=str(directory),
             hint=f"start {state['processes']} processes, or start the stage anew with --force ppo",
         )
-    _load_parameters(trained, load_file(directory / WEIGHTS), directory / WEIGHTS)
+    load_parameters(trained, load_file(directory / WEIGHTS), str(directory / WEIGHTS))
     if state["parts"].keys() != parts.keys():
         raise ArtifactError(
             "the checkpoint was written by another version of the program",
@@ -118,12 +118,22 @@ def trained_parameters(module: nn.Module) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def _load_parameters(module: nn.Module, saved: Mapping[str, Tensor], where: Path) -> None:
+def load_parameters(module: nn.Module, saved: Mapping[str, Tensor], where: str) -> None:
+    """Set the parameters that train to `saved`, as `trained_parameters` returned them.
+
+    Args:
+        module: module that the parameters are of.
+        saved: parameters by name.
+        where: place of the parameters, for the error.
+
+    Raises:
+        ArtifactError: other names or shapes than those of the module.
+    """
     own = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
     if own.keys() != saved.keys() or any(own[name].shape != saved[name].shape for name in own):
         raise ArtifactError(
             "the checkpoint holds other parameters than those that train now",
-            where=str(where),
+            where=where,
             hint="start the stage anew with --force ppo",
         )
     for name, parameter in own.items():

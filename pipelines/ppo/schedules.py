@@ -76,6 +76,10 @@ class KlController:
         error = min(max(kl / self._target - 1, -LARGEST_ERROR), LARGEST_ERROR)
         self.coef *= 1 + error * episodes / self._horizon
 
+    def strengthen(self, factor: float, least: float) -> None:
+        """Multiply the coefficient by `factor`, and raise it to `least` where it is lower."""
+        self.coef = max(self.coef * factor, least)
+
     def state_dict(self) -> dict[str, Any]:
         """Return the state for a checkpoint."""
         return {"coef": self.coef}

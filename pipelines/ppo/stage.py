@@ -162,7 +162,7 @@ def _publish(
 ) -> None:
     """Write the last policy or the best one as `model/`; the best one as `best/` where the last is published."""
     settings, best, base = ctx.config.ppo, training.best, BaseRef.of(ctx.config)
-    last = settings.num_updates
+    last = training.actions.origin(training.last_update)
 
     def write(name: str) -> None:
         policy = training.context.roles.policy
@@ -190,7 +190,14 @@ def _publish(
         write("model")
     published = best.update if take_best else last
     beside = "" if take_best or best.update in (None, last) else f"; best/ that after update {best.update}"
-    ctx.reporter.info(f"{ctx.label}: model/ is the policy after update {published} of {last}{beside}")
+    updates, stopped = settings.num_updates, training.actions.stopped
+    if stopped is not None:
+        ctx.reporter.warn(
+            f"{ctx.label}: an alarm stopped it after update {stopped} of {updates}: the policy after update {last}, "
+            f"the last good one, {'counts as the last' if take_best else 'is published'}"
+        )
+        ctx.notes["stopped_after_update"] = stopped
+    ctx.reporter.info(f"{ctx.label}: model/ is the policy after update {published} of {updates}{beside}")
     ctx.notes.update(
         base=base.as_dict(),
         published_update=published,
@@ -224,7 +231,8 @@ def as_sampled(settings: PpoSection, ends: Sequence[int], tokenizer: PreTrainedT
 
 def _warn_of_alarms(ctx: StageContext, record: Record) -> None:
     if record.alarms:
-        fired = ", ".join(f"{alarm['name']} (update {alarm['update']})" for alarm in record.alarms)
+        acted = [{**alarm, "then": f": {alarm['action']}" if "action" in alarm else ""} for alarm in record.alarms]
+        fired = ", ".join(f"{alarm['name']} (update {alarm['update']}{alarm['then']})" for alarm in acted)
         ctx.reporter.warn(f"{ctx.label} ended with alarms: {fired}; alarms.jsonl has their messages")
 
 

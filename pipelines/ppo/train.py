@@ -19,8 +19,10 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from pipelines.data.encode import EncodedPrompt
 from pipelines.errors import TrainingError
+from pipelines.ppo.alarms.actions import KL_COEF_FACTOR, LEAST_KL_COEF, Action, Actions, is_quiet
 from pipelines.ppo.alarms.alarms import Alarms
 from pipelines.ppo.checkpoint import RandomNumbers, Stateful, load_state, save_state
+from pipelines.ppo.good_state import GoodState
 from pipelines.ppo.heldout import Best, Heldout, Log, heldout_objective
 from pipelines.ppo.learner import Learner, over_processes
 from pipelines.ppo.metrics import NO_ADVANTAGE, Counts, Record, update_metrics
@@ -51,6 +53,7 @@ class Training:
         checkpoints: where the training is saved and resumed from; None: it is not saved.
         stop: request of a signal to stop.
         best: afterwards, the best policy by the held-out prompts.
+        actions: afterwards, what alarms have done to the training.
         label: name of the training in messages.
     """
 
@@ -63,6 +66,7 @@ class Training:
     checkpoints: Checkpoints | None = None
     stop: StopRequest = field(default_factory=lambda: StopRequest(lambda text: None))
     best: Best = field(default_factory=Best)
+    actions: Actions = field(default_factory=Actions)
     label: str = "ppo"
 
     def run(self) -> Record:
@@ -81,19 +85,27 @@ class Training:
         completed = self._resume(parts)
         if completed == 0:
             self._evaluate(0, parts)
+            if parts.good is not None:
+                parts.good.begin()
         with self.stop.deferred(), self.reporter.task(self.label, settings.num_updates, completed) as progress:
-            for update in range(completed + 1, settings.num_updates + 1):
+            for update in range(completed + 1, self.last_update + 1):
                 rollout = self._update(update, parts)
-                if update % settings.evaluation_interval == 0 or update == settings.num_updates:
+                if update % settings.evaluation_interval == 0 or update == self.last_update:
                     self._evaluate(update, parts)
                 stopping = self._stop_requested()
-                if stopping or update % settings.save_steps == 0 or update == settings.num_updates:
+                if stopping or update % settings.save_steps == 0 or update == self.last_update:
                     self._refuse_diverged(rollout)
                     self._save(update, parts)
                 progress.advance(1, **parts.record.progress())
-                if stopping:
+                if stopping or self.actions.stopped is not None:
                     break
         return parts.record
+
+    @property
+    def last_update(self) -> int:
+        """Number of the last update: that of an alarm that stopped the training, else `num_updates`."""
+        stopped = self.actions.stopped
+        return self.context.settings.num_updates if stopped is None else stopped
 
     def _prepare(self) -> None:
         settings = self.context.settings
@@ -115,13 +127,20 @@ class Training:
             groups.append({"params": value, "lr": settings.value_learning_rate})
         optimizer = torch.optim.AdamW(groups, eps=settings.adam_eps, weight_decay=0.0)
         module = accelerator.prepare_model(roles.trained)
+        normalizer, alarms = Normalizer(settings, self.normalization), Alarms(settings)
+        good = None
+        if settings.on_alarm == "act":
+            going_back: dict[str, Stateful] = {"optimizer": optimizer, "normalizer": normalizer, "alarms": alarms}
+            good = GoodState(roles.trained, going_back)
         return _Parts(
             learner=Learner(module, policy, value, optimizer, settings, accelerator),
-            scheduler=LambdaLR(optimizer, lambda completed: learning_rate_factor(settings, completed)),
+            scheduler=LambdaLR(optimizer, self._rate_factor),
             controller=KlController(settings),
-            normalizer=Normalizer(settings, self.normalization),
+            normalizer=normalizer,
             stream=PromptStream(self.prompts, self.context.seed, accelerator.process_index, accelerator.num_processes),
-            alarms=Alarms(settings),
+            alarms=alarms,
+            actions=self.actions,
+            good=good,
             best=self.best,
             record=Record(),
             counts=Counts(),
@@ -171,6 +190,10 @@ class Training:
         self._raise_alarms(update, metrics, parts)
         return rollout
 
+    def _rate_factor(self, completed: int) -> float:
+        """Factor of both learning rates after `completed` updates: that of the schedule, halved at every return."""
+        return learning_rate_factor(self.context.settings, completed) * self.actions.rate_factor
+
     def _rollout_seed(self, update: int) -> int:
         """Seed of the responses of an update; every process and every update has its own."""
         rank: int = self.context.accelerator.process_index
@@ -193,10 +216,41 @@ class Training:
             )
 
     def _raise_alarms(self, update: int, metrics: Mapping[str, float], parts: _Parts) -> None:
-        for alarm in parts.alarms.see(update, metrics):
-            parts.record.alarms.append(asdict(alarm))
-            self.log("alarms", asdict(alarm))
+        for name in self.actions.due_again(update):
+            parts.alarms.rearm(name)
+        alarms = parts.alarms.see(update, metrics)
+        done = {} if parts.good is None else self._act(update, self.actions.decide(update, alarms), parts, parts.good)
+        for alarm in alarms:
+            line = asdict(alarm) | done
+            parts.record.alarms.append(line)
+            self.log("alarms", line)
             self.reporter.warn(f"{self.label}, update {update}: {alarm.message}\n  {alarm.hint}")
+        if alarms and done.get("done"):
+            self.reporter.warn(f"{self.label}, update {update}: {done['done']}")
+
+    def _act(self, update: int, action: Action, parts: _Parts, good: GoodState) -> dict[str, str]:
+        """Do what the alarms of an update call for; return the fields that say so in alarms.jsonl."""
+        before, done = parts.controller.coef, ""
+        if action in (Action.RAISE_KL_COEF, Action.GO_BACK):
+            parts.controller.strengthen(KL_COEF_FACTOR, LEAST_KL_COEF)
+            done = f"kl_coef was raised from {before:.3g} to {parts.controller.coef:.3g}"
+        if action in (Action.GO_BACK, Action.STOP):
+            self.actions.returned = (update, good.restore())
+            self._set_rates(parts)
+        if action is Action.GO_BACK:
+            done = f"went back to the state after update {good.update}, with half the learning rates; {done}"
+        if action is Action.STOP:
+            done = f"stopped; the policy after update {good.update}, the last good one, is kept"
+        good.see(update, quiet=action is Action.NONE and is_quiet(parts.alarms.active))
+        return {"action": action.word, "done": done}
+
+    @staticmethod
+    def _set_rates(parts: _Parts) -> None:
+        """Set the learning rates, which went back with the optimizer, to those of the next update."""
+        rates = [base * parts.scheduler.lr_lambdas[0](parts.scheduler.last_epoch) for base in parts.scheduler.base_lrs]
+        for group, rate in zip(parts.learner.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
+        parts.scheduler.load_state_dict(parts.scheduler.state_dict() | {"_last_lr": rates})
 
     def _evaluate(self, update: int, parts: _Parts) -> None:
         """Answer the held-out prompts, and keep the policy if it is the best so far within the KL limit."""
@@ -209,7 +263,7 @@ class Training:
         parts.record.evaluated(figures)
         self.context.accelerator.log(figures, step=update)
         if figures["eval/kl"] <= self.context.settings.kl_limit:
-            parts.best.offer(update, figures, answers, objective, self.policy_weights)
+            parts.best.offer(self.actions.origin(update), figures, answers, objective, self.policy_weights)
 
     def policy_weights(self) -> dict[str, Tensor]:
         """Return the current parameters of the policy by name."""
@@ -279,6 +333,8 @@ class _Parts:
     normalizer: Normalizer
     stream: PromptStream
     alarms: Alarms
+    actions: Actions
+    good: GoodState | None
     best: Best
     record: Record
     counts: Counts
@@ -297,6 +353,7 @@ class _Parts:
             "best": self.best,
             "record": self.record,
             "counts": self.counts,
+            **({} if self.good is None else {"actions": self.actions, "good": self.good}),
         }
 
     @property

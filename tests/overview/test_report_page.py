@@ -169,7 +169,15 @@ def test_data_that_is_gone_is_no_error(bench: Bench) -> None:
 
 def test_alarms_and_warnings_are_shown(bench: Bench) -> None:
     alarm = {"name": "kl_running_away", "update": 7, "message": "the KL is 80 nats", "hint": "raise ppo.kl_coef"}
-    bench.files["ppo"]["alarms.jsonl"] = lines(alarm) + '{"name": "cut of\n'
+    acted = {
+        "name": "grad_norm",
+        "update": 9,
+        "message": "it grew",
+        "hint": "",
+        "action": "stop",
+        "done": "stopped there",
+    }
+    bench.files["ppo"]["alarms.jsonl"] = lines(alarm, acted) + '{"name": "cut of\n'
     bench.go()
     bench.run.log_path.write_text(
         "2026-11-30 20:49:19,096 INFO rlhf[1] all is well\n"
@@ -179,6 +187,8 @@ def test_alarms_and_warnings_are_shown(bench: Bench) -> None:
     text = page_of(bench).text
     assert "kl_running_away in ppo, update 7: the KL is 80 nats" in text
     assert "raise ppo.kl_coef" in text
+    assert "Done: stopped there" in text
+    assert text.count("Done:") == 1
     assert text.count("only 12 held-out prompts") == 1
     assert "all is well" not in text
     assert "use another class" not in text
@@ -347,7 +357,9 @@ def test_hostile_text_stays_text(bench: Bench) -> None:
     told = {"call": HOSTILE, "sentence": HOSTILE}
     results = RESULTS | {"verdict": told, "trained_on_simulated": [HOSTILE]}
     bench.files["eval"]["results.json"] = json.dumps(results)
-    bench.files["ppo"]["alarms.jsonl"] = lines(hostile({"name": "", "update": 1, "message": "", "hint": ""}))
+    bench.files["ppo"]["alarms.jsonl"] = lines(
+        hostile({"name": "", "update": 1, "message": "", "hint": "", "done": ""})
+    )
     bench.files["eval"]["answers.jsonl"] = lines(
         row(HOSTILE, answer(HOSTILE, 0.1), answer(HOSTILE, 0.9)), hostile(row("", answer("", 0.9), answer("", 0.1)))
     )

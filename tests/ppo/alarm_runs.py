@@ -175,7 +175,6 @@ def alarms_of(run: Run, seed: int = 0, *, updates: int = 25, until: str | None =
         until: the run ends with this alarm.
     """
     fired: list[Alarm] = []
-    settings = PpoSection(**{**SETTINGS, **run.settings}, total_episodes=updates * ROWS)
 
     def see(name: str, values: Mapping[str, Any]) -> None:
         if name == "alarms":
@@ -184,8 +183,21 @@ def alarms_of(run: Run, seed: int = 0, *, updates: int = 25, until: str | None =
             raise _EndedError
 
     with contextlib.suppress(_EndedError):
-        _training(run, settings, seed, see).run()
+        training_of(run, seed, updates=updates, log=see).run()
     return fired
+
+
+def training_of(run: Run, seed: int = 0, *, updates: int, log: Log, **settings: Any) -> Training:
+    """A training that is ready to run.
+
+    Args:
+        seed: of the model and of the training.
+        updates: its length.
+        log: gets every line of its logs.
+        settings: changes to those of the run.
+    """
+    section = PpoSection(**{**SETTINGS, **run.settings, **settings}, total_episodes=updates * ROWS)
+    return _training(run, section, seed, log)
 
 
 class _EndedError(Exception):

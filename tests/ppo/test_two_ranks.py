@@ -96,6 +96,25 @@ def test_a_run_of_two_completes_and_resumes(tmp_path: Path) -> None:
     assert "skipped" in out
 
 
+@pytest.mark.slow
+def test_a_run_of_two_acts_and_resumes(tmp_path: Path) -> None:
+    """An alarm that never clears: the coefficient is raised twice, then both processes go back; killed after that."""
+    acting = settings(tmp_path, LORA, save_steps=4, on_alarm="act", kl_limit=1e-9, total_episodes=200)
+    (tmp_path / "my.yaml").write_text(dump_config(acting))
+    command = ("-m", "rlhf_cli", "ppo", "--config", "my.yaml", "--run-dir")
+    code, out = torchrun(tmp_path, *command, "never")
+    assert code == 0, out
+    lines = [json.loads(line) for line in (tmp_path / "never" / "ppo" / "alarms.jsonl").read_text().splitlines()]
+    acted = [line["action"] for line in lines if line["name"] == "kl_high"]
+    assert acted == ["raise_kl_coef", "raise_kl_coef", "go_back"], lines
+    code, out = torchrun(tmp_path, *command, "killed", KILL_AT="open:metrics.jsonl:28")  # five saves open it too
+    assert code != 0
+    code, out = torchrun(tmp_path, *command, "killed")
+    assert code == 0, out
+    assert "goes on from update 20" in out
+    assert result(tmp_path / "killed", "ppo") == result(tmp_path / "never", "ppo")
+
+
 def test_what_runs_in_one_process_says_so(tmp_path: Path) -> None:
     (tmp_path / "my.yaml").write_text(dump_config(settings(tmp_path, LORA)))
     for stage in ("sft", "all"):

@@ -56,6 +56,15 @@ class Alarms:
         self._history.add(metrics)
         return [alarm for rule in RULES if (alarm := self._check(rule, update))]
 
+    @property
+    def active(self) -> list[str]:
+        """Names of the alarms that fired and have not cleared since."""
+        return list(self._clear_updates)
+
+    def rearm(self, name: str) -> None:
+        """Let an active alarm fire again at the next update at which its condition holds."""
+        self._clear_updates.pop(name, None)
+
     def _check(self, rule: Rule, update: int) -> Alarm | None:
         message = rule.check(self._history)
         active = rule.name in self._clear_updates
