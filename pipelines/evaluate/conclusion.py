@@ -16,8 +16,10 @@ LEVEL = 0.5
 """Share of wins of a policy that is as good as the baseline."""
 TAUGHT = ("judge", "run", "classifier", "http", "sum", "ensemble")
 """Kinds of scorers that learned from answers, and know little of answers of another kind."""
-MOST_UNLIKE = 0.5
-"""Share of the trained policy's answers unlike the baseline's above which a taught judge cannot say better."""
+MOST_UNLIKE = 0.2
+"""Share of the trained policy's answers unlike the baseline's above which a taught judge cannot say better. Of good
+runs of the quickstart it was .00 to .01, of over-optimized ones .52 to 1 (benchmarks/results/2026-11-30-verdicts.md).
+"""
 RULES = ("length", "repetition")
 NAMES = {"base": "base", "sft": "SFT", "ppo": "PPO", "rloo": "RLOO", "grpo": "GRPO", "bon": "best of n"}
 
@@ -46,8 +48,8 @@ def verdict_of(results: Mapping[str, Any], names: Mapping[str, str]) -> dict[str
 
     The gold scorer of a self-made task decides where there is one, then a language model that compared the answers,
     then the run's independent judge, then the first other independent scorer. What PPO optimized can say that it is
-    worse, never that it is better; nor can a judge that learned from answers, where most of the trained policy's are
-    unlike the baseline's.
+    worse, never that it is better; nor can a judge that learned from answers, where too many of the trained policy's
+    are unlike the baseline's.
 
     Args:
         results: the content of results.json, whose scorers have a ``role``.

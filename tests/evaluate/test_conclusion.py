@@ -98,7 +98,7 @@ def test_the_sentence_holds_the_figure() -> None:
 @pytest.mark.parametrize(
     ("judge", "unlike", "call"),
     [
-        ("judge", 0.5, "better"),
+        ("judge", 0.2, "better"),
         ("judge", 0.6, "not judged"),
         ("classifier", 0.6, "not judged"),
         ("gold", 0.9, "better"),
