@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean, median
 from typing import Any
 
-from pipelines.report.calibration import best_temperature, calibration_figures, reliability
+from pipelines.report.calibration import HOTTEST, best_temperature, calibration_figures, reliability
 from pipelines.report.calibration import probability as sigmoid
 from pipelines.report.estimates import Estimate
 from pipelines.report.pair_accuracy import CHANCE
@@ -171,12 +171,15 @@ def markdown_card(card: Mapping[str, Any], title: str) -> str:
     """The card as Markdown; texts of answers stand in code blocks that they cannot close."""
     calibration, accuracy = card["calibration"], card["accuracy"]
     hot = calibration["temperature"]
+    mends = f"dividing its scores by {hot:.2f} would mend it"
+    if hot > 0.99 * HOTTEST:
+        mends = "no factor would mend it, because it is right no more often than chance"
     sure = "too sure of itself" if hot > 1.1 else "not sure enough" if hot < 0.9 else "about as sure as it may be"
     lines = [
         f"# {literal(title)}",
         "",
-        f"**Accuracy {Estimate.of(accuracy).text()}** on {card['pairs']} pairs of {card['prompts']} prompts that it "
-        "was not trained on (95 % interval by prompt). "
+        f"**Accuracy {Estimate.of(accuracy).text()}** on {card['pairs']} pairs of {card['prompts']} prompts "
+        "(95 % interval by prompt). "
         f"Choosing by length alone is right on {Estimate(card['length_rule']).text()}.",
         "",
         "| pairs | n | accuracy |",
@@ -189,7 +192,7 @@ def markdown_card(card: Mapping[str, Any], title: str) -> str:
         "## Calibration",
         "",
         f"Calibration error {calibration['calibration_error']:.3f}, Brier score {calibration['brier']:.3f}, loss "
-        f"{calibration['loss']:.3f} nats. The model is {sure}: dividing its scores by {hot:.2f} would mend it.",
+        f"{calibration['loss']:.3f} nats. The model is {sure}: {mends}.",
         "",
         "| stated probability of being right | pairs | right |",
         "|---:|---:|---:|",

@@ -98,6 +98,13 @@ def test_the_card_by_hand() -> None:
     json.dumps(card, allow_nan=False)
 
 
+def test_no_temperature_mends_a_model_that_guesses() -> None:
+    guessing = [pair(number, float(number % 2), 0.5) for number in range(40)]
+    assert "no factor would mend it" in markdown_card(report_card(guessing), "t")
+    sure = [pair(number, float(number % 5 > 0), 0.5) for number in range(40)]
+    assert "dividing its scores by" in markdown_card(report_card(sure), "t")
+
+
 def test_sources_and_annotators_with_enough_pairs_have_a_line() -> None:
     pairs = [pair(n, float(n % 3), 1.0, source="big" if n < 30 else "small", annotator="ann") for n in range(34)]
     named = [(entry["group"], entry["name"], entry["n"]) for entry in report_card(pairs)["groups"]]
