@@ -96,6 +96,7 @@ def test_lora_road_from_start_to_a_moved_run(inputs: dict[str, Path], tmp_path: 
 
     assert {path.name for path in (place / "ppo").iterdir()} - {"best", "alarms.jsonl"} == {
         "heldout.jsonl",
+        "heldout_answers.jsonl",
         "manifest.json",
         "metrics.jsonl",
         "model",
