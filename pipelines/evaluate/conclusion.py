@@ -26,8 +26,8 @@ NAMES = {"base": "base", "sft": "SFT", "ppo": "PPO", "rloo": "RLOO", "grpo": "GR
 
 def name_of(policy: str) -> str:
     """Name of a policy for people."""
-    own, _, number = policy.partition("-")
-    return f"{NAMES.get(own, own)} {number}".strip()
+    name, _, number = policy.partition("-")
+    return f"{NAMES.get(name, name)} {number}".strip()
 
 
 def role_of(scorer: ScorerSection, reward: ScorerSection) -> Role:

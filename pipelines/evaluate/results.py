@@ -275,12 +275,12 @@ def _measures(policy: str, evaluation: Evaluation, config: Config) -> dict[str, 
 
 def _at_equal_length(policy: str, evaluation: Evaluation, samples: int) -> dict[str, Any]:
     """Length-controlled win rates by scorer; without those that are not defined."""
-    own, of_baseline = (
+    of_policy, of_baseline = (
         [float(len(answer.ids)) for answer in evaluation.answers[name]] for name in (policy, evaluation.baseline)
     )
     rates = {
         result.scorer: length_controlled_win_rate(
-            wins(result.scores[policy], result.scores[evaluation.baseline]), own, of_baseline, samples
+            wins(result.scores[policy], result.scores[evaluation.baseline]), of_policy, of_baseline, samples
         )
         for result in evaluation.scorer_results
     }

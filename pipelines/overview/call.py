@@ -17,7 +17,7 @@ _TONES: Mapping[str, Tone] = {"better": "good", "worse": "bad", "over-optimized"
 
 @dataclass(frozen=True)
 class Call:
-    """What the run has shown.
+    """Conclusion of a run.
 
     Attributes:
         call: a few words.

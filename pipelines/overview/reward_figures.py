@@ -32,7 +32,7 @@ class Mistake:
 
 @dataclass(frozen=True)
 class RewardFigures:
-    """What a reward model is worth.
+    """Figures of a reward model.
 
     Attributes:
         stage: name of its stage.

@@ -173,7 +173,7 @@ class _Evaluated:
 
     @cached_property
     def judges(self) -> dict[str, str]:
-        """What each scorer was, by its name: two of one text give the same scores to the same answers."""
+        """Descriptions of the scorers by name: two of one text give the same scores to the same answers."""
         entries, manifest = self.results.get("scorers"), self._manifest
         if not isinstance(entries, list) or manifest is None:
             return {}

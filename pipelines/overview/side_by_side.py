@@ -52,7 +52,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class SideBySide:
-    """What is shown of answers.jsonl.
+    """Answers that the report shows.
 
     Attributes:
         judge: scorer by which wins and losses are chosen.
@@ -84,8 +84,8 @@ def side_by_side(run: RunFacts) -> SideBySide | None:
 
     def comparisons() -> Iterable[Comparison]:
         for number, row in enumerate(json_lines(path), 1):
-            if (shown := _comparison(number, row, pair, judge)) is not None:
-                yield shown
+            if (comparison := _comparison(number, row, pair, judge)) is not None:
+                yield comparison
 
     differences = [(shown.difference, shown.number) for shown in comparisons()]  # the texts of all may be many
     wins = sorted((pair for pair in differences if pair[0] > 0), key=lambda pair: (-pair[0], pair[1]))

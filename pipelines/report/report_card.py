@@ -237,5 +237,5 @@ _UNSOUND = {"lower": "**fooled**", "equal": "**not neutral**"}
 
 
 def _cut(text: str) -> str:
-    shown = visible(text.strip())
-    return shown if len(shown) <= LONGEST_TEXT else f"{shown[:LONGEST_TEXT]} …"
+    whole = visible(text.strip())
+    return whole if len(whole) <= LONGEST_TEXT else f"{whole[:LONGEST_TEXT]} …"

@@ -94,24 +94,24 @@ def scores_of_pairs(model: RewardModel, pairs: Sequence[Pair]) -> tuple[list[flo
 
 
 def agreement(
-    one: tuple[Sequence[float], Sequence[float]], other: tuple[Sequence[float], Sequence[float]]
+    first: tuple[Sequence[float], Sequence[float]], other: tuple[Sequence[float], Sequence[float]]
 ) -> dict[str, float]:
     """Measure on what share of pairs two models prefer the same answer, with its 95 % interval (Wilson).
 
     Args:
-        one: scores of the chosen and of the rejected answers by one model.
+        first: scores of the chosen and of the rejected answers by one model.
         other: the same by the other model.
 
     Returns:
         ``agreement``, ``agreement_low``, ``agreement_high``; empty where there is no pair. A pair of equal scores
         counts as half agreed.
     """
-    first, second = ([a - b for a, b in zip(*scores, strict=True)] for scores in (one, other))
-    if not first:
+    margins, others = ([a - b for a, b in zip(*scores, strict=True)] for scores in (first, other))
+    if not margins:
         return {}
-    agreed = sum(0.5 if a * b == 0 else float(a * b > 0) for a, b in zip(first, second, strict=True))
-    low, high = wilson(agreed, len(first))
-    return {"agreement": agreed / len(first), "agreement_low": low, "agreement_high": high}
+    agreed = sum(0.5 if a * b == 0 else float(a * b > 0) for a, b in zip(margins, others, strict=True))
+    low, high = wilson(agreed, len(margins))
+    return {"agreement": agreed / len(margins), "agreement_low": low, "agreement_high": high}
 
 
 def pair_figures(

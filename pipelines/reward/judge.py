@@ -86,13 +86,13 @@ def _train(ctx: StageContext) -> dict[str, Any]:
     choose_threads(config.run, start.scorer.num_parameters, ctx.reporter)
     fit = fit_and_publish(ctx, start, "judge", device)
     pairs = fit.objective.heldout.pairs
-    own, published, metrics = scores_of_pairs(start.scorer, pairs), fit.published, fit.metrics
+    by_judge, published, metrics = scores_of_pairs(start.scorer, pairs), fit.published, fit.metrics
     del start, fit
     free_memory()
     check_golden(published, config, device)
     optimized = PublishedReward.read(ctx.inputs["reward"])
     model = open_reward_model(optimized, config.model, device, batch_size=section.per_device_eval_batch_size)
-    agreed = agreement(own, scores_of_pairs(model, pairs))
+    agreed = agreement(by_judge, scores_of_pairs(model, pairs))
     if agreed:
         ctx.reporter.info(
             f"judge: orders {agreed['agreement']:.3f} [{agreed['agreement_low']:.3f}, {agreed['agreement_high']:.3f}] "

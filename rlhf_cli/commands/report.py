@@ -38,8 +38,8 @@ def report(
     from pipelines.overview.report_page import write_report
 
     target = directory.report_path if out is None else out
-    own = target.absolute() == directory.report_path.absolute()
-    make_room(target, replace=force or own)
+    is_usual = target.absolute() == directory.report_path.absolute()
+    make_room(target, replace=force or is_usual)
     path = write_report(config, directory, target)
     if json:
         print_json({"run_dir": str(directory.root), "report": str(path), "bytes": path.stat().st_size})
