@@ -16,6 +16,7 @@ from pipelines.errors import TrainingError
 from pipelines.models.published_reward import PublishedReward
 from pipelines.models.reward_model import RewardModel, open_reward_model
 from pipelines.models.text_classifier import EncodedText
+from pipelines.report.bootstrap import wins
 from pipelines.report.calibration import calibration_figures
 from pipelines.report.statistics import auc, clustered_wilson, wilson
 from pipelines.run.disk import write_atomic
@@ -142,12 +143,12 @@ def pair_figures(
     if not ordered:
         return dict.fromkeys(PAIR_FIGURES) | left_out
     better, worse = [chosen[row] for row in ordered], [rejected[row] for row in ordered]
-    wins = [(a > b) + 0.5 * (a == b) for a, b in zip(better, worse, strict=True)]
-    low, high = clustered_wilson(wins, [prompts[row] for row in ordered])
+    right = wins(better, worse)
+    low, high = clustered_wilson(right, [prompts[row] for row in ordered])
     lengths = [(pairs[row].chosen.length, pairs[row].rejected.length) for row in ordered]
     longer = _right(*zip(*lengths, strict=True)) / len(ordered)
     return {
-        "accuracy": sum(wins) / len(wins),
+        "accuracy": sum(right) / len(right),
         "accuracy_low": low,
         "accuracy_high": high,
         "margin": statistics.fmean(a - b for a, b in zip(better, worse, strict=True)),
@@ -233,4 +234,4 @@ def _score_pairs(
 
 
 def _right(better: Sequence[float], worse: Sequence[float]) -> float:
-    return sum((a > b) + 0.5 * (a == b) for a, b in zip(better, worse, strict=True))
+    return sum(wins(better, worse))

@@ -68,9 +68,9 @@ def load_scorer(
         case "run" | "judge":
             from pipelines.scorers.reward_model_scorer import RewardModelScorer
 
-            stage, command = ("reward", "rlhf reward") if section.kind == "run" else ("judge", "rlhf eval")
+            stage, what = ("reward", "reward model") if section.kind == "run" else ("judge", "independent judge")
             if stage not in inputs:
-                raise ArtifactError(f"the run has no {stage} model", hint=f"run `{command}` first, or `rlhf all`")
+                raise ArtifactError(f"the run has no {what}", hint=f"run `rlhf {stage}` first, or `rlhf all`")
             return RewardModelScorer.of_run(name, section, inputs[stage], config.model, device, progress=progress)
         case "function":
             from pipelines.scorers.function import FunctionScorer
