@@ -98,6 +98,13 @@ Questions = Annotated[
 Force = Annotated[
     bool, typer.Option("--force", help="Run the stage again even if it is complete or has other settings.")
 ]
+UseBest = Annotated[
+    bool,
+    typer.Option(
+        "--use-best",
+        help="Train again, as far as the update before the judged score turned down. Needs `rlhf eval` of the run.",
+    ),
+]
 ForceStages = Annotated[
     list[str] | None,
     typer.Option("--force", metavar="STAGE", help="Stage to run again, with all that follow from it. Repeatable."),

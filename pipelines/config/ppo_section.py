@@ -46,6 +46,12 @@ class PpoSection(Section):
         description="Number of responses to each prompt in a rollout; must divide rollout_batch_size. At least 2 with "
         "advantage_estimator rloo and grpo.",
     )
+    last_update: int | None = Field(
+        None,
+        ge=1,
+        description="Number of the update after which training stops, with the learning rates of the whole training; "
+        "null: it goes on to the end. `rlhf ppo --use-best` sets it.",
+    )
     num_ppo_epochs: int = Field(2, ge=1, description="Number of passes over each rollout.")
     num_mini_batches: int = Field(4, ge=1, description="Number of optimizer steps in one pass.")
     per_device_train_batch_size: int = cosmetic(
@@ -250,6 +256,8 @@ class PpoSection(Section):
         for name in ("warmup_updates", "value_warmup_updates"):
             if (getattr(self, name) or 0) >= self.num_updates:
                 raise ValueError(f"{name} {getattr(self, name)} fills the whole training of {self.num_updates} updates")
+        if (self.last_update or 0) > self.num_updates:
+            raise ValueError(f"last_update {self.last_update} is above the {self.num_updates} updates of the training")
         if self.kl_target is not None and self.kl_coef == 0:
             raise ValueError("kl_target multiplies kl_coef, which must be above 0")
         if self.kl_target is not None and self.kl_horizon < self.rollout_batch_size:
@@ -272,6 +280,7 @@ class PpoSection(Section):
         }
         off = [name for name in ("length_penalty", "length_penalty_start") if not self.length_penalty]
         off += ["on_alarm"] if self.on_alarm == "warn" else []
+        off += ["last_update"] if self.last_update is None else []
         off += ["cliprange_high"] if self.cliprange_high is None else []
         off += ["advantage_estimator"] if self.has_value_model else _VALUE_SETTINGS
         return {name: value for name, value in view.items() if name not in off}

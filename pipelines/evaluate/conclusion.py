@@ -90,6 +90,14 @@ def verdict_of(results: Mapping[str, Any], names: Mapping[str, str]) -> dict[str
     }
 
 
+def best_update(results: Mapping[str, Any]) -> int | None:
+    """Update before the turn of the score by which the verdict was made; None: it did not turn down, or no verdict."""
+    verdict = results.get("verdict") or {}
+    deciding = (opinion for opinion in verdict.get("opinions", ()) if opinion["scorer"] == verdict["scorer"])
+    turn = next((opinion.get("turn") for opinion in deciding), None)
+    return None if turn is None else int(turn["update"])
+
+
 def _opinion(
     scorer: Mapping[str, Any], rate: Mapping[str, float], turn: Mapping[str, Any] | None, *, rose: bool, known: bool
 ) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.cells import cell_len
 
-from pipelines.evaluate.conclusion import LEVEL, name_of
+from pipelines.evaluate.conclusion import LEVEL, best_update, name_of
 from pipelines.report.estimates import Estimate
 from pipelines.report.safe_text import fenced, literal, one_line, visible, wrap
 from pipelines.report.unfinished import unfinished
@@ -201,7 +201,10 @@ def _number(value: float, largest: float, *, sign: bool) -> str:
 
 def _verdict(results: Mapping[str, Any]) -> list[str]:
     verdict = results.get("verdict")  # results of older runs have none
-    return [] if verdict is None else [f"Verdict: {verdict['sentence']}."]
+    if verdict is None:
+        return []
+    offer = ["`rlhf ppo --use-best` trains again as far as that update."] if best_update(results) else []
+    return [" ".join([f"Verdict: {verdict['sentence']}.", *offer])]
 
 
 def _judge_notes(results: Mapping[str, Any]) -> list[str]:

@@ -87,7 +87,7 @@ class Training:
             self._evaluate(0, parts)
             if parts.good is not None:
                 parts.good.begin()
-        with self.stop.deferred(), self.reporter.task(self.label, settings.num_updates, completed) as progress:
+        with self.stop.deferred(), self.reporter.task(self.label, self.last_update, completed) as progress:
             for update in range(completed + 1, self.last_update + 1):
                 rollout = self._update(update, parts)
                 if update % settings.evaluation_interval == 0 or update == self.last_update:
@@ -103,9 +103,9 @@ class Training:
 
     @property
     def last_update(self) -> int:
-        """Number of the last update: that of an alarm that stopped the training, else `num_updates`."""
-        stopped = self.actions.stopped
-        return self.context.settings.num_updates if stopped is None else stopped
+        """Number of the last update: that of an alarm that stopped the training, else that of the settings."""
+        settings = self.context.settings
+        return self.actions.stopped or settings.last_update or settings.num_updates
 
     def _prepare(self) -> None:
         settings = self.context.settings
@@ -181,7 +181,7 @@ class Training:
             controller.update(metrics["objective/kl"], settings.rollout_batch_size)
         # 5. Log, and raise alarms.
         parts.record.see(metrics)
-        if update % settings.logging_steps == 0 or update in (1, settings.num_updates):
+        if update % settings.logging_steps == 0 or update in (1, self.last_update):
             self.log("metrics", {"update": update, **metrics})
             accelerator.log(metrics, step=update)
         if update == 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import sys
 from collections.abc import Callable, Sequence
@@ -15,6 +16,7 @@ from pipelines.chain import chain
 from pipelines.chain.table import named, select, with_data_of
 from pipelines.config import Config
 from pipelines.errors import UsageError
+from pipelines.evaluate.conclusion import best_update
 from pipelines.run.directory import RunDir, in_round
 from pipelines.run.processes import dismissing_workers, rank, world_size
 from pipelines.run.stage import Stage
@@ -51,6 +53,46 @@ def stage_command(name: str) -> Callable[..., None]:
         run_one(in_round(name, number), resolved, run, force=force, mode=mode)
 
     return command
+
+
+def ppo_command(
+    named: options.RunOptions = options.DEFAULT_RUN,
+    number: options.Round = 1,
+    force: options.Force = False,
+    use_best: options.UseBest = False,
+    mode: OutputMode = USUAL_OUTPUT,
+) -> None:
+    """Run PPO, and the data stages before it."""
+    resolved, run = named.resolve("ppo")
+    if use_best:
+        resolved, run = named.resolve("ppo", **{"ppo.last_update": _update_before_turn(resolved, run)})
+    run_one(in_round("ppo", number), resolved, run, force=force or use_best, mode=mode)
+
+
+def _update_before_turn(config: Config, run_dir: RunDir) -> int:
+    """Number of the update after which the judge of the verdict liked the answers best, and PPO went on.
+
+    Raises:
+        UsageError: the evaluation is not there, or it names no such update.
+    """
+    path = run_dir.stage("eval") / "results.json"
+    if config.feedback.rounds > 1:
+        raise UsageError("--use-best is for runs of one round", hint="set ppo.last_update, which holds for every round")
+    if not path.is_file():
+        raise UsageError("--use-best goes by the evaluation, which has not run", hint="`rlhf eval` judges the training")
+    update = best_update(json.loads(path.read_text(encoding="utf-8")))
+    if update is None:
+        raise UsageError(
+            "--use-best has no better update to go back to: by the evaluation no judge's score turned down on the way",
+            where=str(path),
+        )
+    if update == 0:
+        raise UsageError(
+            "--use-best has no update to go back to: the judge liked the answers best before PPO",
+            where=str(path),
+            hint="use the SFT model, or train with a larger ppo.kl_coef",
+        )
+    return update
 
 
 def all_command(
@@ -209,6 +251,7 @@ _EXAMPLES = {
     "ppo": (
         "rlhf ppo --run-dir runs/my",
         "rlhf ppo --run-dir runs/my --set ppo.kl_coef=0.1 --force",
+        "rlhf ppo --run-dir runs/my --use-best",
         "rlhf ppo --config my.yaml --reward-model ./classifier --dry-run",
     ),
     "judge": (
@@ -232,6 +275,6 @@ def register(app: typer.Typer) -> None:
     """Add the stage commands."""
     for name, about in _ABOUT.items():
         app.command(name, help=about, epilog=options.examples(*_EXAMPLES[name]))(
-            options.with_groups(stage_command(name))
+            options.with_groups(ppo_command if name == "ppo" else stage_command(name))
         )
     app.command("all", epilog=options.examples(*_EXAMPLES["all"]))(options.with_groups(all_command))

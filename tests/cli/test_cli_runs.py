@@ -107,6 +107,34 @@ def test_changed_settings_are_exit_4_and_shown(finished: Program) -> None:
     assert [stage["stage"] for stage in result["stages"] if stage["action"] == "run"] == ["ppo", "eval"]
 
 
+def turned(update: int | None) -> str:
+    """Content of results.json whose judge's score turned down after `update`; None: it did not."""
+    turn = None if update is None else {"update": update}
+    return json.dumps({"verdict": {"scorer": "judge", "opinions": [{"scorer": "judge", "turn": turn}]}})
+
+
+@pytest.mark.parametrize(
+    ("results", "words"),
+    [
+        (None, "goes by the evaluation, which has not run"),
+        (turned(None), "no judge's score turned down"),
+        (turned(0), "liked the answers best before PPO"),
+    ],
+)
+def test_without_a_better_update_there_is_none_to_use(finished: Program, results: str | None, words: str) -> None:
+    path = finished.folder / "runs/my/eval/results.json"
+    path.unlink() if results is None else path.write_text(results)
+    done = finished("ppo", "--run-dir", "runs/my", "--use-best")
+    assert done.returncode == 2
+    assert words in done.stderr
+
+
+def test_ppo_goes_as_far_as_the_best_update(finished: Program) -> None:
+    (finished.folder / "runs/my/eval/results.json").write_text(turned(2))
+    assert finished.json("ppo", "--run-dir", "runs/my", "--use-best")["action"] == "run"
+    assert "last_update: 2" in (finished.folder / "runs/my/config.yaml").read_text()
+
+
 @pytest.mark.parametrize(
     ("fake", "code", "kind", "words"),
     [

@@ -307,3 +307,22 @@ def test_what_the_reward_source_counted_goes_on(tmp_path: Path) -> None:
         Counting.asked = 0
         go(tmp_path / "run", config, "ppo")
     assert result(tmp_path / "run", "ppo") == result(tmp_path / "never", "ppo")
+
+
+def test_a_training_that_stops_early_has_the_policy_of_the_whole_one(
+    tmp_path: Path, never_interrupted: Callable[[str], Path]
+) -> None:
+    shutil.copytree(never_interrupted("full"), tmp_path, dirs_exist_ok=True)
+    go(tmp_path / "early", settings(tmp_path, {}, last_update=4), "ppo")
+    whole, early = (answers_after(tmp_path / name, 4) for name in ("never", "early"))
+    assert early == whole
+    assert answers_after(tmp_path / "never", 6)
+    assert not answers_after(tmp_path / "early", 6)
+    manifest = Manifest.read(tmp_path / "early" / "ppo")
+    assert manifest is not None
+    assert manifest.notes["published_update"] == 4
+
+
+def answers_after(run: Path, update: int) -> list[dict[str, Any]]:
+    lines = (run / "ppo" / "heldout_answers.jsonl").read_text().splitlines()
+    return [row for row in map(json.loads, lines) if row["update"] == update]
