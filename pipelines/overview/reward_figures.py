@@ -110,6 +110,9 @@ def _card_rows(card: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if isinstance(calibration, Mapping) and is_number(hot):
         yield "calibration error on pairs", number(calibration.get("calibration_error"))
         yield "temperature that would mend it (above 1: too sure of itself)", number(hot)
+    for entry in _entries(card, "learning_curve")[:-1]:
+        if (text := _estimate(entry)) is not None:
+            yield f"held-out accuracy after {number(entry.get('rows'))} rows", text
     for entry in _entries(card, "probes"):
         prefers = entry.get("prefers")
         text = _estimate(prefers) if isinstance(prefers, Mapping) else None

@@ -204,6 +204,16 @@ def markdown_card(card: Mapping[str, Any], title: str) -> str:
         "|---|---:|---:|---:|---:|---:|",
         *(f"| {side} | " + " | ".join(f"{v:.2f}" for v in card["scores"][side].values()) + " |" for side in _SIDES),
     ]
+    if len(card.get("learning_curve", ())) > 1:
+        lines += [
+            *("", "## Rows trained on", ""),
+            "Where the accuracy still rises with the rows, more of them are likely to help; where it does not, cleaner "
+            "ones.",
+            "",
+            "| rows trained on | held-out accuracy |",
+            "|---:|---:|",
+            *(f"| {point['rows']} | {Estimate.of(point).text()} |" for point in card["learning_curve"]),
+        ]
     if card["probes"]:
         lines += [
             *("", "## Probes", ""),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from pipelines.data.rows import Comparison
 from pipelines.errors import DataError
@@ -18,7 +19,9 @@ from pipelines.run.stage import StageContext
 from pipelines.scorers.examine import examine
 
 
-def write_report_card(ctx: StageContext, model: RewardModel, heldout: HeldOut) -> None:
+def write_report_card(
+    ctx: StageContext, model: RewardModel, heldout: HeldOut, learning_curve: Sequence[Mapping[str, Any]]
+) -> None:
     """Write `report_card.json` and `report_card.md`, where comparisons were held out."""
 
     def score(answers: Sequence[tuple[Comparison, str]]) -> list[float | None]:
@@ -34,5 +37,6 @@ def write_report_card(ctx: StageContext, model: RewardModel, heldout: HeldOut) -
         return
     card = examine(heldout.rows, *scores_of_pairs(model, heldout.pairs), score)
     if card is not None:
+        card["learning_curve"] = learning_curve
         write_atomic(ctx.out / "report_card.json", json.dumps(card, indent=2, ensure_ascii=False) + "\n")
         write_atomic(ctx.out / "report_card.md", markdown_card(card, f"Report card of {ctx.label}/"))

@@ -13,6 +13,7 @@ from pipelines.models.published_reward import PublishedReward
 from pipelines.reward.assessment import write_golden
 from pipelines.reward.card import write_report_card
 from pipelines.reward.initial_model import InitialModel, Objective
+from pipelines.reward.learning_curve import LearningCurve
 from pipelines.reward.pairwise import Pairwise
 from pipelines.reward.pointwise import Pointwise
 from pipelines.reward.shares import Share
@@ -58,7 +59,9 @@ def fit_and_publish(ctx: StageContext, start: InitialModel, share: Share, device
     with settings_kept(start.model):
         trainer = objective.trainer()
         trained = trainable_parameters(start.model)
-        result = train(trainer, ctx, config.reward, "judge" if share == "judge" else "reward model")
+        curve = LearningCurve(ctx, objective, trainer.args)
+        label = "judge" if share == "judge" else "reward model"
+        result = train(trainer, ctx, config.reward, label, callbacks=[curve])
     after = objective.judge()
     objective.log_figures(after)
 
@@ -67,7 +70,7 @@ def fit_and_publish(ctx: StageContext, start: InitialModel, share: Share, device
         start.model, start.tokenizer, ctx.out / "model", base=start.base, run_dir=ctx.run_dir, reads=scorer.reads
     )
     write_golden(ctx.out, scorer, objective.heldout_texts)
-    write_report_card(ctx, scorer, objective.heldout)
+    write_report_card(ctx, scorer, objective.heldout, curve.finish(result.steps, after))
     ctx.notes.update(objective.notes | published.as_notes())
     ctx.notes["rows"] = {"used": report.used, "dropped": report.dropped, "cut": report.cut, "refused": report.refused}
     metrics = {

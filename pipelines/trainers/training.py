@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -165,7 +165,13 @@ LEAST_LOGGED = 10
 """Log lines of a training that is shorter than `DEFAULT_LOGGING` times as many steps."""
 
 
-def train(trainer: Trainer, ctx: StageContext, section: TrainerSection, label: str) -> TrainingResult:
+def train(
+    trainer: Trainer,
+    ctx: StageContext,
+    section: TrainerSection,
+    label: str,
+    callbacks: Sequence[TrainerCallback] = (),
+) -> TrainingResult:
     """Run a trainer under our reporter, from the newest complete checkpoint where there is one.
 
     A signal to stop lets the step end and saves it; then it does what it would have done.
@@ -175,6 +181,7 @@ def train(trainer: Trainer, ctx: StageContext, section: TrainerSection, label: s
         ctx: of the stage.
         section: its settings.
         label: of the progress line.
+        callbacks: further ones.
 
     Raises:
         TrainingError: a loss, a gradient or a weight is not finite.
@@ -188,7 +195,7 @@ def train(trainer: Trainer, ctx: StageContext, section: TrainerSection, label: s
     saver = CheckpointCallback(ctx, trainer, checkpoint)
     with ctx.stop.deferred(), ExitStack() as stack, contextlib.suppress(NoStepLeft):
         often = section.logging_steps is None
-        for callback in (saver, _ProgressCallback(ctx, label, stack, saver, often=often)):
+        for callback in (saver, _ProgressCallback(ctx, label, stack, saver, often=often), *callbacks):
             trainer.add_callback(callback)
         trainer.train(resume_from_checkpoint=str(checkpoint.path) if checkpoint else None)
     refuse_not_finite(trainer.state.global_step, train_loss=saver.mean_loss)

@@ -280,6 +280,7 @@ def estimated(value: float, n: int = 50) -> dict[str, float]:
 
 
 CARD: dict[str, Any] = {
+    "learning_curve": [{"rows": 64, **estimated(0.55)}, {"rows": 128, **estimated(0.63)}],
     "groups": [{"group": "length", "name": "the longer answer was chosen", **estimated(0.63)}],
     "calibration": {
         "calibration_error": 0.0277,
@@ -303,6 +304,8 @@ def test_the_report_card_of_the_reward_model(bench: Bench) -> None:
     text = page_of(bench).text
     assert "length: the longer answer was chosen .63 [.53, .73], 50 pairs" in text
     assert "temperature that would mend it (above 1: too sure of itself) 1.4" in text
+    assert "held-out accuracy after 64 rows .55 [.45, .65]" in text
+    assert "after 128 rows" not in text, "the accuracy of the trained model stands elsewhere"
     assert "says it twice .71 [.61, .81]; fooled" in text
     assert "refuses .20 [.10, .30] probe" in text
     assert "renames .90 [.80, 1.00]; not neutral" in text

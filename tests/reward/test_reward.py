@@ -21,7 +21,7 @@ from pipelines.models.policies import open_policy, open_reward
 from pipelines.models.published_reward import PublishedReward
 from pipelines.models.sequence_scores import score_ids
 from pipelines.report.statistics import wilson
-from pipelines.reward import initial_model
+from pipelines.reward import initial_model, learning_curve
 from pipelines.reward import stage as reward
 from pipelines.reward.assessment import check_golden
 from pipelines.reward.pairwise import scaled_margins
@@ -77,6 +77,22 @@ def test_golden_scores_are_the_same_in_a_new_process_and_after_a_move(tmp_path: 
     assert done.returncode == 0, done.stderr
     differences = dict(zip(MODES, map(float, done.stdout.split()), strict=True))
     assert max(differences.values()) <= 1e-5, differences
+
+
+def test_the_learning_curve_is_measured_and_leaves_the_training_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = outside_base(tmp_path / "base")
+    train_both(tmp_path / "measured", base)
+    curve = json.loads((tmp_path / "measured/reward/report_card.json").read_text())["learning_curve"]
+    assert [point["rows"] for point in curve] == [16, 24, 48, 48]
+    assert {point["n"] for point in curve} == {16}
+    assert curve[-1]["value"] >= curve[0]["value"]
+    assert "| 24 | " in (tmp_path / "measured/reward/report_card.md").read_text()
+    monkeypatch.setattr(learning_curve, "SHARES", ())
+    train_both(tmp_path / "not", base)
+    left, right = (tmp_path / name / "reward/model/model.safetensors" for name in ("measured", "not"))
+    assert left.read_bytes() == right.read_bytes()
 
 
 def test_full_reward_model_opens_in_plain_transformers(tmp_path: Path) -> None:
