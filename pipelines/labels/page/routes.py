@@ -78,10 +78,8 @@ async def _enter(page: PageContext, request: Request) -> Response:
     if request.method == "HEAD" or "prefetch" in request.headers.get("sec-purpose", request.headers.get("purpose", "")):
         return PlainTextResponse("open this link in a browser", 503)
     session = await page.call(page.store.redeem, request.path_params["token"])
-    if session is not None:
-        who: Identity | None = Identity(session.name, session.role)
-    else:
-        who = await page.identity(request, "annotator") or await page.identity(request, "admin")
+    known = await page.identity(request, "annotator") or await page.identity(request, "admin") if not session else None
+    who: Identity | None = session or known
     if who is None:
         return page.page(
             "message.html",
@@ -159,11 +157,7 @@ async def _submit(page: PageContext, request: Request) -> Response:
 
 
 def read_as(kind: type[_Found], body: object) -> _Found:
-    """The body as this kind.
-
-    Raises:
-        HTTPException: 422: it is none.
-    """
+    """The body as this kind; HTTPException 422: it is none."""
     try:
         return kind.model_validate(body)
     except ValidationError as error:
