@@ -13,8 +13,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from pipelines.data.split import threshold
 from pipelines.run.reporting import Reporter
 
@@ -51,6 +49,8 @@ class Leaks:
 
 def repeats(rows: array[int], prompts: array[int], pairs: array[int]) -> Repeats:
     """Count repeats by the [rows] hashes of whole rows and of prompts, and `pairs` as for `contradictions`."""
+    import numpy as np
+
     return Repeats(
         duplicates=len(rows) - len(np.unique(_hashes(rows))),
         prompts=len(np.unique(_hashes(prompts))),
@@ -64,6 +64,8 @@ def contradictions(files: Sequence[array[int]]) -> int:
     Args:
         files: hashes of prompt and answers for each file, the lowest bit the direction.
     """
+    import numpy as np
+
     either_way = np.unique(np.concatenate([_hashes(pairs) for pairs in files])) >> np.uint64(1)
     return len(either_way) - len(np.unique(either_way))
 
@@ -77,6 +79,8 @@ def leaks(prompts: array[int], sides: array[int], loose: array[int], fraction: f
         loose: [rows] hashes of what `split_key` goes by, without case, blanks and punctuation.
         fraction: `data.eval_fraction`.
     """
+    import numpy as np
+
     _, index = np.unique(_hashes(prompts), return_index=True)
     # the same arithmetic as split.share_of, on all keys at once
     shares = (_hashes(sides)[index] >> np.uint64(11)).astype(np.float64) / 2**53
@@ -88,11 +92,15 @@ def leaks(prompts: array[int], sides: array[int], loose: array[int], fraction: f
 
 def in_several(files: Sequence[array[int]]) -> int:
     """Count the hashes that occur in more than one file."""
+    import numpy as np
+
     _, counts = np.unique(np.concatenate([np.unique(_hashes(hashes)) for hashes in files]), return_counts=True)
     return int((counts > 1).sum())
 
 
 def _hashes(values: array[int]) -> Any:
+    import numpy as np
+
     return np.frombuffer(values, dtype=np.uint64) if values else np.empty(0, dtype=np.uint64)
 
 
@@ -149,6 +157,8 @@ def _joins(buckets: dict[tuple[int, bytes], Any], signature: Any) -> bool:
 
 def signatures(texts: Sequence[str]) -> Any:
     """[texts, 128] the smallest hash of each text's pieces in each range of hashes."""
+    import numpy as np
+
     padded = [text.ljust(PIECE, "\0") for text in texts]
     letters = np.frombuffer("".join(padded).encode("utf-32-le"), dtype=np.uint32).astype(np.uint64)
     pieces = np.zeros(len(letters) - PIECE + 1, dtype=np.uint64)
@@ -170,6 +180,8 @@ def signatures(texts: Sequence[str]) -> Any:
 
 def _borrowed(smallest: Any) -> Any:
     """The same with every empty range filled from the next one that is not, the first one following the last."""
+    import numpy as np
+
     places = np.where(smallest == _NONE, 2 * RANGES, np.arange(RANGES))
     twice = np.concatenate([places, np.where(places < RANGES, places + RANGES, places)], axis=1)
     following = np.minimum.accumulate(twice[:, ::-1], axis=1)[:, ::-1][:, :RANGES]
