@@ -122,8 +122,7 @@ async def _own_task(page: PageContext, request: Request) -> Response:
 
 def _task_page(page: PageContext, who: Identity, assignment: Assignment, *, editing: bool) -> Response:
     view = task_view(assignment, page.settings.questions, editing=editing)
-    progress = {"done": assignment.done, "skipped": assignment.skipped, "left": assignment.left}
-    return page.page("task.html", who, task=view, draft=view["draft"], progress=progress)
+    return page.page("task.html", who, task=view, draft=view["draft"], progress=_progress(assignment))
 
 
 async def _history(page: PageContext, request: Request) -> Response:
@@ -169,31 +168,20 @@ def _take(page: PageContext, name: str, submitted: _Submitted) -> Response:
     before = store.assignment(name, submitted.task)
     if before is None:
         raise NotAssigned(submitted.task)
-    submission = Submission(
-        values=own_values(submitted.values, before.order),
-        seconds=None if submitted.seconds is None else min(submitted.seconds, _DAY),
-        comment=submitted.comment,
-        flagged=submitted.flagged,
-        skipped=submitted.skipped,
-        key=submitted.key,
-        version=submitted.version,
-    )
+    seconds = None if submitted.seconds is None else min(submitted.seconds, _DAY)
+    as_sent = submitted.model_dump(include={"comment", "flagged", "skipped", "key", "version"})
+    submission = Submission(own_values(submitted.values, before.order), seconds, **as_sent)
     try:
         receipt = store.submit(name, submitted.task, submission)
     except Conflict as conflict:
         values = shown_values(conflict.label.values, before.order) if conflict.label else {}
         return refusal(409, str(conflict), {"version": conflict.version, "values": values, "kept": conflict.kept})
     after = store.assignment(name, submitted.task) or before
-    return JSONResponse(
-        {
-            "version": receipt.version,
-            "next": "/",
-            "done": after.done,
-            "skipped": after.skipped,
-            "left": after.left,
-            "repeated": receipt.repeated,
-        }
-    )
+    return JSONResponse({**vars(receipt), "next": "/", **_progress(after)})
+
+
+def _progress(assignment: Assignment) -> dict[str, int]:
+    return {"done": assignment.done, "skipped": assignment.skipped, "left": assignment.left}
 
 
 async def _undo(page: PageContext, request: Request) -> Response:
