@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, get_args, get_type_hints
 
 import typer
 
 from pipelines.config import Config as ResolvedConfig
 from pipelines.config.data_section import OnBadRow, Source
+from pipelines.config.section import Section
 from pipelines.run.directory import RunDir
 from rlhf_cli import settings
 
@@ -192,24 +193,61 @@ class RunOptions:
 DEFAULT_RUN = RunOptions()
 
 
+_METAVARS = {int: "N", float: "X", str: "NAME", Path: "FILE"}
+
+
+@dataclass(frozen=True)
+class SectionKeys:
+    """Keys of a section of the configuration as options of a command, described as there.
+
+    A parameter of the type ``Annotated[dict[str, Any], SectionKeys(...)]`` holds the values of those that are given.
+    """
+
+    section: type[Section]
+    names: tuple[str, ...]
+
+    def parameters(self) -> Iterator[inspect.Parameter]:
+        """Yield an option for each key, None where it is not given."""
+        for name in self.names:
+            field = self.section.model_fields[name]
+            about = str(field.description).replace("; null: ", ". Default: ")
+            about += f" Default: {field.default}." if field.default is not None else ""
+            kind: Any = field.annotation
+            held = {kind, *get_args(kind)}
+            metavar = next((text for part, text in _METAVARS.items() if part in held), None)
+            option = typer.Option(f"--{name.replace('_', '-')}", metavar=metavar, help=about)
+            kind = Annotated[kind | None, option]
+            yield inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
+
+
 def with_groups(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options of every parameter that is a group of options, such as `rows: SourceOptions`."""
     groups: dict[str, type[Any]] = {}
+    keys: dict[str, SectionKeys] = {}
     parameters: list[inspect.Parameter] = []
     for parameter in inspect.signature(command, eval_str=True).parameters.values():
         kind = parameter.annotation
+        if marks := [mark for mark in getattr(kind, "__metadata__", ()) if isinstance(mark, SectionKeys)]:
+            keys[parameter.name] = marks[0]
+            parameters += marks[0].parameters()
+            continue
         if not is_dataclass(kind) or not isinstance(kind, type):
-            parameters.append(parameter)
+            parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
             continue
         groups[parameter.name], hints = kind, get_type_hints(kind, include_extras=True)
         parameters += [
-            parameter.replace(name=field.name, default=field.default, annotation=hints[field.name])
+            inspect.Parameter(
+                field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=hints[field.name]
+            )
             for field in fields(kind)
         ]
 
     def grouped(**values: Any) -> None:
         for name, kind in groups.items():
             values[name] = kind(**{field.name: values.pop(field.name) for field in fields(kind)})
+        for name, some in keys.items():
+            told = {key: values.pop(key) for key in some.names}
+            values[name] = {key: value for key, value in told.items() if value is not None}
         command(**values)
 
     grouped.__name__, grouped.__doc__ = command.__name__, command.__doc__

@@ -48,14 +48,7 @@ def as_dialogue(place: str, row: CanonicalRow) -> Example:
 
 
 def as_model_input(place: str, row: CanonicalRow, encoder: Any, tokenizer: Any, train_on: Any) -> Example:
-    """The tokens as text, through the chat template.
-
-    Args:
-        place: where the row stands.
-        row: any row.
-        encoder: a ChatEncoder.
-        tokenizer: the encoder's.
-        train_on: as `sft.train_on`.
+    """The tokens as text, through the chat template of a ChatEncoder and its tokenizer.
 
     Raises:
         DataError: the row cannot be encoded.

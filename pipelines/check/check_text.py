@@ -15,12 +15,7 @@ _WIDTH = 22
 
 
 def lines(report: Report, mark: Callable[[str], str]) -> Iterator[str]:
-    """The report line by line, with what must be looked at before all figures.
-
-    Args:
-        report: what `check` returned.
-        mark: how text that the model learns from is told from the rest.
-    """
+    """The report line by line, what must be looked at first; `mark` sets off text that the model learns from."""
     yield from _findings(report)
     for file in report.files:
         yield from _file_lines(file, report, mark)

@@ -48,13 +48,7 @@ class Leaks:
 
 
 def repeats(rows: array[int], prompts: array[int], pairs: array[int]) -> Repeats:
-    """Count repeats.
-
-    Args:
-        rows: [rows] hashes of whole rows.
-        prompts: [rows] hashes of prompts.
-        pairs: as for `contradictions`.
-    """
+    """Count repeats by the [rows] hashes of whole rows and of prompts, and `pairs` as for `contradictions`."""
     import numpy as np
 
     return Repeats(

@@ -43,35 +43,10 @@ _REFUSAL = re.compile(
     ),
     re.IGNORECASE,
 )
-
-
 _SIGNS = (
-    *(
-        "sorry",
-        "apolog",
-        "afraid",
-        "unfortunately",
-        "i can",
-        "i won",
-        "i will not",
-        "i am",
-        "i'm",
-        "as an ai",
-        "language model",
-    ),
-    *(
-        "tut mir leid",
-        "als ki",
-        "lo siento",
-        "desculpe",
-        "désolé",
-        "mi dispiace",
-        "抱歉",
-        "对不起",
-        "對不起",
-        "作为",
-        "申し訳",
-    ),
+    *("sorry", "apolog", "afraid", "unfortunately", "i can", "i won", "i will not", "i am", "i'm", "as an ai"),
+    *("language model", "tut mir leid", "als ki", "lo siento", "desculpe", "désolé", "mi dispiace"),
+    *("抱歉", "对不起", "對不起", "作为", "申し訳"),
 )
 
 

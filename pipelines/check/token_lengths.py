@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pipelines.config import Config
@@ -47,10 +46,7 @@ class Fit:
 
 
 class Measure:
-    """Measures rows with one model's tokenizer.
-
-    Args:
-        config: with the model, the limits and what to do with rows above them.
+    """Measures rows with the tokenizer of the configured model, by the limits of the configuration.
 
     Raises:
         ArtifactError, HubError, UsageError: the tokenizer cannot be had.
@@ -69,13 +65,7 @@ class Measure:
         self.limits = _limits(config, path)
 
     def fits(self, rows: Sequence[CanonicalRow], places: Sequence[str], reporter: Reporter) -> dict[str, Fit]:
-        """Return the fit of the rows for each stage that they can serve.
-
-        Args:
-            rows: measured one by one.
-            places: of the rows.
-            reporter: shows the progress.
-        """
+        """Return the fit of the rows, whose places are given beside them, for each stage that they can serve."""
         fits = {}
         for stage, (kind, encode, overlong) in self._stages().items():
             usable = [(place, row) for place, row in zip(places, rows, strict=True) if _serves(row, kind)]
@@ -84,27 +74,20 @@ class Measure:
         return fits
 
     def _stages(self) -> dict[str, tuple[type[Any], Callable[..., Any], str]]:
+        """Kind of row, encoder of one row within a limit, and what happens to longer ones, by stage."""
         from pipelines.data.encode import encode_comparisons, encode_demonstrations, encode_judgements, encode_prompts
 
         config, encoder = self.config, self.encoder
+        sft, reward, train_on = config.sft.overlong, config.reward.overlong, config.sft.train_on
 
         def demonstration(row: Demonstration, limit: int, overlong: Any) -> Any:
-            return encode_demonstrations([row], encoder, limit, overlong, config.sft.train_on)[1]
-
-        def comparison(row: Comparison, limit: int, overlong: Any) -> Any:
-            return encode_comparisons([row], encoder, limit, overlong)[1]
-
-        def judgement(row: Judgement, limit: int, overlong: Any) -> Any:
-            return encode_judgements([row], encoder, limit, overlong)[1]
-
-        def prompt(row: Prompt, limit: int, overlong: Any) -> Any:
-            return encode_prompts([row], encoder, limit)[1]
+            return encode_demonstrations([row], encoder, limit, overlong, train_on)
 
         return {
-            "sft": (Demonstration, demonstration, config.sft.overlong),
-            "reward": (Comparison, comparison, config.reward.overlong),
-            "pointwise": (Judgement, judgement, config.reward.overlong),
-            "ppo": (Prompt, prompt, "drop"),
+            "sft": (Demonstration, demonstration, sft),
+            "reward": (Comparison, lambda row, *limit: encode_comparisons([row], encoder, *limit), reward),
+            "pointwise": (Judgement, lambda row, *limit: encode_judgements([row], encoder, *limit), reward),
+            "ppo": (Prompt, lambda row, limit, _: encode_prompts([row], encoder, limit), "drop"),
         }
 
 
@@ -123,24 +106,24 @@ def _fit(
     where: str | None = None
     with reporter.task(f"measuring for {stage} (rows)", len(rows)) as task:
         for number, (place, row) in enumerate(rows, 1):
-            measure = partial(encode, to_kind(row, kind))
+            same = to_kind(row, kind)
             try:
-                lengths.append(measure(UNBOUNDED, "drop").longest)
+                lengths.append(encode(same, UNBOUNDED, "drop")[1].longest)
             except DataError as error:
                 refused, reason, where = refused + 1, reason or error.message, where or place
             else:
                 if lengths[-1] > limit:
-                    is_cut = overlong == "cut" and _is_left(measure, limit)
+                    is_cut = overlong == "cut" and _is_left(encode, same, limit)
                     cut, dropped = cut + is_cut, dropped + (not is_cut)
             if number % _STEP == 0 or number == len(rows):
                 task.advance((number - 1) % _STEP + 1)
     return Fit(limit, len(rows), dropped, cut, refused, reason, where, spread(lengths))
 
 
-def _is_left(measure: Callable[..., Any], limit: int) -> bool:
+def _is_left(encode: Callable[..., Any], row: CanonicalRow, limit: int) -> bool:
     """Whether something is left of a row that is cut."""
     try:
-        return bool(measure(limit, "cut").used)
+        return bool(encode(row, limit, "cut")[1].used)
     except DataError:
         return False
 
@@ -155,19 +138,11 @@ def _limits(config: Config, path: str) -> dict[str, int]:
     """Tokens that a row may have in each stage: as configured, or as the model's positions allow where that is less."""
     from pipelines.models.base_model import length_limit, load_config, prompt_limit
 
+    stages = {"sft": config.sft, "reward": config.reward, "pointwise": config.reward}
     try:
         model = load_config(config.model, path, revision=config.model.revision)
     except RlhfError:  # a tokenizer without a model beside it
-        return {
-            "sft": config.sft.max_length,
-            "reward": config.reward.max_length,
-            "pointwise": config.reward.max_length,
-            "ppo": config.ppo.max_prompt_length,
-        }
+        return {name: section.max_length for name, section in stages.items()} | {"ppo": config.ppo.max_prompt_length}
     quiet = SilentReporter()
-    return {
-        "sft": length_limit(config.sft, model, quiet),
-        "reward": length_limit(config.reward, model, quiet),
-        "pointwise": length_limit(config.reward, model, quiet),
-        "ppo": prompt_limit(config.ppo, model, quiet),
-    }
+    limits = {name: length_limit(section, model, quiet) for name, section in stages.items()}
+    return limits | {"ppo": prompt_limit(config.ppo, model, quiet)}

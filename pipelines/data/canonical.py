@@ -50,15 +50,12 @@ def to_kind(row: CanonicalRow, kind: type[Kind]) -> Kind:
             "the row holds a text as it is, which has no prompt",
             hint="where the text is to be continued, name it a prompt: columns: {prompt: text}",
         )
-    result: CanonicalRow | None = None
     if isinstance(row, kind):
-        result = row
-    elif kind is Prompt:
-        result = Prompt(prompt=prompt_of(row))
-    elif kind is Demonstration and isinstance(row, Comparison):
-        result = answered(row.prompt, Message(role="assistant", content=row.chosen))
-    if isinstance(result, kind):
-        return result
+        return row
+    if kind is Prompt:
+        return cast(Kind, Prompt(prompt=prompt_of(row)))
+    if kind is Demonstration and isinstance(row, Comparison):
+        return cast(Kind, answered(row.prompt, Message(role="assistant", content=row.chosen)))
     judged = isinstance(row, Judgement) and kind is Comparison
     raise DataError(
         f"the row holds a {type(row).__name__.lower()}, but a {kind.__name__.lower()} is needed",

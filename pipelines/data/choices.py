@@ -5,21 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-_EQUAL = (
-    "tie",
-    "tied",
-    "equal",
-    "equally good",
-    "equally bad",
-    "same",
-    "the same",
-    "about the same",
-    "similar",
-    "draw",
-)
 TIES = frozenset(
     (
-        *(*_EQUAL, "both", "both good", "both bad", "bothbad", "tie (bothbad)", "tie (both bad)", "a=b", "a = b"),
+        *("tie", "tied", "equal", "equally good", "equally bad", "same", "the same", "about the same", "similar"),
+        *("draw", "both", "both good", "both bad", "bothbad", "tie (bothbad)", "tie (both bad)", "a=b", "a = b"),
         *("neither", "no preference", "no winner"),
     )
 )
@@ -49,18 +38,11 @@ def plain(text: str) -> str:
 
 
 def better_of_two(words: str, keys: Sequence[str]) -> int | None:
-    """Return the place of the answer that a choice calls the better one of two.
+    """Return the place, from 0, of the answer that a choice in `plain` words calls the better one of two; None: none.
 
-    The choice may be the name of an answer (A, left, 1, Answer A, the first one, or a key), or a name in one of these
-    forms: A is better, A is slightly better than B, A wins, A beats B, prefer A, better: A, A > B, B < A. No other form
-    is read, because it might mean the opposite, such as "reject A".
-
-    Args:
-        words: the choice, as `plain` returns it.
-        keys: keys of the answers, by place.
-
-    Returns:
-        The place, from 0; None: the choice has none of these forms.
+    The choice may be the name of an answer (A, left, 1, Answer A, the first one, or one of `keys`, which are by place),
+    or a name in one of these forms: A is better, A is slightly better than B, A wins, A beats B, prefer A, better: A,
+    A > B, B < A. No other form is read, because it might mean the opposite, such as "reject A".
     """
     for form in _FORMS:
         match = form.fullmatch(words)

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal, NotRequired, Protocol, TypedDict, TypeVar
 
-from pipelines.data.chat import NO_LOSS, ChatEncoder, Ids
+from pipelines.data.chat import NO_LOSS, Ids
+from pipelines.data.chat import ChatEncoder as ChatEncoder
 from pipelines.data.rows import CanonicalRow, Comparison, Demonstration, Judgement, Message, Prompt
 from pipelines.errors import DataError, UsageError
 
@@ -91,19 +92,9 @@ def encode_demonstrations(
     name: str = "row",
     refusals: Refusals | None = None,
 ) -> tuple[list[EncodedDemonstration], LengthReport]:
-    """Encode for SFT. `cut` keeps the first `max_length` tokens; a row with no trained token left is dropped.
+    """Encode for SFT as `within_length`; `train_on` says which assistant turns carry loss.
 
-    Args:
-        rows: read once.
-        encoder: the run's.
-        max_length: in tokens.
-        overlong: drop, cut or fail.
-        train_on: the assistant turns that carry loss.
-        name: what the rows are called in errors, ``name:3`` is the third.
-        refusals: decides about rows that cannot be encoded; None: the first of them is an error.
-
-    Raises:
-        DataError: a row cannot be encoded, one is too long with `fail`, or none is left.
+    `cut` keeps the first `max_length` tokens; a row with no trained token left is dropped.
     """
 
     def fit(row: Demonstration) -> Fitted[EncodedDemonstration]:
@@ -126,15 +117,11 @@ def encode_comparisons(
     name: str = "row",
     refusals: Refusals | None = None,
 ) -> tuple[list[EncodedComparison], LengthReport]:
-    """Encode for the reward model; the length of a pair is that of the prompt and the longer answer.
+    """Encode for the reward model as `within_length`; the length of a pair is that of the prompt and the longer answer.
 
     `cut` shortens the prompt from the left and keeps its BOS. Answers are never cut: what was judged is the whole
     answer, and the score is read at its EOS. A pair that would keep fewer than 16 tokens of its prompt is dropped.
-
-    Raises:
-        DataError: a row cannot be encoded, one is too long with `fail`, or none is left.
     """
-
     numbers = itertools.count()
 
     def fit(row: Comparison) -> Fitted[EncodedComparison]:
@@ -145,10 +132,7 @@ def encode_comparisons(
         if kept is None:
             return length, None
         encoded: EncodedComparison = {
-            "prompt_ids": kept,
-            "chosen_ids": chosen,
-            "rejected_ids": rejected,
-            "number": number,
+            **{"prompt_ids": kept, "chosen_ids": chosen, "rejected_ids": rejected, "number": number}
         }
         if row.margin is not None:
             encoded["margin"] = row.margin
@@ -166,11 +150,7 @@ def encode_judgements(
     name: str = "row",
     refusals: Refusals | None = None,
 ) -> tuple[list[EncodedJudgement], LengthReport]:
-    """Encode for a classifier; a prompt is cut and a row dropped as by `encode_comparisons`.
-
-    Raises:
-        DataError: a row cannot be encoded, one is too long with `fail`, or none is left.
-    """
+    """Encode for a classifier; a prompt is cut and a row dropped as by `encode_comparisons`."""
 
     def fit(row: Judgement) -> Fitted[EncodedJudgement]:
         prompt, answer = encoder.prompt(row.prompt), encoder.answer(row.prompt, row.completion)
@@ -191,11 +171,10 @@ def encode_prompts(
     name: str = "row",
     refusals: Refusals | None = None,
 ) -> tuple[list[EncodedPrompt], LengthReport]:
-    """Encode for PPO. `cut` keeps the first `max_prompt_length` tokens, and the text that they are.
+    """Encode for PPO as `within_length`. `cut` keeps the first `max_prompt_length` tokens, and the text that they are.
 
     Raises:
         UsageError: `cut` with a chat template: a cut question is another question, and its answer would never open.
-        DataError: a row cannot be encoded, one is too long with `fail`, or none is left.
     """
     if overlong == "cut" and encoder.has_template:
         raise UsageError(
@@ -305,19 +284,3 @@ def _last(ids: Ids, room: int, bos: int | None) -> Ids:
     if bos is not None and ids[0] == bos:
         return [bos, *ids[len(ids) - room + 1 :]]
     return ids[len(ids) - room :]
-
-
-__all__ = [
-    "ChatEncoder",
-    "EncodedComparison",
-    "EncodedDemonstration",
-    "EncodedJudgement",
-    "EncodedPrompt",
-    "LengthReport",
-    "encode_comparisons",
-    "encode_demonstrations",
-    "encode_judgements",
-    "encode_prompts",
-    "fit_prompt",
-    "within_length",
-]

@@ -48,12 +48,7 @@ class Fault:
 
 
 def fault_of(error: ValidationError, columns: dict[str, str] | None = None) -> Fault:
-    """The first thing that pydantic found.
-
-    Args:
-        error: raised by a format or by a canonical row.
-        columns: the column map of the source, so that the name in the file is shown too.
-    """
+    """The first thing that pydantic found; `columns` is the column map of the source, to name the file's column too."""
     first = error.errors(include_url=False)[0]
     head = str(first["loc"][0]) if first["loc"] else ""
     field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
@@ -121,13 +116,7 @@ _DROP = "correct the rows, or set data.on_bad_row: drop to leave them out and li
 
 
 class BadRow(DataError):
-    """A row that cannot be written for a model.
-
-    Args:
-        reason: from a small set of phrases, so that such rows can be counted by kind.
-        detail: what is particular to this row.
-        hint: what to do about it.
-    """
+    """A row that cannot be written for a model; its reason is from a small set of phrases, to be counted by kind."""
 
     def __init__(self, reason: str, detail: str, hint: str) -> None:
         self.fault = Fault("", reason, detail)

@@ -8,6 +8,7 @@ import json
 import math
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal, TextIO, TypeAlias
 
 from pipelines.config import Config
@@ -38,26 +39,6 @@ _FALLBACKS: dict[DataKind, tuple[DataKind, ...]] = {
 }
 _WEIGHT_SEED = 1  # Other than that of the split, with which it must have nothing in common.
 _Weighted: TypeAlias = tuple[Kind, float]
-
-
-def demonstrations(ctx: StageContext) -> dict[str, Any]:
-    """Prepare what SFT trains on."""
-    return _prepare(ctx, "demonstrations")
-
-
-def comparisons(ctx: StageContext) -> dict[str, Any]:
-    """Prepare what the reward model trains on."""
-    return _prepare(ctx, "comparisons")
-
-
-def judgements(ctx: StageContext) -> dict[str, Any]:
-    """Prepare what a pointwise reward model trains on."""
-    return _prepare(ctx, "judgements")
-
-
-def prompts(ctx: StageContext) -> dict[str, Any]:
-    """Prepare what PPO answers."""
-    return _prepare(ctx, "prompts")
 
 
 def effective_sources(config: Config, kind: DataKind) -> tuple[Source, ...]:
@@ -152,6 +133,10 @@ def _prepare(ctx: StageContext, name: DataKind) -> dict[str, Any]:
         + (f", {tally.thinned} by weight" if tally.thinned else "")
     )
     return tally.metrics()
+
+
+demonstrations, comparisons, judgements, prompts = (partial(_prepare, name=kind) for kind in KINDS)
+"""A stage for each kind: what SFT trains on, the reward model, a pointwise one, and what PPO answers."""
 
 
 def _rows(ctx: StageContext, name: DataKind, tally: _Tally, rejects: TextIO | None = None) -> Iterator[_Weighted[Any]]:

@@ -88,9 +88,7 @@ def by_hash(prompts: Iterable[Turns], seed: int) -> list[tuple[int, Turns]]:
 def prompts_of_run(directory: Path, source: str) -> tuple[list[SourcedPrompt], list[SourcedPrompt]]:
     """The prompts of a run to train on and those held out, each once, in the order of their keys.
 
-    Args:
-        directory: of ``data/prompts``.
-        source: their source in tasks.
+    `directory` is that of ``data/prompts``, and `source` the name of their source in tasks.
 
     Raises:
         ArtifactError: a file is missing or damaged.
@@ -124,7 +122,9 @@ def prompts_of_sources(
     seen: set[int] = set()
     for source in sources:
         rows, own = 0, dict[int, SourcedPrompt]()
-        for place, prompt in good_rows(source, Prompt, reporter, _placed, on_bad_row=on_bad_row):
+        for place, prompt in good_rows(
+            source, Prompt, reporter, lambda row, at: (at, row.prompt), on_bad_row=on_bad_row
+        ):
             rows += 1
             key = prompt_key(prompt, SAMPLING_SEED)
             if key not in seen:
@@ -153,11 +153,8 @@ def sample_prompts(
     The evaluation, the evaluations during PPO and the normalization of rewards measure on these.
 
     Args:
-        prompts: in any order.
-        encoder: encoder of the policy.
-        limit: most tokens of a prompt.
+        limit: most tokens of a prompt; longer ones are left out, or cut where `cut` says so.
         most: number of prompts; None: all that fit.
-        cut: whether longer prompts are cut rather than left out.
         refusals: decides about prompts that cannot be encoded; None: the first of them is an error.
 
     Returns:
@@ -185,10 +182,6 @@ def evaluation_prompts(
 ) -> tuple[list[EncodedPrompt], PromptCounts]:
     """Up to `eval.num_prompts` held-out prompts in the order of their hashes: the same in every run and for every seed.
 
-    Args:
-        path: of the held-out prompts.
-        limit: most tokens of a prompt.
-        refusals: decides about prompts that cannot be encoded; None: the first of them is an error.
 
     Raises:
         ArtifactError: the file is missing or damaged.
@@ -205,10 +198,6 @@ def evaluation_prompts(
             hint="give more prompts, or raise data.eval_fraction or ppo.max_prompt_length",
         )
     return chosen, PromptCounts(len(rows), len(rows) - len(fitting) - too_long, too_long, len(chosen))
-
-
-def _placed(row: Prompt, place: str) -> tuple[str, Turns]:
-    return place, row.prompt
 
 
 def digest_of_prompts(prompts: Sequence[SourcedPrompt]) -> str:

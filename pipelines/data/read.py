@@ -315,11 +315,7 @@ def sampled(records: Iterator[Record], count: int) -> list[Record]:
 
 
 def _rename(row: Mapping[str, Any], columns: dict[str, str], *, only: bool) -> dict[str, Any]:
-    """The row under canonical names; a mapped column hides one that already has that name.
-
-    Args:
-        only: leave out columns that are not mapped.
-    """
+    """The row under canonical names; a mapped column hides one of that name. `only`: leave out all others."""
     mapped = {name: row[named] for name, named in columns.items() if named in row}
     if only:
         return mapped

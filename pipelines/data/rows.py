@@ -26,11 +26,7 @@ class Lenient(BaseModel):
 
 
 def _is_unset(value: object) -> bool:
-    return value is None or value == ()
-
-
-def _is_off(value: object) -> bool:
-    return value is False
+    return value is None or value is False or value == ()
 
 
 Objects = Annotated[tuple[dict[str, Any], ...], Field(strict=False, min_length=1)]
@@ -90,7 +86,7 @@ class Demonstration(Row):
 
     messages: tuple[Message, ...] = Field((), strict=False, exclude_if=_is_unset)
     text: NonBlank | None = Field(None, exclude_if=_is_unset)
-    last_only: bool = Field(False, exclude_if=_is_off)
+    last_only: bool = Field(False, exclude_if=_is_unset)
 
     @model_validator(mode="after")
     def _ends_with_an_answer(self) -> Demonstration:

@@ -21,11 +21,7 @@ _DIALOGUES = ("conversations", "chosen", "rejected")
 
 
 class TurnRewriter:
-    """Turns as ShareGPT writes them.
-
-    Args:
-        tags: LLaMA-Factory's names for the keys and speakers; what is not named is ShareGPT's own.
-    """
+    """Turns as ShareGPT writes them; what `tags`, LLaMA-Factory's names, do not name is ShareGPT's own."""
 
     def __init__(self, tags: Tags) -> None:
         self._role = tags.get("role_tag", "from")

@@ -7,7 +7,9 @@ import json
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import ConfigDict, Field
 
 from pipelines.data.rows import Message, as_dict
 
@@ -25,6 +27,9 @@ Value: TypeAlias = tuple[int, ...] | str
 """
 
 
+_STRICT = ConfigDict(strict=True, extra="forbid")
+
+
 @dataclass(frozen=True)
 class Question:
     """One thing that annotators are asked about a task; several criteria are several questions.
@@ -39,10 +44,11 @@ class Question:
         required: an annotator cannot leave it out.
     """
 
-    name: str
+    __pydantic_config__ = _STRICT
+    name: Annotated[str, Field(min_length=1)]
     kind: Kind
-    text: str
-    points: int = 5
+    text: str = ""
+    points: Annotated[int, Field(ge=2)] = 5
     low: str = ""
     high: str = ""
     required: bool = True
@@ -65,12 +71,9 @@ class Question:
 
 
 def values_fault(values: Mapping[str, object], questions: Iterable[Question], answers: int) -> str | None:
-    """Return why these values, by name of the question, do not answer the questions on a task; None: they do.
+    """Return why these values, by name of the question, do not answer the questions on a task of so many answers.
 
-    Args:
-        values: one for each question that is answered.
-        questions: all of them.
-        answers: number of answers of the task.
+    None: they do.
     """
     by_name = {question.name: question for question in questions}
     for name, value in values.items():
@@ -83,13 +86,9 @@ def values_fault(values: Mapping[str, object], questions: Iterable[Question], an
 
 @dataclass(frozen=True)
 class Answer:
-    """One completion of a task.
+    """One completion of a task, and the model that wrote it: never shown to an annotator. None: not known."""
 
-    Attributes:
-        text: what is judged.
-        model: who wrote it; never shown to an annotator. None: not known.
-    """
-
+    __pydantic_config__ = _STRICT
     text: str
     model: str | None = None
 
@@ -128,8 +127,6 @@ class Label:
     """Latest label of one task by one annotator.
 
     Attributes:
-        task: id of the task.
-        annotator: a name or pseudonym.
         values: by name of the question; empty where the task was skipped.
         order: the order in which the answers were shown: ``order[place]`` is the index of the answer at that place.
             Empty where it is not known.

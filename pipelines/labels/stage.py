@@ -15,12 +15,12 @@ from pipelines.errors import DataError, PeopleNeeded
 from pipelines.labels.agreement.agreement_report import AgreementReport
 from pipelines.labels.agreement.agreement_text import plain
 from pipelines.labels.agreement.measures import agreement, summary
-from pipelines.labels.controls import control_tasks
 from pipelines.labels.label_types import LabelSet, Task
 from pipelines.labels.questions import questions_of
 from pipelines.labels.simulated.simulated_annotators import Pool, answer_all, find_truth
 from pipelines.labels.store.records import Settings
 from pipelines.labels.store.store import LabelStore
+from pipelines.labels.task_sources import control_tasks
 from pipelines.labels.tasks_file import TASKS, copy_sides, read_tasks, write_tasks
 from pipelines.run.directory import RunDir, in_round, split_round
 from pipelines.run.disk import write_atomic
@@ -80,7 +80,6 @@ class LabelProgress:
     """Progress of people with the tasks of a round.
 
     Attributes:
-        label_set: the round's tasks and labels so far.
         missing: how many answers are still needed, by task.
         given_up: tasks that will never have as many as they should.
         people: how many annotators there are.

@@ -1,9 +1,11 @@
-"""Tasks for `rlhf label`, from a tasks file or from rows of any accepted format."""
+"""Tasks for `rlhf label`, and control tasks with known answers, from a tasks file or from rows of any format."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pipelines.config.data_section import OnBadRow, Source
@@ -12,9 +14,10 @@ from pipelines.data.read import good_rows
 from pipelines.data.rows import CanonicalRow, Comparison, Demonstration, Judgement, Prompt
 from pipelines.data.sources.files import open_text
 from pipelines.errors import DataError
-from pipelines.labels.label_types import Answer, Kind, LabelSet, Question, Task
-from pipelines.labels.questions import default_question
-from pipelines.labels.tasks_file import is_tasks_file, read_tasks
+from pipelines.labels.label_types import Answer, Kind, LabelSet, Question, Task, task_id
+from pipelines.labels.questions import default_question, in_short
+from pipelines.labels.store.coding import check_task
+from pipelines.labels.tasks_file import is_tasks_file, read_controls, read_tasks
 from pipelines.run.reporting import Reporter, SilentReporter
 
 
@@ -26,11 +29,8 @@ def open_source(
     A comparison becomes a task of two answers in an order that does not tell which one is chosen, a judgement a task
     of one answer, a prompt one that is to be answered, a demonstration one whose answer is to be edited.
 
-    Args:
-        source: of a tasks file, or of rows.
-        seed: of the order of the answers.
-        on_bad_row: drop leaves out rows that are bad or give no task.
-        reporter: warns of these.
+    `seed` decides the order of the answers; `on_bad_row`: drop leaves out rows that are bad or give no task, with a
+    warning.
 
     Raises:
         DataError: the file cannot be read, a row is bad, or there is none.
@@ -106,3 +106,101 @@ def holds_tasks(path: Path) -> bool:
     except (DataError, ValueError, RecursionError):
         return False
     return isinstance(first, dict) and is_tasks_file(first)
+
+
+_COMPARING = ("ranking", "pairwise")
+
+
+def control_tasks(path: Path, questions: Sequence[Question], *, seed: int = 0) -> list[Task]:
+    """The control tasks that a file holds, or that its rows make.
+
+    Of a tasks file they are the tasks with a `control`; the others are left out. A comparison becomes a task of two
+    answers, in an order that `seed` and the task decide: every ranking or pairwise question has the chosen answer
+    first. A judgement becomes a task of one answer: a label that is true or false answers the binary questions, a
+    number the scales or, where there is none, the binary questions as 0 or 1.
+
+    Raises:
+        DataError: the file cannot be read, a row is bad, or what it knows does not answer the questions; with place.
+    """
+    tasks: dict[str, Task] = {}
+    for place, source in (
+        _controls_of_tasks(path, questions) if holds_tasks(path) else _controls_of_rows(path, questions, seed)
+    ):
+        # another id than an ordinary task of the same answers has, and one that does not show what it is
+        known_by = task_id(source.prompt, [answer.text for answer in source.answers])
+        own_id = hashlib.sha256(f"control\n{known_by}".encode()).hexdigest()[:16]
+        task = Task(source.prompt, source.answers, source.control, "control", own_id)
+        try:
+            check_task(task, tuple(questions))
+        except DataError as error:
+            raise DataError(error.message, where=place, hint=f"what is asked: {in_short(questions)}") from error
+        if tasks.setdefault(task.id, task).control != task.control:
+            raise DataError("the same task stood there before, with another known answer", where=place)
+    if not tasks:
+        raise DataError(
+            "the file of controls holds none",
+            where=str(path),
+            hint='a control of a tasks file has what is known of its answers: "control": {"overall": [2, 1, 3]}',
+        )
+    return list(tasks.values())
+
+
+def _controls_of_tasks(path: Path, questions: Sequence[Question]) -> Iterator[tuple[str, Task]]:
+    there, controls = read_controls(path)
+    asked = {question.name: question for question in questions}
+    for one in there:
+        if one.name in asked and _meaning(one) != _meaning(asked[one.name]):
+            raise DataError(
+                f"the file asks {in_short([one])}, another thing than is asked now: {in_short([asked[one.name]])}",
+                where=f"{path}:1",
+                hint="the numbers of a control would mean something else; give controls for the question as it is now",
+            )
+    yield from controls
+
+
+def _meaning(question: Question) -> tuple[str, int]:
+    """Return the fields by which two questions of the same name give a number the same meaning."""
+    return ("ranking", 0) if question.kind in _COMPARING else (question.kind, question.points)
+
+
+def _controls_of_rows(path: Path, questions: Sequence[Question], seed: int) -> Iterator[tuple[str, Task]]:
+    def with_place(row: CanonicalRow, place: str) -> tuple[str, Task]:
+        return place, _control(row, questions, seed, place)
+
+    yield from good_rows(Source(path=str(path)), None, SilentReporter(), with_place)
+
+
+def _control(row: CanonicalRow, questions: Sequence[Question], seed: int, place: str) -> Task:
+    if isinstance(row, Comparison):
+        if row.chosen == row.rejected:
+            raise DataError("chosen and rejected are the same text: neither is better", where=place)
+        task = comparison_task(row, seed)
+        ranks = (1, 2) if task.answers[0].text == row.chosen else (2, 1)
+        known: dict[str, tuple[int, ...]] = {one.name: ranks for one in questions if one.kind in _COMPARING}
+    elif isinstance(row, Judgement):
+        task = Task(row.prompt, (Answer(row.completion),))
+        scales = [one for one in questions if one.kind == "scale" and not isinstance(row.label, bool)]
+        asked = scales or [one for one in questions if one.kind == "binary"]
+        known = {one.name: _judged(row, one, place) for one in asked}
+    else:
+        raise DataError(
+            f"a {type(row).__name__.lower()} does not say which answer is right",
+            where=place,
+            hint="controls are comparisons (chosen is the better one), judgements (a completion and its label) or the "
+            "tasks with a `control` of a tasks file",
+        )
+    if not known:
+        raise DataError(
+            f"this {type(row).__name__.lower()} answers none of the questions: {in_short(questions)}",
+            where=place,
+            hint="a comparison answers ranking and pairwise questions, a judgement binary ones and scales",
+        )
+    return Task(task.prompt, task.answers, known)
+
+
+def _judged(row: Judgement, question: Question, place: str) -> tuple[int, ...]:
+    value = (int(row.label),)
+    fault = question.fault(value, 1) if float(row.label).is_integer() else "it must be a whole number"
+    if fault:
+        raise DataError(f"the label {row.label} does not answer `{question.name}`: {fault}", where=place)
+    return value

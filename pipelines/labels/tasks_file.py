@@ -18,7 +18,7 @@ from pipelines.data.rows import Message, as_dict, check_dialogue
 from pipelines.data.sources.files import open_text
 from pipelines.data.split import is_held_out, prompt_key
 from pipelines.errors import ArtifactError, DataError
-from pipelines.labels.label_types import Answer, Kind, Label, LabelSet, Question, Task, question_dict, values_fault
+from pipelines.labels.label_types import Answer, Label, LabelSet, Question, Task, Value, question_dict, values_fault
 from pipelines.run.disk import write_atomic
 
 MAGIC = "tasks"
@@ -33,31 +33,16 @@ class _Row(BaseModel):
 _Found = TypeVar("_Found", bound=_Row)
 
 
-class _QuestionRow(_Row):
-    name: str = Field(min_length=1)
-    kind: Kind
-    text: str = ""
-    points: int = Field(5, ge=2)
-    low: str = ""
-    high: str = ""
-    required: bool = True
-
-
 class _Header(_Row):
     rlhf: Literal["tasks"]
     version: Literal[1]
-    questions: list[_QuestionRow] = []
-
-
-class _AnswerRow(_Row):
-    text: str
-    model: str | None = None
+    questions: tuple[Question, ...] = ()
 
 
 class _LabelRow(_Row):
     annotator: str = Field(min_length=1)
-    values: dict[str, list[int] | str] = {}
-    order: list[int] = []
+    values: dict[str, Value] = {}
+    order: tuple[int, ...] = ()
     seconds: float | None = Field(None, ge=0)
     skipped: bool = False
     flagged: bool = False
@@ -68,9 +53,9 @@ class _LabelRow(_Row):
 
 class _TaskRow(_Row):
     id: str = ""
-    prompt: list[Message] = Field(min_length=1)
-    answers: list[_AnswerRow] = []
-    control: dict[str, list[int]] | None = None
+    prompt: tuple[Message, ...] = Field(min_length=1)
+    answers: tuple[Answer, ...] = ()
+    control: dict[str, tuple[int, ...]] | None = None
     source: str | None = None
     labels: list[_LabelRow] = []
 
@@ -141,7 +126,7 @@ def read_tasks(path: Path) -> LabelSet:
         known = _LabelRow(annotator="control", values=dict(row.control or {}))
         for row_label in (known, *row.labels):
             _check_values(row_label, questions, len(task.answers), place)
-        label_set.labels += [_label(task.id, row_label) for row_label in row.labels]
+        label_set.labels += [Label(task.id, **dict(row_label)) for row_label in row.labels]
         if len({row_label.annotator for row_label in row.labels}) < len(row.labels):
             raise DataError("one annotator has two labels for the same task", where=place)
     return label_set
@@ -180,7 +165,7 @@ def _lines(path: Path) -> Iterator[tuple[str, str]]:
 def _header(path: Path, lines: Iterator[tuple[str, str]]) -> tuple[str, tuple[Question, ...]]:
     """Return the place of the header and its questions."""
     place, line = next(lines, (str(path), "{}"))
-    return place, tuple(Question(**row.model_dump()) for row in _checked(_Header, line, place).questions)
+    return place, _checked(_Header, line, place).questions
 
 
 def _task(row: _TaskRow, place: str) -> Task:
@@ -188,9 +173,7 @@ def _task(row: _TaskRow, place: str) -> Task:
         check_dialogue(row.prompt)
     except ValueError as error:
         raise DataError(f"prompt: {error}", where=place) from error
-    control = None if row.control is None else {name: tuple(value) for name, value in row.control.items()}
-    answers = tuple(Answer(answer.text, answer.model) for answer in row.answers)
-    return Task(tuple(row.prompt), answers, control, row.source, row.id)
+    return Task(row.prompt, row.answers, row.control, row.source, row.id)
 
 
 def _check_values(row_label: _LabelRow, questions: Sequence[Question], answers: int, place: str) -> None:
@@ -198,12 +181,6 @@ def _check_values(row_label: _LabelRow, questions: Sequence[Question], answers: 
         raise DataError(f"labels: {row_label.annotator}'s answers: {fault}", where=place)
     if row_label.order and sorted(row_label.order) != list(range(answers)):
         raise DataError(f"labels: the order {row_label.order} is not one of {answers} answers", where=place)
-
-
-def _label(task: str, row: _LabelRow) -> Label:
-    values = {name: value if isinstance(value, str) else tuple(value) for name, value in row.values.items()}
-    rest = row.model_dump(exclude={"annotator", "values", "order"})
-    return Label(task, row.annotator, values, tuple(row.order), **rest)
 
 
 def _checked(kind: type[_Found], line: str, place: str) -> _Found:
@@ -218,12 +195,7 @@ TRAIN, HELDOUT = "train", "heldout"
 
 
 def write_sides(directory: Path, tasks: Iterable[Task], heldout: Iterable[tuple[Message, ...]]) -> None:
-    """Write the side of every task.
-
-    Args:
-        directory: of the tasks.
-        tasks: of both sides.
-        heldout: the held-out prompts, as the tasks have them: a task of one of these is held out.
+    """Write the side of every task in the directory of the tasks; one of a prompt among `heldout` is held out.
 
     Raises:
         DiskError: it cannot be written.
@@ -245,21 +217,18 @@ def copy_sides(source: Path, target: Path) -> None:
 def heldout_prompts(directory: Path, tasks: Collection[Task], data: DataSection) -> set[int]:
     """The `prompt_key` of every prompt that has a held-out task.
 
-    Args:
-        directory: of the tasks; where it holds no sides, or not that of a task, its prompt decides as everywhere else.
-        tasks: all of them.
-        data: the `data` section, which decides it then.
+    Where the directory of the tasks does not hold the side of one, its prompt decides by `data` as everywhere else.
 
     Raises:
         ArtifactError: the sides cannot be read.
     """
     sides = _read(directory)
-    return {prompt_key(task.prompt) for task in tasks if _held_out(task, sides, data)}
 
+    def held_out(task: Task) -> bool:
+        known = sides.get(task.id)
+        return is_held_out(task.prompt, data.eval_fraction, data.split_by) if known is None else known == HELDOUT
 
-def _held_out(task: Task, sides: Mapping[str, str], data: DataSection) -> bool:
-    known = sides.get(task.id)
-    return is_held_out(task.prompt, data.eval_fraction, data.split_by) if known is None else known == HELDOUT
+    return {prompt_key(task.prompt) for task in filter(held_out, tasks)}
 
 
 def _write(directory: Path, sides: Mapping[str, str]) -> None:

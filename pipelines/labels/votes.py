@@ -110,14 +110,10 @@ def row_means(cells: Floats) -> Floats:
 
 
 def verdicts(worth: Floats) -> Floats:
-    """Verdicts on all pairs of answers: 1, -1 or 0.
+    """[N, K] worth, NaN for no such answer -> [N, K(K-1)/2] verdicts on all pairs in the order of `numpy.triu_indices`.
 
-    Args:
-        worth: [N, K], higher is better; NaN: there is no such answer.
-
-    Returns:
-        [N, K(K-1)/2], pairs in the order of `numpy.triu_indices`: 1 where the earlier answer is better, -1 where the
-        later one is, 0 at a tie, NaN where one of them is missing. Differences below 1e-9 are rounding, and a tie.
+    1 where the earlier answer is better, -1 where the later one is, 0 at a tie, NaN where one of them is missing.
+    Differences below 1e-9 are rounding, and a tie.
     """
     first, second = np.triu_indices(worth.shape[1], 1)
     difference = worth[:, first] - worth[:, second]

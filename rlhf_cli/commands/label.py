@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pipelines.config.feedback_section import LabelSection
 from pipelines.errors import UsageError
 from pipelines.report.safe_text import visible
 from rlhf_cli import failures, options, settings
@@ -51,25 +52,8 @@ Without = Annotated[
         "--without", metavar="NAME", help="Name of an annotator to remove, who has not answered anything. Repeatable."
     ),
 ]
-Guidelines = Annotated[
-    Path | None, typer.Option("--guidelines", metavar="FILE", help="Markdown file with guidelines for the annotators.")
-]
-Overlap = Annotated[
-    int | None, typer.Option("--overlap", min=1, metavar="N", help="Number of annotators who judge the same task.")
-]
-Controls = Annotated[
-    Path | None,
-    typer.Option(
-        "--controls",
-        metavar="FILE",
-        help="File of tasks, comparisons or judgements with known answers, mixed in as controls.",
-    ),
-]
-ControlShare = Annotated[
-    float | None,
-    typer.Option(
-        "--control-share", min=0, max=0.5, metavar="X", help="Share of control tasks in an annotator's queue."
-    ),
+Settings = Annotated[
+    dict[str, Any], options.SectionKeys(LabelSection, ("guidelines", "overlap", "controls", "control_share"))
 ]
 Title = Annotated[str | None, typer.Option("--title", metavar="T", help="Title of the project, shown on every page.")]
 Seed = Annotated[int | None, typer.Option("--seed", metavar="N", help="Seed of every shuffle.")]
@@ -102,11 +86,9 @@ def label(
     store: Store = None,
     annotator: Annotator = None,
     without: Without = None,
-    guidelines: Guidelines = None,
     question: options.Questions = None,
-    overlap: Overlap = None,
-    controls: Controls = None,
-    control_share: ControlShare = None,
+    *,
+    asked: Settings,
     title: Title = None,
     seed: Seed = None,
     rows: options.SourceOptions = options.DEFAULT_ROWS,
@@ -133,15 +115,7 @@ def label(
     if on_bad_row is not None and source is None:
         raise UsageError("--on-bad-row goes with SOURCE only")
     if run_dir is not None:
-        _refuse_what_the_run_says(
-            run_dir,
-            question=question,
-            guidelines=guidelines,
-            overlap=overlap,
-            controls=controls,
-            control_share=control_share,
-            seed=seed,
-        )
+        _refuse_what_the_run_says(run_dir, question=question, seed=seed, **asked)
     from pipelines.labels.page import serve
 
     if not serve.is_loopback(host) and not i_know:
@@ -156,16 +130,15 @@ def label(
     from pipelines.labels.store.store import LabelStore, announced
 
     reporter = ConsoleReporter(quiet=quiet)
+    if "guidelines" in asked:
+        asked["guidelines"] = read_guidelines(asked["guidelines"])
     changes = StoreChanges(
         questions=parse_questions(question) if question else None,
         title=title,
-        guidelines=None if guidelines is None else read_guidelines(guidelines),
-        overlap=overlap,
-        control_share=control_share,
-        controls=controls,
         annotators=tuple(annotator or ()),
         without=tuple(without or ()),
         seed=seed,
+        **asked,
     )
     if run_dir is not None:
         config, run = settings.resolve(None, run_dir)

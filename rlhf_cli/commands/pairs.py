@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from pydantic import ValidationError
@@ -25,33 +25,11 @@ if TYPE_CHECKING:
     from pipelines.labels.pairs.label_rows import PairsResult
 
 Out = Annotated[Path, typer.Option("--out", metavar="FILE", help="File for the rows: .jsonl, or .json for one array.")]
-Question = Annotated[
-    str | None,
-    typer.Option("--question", metavar="NAME", help="Question whose labels are used. Default: the first one."),
-]
-Method = Annotated[
-    Literal["mean_rank", "majority", "bradley_terry", "plackett_luce"] | None,
-    typer.Option("--method", help="Aggregation of several annotators. Default: mean_rank."),
-]
-Ties = Annotated[
-    Literal["drop", "half"] | None,
-    typer.Option("--ties", help="Treatment of tied pairs: leave them out, or keep them in both orders (half)."),
-]
-MinAnnotators = Annotated[
-    int | None, typer.Option("--min-annotators", metavar="N", help="Minimum number of labels of a pair.")
-]
-MinAgreement = Annotated[
-    float | None,
-    typer.Option("--min-agreement", metavar="X", help="Minimum share of annotators who prefer the winner."),
-]
-MinMargin = Annotated[
-    float | None, typer.Option("--min-margin", metavar="X", help="Minimum margin of a pair, in units of the method.")
-]
-Weights = Annotated[
-    Literal["none", "reliability"] | None,
-    typer.Option(
-        "--weights",
-        help="Weights of the annotators; reliability: by their agreement with others and with the controls.",
+Aggregation = Annotated[
+    dict[str, Any],
+    options.SectionKeys(
+        PairsSection,
+        ("question", "method", "ties", "min_annotators", "min_agreement", "min_margin", "weights"),
     ),
 ]
 Format = Annotated[
@@ -69,13 +47,8 @@ def pairs(
     out: Out,
     source: Source = None,
     run_dir: RunWithLabels = None,
-    question: Question = None,
-    method: Method = None,
-    ties: Ties = None,
-    min_annotators: MinAnnotators = None,
-    min_agreement: MinAgreement = None,
-    min_margin: MinMargin = None,
-    weights: Weights = None,
+    *,
+    aggregation: Aggregation,
     leave_out: LeaveOut = None,
     format_: Format = "rlhf",
     force: options.Replace = False,
@@ -94,17 +67,7 @@ def pairs(
         raise UsageError(f"there is no format `{format_}`", hint=f"the formats are {', '.join(OUT_FORMATS)}")
     path, run = source_of(source, run_dir)
     make_room(out, [path], replace=force)
-    given = {
-        "question": question,
-        "method": method,
-        "ties": ties,
-        "min_annotators": min_annotators,
-        "min_agreement": min_agreement,
-        "min_margin": min_margin,
-        "weights": weights,
-        "leave_out": leave_out or None,
-    }
-    section = _section(run, {key: value for key, value in given.items() if value is not None})
+    section = _section(run, aggregation | ({"leave_out": leave_out} if leave_out else {}))
     labels = read(path)
     check_annotators(labels, leave_out or [])
     from pipelines.labels.pairs.label_rows import build
@@ -157,4 +120,4 @@ def register(app: typer.Typer) -> None:
             "rlhf pairs labels.sqlite --out pairs.jsonl --method majority --min-agreement 0.6",
             "rlhf pairs export.json --out pairs.json --format trl --ties half",
         )
-    )(pairs)
+    )(options.with_groups(pairs))

@@ -13,11 +13,12 @@ import typer
 from pipelines.chain.preflight import check_sampled_models
 from pipelines.config import Config, load_config
 from pipelines.config.data_section import Source
+from pipelines.config.feedback_section import SampleSection
 from pipelines.errors import UsageError
 from pipelines.report.safe_text import visible
 from pipelines.run.directory import in_round
 from rlhf_cli import options, settings
-from rlhf_cli.commands.stages import OutputMode, run_one
+from rlhf_cli.commands.stages import USUAL_OUTPUT, OutputMode, run_one
 from rlhf_cli.console import ConsoleReporter, print_json, print_problem
 from rlhf_cli.libraries import set_defaults
 from rlhf_cli.output_file import make_room
@@ -59,50 +60,16 @@ FormOption = Annotated[
         "--as", help="Kind of rows: tasks to be judged, or demonstrations to be edited for SFT; without a run."
     ),
 ]
-Temperature = Annotated[
-    float | None, typer.Option("--temperature", metavar="T", help="Sampling temperature. Default: 1.")
-]
-TopP = Annotated[
-    float | None,
-    typer.Option("--top-p", metavar="P", help="Probability mass of the most likely tokens to sample from. Default: 1."),
-]
-TopK = Annotated[
-    int | None,
-    typer.Option("--top-k", metavar="N", help="Number of most likely tokens to sample from. Default: 0, all of them."),
-]
-NewTokens = Annotated[
-    int | None,
-    typer.Option("--max-new-tokens", metavar="N", help="Maximum length of a completion in tokens. Default: 128."),
-]
-PromptLength = Annotated[
-    int | None,
-    typer.Option(
-        "--max-prompt-length",
-        metavar="N",
-        help="Maximum length of a prompt in tokens; longer ones are left out. Default: 512.",
+Draws = Annotated[
+    dict[str, Any],
+    options.SectionKeys(
+        SampleSection,
+        (
+            *("temperature", "top_p", "top_k", "max_new_tokens", "max_prompt_length", "near_duplicate", "redraws"),
+            *("batch_size", "num_prompts"),
+        ),
     ),
 ]
-Near = Annotated[
-    float | None,
-    typer.Option(
-        "--near-duplicate",
-        metavar="S",
-        help="Similarity from which a completion counts as a repetition; 1: the same words. Default: 0.95.",
-    ),
-]
-Redraws = Annotated[
-    int | None,
-    typer.Option(
-        "--redraws",
-        metavar="N",
-        help="Number of times that repeated and blank completions are drawn again. Default: 2.",
-    ),
-]
-BatchSize = Annotated[
-    int | None,
-    typer.Option("--batch-size", metavar="N", help="Number of completions in one generation batch. Default: 32."),
-]
-NumPrompts = Annotated[int | None, typer.Option("--num-prompts", min=1, metavar="N", help="Maximum number of prompts.")]
 PerSource = Annotated[
     int | None,
     typer.Option(
@@ -112,7 +79,6 @@ PerSource = Annotated[
 Seed = Annotated[
     int | None, typer.Option("--seed", metavar="N", help="Seed of the sampling; without a run. Default: 0.")
 ]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done; load no model and write nothing.")]
 
 
 def sample(
@@ -121,15 +87,8 @@ def sample(
     num_completions: Count = None,
     out: Out = None,
     form: FormOption = None,
-    temperature: Temperature = None,
-    top_p: TopP = None,
-    top_k: TopK = None,
-    max_new_tokens: NewTokens = None,
-    max_prompt_length: PromptLength = None,
-    near_duplicate: Near = None,
-    redraws: Redraws = None,
-    batch_size: BatchSize = None,
-    num_prompts: NumPrompts = None,
+    *,
+    draws: Draws,
     max_per_source: PerSource = None,
     seed: Seed = None,
     rows: options.SourceOptions = options.DEFAULT_ROWS,
@@ -139,30 +98,15 @@ def sample(
     sets: options.Sets = None,
     number: options.Round = 1,
     force: options.Force = False,
-    dry_run: DryRun = False,
-    json: options.Json = False,
-    verbose: options.Verbose = False,
-    quiet: options.Quiet = False,
+    mode: OutputMode = USUAL_OUTPUT,
 ) -> None:
     """Sample several answers to every prompt, for people to judge.
 
     With --run-dir or --config, this is the `sample` stage of that run. Otherwise the PROMPTS of files are answered, and
     --out is written. Repetitions and blank answers are drawn again. After an interruption the same command continues.
     """
-    drawn = {
-        "temperature": temperature,
-        "top_p": top_p,
-        "top_k": top_k,
-        "max_new_tokens": max_new_tokens,
-        "max_prompt_length": max_prompt_length,
-        "near_duplicate": near_duplicate,
-        "redraws": redraws,
-        "batch_size": batch_size,
-        "num_prompts": num_prompts,
-    }
-    flags: dict[str, Any] = {f"feedback.sample.{key}": value for key, value in drawn.items() if value is not None}
+    flags: dict[str, Any] = {f"feedback.sample.{key}": value for key, value in draws.items()}
     flags |= _answering(models or (), num_completions, 4 if form != "demonstrations" else 1)
-    mode = OutputMode(dry_run, json, verbose, quiet)
     if prompts:
         _refuse({"--run-dir": run_dir, "--config": config, "--round": number > 1}, "goes without PROMPTS only")
         if out is None or not models:

@@ -79,7 +79,7 @@ def test_one_file_serves_all_kinds_and_no_prompt_changes_sides(tmp_path: Path) -
     source = jsonl(tmp_path / "a.jsonl", [*pairs(60), {"prompt": "Question 0?", "chosen": "Maybe", "rejected": "No"}])
     sides: dict[str, list[set[str]]] = {"train": [], "heldout": []}
     for stage, kind in ((demonstrations, Demonstration), (comparisons, Comparison), (prompts, Prompt)):
-        ctx = context(tmp_path / stage.__name__, comparisons=source)
+        ctx = context(tmp_path / stage.keywords["name"], comparisons=source)
         metrics = stage(ctx)
         for side, found in sides.items():
             rows = list(read_rows(ctx.out / f"{side}.jsonl", kind))
@@ -268,7 +268,7 @@ def test_the_same_prompts_are_held_out_of_every_kind(tmp_path: Path) -> None:
     source = jsonl(tmp_path / "a.jsonl", pairs(9))
     sides = []
     for stage, kind in ((demonstrations, Demonstration), (comparisons, Comparison), (prompts, Prompt)):
-        ctx = context(tmp_path / stage.__name__, comparisons=source, eval_fraction=0.0001)
+        ctx = context(tmp_path / stage.keywords["name"], comparisons=source, eval_fraction=0.0001)
         assert stage(ctx)["heldout_prompts"] == 2
         sides.append({split_key(prompt_of(row)) for row in read_rows(ctx.out / "heldout.jsonl", kind)})
     assert sides[0] == sides[1] == sides[2]
@@ -284,7 +284,7 @@ def test_what_one_small_file_holds_out_is_held_out_of_all(tmp_path: Path) -> Non
     }
     sides = {}
     for stage, kind in ((demonstrations, Demonstration), (comparisons, Comparison), (prompts, Prompt)):
-        ctx = context(tmp_path / stage.__name__, **data)
+        ctx = context(tmp_path / stage.keywords["name"], **data)
         stage(ctx)
         sides[kind] = [
             {split_key(prompt_of(row)) for row in read_rows(ctx.out / f"{side}.jsonl", kind)}
@@ -312,7 +312,7 @@ def test_one_prompt_or_no_rows_are_refused(tmp_path: Path) -> None:
 def test_a_task_makes_its_rows_and_marks_the_simulated_ones(tmp_path: Path) -> None:
     data = {"task": {"demonstrations": 60, "comparisons": 50, "prompts": 40}}
     for stage, count in ((demonstrations, 60), (comparisons, 50), (prompts, 40)):
-        ctx = context(tmp_path / stage.__name__, **data)
+        ctx = context(tmp_path / stage.keywords["name"], **data)
         metrics = stage(ctx)
         assert metrics["rows_read"] == count
         assert ("simulated" in ctx.notes) is (stage is comparisons)

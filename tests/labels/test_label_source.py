@@ -11,12 +11,11 @@ import pytest
 
 from pipelines.config.data_section import Source
 from pipelines.errors import DataError
-from pipelines.labels.controls import control_tasks
 from pipelines.labels.label_types import Answer, LabelSet, Task
 from pipelines.labels.questions import default_question, parse_questions
 from pipelines.labels.store.records import Settings, Submission
 from pipelines.labels.store.store import LabelStore
-from pipelines.labels.task_sources import open_source
+from pipelines.labels.task_sources import control_tasks, open_source
 from pipelines.labels.tasks_file import write_tasks
 from tests.recorders import Recorder
 

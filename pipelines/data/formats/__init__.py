@@ -106,9 +106,8 @@ def refusal(rows: Sequence[Mapping[str, Any]], *, judged: bool = False) -> str |
 def _fitting(row: Mapping[str, Any], formats: Collection[type[Format]]) -> type[Format] | None:
     fitting = next((layout for layout in formats if layout.likeness(row) == len(layout.shape)), None)
     # A dialogue that ends with the question stands beside its answers; no verdict is on its last turn.
-    return (
-        verdict.TwoAnswers if fitting is not None and verdict.TwoAnswers in formats and verdict.asks(row) else fitting
-    )
+    asks = fitting is not None and verdict.TwoAnswers in formats and verdict.asks(row)
+    return verdict.TwoAnswers if asks else fitting
 
 
 def _nearest(row: Mapping[str, Any], formats: Collection[type[Format]]) -> type[Format] | None:

@@ -41,7 +41,6 @@ class AlpacaPreference(Instruction, Labeled):
 
     name = "alpaca_preference"
     shape = columns(instruction=TEXT, chosen=TEXT, rejected=TEXT)
-    holds = (Comparison,)
     chosen: str
     rejected: str
 

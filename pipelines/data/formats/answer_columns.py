@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -117,7 +117,7 @@ def person_of(name: str) -> str:
 def may_be_ignored(name: str) -> bool:
     """Whether a column of this name judges answers, so that a column map may say that it need not be read."""
     plain = plain_name(name)
-    return name in VERDICTS or _says_better(plain) or plain in _BY_SEVERAL or _stem_of(plain, _SCORE, _ONE_HOT)
+    return name in VERDICTS or says_better(plain) or plain in _BY_SEVERAL or _stem_of(plain, _SCORE, _ONE_HOT)
 
 
 def _stem_of(plain: str, *stems: re.Pattern[str]) -> bool:
@@ -127,10 +127,7 @@ def _stem_of(plain: str, *stems: re.Pattern[str]) -> bool:
 
 def says_better(name: str) -> bool:
     """Whether a column of this name says which answer is better."""
-    return _says_better(plain_name(name))
-
-
-def _says_better(plain: str) -> bool:
+    plain = plain_name(name)
     return plain in _VERDICT_NAMES or _BETTER.fullmatch(plain) is not None
 
 
@@ -187,7 +184,7 @@ def _by_name(there: tuple[tuple[str, str], ...]) -> AnswerColumns | None:
 
     in_lists = tuple(name for name in _SCORE_LISTS if sorts.get(name) == "list")
     told = [name for name in _TOLD if name in sorts]
-    better = [name for name in plain if _says_better(plain[name])]
+    better = [name for name in plain if says_better(name)]
     persons = tuple(name for name in plain if _BY_PERSON.fullmatch(plain[name]))
     several = ("verdicts",) if "verdicts" in sorts else tuple(known[name] for name in _BY_SEVERAL if name in known)
     return AnswerColumns(
@@ -208,17 +205,13 @@ def _by_name(there: tuple[tuple[str, str], ...]) -> AnswerColumns | None:
 
 def _in_order(members: Mapping[str, str]) -> dict[str, str]:
     """Return a set of answer columns in order, by mark; empty: they are not numbered in one way, without gap."""
-    if all(mark.isdecimal() for mark in members):
-        order = sorted(members, key=int)
-        whole = [int(mark) for mark in order] == list(range(int(order[0]), int(order[0]) + len(order)))
-        whole = whole and order[0] in ("0", "1")
-    else:
-        order = sorted(members)
-        whole = any(order == list(marks[: len(order)]) for marks in (_LETTERS, ("left", "right"), ("first", "second")))
+    order = sorted(members, key=lambda mark: (int(mark) if mark.isdecimal() else -1, mark))
+    ways = (_FROM_0, _FROM_0[1:], tuple("abcdefgh"), ("left", "right"), ("first", "second"))
+    whole = any(order == list(marks[: len(order)]) for marks in ways)
     return {mark: members[mark] for mark in order} if whole and 2 <= len(order) <= MOST_ANSWERS else {}
 
 
-_LETTERS: Sequence[str] = ("a", "b", "c", "d", "e", "f", "g", "h")
+_FROM_0 = tuple(str(number) for number in range(MOST_ANSWERS + 1))
 
 
 def is_one_hot(name: str) -> bool:

@@ -9,9 +9,8 @@ from typing import Any, ClassVar, TypeVar, cast
 from pydantic import model_validator
 
 from pipelines.data.faults import Fault
-from pipelines.data.formats.tool_calls import Tools
 from pipelines.data.formats.transcripts import answer_alone, open_transcript
-from pipelines.data.formats.turns import system_turn
+from pipelines.data.formats.turns import Tools, system_turn
 from pipelines.data.formats.unread_columns import CONTEXT, MEDIA, VERDICTS, is_judged, placed_media, unread
 from pipelines.data.rows import CanonicalRow, Demonstration, Lenient, Message
 
@@ -60,11 +59,7 @@ class Format(Lenient):
         raise NotImplementedError
 
     def rows(self) -> tuple[CanonicalRow, ...]:
-        """All canonical rows that the row gives: one, except where it holds a list of answers.
-
-        Raises:
-            ValueError: as for `canonical` and `completed`.
-        """
+        """All canonical rows that the row gives: one, except where it holds a list of answers; errors as above."""
         return (self.completed(self.canonical()),)
 
     @classmethod
@@ -98,11 +93,7 @@ class Format(Lenient):
         return cast("Kind", row.model_copy(update={column: turns}))
 
     def prompts(self) -> tuple[CanonicalRow, ...]:
-        """The rows where prompts alone are needed: those of `rows`, unless a row without any has a prompt all the same.
-
-        Raises:
-            ValueError: as for `rows`.
-        """
+        """The rows where prompts alone are needed: those of `rows`, and those of a row with a prompt and no more."""
         return self.rows()
 
     @classmethod

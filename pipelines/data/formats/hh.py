@@ -25,7 +25,6 @@ class Transcripts(Labeled):
 
     name = "hh"
     shape = columns(chosen=TEXT, rejected=TEXT)
-    holds = (Comparison,)
     chosen: str
     rejected: str
 

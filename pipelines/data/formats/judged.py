@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import combinations
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, Field
 from typing_extensions import override
@@ -36,6 +36,9 @@ GoodOrBad = Annotated[bool, BeforeValidator(_zero_or_one)]
 class Judged(Format):
     """Annotator and source of a judgement."""
 
+    unless: ClassVar[tuple[str, ...]] = ("chosen", "rejected")
+    holds = (Judgement,)
+
     annotator: str | None = None
     source: str | None = None
 
@@ -61,7 +64,7 @@ class JudgementRow(Judged):
 
     name = "judgement"
     shape = columns(prompt=LIST, completion=TEXT, label=FLAG + NUMBER)
-    holds = (Judgement,)
+    unless = ()
     prompt: Turns
     completion: str
     label: Annotated[bool | float, BeforeValidator(_flag_or_number)]
@@ -76,8 +79,6 @@ class Kto(Judged):
 
     name = "kto"
     shape = columns(prompt=TEXT + LIST, completion=TEXT + LIST, label=FLAG + NUMBER)
-    unless = ("chosen", "rejected")
-    holds = (Judgement,)
     prompt: Question
     completion: Answer
     label: GoodOrBad
@@ -92,8 +93,6 @@ class MessagesKto(Judged):
 
     name = "messages_kto"
     shape = columns(messages=LIST, label=FLAG + NUMBER)
-    unless = ("chosen", "rejected")
-    holds = (Judgement,)
     messages: Turns
     label: GoodOrBad
 
@@ -107,8 +106,6 @@ class ShareGPTKto(Conversations, Judged):
 
     name = "sharegpt_kto"
     shape = columns(conversations=LIST, label=FLAG + NUMBER)
-    unless = ("chosen", "rejected")
-    holds = (Judgement,)
     label: GoodOrBad
 
     @override
@@ -121,8 +118,6 @@ class AlpacaKto(Instruction, Judged):
 
     name = "alpaca_kto"
     shape = columns(instruction=TEXT, output=TEXT, label=FLAG + NUMBER)
-    unless = ("chosen", "rejected")
-    holds = (Judgement,)
     output: str
     label: GoodOrBad
 
@@ -131,44 +126,33 @@ class AlpacaKto(Instruction, Judged):
         return self.judgement(self.prompt(), self.output, self.label)
 
 
-AtLeastTwo = Field(min_length=2)
-
-
 class Scored(Judged):
     """A prompt, an answer, each a text or turns, and its score."""
 
     name = "scored"
     shape = columns(prompt=TEXT + LIST, completion=TEXT + LIST, score=NUMBER)
-    unless = ("chosen", "rejected")
-    holds = (Judgement,)
     prompt: Question
     completion: Answer
     score: float
 
     @override
     def canonical(self) -> Judgement:
-        return self.judgement(messages_of(self.prompt), answer_text("completion", self.completion), self.score)
+        answer = answer_text([*self.shape][1], self.completion)
+        return self.judgement(messages_of(self.prompt), answer, self.score)
 
 
-class ScoredResponse(Judged):
+class ScoredResponse(Scored):
     """The same, with the answer in `response`."""
 
     name = "scored_response"
     shape = columns(prompt=TEXT + LIST, response=TEXT + LIST, score=NUMBER)
-    unless = ("chosen", "rejected")
-    holds = (Judgement,)
-    prompt: Question
-    response: Answer
-    score: float
-
-    @override
-    def canonical(self) -> Judgement:
-        return self.judgement(messages_of(self.prompt), answer_text("response", self.response), self.score)
+    completion: Answer = Field(alias="response")
 
 
 class _ScoredAnswers(Format):
     """Several answers to one prompt: every two with different scores are a comparison, the difference its margin."""
 
+    unless = ("chosen", "rejected")
     holds = (Comparison,)
     source: str | None = None
 
@@ -189,10 +173,9 @@ class ScoredList(_ScoredAnswers):
 
     name = "scored_list"
     shape = columns(responses=LIST, scores=LIST)
-    unless = ("chosen", "rejected")
     prompt: Question | None = None
     instruction: str | None = None
-    responses: Annotated[list[NonBlank], AtLeastTwo]
+    responses: Annotated[list[NonBlank], Field(min_length=2)]
     scores: list[float]
 
     @override
@@ -218,9 +201,8 @@ class UltraFeedback(_ScoredAnswers):
 
     name = "ultrafeedback"
     shape = columns(instruction=TEXT, completions=LIST)
-    unless = ("chosen", "rejected")
     instruction: str
-    completions: Annotated[list[ScoredCompletion], AtLeastTwo]
+    completions: Annotated[list[ScoredCompletion], Field(min_length=2)]
 
     @override
     def rows(self) -> tuple[CanonicalRow, ...]:

@@ -8,17 +8,11 @@ from pydantic import BeforeValidator, Field, TypeAdapter
 from typing_extensions import override
 
 from pipelines.data.formats.format import LIST, Format, columns
-from pipelines.data.formats.tool_calls import as_objects, with_arguments
 from pipelines.data.formats.trl import Labeled, dialogue
-from pipelines.data.formats.turns import Question, TextTurn, messages_of, plain_answer
+from pipelines.data.formats.turns import Question, TextTurn, as_objects, messages_of, plain_answer, with_arguments
 from pipelines.data.rows import Comparison, Demonstration, Lenient, Message, NonBlank, Prompt, Role
 
-_ROLES: dict[str, Role] = {
-    "human": "user",
-    "gpt": "assistant",
-    "observation": "tool",
-    "system": "system",
-}
+_ROLES: dict[str, Role] = {"human": "user", "gpt": "assistant", "observation": "tool", "system": "system"}
 
 
 class Turn(TextTurn):
@@ -98,7 +92,6 @@ class ShareGPTPreference(Conversations, Labeled):
 
     name = "sharegpt_preference"
     shape = columns(conversations=(list, str), chosen=(dict, str), rejected=(dict, str))
-    holds = (Comparison,)
     conversations: Annotated[list[Turn], BeforeValidator(_as_question)]
     chosen: Annotated[Turn, BeforeValidator(_as_answer)]
     rejected: Annotated[Turn, BeforeValidator(_as_answer)]

@@ -35,6 +35,8 @@ def dialogue(messages: tuple[Message, ...], *, last_only: bool = False) -> Demon
 class Labeled(Format):
     """Optional fields of a comparison beside its texts."""
 
+    holds = (Comparison,)
+
     margin: float | None = None
     annotator: str | None = None
     source: str | None = None
@@ -56,7 +58,6 @@ class ComparisonRow(Labeled):
 
     name = "comparison"
     shape = columns(prompt=LIST, chosen=TEXT, rejected=TEXT)
-    holds = (Comparison,)
     prompt: Turns
     chosen: str
     rejected: str
@@ -80,7 +81,6 @@ class PreferenceChat(Labeled):
 
     name = "preference_chat"
     shape = columns(prompt=LIST, chosen=LIST, rejected=LIST)
-    holds = (Comparison,)
     prompt: Turns
     chosen: Turns
     rejected: Turns
@@ -97,7 +97,6 @@ class PreferenceImplicit(Labeled):
 
     name = "preference_implicit"
     shape = columns(chosen=LIST, rejected=LIST)
-    holds = (Comparison,)
     prompt: str | None = None
     chosen: Turns = Field(min_length=1)
     rejected: Turns = Field(min_length=1)

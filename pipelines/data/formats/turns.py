@@ -1,16 +1,16 @@
-"""Turns as OpenAI and TRL write them, and the texts that stand for turns."""
+"""Turns as OpenAI and TRL write them, the texts that stand for turns, and tools and their calls as JSON text."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, model_validator
+from pydantic import AfterValidator, BeforeValidator, model_validator
 
 from pipelines.data.faults import type_name
-from pipelines.data.formats.tool_calls import ToolCalls, Tools
 from pipelines.data.formats.transcripts import open_transcript
 from pipelines.data.formats.unread_columns import MEDIA, NO_TEXT, holds_media
 from pipelines.data.rows import Lenient, Message, Role
+from pipelines.data.strict_json import strict_json
 
 # What other programs write beside the content of a turn, and where it stands here.
 _NOT_READ = {
@@ -18,6 +18,48 @@ _NOT_READ = {
     "thinking": "write it into `content`, as the model is to write it",
     "function_call": "write it as `tool_calls`",
 }
+
+
+def as_objects(value: Any) -> Any:
+    """JSON text as what it says; nothing where it is empty."""
+    if isinstance(value, str):
+        if not value.strip():
+            return None
+        try:
+            value = strict_json(value)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"not valid JSON: {error}") from error
+    return None if value == [] else value
+
+
+def with_arguments(calls: list[Any] | None) -> list[Any] | None:
+    """Arguments given as JSON text, as OpenAI does, become the object they say: a template would quote them twice."""
+    return None if calls is None else [_with_object(call) if isinstance(call, dict) else call for call in calls]
+
+
+def _with_object(call: dict[str, Any]) -> dict[str, Any]:
+    function = call.get("function")
+    if isinstance(function, dict):
+        return {**call, "function": _with_object(function)}
+    arguments = call.get("arguments")
+    if not isinstance(arguments, str):
+        return call
+    try:
+        parsed = strict_json(arguments)
+    except (ValueError, RecursionError):
+        return call
+    return {**call, "arguments": parsed} if isinstance(parsed, dict) else call
+
+
+def _as_functions(tools: list[dict[str, Any]] | None) -> list[dict[str, Any]] | None:
+    """Bare functions, as LLaMA-Factory writes them, in OpenAI's form, for which chat templates are written."""
+    if tools is None:
+        return None
+    return [{"type": "function", "function": tool} if tool.keys() >= {"name", "parameters"} else tool for tool in tools]
+
+
+Tools = Annotated[list[dict[str, Any]] | None, BeforeValidator(as_objects), AfterValidator(_as_functions)]
+ToolCalls = Annotated[list[dict[str, Any]] | None, BeforeValidator(as_objects), AfterValidator(with_arguments)]
 
 
 class TextTurn(Lenient):
@@ -63,19 +105,15 @@ class ChatMessage(TextTurn):
         return Message(
             role=self.role,
             content=self.content,
-            tools=_fixed(self.tools),
-            tool_calls=_fixed(self.tool_calls),
+            tools=None if self.tools is None else tuple(self.tools),
+            tool_calls=None if self.tool_calls is None else tuple(self.tool_calls),
             name=self.name if is_tool and isinstance(self.name, str) and self.name.strip() else None,
             tool_call_id=self.tool_call_id if is_tool and self.tool_call_id else None,
         )
 
 
 def _joined(parts: list[Any]) -> Any:
-    """The text of a content in parts, as OpenAI writes it; what is no list of parts stays.
-
-    Raises:
-        ValueError: a part is not text.
-    """
+    """The text of a content in parts, as OpenAI writes it; what is no list of parts stays."""
     if not parts or not all(isinstance(part, dict) and isinstance(part.get("type"), str) for part in parts):
         return parts
     texts = ("text", "input_text", "output_text")
@@ -85,10 +123,6 @@ def _joined(parts: list[Any]) -> Any:
     if other is not None:
         raise ValueError(f"the content has a part of type `{other}`, and only text is read")
     return "".join(part["text"] for part in parts)
-
-
-def _fixed(objects: list[dict[str, Any]] | None) -> tuple[dict[str, Any], ...] | None:
-    return None if objects is None else tuple(objects)
 
 
 def _asked(value: Any) -> Any:

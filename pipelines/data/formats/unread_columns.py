@@ -43,12 +43,7 @@ def judges(name: str, value: Any) -> bool:
 
 
 def unread(row: Mapping[str, Any], watched: Collection[str]) -> Fault | None:
-    """The first of these columns that says something.
-
-    Args:
-        row: under canonical names.
-        watched: those of `CONTEXT`, `VERDICTS` and `MEDIA` that the format of the row does not read.
-    """
+    """The first of the `watched` columns of `CONTEXT`, `VERDICTS` and `MEDIA` that says something."""
     for name in MEDIA:
         if name in watched and holds_media(row.get(name)):
             return Fault(name, NO_TEXT, way_out(name))

@@ -17,16 +17,7 @@ from pipelines.data.formats.unread_columns import CONTEXT, VERDICTS
 from pipelines.errors import DataError
 
 _ANSWERS = (
-    "answer",
-    "response",
-    "completion",
-    "output",
-    "reply",
-    "target",
-    "solution",
-    "assistant",
-    "bot",
-    "generation",
+    *("answer", "response", "completion", "output", "reply", "target", "solution", "assistant", "bot", "generation"),
     "summary",
 )
 _DIALOGUES = ("conversation", "conversations", "dialog", "dialogue", "dialogs", "turns", "chat", "messages")

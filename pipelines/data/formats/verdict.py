@@ -16,20 +16,23 @@ from pipelines.data.faults import Fault, shorten
 from pipelines.data.formats.answer_columns import AnswerColumns, answer_columns, person_of, plain_name, says_better
 from pipelines.data.formats.answer_texts import AnswerText, open_prompt, question, question_columns, read_answer
 from pipelines.data.formats.format import FLAG, LIST, NUMBER, TEXT, Format, columns
-from pipelines.data.formats.opinion import Opinion, common_opinion, opinion_by_scores, worth_of_best
 from pipelines.data.formats.transcripts import answer_alone
 from pipelines.data.formats.unread_columns import CONTEXT, is_set, naming, way_out
 from pipelines.data.formats.verdict_values import (
+    Opinion,
     Scale,
     Scales,
+    common_opinion,
     has_verdict,
     item_score_key,
     no_such_place,
     number_of,
+    opinion_by_scores,
     person_and_verdict,
     place_by_number,
     scales_of,
     single_verdicts,
+    worth_of_best,
 )
 from pipelines.data.rows import CanonicalRow, Comparison, Message, Prompt
 from pipelines.errors import DataError
@@ -120,11 +123,7 @@ class TwoAnswers(Format):
 
     @override
     def canonical(self) -> CanonicalRow:
-        """The first of `rows`.
-
-        Raises:
-            ValueError: the answers are tied; see also `rows`.
-        """
+        """The first of `rows`, where the answers are not tied."""
         rows = self.rows()
         if not rows:
             raise ValueError("the answers are tied")
@@ -317,14 +316,11 @@ def asks(row: Mapping[str, Any]) -> bool:
 
 
 def refusal(row: Mapping[str, Any], *, judged: bool) -> str | None:
-    """Return the hint for a row with several answers that fits no format.
+    """Return the hint for a row with several answers that fits no format; None: it is no such row.
 
     Args:
         row: under canonical names.
         judged: only where there is a verdict on the answers too.
-
-    Returns:
-        None: it is no such row.
     """
     parts = answer_columns(row)
     if parts is None:

@@ -1,15 +1,23 @@
-"""Verdicts as rows hold them: numbers and their scales, objects of annotators, scores beside the answers."""
+"""Verdicts as rows hold them: numbers and their scales, objects of annotators, scores; one or several as an opinion."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
-from pipelines.data.formats.answer_columns import SIGNED, AnswerColumns, answer_columns, plain_name
+from pipelines.data.formats.answer_columns import (
+    SIGNED,
+    AnswerColumns,
+    answer_columns,
+    is_one_hot,
+    is_rank,
+    plain_name,
+)
 from pipelines.data.formats.unread_columns import is_set, naming
 from pipelines.errors import DataError
+from pipelines.report.statistics import ranks
 
 Scale = Literal["from_0", "from_1", "from_1_or_tie", "first_better", "strength"]
 """The numbers of verdicts: the place of the better answer counted from 0 or from 1 (and 0 for a tie), 1 for the first
@@ -23,6 +31,47 @@ _VALUES = (
 _PEOPLE = ("annotator", "annotator_id", "worker", "worker_id", "rater", "judge", "user", "name", "id")
 ITEM_SCORES = ("score", "overall_score", "rating", "pm_score", "reward", "rank")
 """Keys of a score that stands in one object with its answer."""
+
+
+class Opinion(NamedTuple):
+    """One annotator's verdict.
+
+    Attributes:
+        annotator: the name; None: not known.
+        worth: [K] of each answer, higher is better.
+        measured: differences of worth say by how much an answer is better; otherwise they only say which is.
+    """
+
+    annotator: str | None
+    worth: tuple[float, ...]
+    measured: bool
+
+
+def opinion_by_scores(name: str, scores: Sequence[float | None], who: str | None) -> Opinion:
+    """The verdict that scores of the [K] answers give; `name` is that of their column or key.
+
+    Raises:
+        DataError: a score is missing.
+    """
+    known = [score for score in scores if score is not None]
+    if len(known) < len(scores):
+        raise DataError("a score is missing, or is not a number", where=name)
+    sign = -1 if is_rank(name) or name == "rank" else 1
+    return Opinion(who, tuple(sign * score for score in known), measured=not is_one_hot(name))
+
+
+def worth_of_best(place: int, count: int) -> tuple[float, ...]:
+    """[count] 1 for the answer at this place, 0 for the others; at no place (-1) all are tied."""
+    return tuple(float(index == place) for index in range(count))
+
+
+def common_opinion(opinions: Sequence[Opinion]) -> Opinion:
+    """Several verdicts as one: the mean of the ranks."""
+    if len(opinions) == 1:
+        return opinions[0]
+    by_place = zip(*(ranks(opinion.worth) for opinion in opinions), strict=True)
+    worth = tuple(sum(places) / len(opinions) for places in by_place)
+    return Opinion(f"{len(opinions)} annotators", worth, measured=True)
 
 
 def has_verdict(row: Mapping[str, Any], parts: AnswerColumns) -> bool:

@@ -7,21 +7,22 @@ import gzip
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
 from typing import BinaryIO, cast
 
 from pipelines.data.sources.json_files import json_lines, json_rows, text_lines
 from pipelines.data.sources.record import Record
-from pipelines.data.sources.tables import arrow_rows, columnar_error, csv_rows, parquet_rows, tsv_rows
-from pipelines.errors import DataError
+from pipelines.data.sources.tables import arrow_rows, csv_rows, parquet_rows
+from pipelines.errors import DataError, first_line
 
 READERS: dict[str, Callable[[BinaryIO, str], Iterator[Record]]] = {
     ".json": json_rows,
     ".jsonl": json_lines,
     ".txt": text_lines,
     ".csv": csv_rows,
-    ".tsv": tsv_rows,
+    ".tsv": partial(csv_rows, usual="\t"),
 }
 """Readers of text, by ending; each of these may be packed once more (.gz)."""
 COLUMNAR: dict[str, Callable[[Path], Iterator[Record]]] = {
@@ -121,7 +122,8 @@ def _columnar(path: Path, reader: Callable[[Path], Iterator[Record]]) -> Iterato
     try:
         yield from reader(path)
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise columnar_error(error, path) from error
+        kind = path.suffix.lstrip(".")
+        raise DataError(f"not a valid {kind} file: {first_line(error)}", where=str(path)) from error
 
 
 def ending(path: Path) -> str:

@@ -59,14 +59,7 @@ class StrictDecoder(json.JSONDecoder):
 
 
 def json_record(place: str, text: str, value: Any, duplicates: list[tuple[dict[str, Any], str]]) -> Record:
-    """A decoded JSON value as a record; its fault says why it is no row.
-
-    Args:
-        place: of the value in the file.
-        text: as it stands there.
-        value: what it was decoded to.
-        duplicates: as `StrictDecoder` found them in it.
-    """
+    """A decoded JSON value as a record; its fault says why it is no row. `duplicates` are the `StrictDecoder`'s."""
     if not isinstance(value, dict):
         detail = 'a row is {"column": value}, a list of turns {"messages": [...]}' if isinstance(value, list) else ""
         return Record(place, text, {}, Fault("", f"must be an object, not {type_name(value)}", detail))
@@ -84,16 +77,7 @@ def checked_record(
     duplicates: list[tuple[dict[str, Any], str]] | None = None,
     column_faults: Mapping[str, Fault] = _NONE,
 ) -> Record:
-    """A row as a record, its values checked column by column.
-
-    Args:
-        place: of the row in the file.
-        text: as it stands there.
-        row: its columns.
-        typed: whether the values have types.
-        duplicates: as `StrictDecoder` found them.
-        column_faults: what is known already.
-    """
+    """A row as a record, its values checked column by column; `duplicates` and `column_faults` are known before."""
     for key, value in row.items():
         if type(value) is not str or not value.isascii() or "\0" in value or not key.isascii() or "\0" in key:
             break
@@ -164,11 +148,5 @@ def too_long(what: str) -> Fault:
 
 
 def not_utf8(data: bytes, start: int, offset: int = 0) -> Fault:
-    """The fault of bytes that are no text.
-
-    Args:
-        data: what was to be decoded.
-        start: index of the bad byte in it.
-        offset: where `data` begins in its line or file, which the message counts from.
-    """
+    """The fault of bytes that are no text, the first at index `start` of `data`, which lies at `offset` in its file."""
     return Fault("", "not UTF-8", f"byte 0x{data[start]:02x} at offset {offset + start}")

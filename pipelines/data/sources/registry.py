@@ -17,24 +17,9 @@ FILE_NAME = "dataset_info.json"
 _COLUMNS = ("prompt", "query", "response", "history", "messages", "system", "tools", "chosen", "rejected", "kto_tag")
 _MEDIA = ("images", "videos", "audios")
 # Their name of a column: what our formats call it.
-_ALPACA = {
-    "prompt": "instruction",
-    "query": "input",
-    "response": "output",
-    "history": "history",
-    "system": "system",
-    "chosen": "chosen",
-    "rejected": "rejected",
-    "kto_tag": "label",
-}
-_DIALOGUE = {
-    "messages": "conversations",
-    "system": "system",
-    "tools": "tools",
-    "chosen": "chosen",
-    "rejected": "rejected",
-    "kto_tag": "label",
-}
+_ANSWERS = {"chosen": "chosen", "rejected": "rejected", "kto_tag": "label", "system": "system"}
+_ALPACA = {"prompt": "instruction", "query": "input", "response": "output", "history": "history", **_ANSWERS}
+_DIALOGUE = {"messages": "conversations", "tools": "tools", **_ANSWERS}
 _DEFAULTS = {"prompt": "instruction", "query": "input", "response": "output", "messages": "conversations"}
 
 

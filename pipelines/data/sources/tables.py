@@ -13,24 +13,14 @@ from typing import Any, BinaryIO
 from pipelines.data.faults import OTHER_ENCODING, Fault
 from pipelines.data.sources import record as limits
 from pipelines.data.sources.record import Record, checked_record
-from pipelines.errors import DataError, first_line
+from pipelines.errors import DataError
 
 _BAD_BYTE = re.compile("[\udc80-\udcff]")
 _NO_END = ("unexpected end of data", "field larger than field limit")
 
 
-def csv_rows(file: BinaryIO, name: str) -> Iterator[Record]:
-    """Rows of a table with commas, or what its first line has instead; a row is named by the line that it begins on."""
-    return _table(file, name, ",")
-
-
-def tsv_rows(file: BinaryIO, name: str) -> Iterator[Record]:
-    """Rows of a table with tabs, or what its first line has instead; a row is named by the line that it begins on."""
-    return _table(file, name, "\t")
-
-
-def _table(file: BinaryIO, name: str, usual: str) -> Iterator[Record]:
-    csv.field_size_limit(limits.MAX_ROW_SIZE)
+def csv_rows(file: BinaryIO, name: str, usual: str = ",") -> Iterator[Record]:
+    """Rows of a table with the usual delimiter, or that of its first line; a row is named by the line it begins on."""
     delimiter = _delimiter(file, usual)
     feed = _Feed(file, name)
     reader = csv.reader(feed, delimiter=delimiter, strict=True)
@@ -55,7 +45,10 @@ def _table(file: BinaryIO, name: str, usual: str) -> Iterator[Record]:
                 header = _checked_header([name.strip() for name in cells], place)
             continue
         cells = _as_wide(cells, header)
-        fault = fault or _width_fault(header, cells) or _swallowed(text, delimiter, len(header))
+        width = None if len(cells) == len(header) else f"{len(cells)}, not {len(header)}"
+        if width and fault is None:
+            fault = Fault("", "the row has another number of cells than the header", width)
+        fault = fault or _swallowed(text, delimiter, len(header))
         if fault is not None:
             yield Record(place, text, {}, fault, typed=False)
             continue
@@ -164,12 +157,6 @@ def _shown(name: str) -> str:
     return name.encode("utf-8", "surrogateescape").decode("cp1252", "replace") if _BAD_BYTE.search(name) else name
 
 
-def _width_fault(header: list[str], cells: list[str]) -> Fault | None:
-    if len(cells) == len(header):
-        return None
-    return Fault("", "the row has another number of cells than the header", f"{len(cells)}, not {len(header)}")
-
-
 def _not_utf8(row: dict[str, str]) -> dict[str, Fault]:
     """The columns of a row that hold bytes that are no text."""
     return {
@@ -215,8 +202,3 @@ def object_rows(rows: Iterator[dict[str, Any]], name: str) -> Iterator[Record]:
     for number, row in enumerate(rows, 1):
         record = checked_record(f"{name}:row {number}", "", row)
         yield record._replace(text=json.dumps(row, ensure_ascii=record.any_fault is not None, default=str))
-
-
-def columnar_error(error: Exception, path: Path) -> DataError:
-    """Turn pyarrow's message about a broken file into a DataError of one line."""
-    return DataError(f"not a valid {path.suffix.lstrip('.')} file: {first_line(error)}", where=str(path))

@@ -12,14 +12,9 @@ from pipelines.report.estimates import Estimate, many
 
 @dataclass(frozen=True)
 class PairFigures:
-    """Agreement of two annotators.
+    """Agreement of two annotators on the tasks that both judged, as `AgreementReport.pairwise`.
 
-    Attributes:
-        first: one of them.
-        second: the other.
-        agreement: as `AgreementReport.pairwise`; the interval is Wilson's with the tasks as trials, which is wide
-            rather than narrow, as the answers of one task go together.
-        tasks: how many both judged.
+    The interval is Wilson's with the tasks as trials, wide rather than narrow, as the answers of one task go together.
     """
 
     first: str
@@ -30,11 +25,9 @@ class PairFigures:
 
 @dataclass(frozen=True)
 class Disputed:
-    """A task about which annotators differ.
+    """A task (its id, and the last turn of its prompt) about which annotators differ.
 
     Attributes:
-        task: its id.
-        prompt: its last turn.
         spread: 1 - the mean agreement of its annotators, two by two; of a scale, their mean distance as a share of its
             length. 0: all agree.
         values: each annotator's answer, in the order of the answers of the task.
@@ -50,11 +43,7 @@ class Disputed:
 class Contradicted:
     """A control task whose key is more likely wrong than the people: most of what they answered contradicts it.
 
-    Attributes:
-        task: its id.
-        prompt: its last turn.
-        key: what was taken to be right.
-        values: each annotator's answer, in the order of the answers of the task.
+    The `key` was taken to be right; the other fields are those of `Disputed`.
     """
 
     task: str
@@ -78,15 +67,12 @@ class AgreementReport:
     """Agreement on one question, and figures of its annotators. Control tasks count for `controls` only.
 
     Attributes:
-        question: its name.
-        kind: what was asked.
         level: ``ordinal`` (rankings, scales) or ``nominal`` (0/1): how alpha weighs differences.
         tasks: how many have at least one answer.
         overlapping: how many have answers of at least two annotators; all agreement is about these.
-        labels: how many answers there are.
-        simulated_labels: how many of them no human gave.
-        unknown_labels: how many of them are of annotators whose name is not known. They count for agreement, and have
-            no figures of a person: two such labels of different tasks may be of one person or of two.
+        labels: how many answers there are; `simulated_labels` of them no human gave.
+        unknown_labels: how many are of annotators whose name is not known. They count for agreement, and have no
+            figures of a person: two such labels of different tasks may be of one person or of two.
         alpha: Krippendorff's, with a bootstrap interval over tasks. Of a ranking, each answer of each task is a unit
             and its mid-rank the value.
         tau: mean of Kendall's tau-b between two annotators' orders of one task; rankings only.

@@ -30,13 +30,9 @@ _MEANING = (
 
 @dataclass(frozen=True)
 class Block:
-    """A titled part of the report. Text in it is visible characters only, on one line each.
+    """A titled part of the report: rows, whose first cell is a label, under a header, if it has one, and notes below.
 
-    Attributes:
-        title: of the part.
-        header: names of the columns; empty: there are no names.
-        rows: cells, the first one a label.
-        notes: lines below.
+    Text in it is visible characters only, on one line each.
     """
 
     title: str

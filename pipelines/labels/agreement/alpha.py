@@ -17,12 +17,9 @@ Level = Literal["nominal", "ordinal"]
 
 
 def value_counts(votes: Votes) -> tuple[Floats, Floats]:
-    """Count how often each unit got each value.
+    """[T, K, V] counts of how often each unit, one answer of one task, got each value; and the V values, rising.
 
-    A unit is one answer of one task. Of a ranking its value is its mid-rank among the answers of the task.
-
-    Returns:
-        [T, K, V] counts, and the V values in ascending order.
+    Of a ranking its value is its mid-rank among the answers of the task.
     """
     domain = np.unique(votes.value[~np.isnan(votes.value)])
     counts = [votes.by_task(votes.value == value) for value in domain]
@@ -74,10 +71,7 @@ def interval(
         by_task: [T, C], what each task adds to the C sums.
         statistic: [B, C] sums -> [B].
         seed: of the draws.
-        samples: B.
-
-    Returns:
-        None with fewer than two tasks, or where most draws leave the statistic undefined.
+        samples: B; None is returned for none, for fewer than two tasks, and where most draws leave it undefined.
     """
     tasks = len(by_task)
     if tasks < 2 or samples < 1:

@@ -16,12 +16,7 @@ from pipelines.report.statistics import wilson
 
 @dataclass(frozen=True)
 class ControlAnswers:
-    """The answers to the control tasks of one question.
-
-    Attributes:
-        votes: the labels of all control tasks that it was asked of.
-        share: [L] how much of what is known each label got right; NaN: nothing is known.
-    """
+    """The answers to the control tasks of one question; share: [L] how much each got right, NaN if nothing is known."""
 
     votes: Votes
     share: Floats
@@ -35,13 +30,12 @@ class ControlAnswers:
         return tuple(self.votes.tasks[index] for index in np.flatnonzero(self._against))
 
     @property
-    def _against(self) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-        """[T]"""
+    def _against(self) -> Ints:
+        """[T] 1 or 0"""
         known, size = ~np.isnan(self.share), len(self.votes.tasks)
         task = self.votes.task[known]
         answers, right = np.bincount(task, minlength=size), np.bincount(task, self.share[known], size)
-        doubtful: np.ndarray[tuple[int], np.dtype[np.bool_]] = (answers >= 2) & (right < answers / 2)
-        return doubtful
+        return ((answers >= 2) & (right < answers / 2)).astype(np.int64)
 
     def by_annotator(self) -> dict[str, list[float]]:
         """The shares of each annotator, one a control task; without the tasks whose key is contradicted."""
@@ -163,9 +157,7 @@ def figures_of(labels: LabelSet, question: Question, votes: Votes) -> People:
                 rest=_rest_figure(votes, rows, rest, rest_mean),
                 controls=share_figure(np.array(controls.get(name, [])), "no control task answered"),
                 first_shown=shown,
-                first_expected=float(expected[rows][~np.isnan(first[rows])].mean())
-                if shown.value is not None
-                else None,
+                first_expected=None if shown.value is None else float(np.nanmean(expected[rows])),
                 longer_wins=_longer_figure(longer, rows),
                 length_correlation=_tau(tau_parts[rows])
                 if votes.ranked
@@ -264,11 +256,10 @@ def _lengths(votes: Votes) -> Floats:
 
 
 def lengths_against_worth(votes: Votes, length: Floats) -> tuple[Floats, Floats]:
-    """Return how often the longer answer of a pair is the better one.
+    """Count how often the longer answer of a pair is the better one.
 
-    Returns:
-        [L, 2]: pairs that the longer answer wins, pairs in which the longer wins or loses; and [L, 3]: the sum of
-        products of the two verdicts, and the sums of their squares.
+    [L, 2]: pairs that the longer answer wins, pairs in which the longer wins or loses; and [L, 3]: the sum of products
+    of the two verdicts, and the sums of their squares.
     """
     by_length = np.nan_to_num(verdicts(length))[votes.task]
     by_worth = np.nan_to_num(verdicts(votes.worth))

@@ -24,13 +24,9 @@ QUICK = 200
 def agreement(
     labels: LabelSet, question: str | None = None, *, seed: int = 0, bootstrap: int = 1000
 ) -> AgreementReport:
-    """Agreement of the annotators on one question.
+    """Agreement of the annotators on the question of that name; None: on the first one.
 
-    Args:
-        labels: of people, or simulated.
-        question: its name; None: the first one.
-        seed: of the bootstrap.
-        bootstrap: number of resamples; 0: no intervals of alpha and pairwise agreement.
+    `bootstrap` is the number of resamples; 0: no intervals of alpha and pairwise agreement.
 
     Raises:
         KeyError: there is no such question.
@@ -71,9 +67,9 @@ def summary(report: AgreementReport) -> list[str]:
     alike = report.pairwise.text(percent=True)
     if report.chance is not None and report.pairwise.value is not None:
         alike += f" (by chance {100 * report.chance:.0f} %)"
-    lines = [f"{report.question}: {_line(report)}", f"{report.question}: two annotators agree on {alike}"]
-    if report.pairwise.value is None:
-        del lines[1]
+    lines = [f"{report.question}: {_line(report)}"]
+    if report.pairwise.value is not None:
+        lines.append(f"{report.question}: two annotators agree on {alike}")
     if report.suspicious:
         lines.append(f"{report.question}: {many(len(report.suspicious), 'pattern')} worth a look")
     return lines
@@ -118,13 +114,8 @@ def _alpha(votes: Votes, level: alphas.Level, seed: int, bootstrap: int) -> Esti
     if math.isnan(value):
         return Estimate.none("all values are equal")
     by_task = together.reshape(len(counts), -1)
-    bounds = alphas.interval(
-        by_task,
-        lambda sums: alphas.alphas_of(sums.reshape(-1, size, size), level),
-        seed=seed,
-        samples=bootstrap,
-    )
-    low, high = bounds or (None, None)
+    statistic = lambda sums: alphas.alphas_of(sums.reshape(-1, size, size), level)  # noqa: E731
+    low, high = alphas.interval(by_task, statistic, seed=seed, samples=bootstrap) or (None, None)
     return Estimate(value, low, high, len(counts))
 
 

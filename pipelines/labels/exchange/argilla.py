@@ -40,14 +40,7 @@ class _Given(Lenient):
 
 
 class _User(NamedTuple):
-    """Response of one user to one record.
-
-    Attributes:
-        name: id of the user; None: not in the export.
-        status: submitted, draft or discarded; None: not in the export.
-        answers: by question.
-        time: time of the last change; None: not in the export.
-    """
+    """Response of one user to one record: id, status and time of the last change, None what is not in the export."""
 
     name: str | None
     status: str | None

@@ -38,7 +38,6 @@ class ForeignTask:
     """A task, and its presentation in another program.
 
     Attributes:
-        task: the task, its answers in its own order.
         keys: name of the answer at each place of the page, as results use it.
         order: index of the answer at each place of the page, in the task's own order.
         sent: the task was sent out from here.

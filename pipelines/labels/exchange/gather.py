@@ -71,10 +71,7 @@ class LabelCollection:
     """The tasks and verdicts of a file, collected record by record.
 
     Attributes:
-        reading: the options.
         notes: counts of what was left out or read in a way that the user should know.
-        tasks: by id.
-        verdicts: in the order of the file.
         unusable: places of the records that were left out, by reason.
     """
 
@@ -96,10 +93,7 @@ class LabelCollection:
         self.unusable.setdefault(reason, []).append(place)
 
     def add_task(self, foreign: ForeignTask) -> ForeignTask:
-        """Add a task of the file.
-
-        Returns:
-            The task as it was sent out, where `reading.tasks` has it; else `foreign` itself.
+        """Add a task of the file, and return it as it was sent out, where `reading.tasks` has it.
 
         Raises:
             ValueError: another task has the same id.
@@ -166,17 +160,11 @@ class LabelCollection:
     def _keep(
         self, labels: dict[tuple[str, str], tuple[str, Label]], verdict: Verdict, values: dict[str, Value]
     ) -> None:
-        task = verdict.foreign.task.id
+        task, order = verdict.foreign.task.id, verdict.foreign.order
         comment = "\n".join(text for name, text in verdict.texts.items() if name not in values)
+        skipped, kept = verdict.skipped or not values, {} if verdict.skipped else values
         label = Label(
-            task,
-            verdict.annotator,
-            {} if verdict.skipped else values,
-            verdict.foreign.order,
-            verdict.seconds,
-            verdict.skipped or not values,
-            comment=comment,
-            time=verdict.time,
+            task, verdict.annotator, kept, order, verdict.seconds, skipped, comment=comment, time=verdict.time
         )
         before = labels.get((task, verdict.annotator))
         if before is not None:
@@ -193,10 +181,8 @@ class LabelCollection:
                 verdicts.setdefault(control, {})[verdict.foreign.task.id, verdict.annotator] = verdict
         written = set()
         for control, some in verdicts.items():
-            if control == COMMENT:
-                written.add(control)
-            elif control in self._sent:
-                if self._sent[control].kind == "demonstration":
+            if control == COMMENT or control in self._sent:
+                if control == COMMENT or self._sent[control].kind == "demonstration":
                     written.add(control)
             elif not self._chosen(control, list(some.values())):
                 written.add(control)
@@ -305,7 +291,8 @@ class LabelCollection:
             if _WIDER.get(kind, kind) != _WIDER.get(sent.kind, sent.kind):
                 raise DataError(f"`{name}` was sent out as {sent.kind} and comes back as {kind}", where=where)
             return sent
-        numbers = {number for value in self._values(name) for number in value}
+        values = [verdict.values[name][1] for verdict in self.verdicts if name in verdict.values]
+        numbers = {number for value in values if not isinstance(value, str) for number in value}
         if kind == "scale" and 0 in numbers <= {0, 1}:
             kind = "binary"
         if kind == "binary" and numbers == {1} and any(name in verdict.numbered for verdict in self.verdicts):
@@ -314,19 +301,11 @@ class LabelCollection:
             return Question(name, kind, "")
         if min(numbers) == 0:
             self.notes[FROM_ZERO] += 1
-            self._raise_by_one(name)
+            for verdict in self.verdicts:
+                if name in verdict.values:
+                    kind, value = verdict.values[name]
+                    verdict.values[name] = (kind, tuple(number + 1 for number in value))  # type: ignore[operator]
         return Question(name, "scale", "", points=max(5, max(numbers) + (min(numbers) == 0)))
-
-    def _values(self, name: str) -> Iterator[tuple[int, ...]]:
-        for verdict in self.verdicts:
-            if name in verdict.values and not isinstance(verdict.values[name][1], str):
-                yield verdict.values[name][1]  # type: ignore[misc]
-
-    def _raise_by_one(self, name: str) -> None:
-        for verdict in self.verdicts:
-            if name in verdict.values:
-                kind, value = verdict.values[name]
-                verdict.values[name] = (kind, tuple(number + 1 for number in value))  # type: ignore[operator]
 
 
 def _belonging(control: str, questions: list[str]) -> str | None:

@@ -24,12 +24,7 @@ GRADED = "verdicts with a score or a strength (read as which answer is better)"
 
 
 def is_judged_row(row: Mapping[str, Any], columns: Mapping[str, str]) -> bool:
-    """Whether the row has answers and a verdict on them.
-
-    Args:
-        row: as the file has it.
-        columns: names of the file by those of ours.
-    """
+    """Whether the row, its columns renamed to ours, has answers and a verdict on them."""
     return TwoAnswers.likeness({**row, **{ours: row[theirs] for ours, theirs in columns.items() if theirs in row}}) > 0
 
 

@@ -51,9 +51,8 @@ def summary(collection: LabelSet) -> dict[str, Any]:
     counts = [len(task.answers) for task in collection.tasks.values()]
     by_annotator: dict[str, list[Label]] = {}
     for label in collection.labels:
-        if is_unknown(label.annotator):
-            continue
-        by_annotator.setdefault(label.annotator, []).append(label)
+        if not is_unknown(label.annotator):
+            by_annotator.setdefault(label.annotator, []).append(label)
     return {
         "questions": [question_dict(question) for question in collection.questions],
         "tasks": len(collection.tasks),
@@ -130,10 +129,6 @@ _Reader = Callable[[Mapping[str, Any], str, LabelCollection], None]
 
 def read_labels(path: Path, reading: ReadingOptions | None = None) -> LabelSet:
     """Read questions, tasks and labels from a file, whose kind its content tells.
-
-    Args:
-        path: the file.
-        reading: options for files of other programs; None: the defaults.
 
     Raises:
         DataError: the file cannot be read, is of no known kind, or has an invalid record.

@@ -26,8 +26,10 @@ from pipelines.labels.exchange.verdicts import COMMENT, Verdict, ranked_groups
 from pipelines.labels.label_types import Label, LabelSet, Question, Task, Value
 
 UNTOUCHED = "rankings in the order of the page (perhaps submitted untouched)"
-_READ = {"pairwise": "selected", "ranker": "ranker", "choices": "choices", "rating": "rating", "number": "number"}
-_READ |= {"textarea": "text"}
+_READ = {name: name for name in ("ranker", "choices", "rating", "number")} | {
+    "pairwise": "selected",
+    "textarea": "text",
+}
 _MIN = {field: kind for kind, field in _READ.items()}
 _TAIL = ("annotator", "annotation_id", "created_at", "updated_at", "lead_time")
 _ABOUT = (*_TAIL, "id")
@@ -40,14 +42,17 @@ class _Result(Lenient):
     value: dict[str, Any] | None = None
 
 
-class _Annotation(Lenient):
+class _Times(Lenient):
+    lead_time: float | None = Field(None, ge=0)
+    created_at: str | None = None
+    updated_at: str | None = None
+
+
+class _Annotation(_Times):
     result: list[_Result]
     completed_by: int | str | dict[str, Any] | None = None
     was_cancelled: bool | None = False
     ground_truth: bool | None = False
-    lead_time: float | None = Field(None, ge=0)
-    created_at: str | None = None
-    updated_at: str | None = None
 
 
 class _Task(Lenient):
@@ -57,11 +62,8 @@ class _Task(Lenient):
     drafts: list[Any] | None = None
 
 
-class _Minimal(Lenient):
+class _Minimal(_Times):
     annotator: int | str | dict[str, Any] | None = None
-    lead_time: float | None = Field(None, ge=0)
-    created_at: str | None = None
-    updated_at: str | None = None
 
 
 def is_task(row: Mapping[str, Any]) -> bool:
@@ -291,13 +293,10 @@ Lost = Counter[str]
 
 
 def tasks(collection: LabelSet, seed: int, *, with_labels: bool = False) -> tuple[str, dict[str, int]]:
-    """Write tasks as JSON that Label Studio imports, with shuffled answers.
+    """Write tasks as JSON that Label Studio imports, with answers shuffled by the seed.
 
-    Args:
-        collection: the tasks, with their labels.
-        seed: seed of the shuffle.
-        with_labels: write the labels too, as annotations. Label Studio accepts those of its own members only, whom it
-            knows by email; so the names of the annotators must be emails.
+    Labels are written as annotations. Label Studio accepts those of its own members only, whom it knows by email; so
+    the names of the annotators must be emails.
 
     Returns:
         The text of the file, and counts of what it leaves out because Label Studio has no place for it or its
@@ -309,10 +308,9 @@ def tasks(collection: LabelSet, seed: int, *, with_labels: bool = False) -> tupl
         labels.setdefault(label.task, []).append(label)
     if not with_labels:
         lost[LABELS] += len(collection.labels)
-    rows = [
-        _task(task, labels.get(task.id, []), collection.questions, seed, lost) for task in collection.tasks.values()
-    ]
-    return json.dumps(rows, ensure_ascii=False, indent=1) + "\n", {name: count for name, count in lost.items() if count}
+    tasks = collection.tasks.values()
+    rows = [_task(task, labels.get(task.id, []), collection.questions, seed, lost) for task in tasks]
+    return json.dumps(rows, ensure_ascii=False, indent=1) + "\n", dict(+lost)
 
 
 def _task(task: Task, labels: Sequence[Label], questions: Sequence[Question], seed: int, lost: Lost) -> dict[str, Any]:

@@ -26,7 +26,6 @@ class OutFormat:
 
     Attributes:
         name: what ``--format`` of a command calls it.
-        about: description in one line.
         kinds: the kinds of row that it can hold.
         layout: converts a row; None: the canonical row is written.
         formatting: value of `formatting` in LLaMA-Factory's register; None: the format needs no entry there.
@@ -61,7 +60,8 @@ class OutFormat:
         lines = []
         for row in rows:
             if kind is None:
-                kind, called = self._checked_kind(type(row), path), _called(row)
+                self._check_kind(type(row), path)
+                kind, called = type(row), _called(row)
             elif _called(row) != called:
                 raise DataError(
                     f"the rows are of several kinds: {_called(row)} and {called}",
@@ -72,7 +72,7 @@ class OutFormat:
                 lines.append(self._line(row, lost))
             except DoesNotFit as reason:
                 lost[f"rows left out: {reason}"] += 1
-        told = {name: count for name, count in lost.items() if count}
+        told = dict(+lost)
         if not lines or kind is None:
             reasons = "; ".join(f"{count} {name}" for name, count in told.items()) or "there are no rows"
             raise DataError(f"there is nothing to write: {reasons}", where=str(path))
@@ -84,7 +84,7 @@ class OutFormat:
             write_atomic(path.with_name(FILE_NAME), register)
         return told
 
-    def _checked_kind(self, kind: type[CanonicalRow], path: Path) -> type[CanonicalRow]:
+    def _check_kind(self, kind: type[CanonicalRow], path: Path) -> None:
         if kind not in self.kinds:
             held = " or ".join(f"{one.__name__.lower()}s" for one in self.kinds)
             others = [other.name for other in OUT_FORMATS.values() if kind in other.kinds]
@@ -93,7 +93,6 @@ class OutFormat:
                 where=str(path),
                 hint=f"these can be written as {', '.join(others)}" if others else None,
             )
-        return kind
 
     def _line(self, row: CanonicalRow, lost: Lost) -> str:
         if self.layout is None:
@@ -152,11 +151,13 @@ def _trl(row: CanonicalRow, lost: Lost) -> dict[str, Any]:
     if isinstance(row, Demonstration):
         return {"text": row.text} if row.text is not None else _with_tools(row.messages, "messages")
     if isinstance(row, Judgement):
+        _note(row, lost)
         prompt = _with_tools(row.prompt, "prompt") | {"completion": [_answer(row.completion)]}
-        return prompt | {"label": _flag(row)} | _note(row, lost)
+        return prompt | {"label": _flag(row)}
     compared = _comparison(row)
+    _note(compared, lost)
     plain = _with_tools(compared.prompt, "prompt") | {"chosen": [_answer(compared.chosen)]}
-    return plain | {"rejected": [_answer(compared.rejected)]} | _margin(compared) | _note(compared, lost)
+    return plain | {"rejected": [_answer(compared.rejected)]} | _margin(compared)
 
 
 def _trl_implicit(row: CanonicalRow, lost: Lost) -> dict[str, Any]:
@@ -165,15 +166,15 @@ def _trl_implicit(row: CanonicalRow, lost: Lost) -> dict[str, Any]:
     prompt = _with_tools(compared.prompt, "prompt")
     turns = prompt.pop("prompt")
     plain = {"chosen": [*turns, _answer(compared.chosen)], "rejected": [*turns, _answer(compared.rejected)]}
-    return plain | prompt | _margin(compared) | _note(compared, lost)
+    _note(compared, lost)
+    return plain | prompt | _margin(compared)
 
 
 def _alpaca(row: CanonicalRow, lost: Lost) -> dict[str, Any]:
     """LLaMA-Factory's alpaca layout: a question, earlier questions and answers, one answer or two."""
-    prompt, answers = _prompt_and_answers(row, lost, "output")
+    prompt, answers = _prompt_and_answers(row, lost)
     system, turns = _system_apart(prompt)
-    if _tools_of(prompt):
-        lost["tools"] += 1
+    lost["tools"] += bool(_tools_of(prompt))
     roles = [turn.role for turn in turns]
     if roles != ["user", "assistant"] * (len(roles) // 2) + ["user"]:
         raise DoesNotFit("its turns are not question and answer in alternation")
@@ -184,7 +185,7 @@ def _alpaca(row: CanonicalRow, lost: Lost) -> dict[str, Any]:
 
 def _sharegpt(row: CanonicalRow, lost: Lost) -> dict[str, Any]:
     """LLaMA-Factory's sharegpt layout: turns with `from` and `value`, answers as one turn each."""
-    prompt, answers = _prompt_and_answers(row, lost, "output")
+    prompt, answers = _prompt_and_answers(row, lost)
     system, turns = _system_apart(prompt)
     asks = [turn.role in ("user", "tool") for turn in turns]
     if asks != [place % 2 == 0 for place in range(len(asks))] or not asks[-1]:
@@ -193,10 +194,11 @@ def _sharegpt(row: CanonicalRow, lost: Lost) -> dict[str, Any]:
     said = [{"from": _SPEAKERS[turn.role], "value": turn.content} for turn in turns]
     tools = _tools_of(prompt)
     plain: dict[str, Any] = {"system": system, "tools": json.dumps(list(tools), ensure_ascii=False) if tools else ""}
-    if "output" in answers:
-        said.append(_gpt(answers.pop("output")))
-    pair: dict[str, Any] = {name: _gpt(answers.pop(name)) for name in ("chosen", "rejected") if name in answers}
-    return {"conversations": said, **plain, **pair, **answers}
+    said_by_gpt = {name: {"from": "gpt", "value": text} for name, text in answers.items() if name != "label"}
+    if "output" in said_by_gpt:
+        said.append(said_by_gpt.pop("output"))
+    rest = {name: value for name, value in answers.items() if name == "label"}
+    return {"conversations": said, **plain, **said_by_gpt, **rest}
 
 
 def _hh(row: CanonicalRow, lost: Lost) -> dict[str, Any]:
@@ -211,11 +213,8 @@ def _hh(row: CanonicalRow, lost: Lost) -> dict[str, Any]:
         raise DoesNotFit("a tool speaks")
     _refuse_calls(turns)
     prompt = "".join(_spoken(turn, lost) for turn in turns)
-    ends = {
-        name: _spoken(Message(role="assistant", content=text), lost)
-        for name, text in (("chosen", compared.chosen), ("rejected", compared.rejected))
-    }
-    return {name: prompt + end for name, end in ends.items()}
+    texts = {"chosen": compared.chosen, "rejected": compared.rejected}
+    return {name: prompt + _spoken(Message(role="assistant", content=text), lost) for name, text in texts.items()}
 
 
 def _spoken(turn: Message, lost: Lost) -> str:
@@ -232,18 +231,18 @@ def _comparison(row: CanonicalRow) -> Comparison:
     return row
 
 
-def _prompt_and_answers(row: CanonicalRow, lost: Lost, name: str) -> tuple[Sequence[Message], dict[str, Any]]:
-    """Return the prompt, and the answers by the name of their column; `name` is the column of a single answer."""
+def _prompt_and_answers(row: CanonicalRow, lost: Lost) -> tuple[Sequence[Message], dict[str, Any]]:
+    """Return the prompt, and the answers by the name of their column in LLaMA-Factory's layouts."""
     if isinstance(row, Prompt):
         raise TypeError("a prompt has no answer")
     if isinstance(row, Demonstration):
         if row.text is not None:
             raise DoesNotFit("it is a text as it is, without question and answer")
         _refuse_calls(row.messages)
-        return row.messages[:-1], {name: row.messages[-1].content}
+        return row.messages[:-1], {"output": row.messages[-1].content}
     _note(row, lost)
     if isinstance(row, Judgement):
-        return row.prompt, {name: row.completion, "label": _flag(row)}
+        return row.prompt, {"output": row.completion, "label": _flag(row)}
     _note_margin(row, lost)
     return row.prompt, {"chosen": row.chosen, "rejected": row.rejected}
 
@@ -254,11 +253,10 @@ def _flag(row: Judgement) -> bool:
     return bool(row.label)
 
 
-def _note(row: Comparison | Judgement, lost: Lost) -> dict[str, Any]:
+def _note(row: Comparison | Judgement, lost: Lost) -> None:
     """Count annotator and source as lost: no layout has a place for them."""
     lost["annotator"] += row.annotator is not None
     lost["source"] += row.source is not None
-    return {}
 
 
 def _note_margin(row: Comparison, lost: Lost) -> None:
@@ -292,10 +290,6 @@ def _refuse_calls(turns: Sequence[Message]) -> None:
 
 def _answer(text: str) -> dict[str, str]:
     return {"role": "assistant", "content": text}
-
-
-def _gpt(text: str) -> dict[str, str]:
-    return {"from": "gpt", "value": text}
 
 
 _ALL = (Comparison, Judgement, Demonstration)

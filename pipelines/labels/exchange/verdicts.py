@@ -32,9 +32,9 @@ _NUMBERED = re.compile(r"(.*?)(?:[ _\-.]?(\d{1,2})|[ _\-.]([a-hA-H]))")
 class Verdict:
     """Judgments of one annotation, filled in control by control. Places of answers are those on the page.
 
+    Every method that records one raises ValueError where it contradicts another, or what it is about.
+
     Attributes:
-        foreign: the task.
-        annotator: name of the annotator.
         place: place of the record, for messages.
         notes: counts of the file; everything that is not read is counted there.
         choices: numbers that the texts of choices stand for.
@@ -68,11 +68,7 @@ class Verdict:
     _numbers: dict[str, tuple[Kind | None, dict[int, int]]] = field(default_factory=dict)
 
     def prefer(self, question: str, place: int) -> None:
-        """Record that the answer at this place is the better one of two; counted as not read where there is only one.
-
-        Raises:
-            ValueError: there are more than two.
-        """
+        """Record that the answer at this place is the better one of two; of a single answer it counts as not read."""
         if len(self.foreign.keys) < 2:
             self.pass_over(question)
             return
@@ -84,13 +80,8 @@ class Verdict:
         """Record a ranking: answers from best to worst, tied ones together.
 
         Ranked things that are no answers of the task are counted and passed over, such as the names of optional fields
-        that the record lacks. A ranking without one of the answers is counted and left out.
-
-        Returns:
-            Whether the ranking is the order in which the answers were shown.
-
-        Raises:
-            ValueError: an answer is ranked twice.
+        that the record lacks. A ranking without one of the answers is counted and left out. Returns whether the ranking
+        is the order in which the answers were shown.
         """
         ranks: dict[int, int] = {}
         known = [[place for key in group if (place := self.foreign.place(key)) is not None] for group in groups]
@@ -111,14 +102,8 @@ class Verdict:
     def number(self, control: str, target: str, value: int, kind: Kind | None = None) -> None:
         """Record a number for one answer: the only one, or that of the target or of the end of the control's name.
 
-        Args:
-            control: name of the control.
-            target: name of the part of the page that the control is attached to.
-            value: the number.
-            kind: binary or scale; None: unknown, so that all values together decide.
-
-        Raises:
-            ValueError: the answer has a number already, or another answer has one of another kind.
+        The target is the part of the page that the control is attached to. Where the kind, binary or scale, is not
+        known, all values together decide.
         """
         question, place = self._about(control, target)
         if place is None:
@@ -134,16 +119,7 @@ class Verdict:
         self._numbers[question] = (both, {**by_place, place: value})
 
     def choice(self, control: str, target: str, text: str) -> None:
-        """Record a choice: the better of two answers, a tie, or 0 or 1 for one answer.
-
-        Args:
-            control: name of the control.
-            target: name of the part of the page that the control is attached to.
-            text: the text of the choice.
-
-        Raises:
-            ValueError: it contradicts another result.
-        """
+        """Record a choice by its text: the better of two answers, a tie, or 0 or 1 for one answer."""
         match self._meaning(control, target, text):
             case "told", number:
                 self.number(control, target, number)
@@ -190,14 +166,8 @@ class Verdict:
     def close(self, written: Collection[str]) -> None:
         """Decide what the bare texts are, and combine the numbers of single answers into values.
 
-        A choice that cannot be read is counted, and kept as a text. A question with numbers for some of the answers
-        only is counted and left out.
-
-        Args:
-            written: controls whose bare texts are written answers, not choices.
-
-        Raises:
-            ValueError: the verdict contradicts itself.
+        A choice that cannot be read is counted, and kept as a text; bare texts of the controls `written` are written
+        answers. A question with numbers for some of the answers only is counted and left out.
         """
         for control, text in self.bare.items():
             if control not in written:
@@ -238,15 +208,9 @@ def ranked_groups(control: str, value: Any, buckets: Sequence[str], notes: Count
     """Return the answers of a Ranker of Label Studio from best to worst, tied ones together.
 
     A Ranker gives a list, the same list under its own name, or buckets: a list for each bucket, and the answers that
-    are in no bucket under ``_``. Answers in one bucket are tied. Those in no bucket rank last, unless `buckets` has a
-    place for ``_``.
-
-    Args:
-        control: the name of the Ranker.
-        value: its result.
-        buckets: names of the buckets from best to worst; empty: not known. The order of the keys in `value` says
-            nothing, because programs and databases between Label Studio and here may change it.
-        notes: counts of the file; answers in no bucket are counted there.
+    are in no bucket under ``_``. Answers in one bucket are tied. Those in no bucket rank last, unless `buckets`, the
+    names from best to worst, has a place for ``_``; they are counted in `notes`. The order of the keys in `value` says
+    nothing, because programs and databases between Label Studio and here may change it.
 
     Raises:
         ValueError: the result has none of these shapes, or the order of its buckets is not known.

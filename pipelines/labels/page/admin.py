@@ -89,15 +89,7 @@ def _agreement(labels: LabelSet) -> list[dict[str, Any]]:
 def _told(remarks: Sequence[Label], most: int, labels: LabelSet) -> list[dict[str, Any]]:
     """Return remarks with their annotator and task, the newest first."""
     newest = sorted(remarks, key=lambda label: label.time or "", reverse=True)
-    return [
-        {
-            "task": label.task,
-            "annotator": label.annotator,
-            "comment": label.comment,
-            "prompt_start": prompt_start(labels.tasks[label.task]),
-        }
-        for label in newest[:most]
-    ]
+    return [vars(label) | {"prompt_start": prompt_start(labels.tasks[label.task])} for label in newest[:most]]
 
 
 async def _export(page: PageContext, request: Request) -> Response:
@@ -110,10 +102,8 @@ async def _export(page: PageContext, request: Request) -> Response:
         body = await run_in_threadpool(lambda: "".join(task_lines(labels)).encode())
     stem = re.sub(r"[^A-Za-z0-9._-]+", "-", page.settings.title).strip("-.") or "labels"
     parts = (body[start : start + _PART] for start in range(0, len(body), _PART))
-    headers = {
-        "Content-Disposition": f'attachment; filename="{stem}.{ending}.jsonl"',
-        "Content-Length": str(len(body)),
-    }
+    named = f'attachment; filename="{stem}.{ending}.jsonl"'
+    headers = {"Content-Disposition": named, "Content-Length": str(len(body))}
     return StreamingResponse(parts, media_type="application/x-ndjson", headers=headers)
 
 

@@ -31,13 +31,10 @@ _TITLES = {401: "Please use your own link", 403: "Not for you", 404: "There is n
 
 
 def make_app(store: LabelStore, *, origins: Sequence[str], markdown: bool = False) -> Starlette:
-    """The label page over a store.
+    """The label page over a store that is open for writing, and that whoever opened it closes.
 
-    Args:
-        store: open for writing; whoever opened it closes it.
-        origins: the exact addresses by which the page is opened, each as ``http://127.0.0.1:8765``: under any other
-            name it answers nothing.
-        markdown: render Markdown in prompts and answers; otherwise they are shown as they are written.
+    `origins` are the exact addresses by which the page is opened, each as ``http://127.0.0.1:8765``: under any other
+    name it answers nothing. `markdown` renders Markdown in prompts and answers, else they are shown as written.
     """
     page = PageContext(store, markdown=markdown)
     static = [Route(f"/static/{name}", _static(name, kind), methods=["GET"]) for name, kind in _TYPES.items()]

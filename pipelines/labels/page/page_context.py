@@ -30,10 +30,6 @@ _Found = TypeVar("_Found")
 class PageContext:
     """The store, used by one thread so that requests take turns in the order in which they came, and the pages.
 
-    Args:
-        store: open for writing; whoever opened it closes it.
-        markdown: render Markdown in prompts and answers.
-
     Attributes:
         settings: of the store, as they were when it was last asked for something.
         csp_reports: how often a browser said that a page broke its own rules; since the server started.

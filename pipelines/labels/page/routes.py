@@ -78,10 +78,8 @@ async def _enter(page: PageContext, request: Request) -> Response:
     if request.method == "HEAD" or "prefetch" in request.headers.get("sec-purpose", request.headers.get("purpose", "")):
         return PlainTextResponse("open this link in a browser", 503)
     session = await page.call(page.store.redeem, request.path_params["token"])
-    if session is not None:
-        who: Identity | None = Identity(session.name, session.role)
-    else:
-        who = await page.identity(request, "annotator") or await page.identity(request, "admin")
+    known = await page.identity(request, "annotator") or await page.identity(request, "admin") if not session else None
+    who: Identity | None = session or known
     if who is None:
         return page.page(
             "message.html",
@@ -124,8 +122,7 @@ async def _own_task(page: PageContext, request: Request) -> Response:
 
 def _task_page(page: PageContext, who: Identity, assignment: Assignment, *, editing: bool) -> Response:
     view = task_view(assignment, page.settings.questions, editing=editing)
-    progress = {"done": assignment.done, "skipped": assignment.skipped, "left": assignment.left}
-    return page.page("task.html", who, task=view, draft=view["draft"], progress=progress)
+    return page.page("task.html", who, task=view, draft=view["draft"], progress=_progress(assignment))
 
 
 async def _history(page: PageContext, request: Request) -> Response:
@@ -159,11 +156,7 @@ async def _submit(page: PageContext, request: Request) -> Response:
 
 
 def read_as(kind: type[_Found], body: object) -> _Found:
-    """The body as this kind.
-
-    Raises:
-        HTTPException: 422: it is none.
-    """
+    """The body as this kind; HTTPException 422: it is none."""
     try:
         return kind.model_validate(body)
     except ValidationError as error:
@@ -175,31 +168,20 @@ def _take(page: PageContext, name: str, submitted: _Submitted) -> Response:
     before = store.assignment(name, submitted.task)
     if before is None:
         raise NotAssigned(submitted.task)
-    submission = Submission(
-        values=own_values(submitted.values, before.order),
-        seconds=None if submitted.seconds is None else min(submitted.seconds, _DAY),
-        comment=submitted.comment,
-        flagged=submitted.flagged,
-        skipped=submitted.skipped,
-        key=submitted.key,
-        version=submitted.version,
-    )
+    seconds = None if submitted.seconds is None else min(submitted.seconds, _DAY)
+    as_sent = submitted.model_dump(include={"comment", "flagged", "skipped", "key", "version"})
+    submission = Submission(own_values(submitted.values, before.order), seconds, **as_sent)
     try:
         receipt = store.submit(name, submitted.task, submission)
     except Conflict as conflict:
         values = shown_values(conflict.label.values, before.order) if conflict.label else {}
         return refusal(409, str(conflict), {"version": conflict.version, "values": values, "kept": conflict.kept})
     after = store.assignment(name, submitted.task) or before
-    return JSONResponse(
-        {
-            "version": receipt.version,
-            "next": "/",
-            "done": after.done,
-            "skipped": after.skipped,
-            "left": after.left,
-            "repeated": receipt.repeated,
-        }
-    )
+    return JSONResponse({**vars(receipt), "next": "/", **_progress(after)})
+
+
+def _progress(assignment: Assignment) -> dict[str, int]:
+    return {"done": assignment.done, "skipped": assignment.skipped, "left": assignment.left}
 
 
 async def _undo(page: PageContext, request: Request) -> Response:

@@ -37,12 +37,7 @@ _DRAINED = 4 << 20
 
 
 class Guard:
-    """ASGI middleware: only the own address as Host, only own pages may post, security headers on every answer.
-
-    Args:
-        app: what is guarded.
-        origins: the addresses by which the page is opened, each as ``http://127.0.0.1:8765``.
-    """
+    """ASGI middleware: one of `origins` as Host, only own pages may post, security headers on every answer."""
 
     def __init__(self, app: ASGIApp, origins: Sequence[str]) -> None:
         self._app = app

@@ -145,12 +145,7 @@ def is_loopback(host: str) -> bool:
 
 
 def origins_of(host: str, port: int, url: str | None = None) -> tuple[str, ...]:
-    """The addresses at which the page answers, that of its links first.
-
-    Args:
-        host: where it listens.
-        port: where it listens.
-        url: the address that people open, where it is another one; then there is no other.
+    """The addresses at which the page answers, that of its links first; of another that people open, `url` alone.
 
     Raises:
         UsageError: `url` is no address of a whole site, or is needed.
@@ -186,12 +181,8 @@ def _checked(url: str) -> str:
 def serve(app: Any, listener: socket.socket, *, started: Callable[[], None]) -> None:
     """Answer until SIGINT or SIGTERM, which then does what it would have done without the server.
 
-    Args:
-        app: made by `make_app`.
-        listener: made by `bind`.
-        started: called once, when requests are answered.
+    `started` is called once, when requests are answered.
     """
-    import uvicorn  # not to be waited for by whoever only asks where a page is
 
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:

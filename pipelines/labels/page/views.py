@@ -48,35 +48,21 @@ def _without_style(renderer: RendererHTML, tokens: list[Token], index: int, opti
     return renderer.renderToken(tokens, index, options, env)  # type: ignore[arg-type]
 
 
-def _markdown() -> MarkdownIt:
-    made = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
-    made.validateLink = lambda url: re.match(r"https?://", url, re.IGNORECASE) is not None  # type: ignore[method-assign]
-    made.add_render_rule("link_open", _link_open)
-    made.add_render_rule("th_open", _without_style)
-    made.add_render_rule("td_open", _without_style)
-    return made
-
-
-_MARKDOWN = _markdown()
-
-
-def _untrusted_markdown() -> MarkdownIt:
-    made = MarkdownIt("commonmark", {"html": False, "breaks": True}).enable(["table", "strikethrough"])
-    made.disable(["image", "link", "autolink", "reference"])
-    for tag in ("heading_open", "heading_close"):
-        made.add_render_rule(tag, _heading)
-    made.add_render_rule("th_open", _without_style)
-    made.add_render_rule("td_open", _without_style)
-    return made
-
-
 def _heading(renderer: RendererHTML, tokens: list[Token], index: int, options: object, env: object) -> str:
     tokens[index].tag = "h4"
     return renderer.renderToken(tokens, index, options, env)  # type: ignore[arg-type]
 
 
-_UNTRUSTED = _untrusted_markdown()
-
+_MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
+_MARKDOWN.validateLink = lambda url: re.match(r"https?://", url, re.IGNORECASE) is not None  # type: ignore[method-assign]
+_MARKDOWN.add_render_rule("link_open", _link_open)
+_UNTRUSTED = MarkdownIt("commonmark", {"html": False, "breaks": True}).enable(["table", "strikethrough"])
+_UNTRUSTED.disable(["image", "link", "autolink", "reference"])
+_UNTRUSTED.add_render_rule("heading_open", _heading)
+_UNTRUSTED.add_render_rule("heading_close", _heading)
+for _page in (_MARKDOWN, _UNTRUSTED):
+    _page.add_render_rule("th_open", _without_style)
+    _page.add_render_rule("td_open", _without_style)
 
 _START = 160
 """Characters of a prompt in a list."""

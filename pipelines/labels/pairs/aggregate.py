@@ -28,8 +28,7 @@ def fit(chosen: Floats, sets: Floats, task: Ints, tasks: int, *, penalty: float 
     Args:
         chosen: [M, K] how often each answer of the set was chosen, fractions allowed.
         sets: [M, K], 1 for the answers that could have been chosen.
-        task: [M], the task of each row.
-        tasks: T.
+        task: [M], the task of each row, one of T.
         penalty: of the squared strengths; above 0.
 
     Returns:
@@ -62,16 +61,12 @@ def fit(chosen: Floats, sets: Floats, task: Ints, tasks: int, *, penalty: float 
 def bradley_terry(votes: Votes, wins: Floats, task: Ints) -> Floats:
     """[T, K] strengths from pairwise wins.
 
-    Args:
-        votes: for the number of tasks and answers.
-        wins: [T, P, 2] weighted votes for the earlier and for the later answer of each pair; a tie is half a vote for
-            each.
-        task: [T], 0 to T - 1.
+    `wins`: [T, P, 2] weighted votes for the earlier and for the later answer of each pair, a tie half a vote for each.
+    `task`: [T], 0 to T - 1.
     """
     size = votes.value.shape[1]
-    pairs = [(one, two) for one in range(size) for two in range(one + 1, size)]
-    chosen = np.zeros((len(task), len(pairs), size))
-    sets = np.zeros(size * len(pairs)).reshape(len(pairs), size)
+    pairs = list(combinations(range(size), 2))
+    chosen, sets = np.zeros((len(task), len(pairs), size)), np.zeros((len(pairs), size))
     for number, (one, two) in enumerate(pairs):
         chosen[:, number, one], chosen[:, number, two] = wins[:, number, 0], wins[:, number, 1]
         sets[number, [one, two]] = 1
@@ -87,9 +82,7 @@ def plackett_luce(votes: Votes, weights: Floats) -> Floats:
     The best answer is chosen from all, the next from the rest, and so on. A tie stands for all orders that break it,
     each with the same share of the vote; two answers tied are thus half a vote for each, as for Bradley-Terry.
 
-    Args:
-        votes: rankings, or values that put the answers into an order.
-        weights: [L] of the labels.
+    `weights`: [L] of the labels.
 
     Raises:
         DataError: more than `MOST_TIED` answers are tied.

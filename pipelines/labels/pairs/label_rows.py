@@ -36,13 +36,11 @@ class PairsResult:
     """Rows, and what became of everything that could have been one.
 
     Attributes:
-        question: what the rows go by.
         comparisons: of a ranking or a pairwise choice; by task, and in a task by answer.
         judgements: of 0/1 or a scale.
         demonstrations: of written answers.
-        possible: pairs of answers, single answers or written texts that there are, control tasks among them.
-        made: how many of these became rows. A tie kept as half is one, and makes two rows.
-        dropped: how many did not, by reason; `possible` is `made` and all of these together.
+        possible: pairs of answers, single answers or written texts that there are, control tasks among them: those that
+            became rows (`made`; a tie kept as half is one, and makes two rows), and those `dropped`, by reason.
         weights: of each annotator; empty: all the same.
         simulated_labels: labels used that no human gave.
         left_out: labels that were not used because of who gave them, by annotator.
@@ -67,16 +65,8 @@ class PairsResult:
     @property
     def counts(self) -> dict[str, Any]:
         """Counts of the rows made and left out, by reason, as plain data."""
-        return {
-            "question": self.question.name,
-            "possible": self.possible,
-            "made": self.made,
-            "rows": len(self.rows),
-            "dropped": dict(self.dropped),
-            "weights": self.weights,
-            "simulated_labels": self.simulated_labels,
-            "left_out": self.left_out,
-        }
+        plain = {name: getattr(self, name) for name in ("possible", "made", "weights", "simulated_labels", "left_out")}
+        return plain | {"question": self.question.name, "rows": len(self.rows), "dropped": dict(self.dropped)}
 
 
 def build(labels: LabelSet, section: PairsSection) -> PairsResult:
@@ -85,10 +75,6 @@ def build(labels: LabelSet, section: PairsSection) -> PairsResult:
     A ranking of K answers gives all K(K-1)/2 comparisons, the better answer chosen; the margin is in units of
     `section.method`. 0/1 gives one judgement an answer, true or false by the majority; a scale gives the mean. Control
     tasks give no rows: their answer was known before.
-
-    Args:
-        labels: of people, or simulated.
-        section: which question, and how opinions become one.
 
     Raises:
         UsageError: there is no such question, or an option does not go with its kind.
@@ -171,7 +157,7 @@ def _compare(votes: Votes, section: PairsSection, result: PairsResult) -> None:
             result.made += 1
             orders = [texts] if margin > 0 else [texts[::-1]] if margin < 0 else [texts, texts[::-1]]
             for chosen, rejected in orders:
-                row = {"chosen": chosen, "rejected": rejected, "margin": round(abs(margin), 6)}
+                row = {"prompt": task.prompt, "chosen": chosen, "rejected": rejected, "margin": round(abs(margin), 6)}
                 result.comparisons.append(_row(Comparison, task, annotator=annotator, source=source, **row))
 
 
@@ -213,9 +199,8 @@ def _judge(votes: Votes, section: PairsSection, result: PairsResult) -> None:
                 continue
             result.made += 1
             label = bool(value > 0.5) if binary else round(float(value), 6)
-            result.judgements.append(
-                _row(Judgement, task, completion=answer.text, label=label, annotator=annotator, source=source)
-            )
+            row = {"prompt": task.prompt, "completion": answer.text, "label": label}
+            result.judgements.append(_row(Judgement, task, annotator=annotator, source=source, **row))
 
 
 def _undecided(ones: float, section: PairsSection) -> str | None:
@@ -245,7 +230,7 @@ def _demonstrations(labels: LabelSet, question: Question, result: PairsResult) -
         for text in sorted(distinct.values(), key=texts.index):
             result.made += 1
             messages = (*task.prompt, Message(role="assistant", content=text))
-            row = _row(Demonstration, task, prompt=None, messages=messages, last_only=has_answers(task.prompt))
+            row = _row(Demonstration, task, messages=messages, last_only=has_answers(task.prompt))
             result.demonstrations.append(row)
     result.dropped = +result.dropped
 
@@ -265,9 +250,6 @@ def _who(labels: Sequence[Label], weights: Mapping[str, float]) -> tuple[str, st
 
 
 def _row(kind: type[_Found], task: Task, **fields: Any) -> _Found:
-    fields = {"prompt": task.prompt} | fields
-    if fields["prompt"] is None:  # of a demonstration the prompt is part of the dialogue
-        del fields["prompt"]
     try:
         return kind(**fields)
     except ValidationError as error:

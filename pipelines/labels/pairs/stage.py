@@ -26,9 +26,6 @@ def pairs(ctx: StageContext) -> dict[str, Any]:
     Writes train.jsonl and heldout.jsonl (comparisons; maybe empty), judgements-train.jsonl and
     judgements-heldout.jsonl where there are judgements, demonstrations.jsonl where answers were written.
 
-    Returns:
-        How many rows there are, and how many pairs were left out for which reason.
-
     Raises:
         DataError: no row is left.
         UsageError: an option of `feedback.pairs` does not go with the question.

@@ -81,13 +81,7 @@ class Truth:
 def find_truth(
     section: ScorerSection | None, tasks: Iterable[Task], context: ScorerContext, reporter: Reporter
 ) -> Truth:
-    """Score every answer of every task.
-
-    Args:
-        section: who scores; None: the gold scorer of the run's self-made task.
-        tasks: what is to be judged.
-        context: the surroundings of the scorer, such as a stage's context.
-        reporter: progress.
+    """Score every answer of every task; without a section, by the gold scorer of the run's self-made task.
 
     Raises:
         UsageError: the scorer cannot judge these answers.
@@ -146,11 +140,7 @@ IN_ONE_GO = 500
 
 
 class Pool:
-    """Some people and what they think of the answers.
-
-    Attributes:
-        names: of the people, ``sim-01`` and so on.
-    """
+    """Some people, whose `names` are ``sim-01`` and so on, and what they think of the answers."""
 
     def __init__(self, section: SimulatedSection, truth: Truth, seed: int) -> None:
         self._section, self._truth, self._seed = section, truth, seed
@@ -160,16 +150,10 @@ class Pool:
         self._cuts = cache(truth.cuts)
 
     def judge(self, name: str, task: Task, order: Sequence[int], questions: Sequence[Question]) -> dict[str, Value]:
-        """Judge one task as one person.
-
-        Args:
-            name: of the person.
-            task: one of those that the truth knows.
-            order: the order in which the answers are shown: ``order[place]`` is the index of the answer.
-            questions: what is asked; every one gets a slip of its own.
+        """Judge one task, whose answer ``order[place]`` is shown at that place, as the person of that name.
 
         Returns:
-            The values by name of the question, in the task's own order.
+            The values by name of the question, in the task's own order; every question gets a slip of its own.
 
         Raises:
             UsageError: a question asks for a demonstration.
@@ -225,10 +209,7 @@ def ranks(worths: Sequence[float], tie_below: float) -> tuple[int, ...]:
 
 
 def answer_all(store: LabelStore, pool: Pool, reporter: Reporter) -> int:
-    """Let everybody in the pool answer what the store has for them, one task each in turn.
-
-    Returns:
-        How many labels they gave.
+    """Let everybody in the pool answer what the store has for them, one task each in turn; the number of labels.
 
     Raises:
         UsageError: a question asks for a demonstration.

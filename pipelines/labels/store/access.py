@@ -47,8 +47,8 @@ class Access(StorePart):
             if row is None:
                 return None
             connection.execute("DELETE FROM tokens WHERE hash = ?", (row["hash"],))
-            name, role = row["name"], row["role"]
-            return Session(_issue(connection, name, role, "session", SESSION_DAYS), name, role)
+            token = _issue(connection, row["name"], row["role"], "session", SESSION_DAYS)
+            return Session(row["name"], row["role"], token)
 
     def session(self, session_token: str) -> Identity | None:
         """Return the identity behind a session token; None: it is unknown, expired or revoked."""

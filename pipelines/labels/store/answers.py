@@ -1,17 +1,30 @@
-"""Answers that annotators submit, edit and take back. Every version is kept."""
+"""Answers that annotators submit, edit and take back, every version of them kept; and reports on what is there."""
 
 from __future__ import annotations
 
 import datetime
 import json
 import sqlite3
+import statistics
 import time
 
+from pipelines.labels.label_types import LabelSet
 from pipelines.labels.store.coding import check_key, check_submission, is_text, label_of, order_of, task_of, values_text
 from pipelines.labels.store.contents import Contents
 from pipelines.labels.store.database import only_row
 from pipelines.labels.store.queue import RESERVED_SECONDS, Queue
-from pipelines.labels.store.records import Assignment, Conflict, Invalid, NotAssigned, Paused, Receipt, Submission
+from pipelines.labels.store.records import (
+    AnnotatorProgress,
+    Assignment,
+    Conflict,
+    HistoryEntry,
+    Invalid,
+    NotAssigned,
+    Paused,
+    Progress,
+    Receipt,
+    Submission,
+)
 
 STANDING = """
     SELECT t.id AS task, n.name AS annotator, n.simulated, a.shown, a.version,
@@ -43,7 +56,7 @@ _UNDONE = "SELECT t.id FROM history AS h JOIN tasks AS t ON t.number = h.task WH
 
 
 class Answers(Contents):
-    """Tasks handed out, and answers submitted, edited and taken back."""
+    """Tasks handed out, answers submitted, edited and taken back, progress, and the labels as a whole."""
 
     def next_task(self, annotator: str) -> Assignment | None:
         """Return the next task of this annotator, begun or new (see `Queue`).
@@ -59,7 +72,7 @@ class Answers(Contents):
             state = self._annotator(annotator)
             if state.paused:
                 raise Paused
-            queue = Queue.of(connection, annotator, state)
+            queue = Queue(connection, annotator, state)
             number = queue.next()
             return None if number is None else self._assignment(queue, number)
 
@@ -70,7 +83,7 @@ class Answers(Contents):
             NotAssigned: there is no such annotator.
         """
         with self._database.read() as connection:
-            queue = Queue.of(connection, annotator, self._annotator(annotator))
+            queue = Queue(connection, annotator, self._annotator(annotator))
             row = only_row(connection, "SELECT number FROM tasks WHERE id = ?", task) if is_text(task) else None
             return None if row is None else self._assignment(queue, row["number"])
 
@@ -179,6 +192,74 @@ class Answers(Contents):
         earlier = None if stands is None else label_of(stands)
         order = order_of(row["shown"])
         return Assignment(task_of(row), order, row["version"], earlier, row["mine"], done, skipped, left)
+
+    def history(self, annotator: str, limit: int = 50) -> list[HistoryEntry]:
+        """Return this annotator's standing answers, the newest first.
+
+        Raises:
+            NotAssigned: there is no such annotator.
+        """
+        query = f"{STANDING} WHERE a.annotator = ? ORDER BY h.id DESC LIMIT ?"
+        entries = []
+        with self._database.read() as connection:
+            for row in connection.execute(query, (self._annotator(annotator).me, limit)).fetchall():
+                task = connection.execute("SELECT * FROM tasks WHERE id = ?", (row["task"],)).fetchone()
+                entries.append(HistoryEntry(task_of(task), label_of(row), row["version"]))
+        return entries
+
+    def progress(self) -> Progress:
+        """Count tasks and answers, in all and for each annotator."""
+        with self._database.read() as connection:
+            states = {name: self._annotator(name) for name in self.annotators()}
+            query = "SELECT labels, control IS NOT NULL AS control FROM tasks WHERE retired = 0"
+            rows = connection.execute(query).fetchall()
+            labels = [row["labels"] for row in rows if not row["control"]]
+            overlap = connection.execute("SELECT overlap FROM settings").fetchone()[0]
+            annotators = tuple(self._progress_of(Queue(connection, name, state)) for name, state in states.items())
+        return Progress(
+            tasks=len(labels),
+            controls=len(rows) - len(labels),
+            complete=sum(count >= overlap for count in labels),
+            wanted=len(labels) * overlap,
+            given=sum(labels),
+            left=sum(max(overlap - count, 0) for count in labels),
+            annotators=annotators,
+        )
+
+    def answer_counts(self, *, control: bool = False) -> frozenset[int]:
+        """Return the numbers of answers that the tasks in use have; of the control tasks or of all others."""
+        query = "SELECT DISTINCT json_array_length(answers) FROM tasks WHERE retired = 0 AND (control IS NOT NULL) = ?"
+        with self._database.read() as connection:
+            return frozenset(row[0] for row in connection.execute(query, (int(control),)))
+
+    def snapshot(self) -> LabelSet:
+        """Return questions, tasks with their models and known values, and the standing labels, all of one moment.
+
+        Tasks come in the order in which they were added, labels by task and then by annotator.
+        """
+        with self._database.read() as connection:
+            questions = self.settings.questions
+            rows = connection.execute("SELECT * FROM tasks ORDER BY number")
+            tasks = {row["id"]: task_of(row) for row in rows}
+            rows = connection.execute(f"{STANDING} ORDER BY a.task, a.annotator")
+            labels = [label_of(row) for row in rows]
+        return LabelSet(questions, tasks, labels)
+
+    def _progress_of(self, queue: Queue) -> AnnotatorProgress:
+        with self._database.read() as connection:
+            rows = connection.execute(f"{STANDING} WHERE a.annotator = ? ORDER BY h.id", (queue.me,)).fetchall()
+            simulated = connection.execute("SELECT simulated FROM annotators WHERE id = ?", (queue.me,)).fetchone()[0]
+        times = [row["seconds"] for row in rows if not row["skipped"] and row["seconds"] is not None]
+        return AnnotatorProgress(
+            name=queue.name,
+            simulated=bool(simulated),
+            done=sum(not row["skipped"] for row in rows),
+            skipped=sum(row["skipped"] for row in rows),
+            flagged=sum(row["flagged"] for row in rows),
+            median_seconds=statistics.median(times) if times else None,
+            last=rows[-1]["time"] if rows else None,
+            left=queue.counts()[2],
+        )
 
 
 def _same(before: sqlite3.Row, submission: Submission) -> bool:

@@ -9,6 +9,7 @@ import math
 import re
 import sqlite3
 from collections.abc import Mapping
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -129,12 +130,11 @@ def check_key(key: str) -> None:
 
 def task_columns(task: Task, seed: int) -> dict[str, object]:
     """Return the task as a row of the table."""
-    known = None if task.control is None else {name: list(value) for name, value in sorted(task.control.items())}
     return {
         "id": task.id,
         "prompt": _text([as_dict(turn) for turn in task.prompt]),
         "answers": _text([[answer.text, answer.model] for answer in task.answers]),
-        "control": None if known is None else _text(known),
+        "control": None if task.control is None else _text(dict(sorted(task.control.items()))),
         "source": task.source,
         "place": shuffled_place(seed, task.id),
     }
@@ -171,24 +171,14 @@ def task_of(row: sqlite3.Row) -> Task:
 def label_of(row: sqlite3.Row) -> Label:
     """Return the label of a row of `answers.STANDING`."""
     try:
-        values = {
-            name: value if isinstance(value, str) else tuple(value) for name, value in json.loads(row["answer"]).items()
-        }
+        pairs = json.loads(row["answer"]).items()
+        values = {name: value if isinstance(value, str) else tuple(value) for name, value in pairs}
         order = order_of(row["shown"])
     except (ValueError, TypeError, AttributeError) as error:
         raise DataError(f"the label store is damaged: answer to task {row['task']}: {error}") from error
-    return Label(
-        row["task"],
-        row["annotator"],
-        values,
-        order,
-        row["seconds"],
-        bool(row["skipped"]),
-        bool(row["flagged"]),
-        row["comment"],
-        row["time"],
-        bool(row["simulated"]),
-    )
+    as_they_are = {key: row[key] for key in ("task", "annotator", "seconds", "comment", "time")}
+    flags: dict[str, Any] = {key: bool(row[key]) for key in ("skipped", "flagged", "simulated")}
+    return Label(**as_they_are, values=values, order=order, **flags)
 
 
 def order_of(shown: str) -> tuple[int, ...]:
@@ -198,8 +188,7 @@ def order_of(shown: str) -> tuple[int, ...]:
 
 def values_text(submission: Submission) -> str:
     """Return the values of a submission as a column; empty if it is skipped."""
-    values = {} if submission.skipped else submission.values
-    return _text({name: value if isinstance(value, str) else list(value) for name, value in values.items()})
+    return _text({} if submission.skipped else dict(submission.values))
 
 
 def questions_text(questions: tuple[Question, ...]) -> str:

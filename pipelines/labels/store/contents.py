@@ -48,31 +48,22 @@ class Contents(StorePart):
             row = only_row(connection, f"SELECT {_COLUMNS} FROM settings")
         if row is None:
             raise DataError(
-                "the label store was never set up",
-                where=str(self.path),
-                hint="`rlhf label SOURCE` sets it up",
+                "the label store was never set up", where=str(self.path), hint="`rlhf label SOURCE` sets it up"
             )
         return _settings_of(row)
 
     @settings.setter
     def settings(self, settings: Settings) -> None:
         check_settings(settings)
-        plain = {
-            "title": settings.title,
-            "questions": questions_text(settings.questions),
-            "guidelines": settings.guidelines,
-            "overlap": settings.overlap,
-            "control_share": float(settings.control_share),
-            "seed": settings.seed,
-        }
+        questions, share = questions_text(settings.questions), float(settings.control_share)
+        plain = vars(settings) | {"questions": questions, "control_share": share}
         with self._database.write() as connection:
             row = only_row(connection, f"SELECT {_COLUMNS} FROM settings")
             if row is None:
-                connection.execute(
-                    f"INSERT INTO settings (one, {_COLUMNS}) VALUES (1, {', '.join(f':{key}' for key in plain)})", plain
-                )
+                places = ", ".join(f":{key}" for key in plain)
+                connection.execute(f"INSERT INTO settings (one, {_COLUMNS}) VALUES (1, {places})", plain)
             elif dict(row) != plain:
-                if row["questions"] != plain["questions"]:
+                if row["questions"] != questions:
                     if number_of(connection, "SELECT EXISTS (SELECT 1 FROM history)"):
                         raise _other_questions(str(self.path), questions_of(row["questions"]), settings.questions)
                     for task in connection.execute("SELECT * FROM tasks ORDER BY number").fetchall():
@@ -114,8 +105,7 @@ class Contents(StorePart):
                     if row["retired"]:
                         connection.execute("UPDATE tasks SET retired = 0 WHERE number = ?", (row["number"],))
                     continue
-                names = ", ".join(columns)
-                places = ", ".join(f":{name}" for name in columns)
+                names, places = ", ".join(columns), ", ".join(f":{name}" for name in columns)
                 connection.execute(f"INSERT INTO tasks ({names}) VALUES ({places})", columns)
                 new += 1
         return new
@@ -203,11 +193,9 @@ class Contents(StorePart):
         Raises:
             NotAssigned: nobody has that name.
         """
+        query = f"SELECT {_COLUMNS}, paused, n.id FROM annotators AS n JOIN settings WHERE n.name = ?"
         with self._database.read() as connection:
-            row = None
-            if is_text(name):
-                query = f"SELECT {_COLUMNS}, paused, n.id FROM annotators AS n JOIN settings WHERE n.name = ?"
-                row = only_row(connection, query, name)
+            row = only_row(connection, query, name) if is_text(name) else None
         if row is None:
             raise NotAssigned(f"no annotator is called {name!r}")
         return AnnotatorState(row["id"], _settings_of(row), bool(row["paused"]))
@@ -242,11 +230,4 @@ def _other_questions(store: str, old: tuple[Question, ...], new: tuple[Question,
 
 
 def _settings_of(row: sqlite3.Row) -> Settings:
-    return Settings(
-        row["title"],
-        questions_of(row["questions"]),
-        row["guidelines"],
-        row["overlap"],
-        row["control_share"],
-        row["seed"],
-    )
+    return Settings(**{key: row[key] for key in _COLUMNS.split(", ")} | {"questions": questions_of(row["questions"])})

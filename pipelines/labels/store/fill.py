@@ -10,11 +10,11 @@ from typing import Any
 
 from pipelines.config import Config
 from pipelines.errors import UsageError
-from pipelines.labels.controls import control_tasks
 from pipelines.labels.label_types import LabelSet, Question, question_dict
 from pipelines.labels.questions import in_short, questions_of
 from pipelines.labels.store.records import Settings
 from pipelines.labels.store.store import LabelStore
+from pipelines.labels.task_sources import control_tasks
 from pipelines.labels.tasks_file import TASKS, read_tasks
 from pipelines.run.directory import ROUNDS
 
@@ -68,13 +68,10 @@ class StoreChanges:
 def fill(
     store: LabelStore, tasks: LabelSet | None, changes: StoreChanges, tell: Callable[[str], None] | None = None
 ) -> None:
-    """Apply changes and add tasks to a store: all of them or, after an error, none.
+    """Apply changes and add tasks to a store, which may be new: all of them or, after an error, none.
 
-    Args:
-        store: a store that may be new and not set up yet.
-        tasks: tasks to judge with their questions; None: those in the store.
-        changes: settings, controls and annotators to bring in.
-        tell: called with one line about the settings that an existing store keeps, and one about changed questions.
+    `tasks` are to judge with their questions; None: those in the store. `tell` is called with one line about the
+    settings that an existing store keeps, and one about changed questions.
 
     Raises:
         UsageError: a name cannot be used, or is both added and removed.

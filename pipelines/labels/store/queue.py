@@ -84,21 +84,17 @@ class Queue:
     """
 
     connection: sqlite3.Connection
-    me: int
     name: str
-    overlap: int
-    share: float
-    seed: int
+    state: AnnotatorState
 
-    @classmethod
-    def of(cls, connection: sqlite3.Connection, name: str, state: AnnotatorState) -> Queue:
-        """Return the queue of the annotator of that name."""
-        asked = state.settings
-        return cls(connection, state.me, name, asked.overlap, asked.control_share, asked.seed)
+    @property
+    def me(self) -> int:
+        """Number of the annotator."""
+        return self.state.me
 
     @property
     def _asked(self) -> dict[str, object]:
-        return {"me": self.me, "overlap": self.overlap, "now": time.time()}
+        return {"me": self.me, "overlap": self.state.settings.overlap, "now": time.time()}
 
     def next(self) -> int | None:
         """Return the number of the task to show, begun or new, and reserve it; None: none is open."""
@@ -144,22 +140,20 @@ class Queue:
 
     def _place_of_control(self, which: int) -> int:
         """Number of tasks before control task `which`, counted from 0."""
-        jitter = shuffled_place(self.seed, "place", self.name, which) / 2**62
-        return max(FIRST_CONTROL, int((which + jitter) / self.share))
+        jitter = shuffled_place(self.state.settings.seed, "place", self.name, which) / 2**62
+        return max(FIRST_CONTROL, int((which + jitter) / self.state.settings.control_share))
 
     def _due_control(self) -> int | None:
-        if not self.share or self._given < self._place_of_control(self._controls_given):
+        if not self.state.settings.control_share or self._given < self._place_of_control(self._controls_given):
             return None
-        rows = self.connection.execute(
-            f"SELECT t.number, t.id {_CONTROLS}",
-            {"me": self.me},
-        ).fetchall()
-        rows.sort(key=lambda row: shuffled_place(self.seed, "control", self.name, row["id"]))
+        rows = self.connection.execute(f"SELECT t.number, t.id {_CONTROLS}", {"me": self.me}).fetchall()
+        seed = self.state.settings.seed
+        rows.sort(key=lambda row: shuffled_place(seed, "control", self.name, row["id"]))
         return int(rows[0]["number"]) if rows else None
 
     def _controls_among(self, fresh: int) -> int:
         """Number of control tasks before that many fresh ordinary tasks are handed out."""
-        if not self.share:
+        if not self.state.settings.control_share:
             return 0
         rest = self.connection.execute(f"SELECT count(*) {_CONTROLS}", {"me": self.me}).fetchone()[0]
         given, first = self._given, self._controls_given
@@ -175,7 +169,7 @@ class Queue:
         task = only_row(self.connection, "SELECT id, json_array_length(answers) FROM tasks WHERE number = ?", number)
         assert task is not None
         order = list(range(task[1]))
-        random.Random(shuffled_place(self.seed, "answers", self.name, task["id"])).shuffle(order)
+        random.Random(shuffled_place(self.state.settings.seed, "answers", self.name, task["id"])).shuffle(order)
         self.connection.execute(
             "INSERT INTO assignments (annotator, task, number, control, shown, reserved) VALUES (?, ?, ?, ?, ?, ?)",
             (self.me, number, self._given + 1, int(control), json.dumps(order), time.time() + RESERVED_SECONDS),

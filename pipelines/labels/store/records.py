@@ -62,20 +62,18 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Session:
-    """A new session. `token` is returned only here; the store keeps its hash."""
-
-    token: str
-    name: str
-    role: Role
-
-
-@dataclass(frozen=True)
 class Identity:
     """Owner of a session."""
 
     name: str
     role: Role
+
+
+@dataclass(frozen=True)
+class Session(Identity):
+    """A new session. `token` is returned only here; the store keeps its hash."""
+
+    token: str
 
 
 @dataclass(frozen=True)
@@ -98,10 +96,9 @@ class Assignment:
         version: version of the label: 0 before the first answer; an answer, an edit and an undo each add one.
         earlier: the current label; None: unanswered, or taken back.
         number: position among the annotator's tasks, from 1.
-        done: how many tasks this annotator has answered.
-        skipped: how many tasks this annotator has skipped.
-        left: how many tasks are still open for this annotator, this one included if it is unanswered. Answers of
-            others make it smaller too.
+        done, skipped: how many tasks this annotator has answered, and how many skipped.
+        left: how many are still open for them, this one included if it is unanswered. Answers of others make it
+            smaller too.
     """
 
     task: Task
@@ -161,17 +158,12 @@ class HistoryEntry:
 
 @dataclass(frozen=True)
 class AnnotatorProgress:
-    """Progress of one annotator.
+    """Progress of one annotator: tasks done, skipped, flagged and left, control tasks among them.
 
     Attributes:
-        name: of the annotator.
         simulated: no human.
-        done: tasks answered, control tasks among them.
-        skipped: tasks skipped.
-        flagged: tasks flagged, answered or skipped.
         median_seconds: of an answer; None: none is known.
         last: time of the last answer that stands; None: there is none.
-        left: tasks still open for this annotator.
     """
 
     name: str
@@ -188,14 +180,12 @@ class AnnotatorProgress:
 class Progress:
     """Progress of the tasks in use. Control tasks count only for the annotators.
 
-    Attributes:
-        tasks: how many.
-        controls: how many control tasks there are beside them.
-        complete: tasks that have as many labels as the overlap asks for.
-        wanted: tasks times overlap.
-        given: labels that stand, skipped ones left out.
-        left: labels still missing, summed over the tasks.
-        annotators: one each, in the order in which they were added.
+    tasks, controls: how many ordinary tasks and how many control tasks there are.
+    complete: tasks that have as many labels as the overlap asks for.
+    wanted: tasks times overlap.
+    given: labels that stand, skipped ones left out.
+    left: labels still missing, summed over the tasks.
+    annotators: one each, in the order in which they were added.
     """
 
     tasks: int

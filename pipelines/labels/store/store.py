@@ -17,14 +17,14 @@ from filelock import FileLock, Timeout
 
 from pipelines.errors import LockedError
 from pipelines.labels.store.access import Access
+from pipelines.labels.store.answers import Answers
 from pipelines.labels.store.database import Database
 from pipelines.labels.store.records import Settings
-from pipelines.labels.store.reports import Reports
 from pipelines.run.disk import disk_errors, read_json
 from pipelines.run.processes import is_alive
 
 
-class LabelStore(Access, Reports):
+class LabelStore(Access, Answers):
     """One SQLite file. Threads may share it; a call that writes is on the disk when it returns.
 
     Nothing is cached: what another process wrote, such as tasks of a new round, is there at the next call. Every
