@@ -80,10 +80,12 @@ def report_card(pairs: Sequence[ScoredPair], probes: Sequence[Probe] = ()) -> di
         probes: at least one answer each.
 
     Returns:
-        Plain data: ``accuracy`` with its interval by prompt; ``length_rule``, the accuracy of choosing by length alone;
-        ``groups``, the accuracy where the shorter (longer) answer won, by quarters of the margin, by source and by
-        annotator; ``calibration`` with `calibration_figures`, the temperature that would mend it, and the reliability;
-        ``scores``, quartiles of both sides; ``probes``; ``mistakes``, the worst first, with their texts.
+        Plain data: ``accuracy`` with its interval by prompt; ``best_of_several``, the share of prompts with one chosen
+        answer and several rejected ones whose chosen answer scores highest, with ``chance``, or None; ``length_rule``,
+        the accuracy of choosing by length alone; ``groups``, the accuracy where the shorter (longer) answer won, by
+        quarters of the margin, by source and by annotator; ``calibration`` with `calibration_figures`, the temperature
+        that would mend it, and the reliability; ``scores``, quartiles of both sides; ``probes``; ``mistakes``, the
+        worst first, with their texts.
     """
     confidence = [abs(pair.difference) for pair in pairs]
     right = [pair.right for pair in pairs]
@@ -94,6 +96,7 @@ def report_card(pairs: Sequence[ScoredPair], probes: Sequence[Probe] = ()) -> di
         "pairs": len(pairs),
         "prompts": len({pair.prompt for pair in pairs}),
         "accuracy": _accuracy(pairs),
+        "best_of_several": _best_of_several(pairs),
         "length_rule": max(longer, 1 - longer),
         "groups": [{"group": group, "name": name, **_accuracy(part)} for group, name, part in _groups(pairs)],
         "calibration": {
@@ -118,6 +121,20 @@ def _accuracy(pairs: Sequence[ScoredPair]) -> dict[str, Any]:
     right = [pair.right for pair in pairs]
     low, high = clustered_wilson(right, [pair.prompt for pair in pairs])
     return Estimate(fmean(right), low, high, len(right)).as_dict()
+
+
+def _best_of_several(pairs: Sequence[ScoredPair]) -> dict[str, Any] | None:
+    """Measure how often the one chosen answer to a prompt scores above all rejected ones, as RewardBench 2 does."""
+    prompts: dict[Hashable, list[ScoredPair]] = {}
+    for pair in pairs:
+        prompts.setdefault(pair.prompt, []).append(pair)
+    several = [part for part in prompts.values() if len(part) > 1 and len({pair.texts[1] for pair in part}) == 1]
+    if len(several) < FEWEST_IN_GROUP:
+        return None
+    right = [float(all(pair.right == 1 for pair in part)) for part in several]
+    low, high = clustered_wilson(right, range(len(right)))
+    chance = fmean(1 / (1 + len(part)) for part in several)
+    return Estimate(fmean(right), low, high, len(right)).as_dict() | {"chance": chance}
 
 
 def _longer(pair: ScoredPair) -> float:
@@ -181,6 +198,7 @@ def markdown_card(card: Mapping[str, Any], title: str) -> str:
         f"**Accuracy {Estimate.of(accuracy).text()}** on {card['pairs']} pairs of {card['prompts']} prompts "
         "(95 % interval by prompt). "
         f"Choosing by length alone is right on {Estimate(card['length_rule']).text()}.",
+        *_best_text(card.get("best_of_several")),
         "",
         "| pairs | n | accuracy |",
         "|---|---:|---:|",
@@ -239,6 +257,13 @@ def markdown_card(card: Mapping[str, Any], title: str) -> str:
         )
         lines += [f"{number}.", "", fenced("\n\n".join(texts)), ""]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _best_text(best: Mapping[str, Any] | None) -> list[str]:
+    if best is None:
+        return []
+    told = f"it scores above all of them on {Estimate.of(best).text()}; chance is {Estimate(best['chance']).text()}"
+    return ["", f"Of {best['n']} prompts with one chosen answer and several rejected ones, {told}."]
 
 
 _SIDES = ("chosen", "rejected")

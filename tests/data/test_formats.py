@@ -77,6 +77,7 @@ CASES: list[tuple[str, dict[str, Any], CanonicalRow | tuple[CanonicalRow, ...]]]
         {"prompt": chat(S, U), "chosen": chat(A), "rejected": chat(("assistant", "No."))},
         Comparison(prompt=turns(S, U), **PAIR),
     ),
+    ("answer_lists", {"prompt": "Hi?", "chosen": ["Yes."], "rejected": ["No."]}, COMPARED),
     ("preference_implicit", {"chosen": chat(U, A), "rejected": chat(U, ("assistant", "No."))}, COMPARED),
     (
         "preference_implicit",
@@ -472,3 +473,24 @@ def test_the_columns_of_a_question_with_context_lose_no_context(tmp_path: Path) 
     (outcome,) = SourceReader(Source(path=str(path), columns=columns), Demonstration)
     assert outcome.row is not None
     assert [turn.content for turn in outcome.row.messages] == ["q\nc", "a"]
+
+
+def test_lists_of_answers_are_compared_across_and_name_their_part_of_the_benchmark() -> None:
+    row = {"id": "7", "prompt": "Hi?", "chosen": ["Yes."], "rejected": ["No.", "Maybe.", "?"], "subset": "Safety"}
+    assert detect_format([row], "x:1").name == "answer_lists"
+    rows = FORMATS["answer_lists"].model_validate(row).rows()
+    assert rows == tuple(
+        Comparison(prompt=turns(U), chosen="Yes.", rejected=text, source="Safety") for text in row["rejected"]
+    )
+    styles = {"prompt": "Hi?", "chosen": ["a", "b", "c"], "rejected": ["x", "y", "z"], "domain": "chat"}
+    rows = FORMATS["answer_lists"].model_validate(styles).rows()
+    difficulty = {(pair.chosen, pair.rejected): pair.source for pair in rows if isinstance(pair, Comparison)}
+    assert len(difficulty) == 9
+    assert [difficulty["a", other] for other in "xyz"] == ["chat, normal", "chat, hard", "chat, hard"]
+    assert [difficulty["c", other] for other in "xyz"] == ["chat, easy", "chat, easy", "chat, normal"]
+
+
+@pytest.mark.parametrize("answers", [[], [" "], "No.", [{"role": "assistant", "content": "No."}]])
+def test_a_list_of_answers_holds_texts(answers: Any) -> None:
+    with pytest.raises(ValueError, match="rejected"):
+        FORMATS["answer_lists"].model_validate({"prompt": "Hi?", "chosen": ["Yes."], "rejected": answers})

@@ -98,6 +98,17 @@ def test_the_card_by_hand() -> None:
     json.dumps(card, allow_nan=False)
 
 
+def test_the_best_of_several_beats_every_rejected_answer() -> None:
+    right = [pair(prompt, 2.0, score) for prompt in range(9) for score in (0.0, 1.0, -1.0)]
+    wrong = [pair(9, 2.0, score) for score in (0.0, 1.0, 3.0)]
+    card = report_card([*right, *wrong])
+    assert card["best_of_several"]["value"] == 0.9
+    assert card["best_of_several"]["chance"] == pytest.approx(0.25)
+    assert card["accuracy"]["value"] == pytest.approx(29 / 30)
+    assert "Of 10 prompts with one chosen answer and several rejected ones" in markdown_card(card, "x")
+    assert report_card(right)["best_of_several"] is None, "too few prompts"
+
+
 def test_no_temperature_mends_a_model_that_guesses() -> None:
     guessing = [pair(number, float(number % 2), 0.5) for number in range(40)]
     assert "no factor would mend it" in markdown_card(report_card(guessing), "t")

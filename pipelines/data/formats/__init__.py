@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from pipelines.data.faults import shorten, type_name
-from pipelines.data.formats import alpaca, hh, judged, sharegpt, trl, verdict
+from pipelines.data.formats import alpaca, answer_lists, hh, judged, sharegpt, trl, verdict
 from pipelines.data.formats.format import Format, column_names
 from pipelines.data.formats.unread_columns import VERDICTS, judges, way_out
 from pipelines.data.formats.unrecognized import column_map, way_in
@@ -21,6 +21,7 @@ FORMATS: dict[str, type[Format]] = {
         judged.JudgementRow,
         trl.Preference,
         trl.PreferenceChat,
+        answer_lists.AnswerLists,
         sharegpt.ShareGPTPreference,
         alpaca.AlpacaPreference,
         trl.PreferenceImplicit,
