@@ -138,8 +138,7 @@ def run_chain(
 ) -> list[Outcome]:
     """Run the stages in order, skipping what is complete; the caller holds the lock.
 
-    Args:
-        launcher: runs a heavy stage in a process of its own; None: everything runs here.
+    The launcher runs a heavy stage in a process of its own; None: everything runs here.
 
     Raises:
         RlhfError: a stage refused or failed; what is complete stays.
@@ -195,8 +194,7 @@ def _warn_of_versions(plans: Sequence[Plan], reporter: Reporter) -> None:
 def status_of(config: Config, run_dir: RunDir, *, verify: bool = False) -> list[dict[str, Any]]:
     """One entry a stage: off, missing, waiting, partial, running, complete, stale or damaged, and why.
 
-    Args:
-        verify: read and hash every file instead of trusting size and time.
+    `verify`: read and hash every file instead of trusting size and time.
     """
     entries: list[dict[str, Any]] = []
     stale: set[str] = set()

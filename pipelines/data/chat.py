@@ -41,9 +41,6 @@ class ChatEncoder:
 
     Without a chat template, one user message and one answer are plain text that follow each other.
 
-    Args:
-        tokenizer: of transformers.
-
     Raises:
         UsageError: the tokenizer has no EOS token.
     """
@@ -312,11 +309,7 @@ def rendered(
 ) -> str:
     """Write a dialogue by a chat template.
 
-    Args:
-        tokenizer: of transformers, with the template.
-        messages: the dialogue.
-        turns: its turns as the template takes them, without the tools.
-        open_turn: whether the assistant is to speak next.
+    `turns` are those of the dialogue as the template takes them, without the tools.
 
     Raises:
         BadRow: the template refuses it, takes too long, or would drop tools or calls of them.
