@@ -44,11 +44,7 @@ def plan_chain(stages: Sequence[Stage], config: Config, run_dir: RunDir, *, forc
 
 
 def _forced(stages: Sequence[Stage], config: Config, force: Sequence[str]) -> set[str]:
-    """Names of the stages that `--force` means: the named ones and, among `stages`, all that follow from them.
-
-    Raises:
-        UsageError: no such stage, or it is not among `stages`.
-    """
+    """Names of the stages that `--force` means: the named ones and, among `stages`, all that follow from them."""
     forced = {stage.name for name in force for stage in named(name, config)}
     outside = forced.difference(stage.name for stage in stages)
     if outside:

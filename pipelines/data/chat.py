@@ -172,11 +172,7 @@ class ChatEncoder:
         return self._render(messages, open_turn=True)
 
     def _earlier_answers(self, messages: Sequence[Message], text: str) -> list[tuple[int, int]]:
-        """Find the earlier assistant turns in the text of a prompt: start and end of each, the end token included.
-
-        Raises:
-            DataError: the template writes earlier turns differently once the dialogue goes on.
-        """
+        """Find the earlier assistant turns in the text of a prompt: start and end of each, the end token included."""
         spans: list[tuple[int, int]] = []
         for index, message in enumerate(messages):
             if message.role != "assistant":
