@@ -42,13 +42,7 @@ def styled(text: str, code: str, stream: TextIO) -> str:
 
 
 def print_problem(label: str, code: str, entry: Mapping[str, Any]) -> None:
-    """An error on stderr: its message after a label in an ANSI style, then its place and what to do.
-
-    Args:
-        label: such as ``error:``.
-        code: of the style.
-        entry: as `RlhfError.as_dict` gives it.
-    """
+    """An error, as `RlhfError.as_dict` gives it, on stderr: a label in an ANSI style, its message, place and hint."""
     print(f"{styled(label, code, sys.stderr)} {visible(str(entry['message']))}", file=sys.stderr)
     for key in ("where", "hint"):
         if entry[key]:

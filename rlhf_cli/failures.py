@@ -35,11 +35,7 @@ _HUB_ERRORS = {
 
 
 class Terminated(SystemExit):
-    """SIGTERM or SIGHUP arrived; passes through `finally` like any exception.
-
-    Args:
-        number: of the signal; the exit code is 128 more.
-    """
+    """SIGTERM or SIGHUP arrived; passes through `finally` like any exception. The exit code is its number and 128."""
 
     def __init__(self, number: int = signal.SIGTERM) -> None:
         super().__init__(128 + number)

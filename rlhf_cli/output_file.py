@@ -12,11 +12,8 @@ from pipelines.run.disk import disk_errors, is_sqlite
 def make_room(out: Path, inputs: Iterable[Path | str] = (), *, replace: bool = False, write: bool = True) -> None:
     """Check that a file can be written without losing anything, as far as that is known beforehand.
 
-    Args:
-        out: the file.
-        inputs: what the command reads; what is no file here is not looked at.
-        replace: a file that is there; never an input or a part of one, and never a label store.
-        write: make the folder that it goes into.
+    A file that is there may be replaced, but never an input or a part of one, and never a label store. `write`: make
+    the folder that it goes into.
 
     Raises:
         UsageError: `out` is a directory, one of the inputs, or a label store, whose answers are nowhere else.

@@ -56,13 +56,6 @@ def source_of(
 ) -> Source:
     """A source of the configuration, from the options that go by the same names.
 
-    Args:
-        path: as `path` of the source.
-        columns: ``KEY=COL`` each.
-        tags: ``TAG=TEXT`` each.
-        verdicts: ``VALUE=NUMBER`` each.
-        options: further keys of the source.
-
     Raises:
         UsageError: an entry is not of this form, or there is no such column or tag.
     """
@@ -88,13 +81,7 @@ def source_of(
 
 
 def pairs(option: str, form: str, entries: Sequence[str], *, blank: bool = False) -> dict[str, str]:
-    """The entries of a repeatable option, each with an equals sign, as a mapping.
-
-    Args:
-        option: as it is written.
-        form: of an entry, for the message.
-        entries: what was given.
-        blank: whether nothing may stand behind the equals sign.
+    """The entries of a repeatable option, each of the form of ``KEY=VALUE``; `blank`: nothing may stand for VALUE.
 
     Raises:
         UsageError: an entry is not of this form.

@@ -44,11 +44,7 @@ def plan_chain(stages: Sequence[Stage], config: Config, run_dir: RunDir, *, forc
 
 
 def _forced(stages: Sequence[Stage], config: Config, force: Sequence[str]) -> set[str]:
-    """Names of the stages that `--force` means: the named ones and, among `stages`, all that follow from them.
-
-    Raises:
-        UsageError: no such stage, or it is not among `stages`.
-    """
+    """Names of the stages that `--force` means: the named ones and, among `stages`, all that follow from them."""
     forced = {stage.name for name in force for stage in named(name, config)}
     outside = forced.difference(stage.name for stage in stages)
     if outside:
@@ -138,8 +134,7 @@ def run_chain(
 ) -> list[Outcome]:
     """Run the stages in order, skipping what is complete; the caller holds the lock.
 
-    Args:
-        launcher: runs a heavy stage in a process of its own; None: everything runs here.
+    The launcher runs a heavy stage in a process of its own; None: everything runs here.
 
     Raises:
         RlhfError: a stage refused or failed; what is complete stays.
@@ -195,8 +190,7 @@ def _warn_of_versions(plans: Sequence[Plan], reporter: Reporter) -> None:
 def status_of(config: Config, run_dir: RunDir, *, verify: bool = False) -> list[dict[str, Any]]:
     """One entry a stage: off, missing, waiting, partial, running, complete, stale or damaged, and why.
 
-    Args:
-        verify: read and hash every file instead of trusting size and time.
+    `verify`: read and hash every file instead of trusting size and time.
     """
     entries: list[dict[str, Any]] = []
     stale: set[str] = set()

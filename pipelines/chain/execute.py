@@ -129,11 +129,7 @@ def _begin(
 
 
 def _verified_inputs(stage: Stage, config: Config, run_dir: RunDir) -> dict[str, list[FileRecord]]:
-    """Records of everything the stage reads, its content checked against the manifests.
-
-    Raises:
-        ArtifactError: a needed stage is not complete, or one of its files was altered.
-    """
+    """Records of everything the stage reads, its content checked against the manifests."""
     inputs: dict[str, list[FileRecord]] = {}
     for name in stage.needs(config):
         manifest = Manifest.read(run_dir.stage(name))

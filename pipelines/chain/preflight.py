@@ -94,11 +94,7 @@ def check_environment(config: Config, stages: Sequence[str]) -> None:
 
 
 def check_sampled_models(config: Config, where: str) -> None:
-    """Check the models of `feedback.sample.models`, as far as that goes without opening one.
-
-    Args:
-        config: of the run, or of `rlhf sample` alone.
-        where: what named them.
+    """Check the models of `feedback.sample.models`, which `where` has named, as far as that goes without opening one.
 
     Raises:
         ArtifactError: a name that looks like a path is no directory with a model, or with a stage that has one.

@@ -341,11 +341,9 @@ def _of_round(stage: Stage, number: int) -> Stage:
 
 
 def named(name: str, config: Config) -> tuple[Stage, ...]:
-    """The stages that a user's name means.
+    """The stages of all rounds that a user's name means: a stage, or the first part of several.
 
-    Args:
-        name: of a stage, or the first part of several; ``rounds/02/ppo`` is a stage of the second round.
-        config: says how many rounds there are.
+    A stage of the second round is ``rounds/02/ppo``.
 
     Raises:
         UsageError: no such stage.

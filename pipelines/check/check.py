@@ -56,9 +56,6 @@ def check(
     """Look at data files. Bad rows and unreadable files are part of the report.
 
     Args:
-        sources: the files, at least one.
-        config: limits, the share held out and, with `with_model`, the model.
-        reporter: shows the progress.
         stage: read them as sft, reward, pointwise or ppo would, or each as its own of them; None: as the richest rows
             that they hold.
         with_model: count tokens with the model's tokenizer.

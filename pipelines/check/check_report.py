@@ -27,12 +27,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Example:
-    """One row.
-
-    Attributes:
-        place: where it stands.
-        parts: what it is shown as, by name: the dialogue, or the chosen and the rejected one.
-    """
+    """One row: where it stands, and by name what it is shown as: the dialogue, or the chosen and the rejected one."""
 
     place: str
     parts: dict[str, tuple[Piece, ...]]
@@ -88,14 +83,9 @@ def _pieces(tokenizer: Any, ids: Sequence[int], marks: Sequence[bool]) -> tuple[
 
 @dataclass(frozen=True)
 class Preferences:
-    """Figures of comparisons.
+    """Figures of comparisons: pairs, those that are equal or of unequal length, and how often the longer was chosen.
 
-    Attributes:
-        pairs: comparisons.
-        equal: pairs whose two answers are the same.
-        unequal: pairs whose answers differ in length.
-        longer_chosen: of these, those in which the longer answer was chosen.
-        share: longer_chosen / unequal, with the bounds `low` and `high` of its 95 % interval; None without such pairs.
+    `share` is that of the unequal ones, with the bounds of its 95 % interval; None without such pairs.
     """
 
     pairs: int
@@ -112,27 +102,17 @@ class FileReport:
     """One file.
 
     Attributes:
-        path: as it was given.
         stage: which one it was read for; None: for whatever it serves.
-        format: name of the detected or named format; `reason` says why.
-        rows_read: good and bad ones.
         ties: rows whose answers are all tied, so that none is preferred; they give no row.
         bad: bad rows; `bad_kinds` counts them by kind, `bad_places` holds the first ones.
         error: the error as a run would print it, where the file could not be read to its end.
-        kinds: good rows by kind.
         serves: rows that each stage could use.
-        turns, characters, prompt_characters, answer_characters: their spreads; None without such rows.
-        roles: turns by role.
         system_share: of the rows with a system turn; `multi_turn_share`: of those with several user turns.
-        languages: of `language_rows` sampled rows; None where the extra is not installed.
-        repeats: exact repeats among all rows.
-        near_rows: sampled rows that were compared with each other; `near` of them nearly repeat an earlier one.
-        contents: HTML, refusals and repeated answers, of the sampled rows.
-        preferences: of comparisons; None without any.
+        languages: of some sampled rows; None where the extra is not installed.
+        near: sampled rows that nearly repeat an earlier one.
         labels: of judgements: the share of good ones where they are true or false, else their spread.
         sampled: rows that `fits`, `near` and `contents` were measured on; equal to the good rows where all were.
         fits: how the rows fit each stage, in tokens; empty without a model.
-        examples: the first rows.
     """
 
     path: str
@@ -172,14 +152,7 @@ class FileReport:
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that must be looked at.
-
-    Attributes:
-        code: its kind, such as ``length_bias``.
-        path: the file; None: something between the files.
-        message: figures and all.
-        advice: what it means for a training, or what to do.
-    """
+    """Something that must be looked at: its kind, the file (None: something between them), figures, and what to do."""
 
     code: str
     path: str | None
@@ -189,17 +162,9 @@ class Finding:
 
 @dataclass(frozen=True)
 class Report:
-    """All files, and what only shows between them.
+    """All files, and what only shows between them: what stands in several files, leaks of the split, and findings.
 
-    Attributes:
-        files: one report a file.
-        model: whose tokens were counted; None without a model.
-        eval_fraction: share of the prompts that is held out.
-        leaks: of the split of all prompts.
-        shared_prompts: prompts that stand in more than one file.
-        shared_rows: rows that stand in more than one file.
-        contradictions: of all files together, as `repeats` of one file counts them.
-        findings: what must be looked at, of each file the gravest first.
+    `model` is the one whose tokens were counted; `contradictions` counts those of all files together.
     """
 
     files: list[FileReport]

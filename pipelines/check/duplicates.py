@@ -19,13 +19,7 @@ from pipelines.run.reporting import Reporter
 
 @dataclass(frozen=True)
 class Repeats:
-    """Counts of repeated texts in a file.
-
-    Attributes:
-        duplicates: rows that are exactly the same as an earlier one.
-        prompts: different prompts.
-        contradictions: as `contradictions` says.
-    """
+    """Counts of exact duplicates of earlier rows, of different prompts and of `contradictions` in a file."""
 
     duplicates: int
     prompts: int
@@ -34,12 +28,9 @@ class Repeats:
 
 @dataclass(frozen=True)
 class Leaks:
-    """The split into training and held-out prompts, by their hashes.
+    """Different prompts on the sides of the split, by their hashes.
 
-    Attributes:
-        train: different prompts to train on.
-        heldout: different prompts held out.
-        near: held-out prompts that begin as a training prompt does but for case, blanks or punctuation.
+    `near`: held-out ones that begin as a training prompt does but for case, blanks or punctuation.
     """
 
     train: int

@@ -53,9 +53,8 @@ def defaults_by_kind(
 ) -> Iterator[tuple[str, Any]]:
     """Yield the keys that are not set, or null, with their default for this kind of training.
 
-    Args:
-        settings: values by dotted key, as they were written; keys that are not there are not set.
-        recorded: those of a run that was begun; they are kept while it trains in the same way.
+    `settings` are values by dotted key, as they were written; those `recorded` by a run that was begun are kept while
+    it trains in the same way.
     """
     told, recorded = dict(settings), recorded or {}
     capability = 0 if told.get("model.init") == "scratch" else cuda_capability(told.get("run.device") or "auto")
@@ -81,12 +80,9 @@ def trains_adapters(settings: Mapping[str, Any], key: str) -> bool:
 
 @cache
 def cuda_capability(device: str) -> int:
-    """Major compute capability of the first CUDA device that torch would use; 0: none.
+    """Major compute capability of the first CUDA device that torch would use for `run.device`; 0: none.
 
     The driver is asked, because an import of torch takes seconds.
-
-    Args:
-        device: as `run.device`.
     """
     torch = importlib.util.find_spec("torch")
     library = Path(torch.origin).parent / "lib" if torch is not None and torch.origin else None

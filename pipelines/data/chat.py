@@ -41,9 +41,6 @@ class ChatEncoder:
 
     Without a chat template, one user message and one answer are plain text that follow each other.
 
-    Args:
-        tokenizer: of transformers.
-
     Raises:
         UsageError: the tokenizer has no EOS token.
     """
@@ -175,11 +172,7 @@ class ChatEncoder:
         return self._render(messages, open_turn=True)
 
     def _earlier_answers(self, messages: Sequence[Message], text: str) -> list[tuple[int, int]]:
-        """Find the earlier assistant turns in the text of a prompt: start and end of each, the end token included.
-
-        Raises:
-            DataError: the template writes earlier turns differently once the dialogue goes on.
-        """
+        """Find the earlier assistant turns in the text of a prompt: start and end of each, the end token included."""
         spans: list[tuple[int, int]] = []
         for index, message in enumerate(messages):
             if message.role != "assistant":
@@ -312,11 +305,7 @@ def rendered(
 ) -> str:
     """Write a dialogue by a chat template.
 
-    Args:
-        tokenizer: of transformers, with the template.
-        messages: the dialogue.
-        turns: its turns as the template takes them, without the tools.
-        open_turn: whether the assistant is to speak next.
+    `turns` are those of the dialogue as the template takes them, without the tools.
 
     Raises:
         BadRow: the template refuses it, takes too long, or would drop tools or calls of them.

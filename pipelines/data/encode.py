@@ -50,14 +50,9 @@ class EncodedPrompt(TypedDict):
 
 @dataclass(frozen=True)
 class LengthReport:
-    """Counts of rows used, dropped and cut by the length limit.
+    """Counts of rows by the length limit: used ones, of which some were cut, dropped ones, and those that are refused.
 
-    Attributes:
-        used: rows that are left, cut ones among them.
-        dropped: rows that are left out.
-        cut: rows that lost tokens.
-        longest: tokens of the longest row before anything was cut.
-        refused: rows that are left out because they cannot be encoded.
+    A refused row cannot be encoded; `longest` are the tokens of the longest row before anything was cut.
     """
 
     used: int
@@ -222,10 +217,7 @@ def within_length(
     """Encode rows by the one rule for overlong ones.
 
     Args:
-        rows: read once.
         fit: a row -> its length in tokens, and what is left of it within the limit (None: nothing that is of use).
-        limit: in tokens; None: there is none.
-        overlong: drop, cut or fail.
         name: what the rows are called in errors, ``name:3`` is the third.
         refusals: decides about rows that cannot be encoded; None: the first of them is an error.
 

@@ -29,14 +29,7 @@ Fitted = TypeVar("Fitted")
 
 @dataclass(frozen=True)
 class SourcedPrompt:
-    """A prompt and where it is from.
-
-    Attributes:
-        messages: the dialogue to be answered.
-        key: 64 bits of a hash; prompts are taken in the order of their keys.
-        place: its place, ``file:line``, or the file alone.
-        source: the name of its file or round in tasks; None: no name.
-    """
+    """A prompt, the key of its place in the order, where it is from, and the name of its file or round in tasks."""
 
     messages: Turns
     key: int
@@ -46,15 +39,7 @@ class SourcedPrompt:
 
 @dataclass(frozen=True)
 class SourceCount:
-    """Counts of the rows of one file.
-
-    Attributes:
-        path: its path in the configuration.
-        rows: rows read.
-        repeated: prompts that occurred before, in this file or an earlier one.
-        over_cap: prompts left out because the file had reached its maximum.
-        prompts: prompts that remain.
-    """
+    """Counts of the rows of one file: its prompts that remain, and those that were `repeated` or `over_cap`."""
 
     path: str
     rows: int
@@ -108,11 +93,7 @@ def prompts_of_sources(
 ) -> tuple[list[SourcedPrompt], list[SourceCount]]:
     """The prompts of several sources of any accepted format, each once, in the order of their keys.
 
-    Args:
-        sources: of prompts, or of comparisons or demonstrations, whose prompts are taken.
-        reporter: shows the progress of reading big files.
-        most: maximum number of prompts of one source; those with the lowest keys are kept.
-        on_bad_row: drop leaves bad rows out.
+    `most` is the maximum number of prompts of one source; those with the lowest keys are kept.
 
     Raises:
         DataError: a row is bad, or there is no prompt; see also `SourceReader`.
@@ -212,7 +193,6 @@ def take(
     """Prompts of a round among those that fit, and the number of examined prompts that do not.
 
     Args:
-        prompts: in their order.
         most: number of prompts of a round; None: all.
         fit: encodes a prompt; None: it does not fit.
         number: of the round; each continues where the one before ended, and from the first prompt again after the last.

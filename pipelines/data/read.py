@@ -62,9 +62,7 @@ _Named = tuple[Record, dict[str, Any], Fault | None]
 class SourceReader(Generic[Kind]):
     """Iterate over it once.
 
-    Args:
-        source: as configured.
-        kind: what is needed; None: every row as the richest kind that it holds.
+    `kind` is what is needed; None: every row as the richest kind that it holds.
 
     Attributes:
         path: the local file or directory; None for a hub data set.
@@ -272,9 +270,6 @@ def good_rows(
     """Result of a command on every row of a source.
 
     Args:
-        source: as configured.
-        kind: as for `SourceReader`.
-        reporter: shows the progress of a big file, and warns of rows that are left out.
         use: makes something of a row and its place, or says by a DataError that the row is bad for it.
         on_bad_row: fail raises once all rows are read; drop leaves bad rows out. None: fail, where there is no choice.
 

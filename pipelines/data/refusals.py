@@ -18,9 +18,6 @@ class RefusedRows:
     """Refused rows of a stage: with `data.on_bad_row: fail` they end it, with `drop` they are left out and listed.
 
     They are named by the file and line of the user. The files are read again for that, and only where a row is refused.
-
-    Args:
-        ctx: of the stage; ``rejects.jsonl`` is written to its working directory.
     """
 
     def __init__(self, ctx: StageContext) -> None:

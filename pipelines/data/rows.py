@@ -36,10 +36,8 @@ class Message(Row):
     """One turn of a dialogue.
 
     Attributes:
-        role: who speaks.
         content: the text; empty only where an assistant turn has tool calls, or a tool answers nothing.
         tools: the tools that the dialogue may call, as the template takes them; on its first turn only.
-        tool_calls: the calls that an assistant turn makes.
         name: of the tool that answers, and in `tool_call_id` the call to which it does; some templates write them.
     """
 

@@ -47,12 +47,8 @@ def split_key(messages: Sequence[Message], by: SplitBy = "question", seed: int =
     """Hash a prompt to the 64 bits that decide its side of the split.
 
     A longer dialogue contains shorter prompts with their answers, so dialogues that begin alike are on one side. With
-    `question` that holds whatever system turn, tools or later turns one of them has.
-
-    Args:
-        messages: the prompt.
-        by: `data.split_by`; ``opening`` takes all turns up to the first user turn as they are written.
-        seed: another seed gives an independent split.
+    `question` that holds whatever system turn, tools or later turns one of them has; ``opening`` takes all turns up to
+    the first user turn as they are written. Another seed gives an independent split.
     """
     if by == "question":
         return _hashed(f'[{seed},["question",{_ENCODER.encode(question(messages))}]]')
@@ -69,11 +65,7 @@ def threshold(shares: Iterable[float], fraction: float) -> float:
     """Return the share below which prompts are held out: `fraction`, or a larger one where it holds out too few.
 
     With three prompts or more at least `FEWEST_EVALUATED` are held out, with two at least one: those that a larger
-    fraction would hold out first. One prompt is left to train on.
-
-    Args:
-        shares: `share_of` the `split_key` of every prompt.
-        fraction: `data.eval_fraction`.
+    fraction would hold out first. One prompt is left to train on. `shares` are those of the keys of all prompts.
     """
     lowest = heapq.nsmallest(FEWEST_EVALUATED + 1, set(shares))
     fewest = min(FEWEST_EVALUATED, len(lowest) - 1)

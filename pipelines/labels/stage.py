@@ -82,7 +82,6 @@ class LabelProgress:
     Attributes:
         missing: how many answers are still needed, by task.
         given_up: tasks that will never have as many as they should.
-        people: how many annotators there are.
         words: what is still needed, and who has done how much.
     """
 

@@ -36,12 +36,9 @@ WEIGHTS_FILE = "adapter_model.safetensors"
 
 @dataclass(frozen=True)
 class AdapterState:
-    """An adapter outside any model.
+    """An adapter outside any model: its shape, and LoRA weights by their names on disk, without an adapter name.
 
-    Attributes:
-        config: its shape.
-        tensors: LoRA weights by their names on disk, without an adapter name.
-        head: weight [1, hidden] of the score head; None: it has none.
+    `head`: weight [1, hidden] of the score head; None: it has none.
     """
 
     config: LoraConfig
@@ -120,13 +117,9 @@ def add_adapter(
 
     Args:
         model: a causal model, which its first adapter wraps, or the PeftModel of an earlier call.
-        name: a new name.
         source: a published adapter (without the head of a reward adapter, see `AdapterState.head`), a copy of one, or
             a shape for a fresh adapter, which changes no output yet.
         trainable: whether its weights get gradients; they are then fp32.
-
-    Returns:
-        The PeftModel that carries all adapters.
 
     Raises:
         ArtifactError: the published adapter cannot be read or does not fit this base.
@@ -163,7 +156,6 @@ def add_reward_adapter(
     """Add a SEQ_CLS adapter to a sequence classifier.
 
     Args:
-        classifier: the base, with a score head.
         model: the shape of the adapter where `source` gives none.
         source: a causal adapter to start from (the head stays as the classifier has it), a reward adapter with its
             head, or None for a fresh one.
@@ -201,12 +193,9 @@ MOST_SECONDS = 300
 
 
 def check_reward_model_of(model: PreTrainedModel | PeftModel, section: ModelSection, path: str) -> None:
-    """Refuse a base of which no reward model can be made, before anything is trained on it.
+    """Refuse a base, named by its path, of which no reward model can be made, before anything is trained on it.
 
-    Args:
-        model: the causal model, or a PeftModel with its first adapter, which the reward adapter starts from.
-        section: the shape of adapters.
-        path: where the base is, for the error.
+    A PeftModel comes with its first adapter, which the reward adapter starts from.
 
     Raises:
         UsageError: weights of the model or its adapter do not fit its classifier.

@@ -88,11 +88,6 @@ def untrained_tokens(
     """Return the special tokens among `used` whose embedding looks untrained: next to zero, or that of another one.
 
     Reserved and newly added tokens are such. LoRA trains no embedding, so an adapter can hardly learn to write them.
-
-    Args:
-        model: with its input embedding, [vocabulary, width].
-        tokenizer: tells which tokens are special.
-        used: ids of the training rows.
     """
     special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
     rows: torch.Tensor = model.get_input_embeddings().weight.detach()  # type: ignore[operator, union-attr, assignment]

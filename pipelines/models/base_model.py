@@ -80,12 +80,7 @@ def prompt_limit(
 ) -> int:
     """Maximum tokens of a prompt: `ppo.max_prompt_length`, or what the model's bound leaves beside a response.
 
-    Args:
-        settings: the lengths of prompts and responses.
-        model: configuration of the model.
-        reporter: warns where the model's bound is lower.
-        name: of the model in messages.
-        key: the key that says how long a response may be.
+    `name` and `key` name the model and the key of the response length in messages.
 
     Raises:
         UsageError: a response alone fills the model.

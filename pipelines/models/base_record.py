@@ -23,12 +23,9 @@ _SUFFIXES = {".safetensors", ".bin", ".json", ".jinja", ".model", ".txt", ".py"}
 
 @dataclass(frozen=True)
 class BaseRecord:
-    """The outside base of a run.
+    """The outside base of a run: its files, and all names it has had.
 
-    Attributes:
-        names: all names that it has had; the first is the one in the manifests, the last is where it is now.
-        revision: commit under the first name.
-        files: its files.
+    The first name is the one in the manifests, with its commit, the last is where it is now.
     """
 
     names: tuple[str, ...]
@@ -124,10 +121,7 @@ def with_recorded_base(
     Where the name is the same and the content is not, the name says so. A day that a chat template writes counts only
     where both know one: settings of before have none, nor has a template whose file is gone, which is published.
 
-    Args:
-        section: the settings of now.
-        run_dir: the run directory.
-        before: the settings that they are compared with; None: those that are recorded for a new artifact.
+    The settings are compared with those `before`; None: with those that are recorded for a new artifact.
     """
     if before is not None and ("date" in before) != ("date" in section):
         section = {key: value for key, value in section.items() if key != "date"}

@@ -50,10 +50,7 @@ def refuse_4bit_on_cpu(model: ModelSection) -> None:
 def refuse_adapter(name: str, where: str, file: Path | None = None) -> None:
     """Refuse an adapter where a whole model is needed: it cannot be a base, under adapters of the run.
 
-    Args:
-        name: what names the model.
-        where: what holds the name, for the error.
-        file: its ``adapter_config.json``; None: look for one in the directory `name`.
+    `file` is its ``adapter_config.json``; None: look for one in the directory `name`.
 
     Raises:
         UsageError: the model is an adapter.

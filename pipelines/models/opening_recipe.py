@@ -35,14 +35,7 @@ def score(messages):
 def reward_readme(
     model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, reads: Reads, base: str | None
 ) -> str:
-    """README of a reward model.
-
-    Args:
-        model: a sequence classifier, or a PeftModel around one.
-        tokenizer: its tokenizer.
-        reads: what it reads.
-        base: name of an adapter's base in its configuration; None: it is a whole model.
-    """
+    """README of a reward model; `base`: name of an adapter's base in its configuration, None for a whole model."""
     classifier = model.get_base_model() if isinstance(model, PeftModel) else model
     if isinstance(classifier, OwnHead):
         trunk = "" if base is None else f".get_base_model().{trunk_of(classifier)[0]}"

@@ -37,11 +37,8 @@ def publish_model(
     """Write a model, or one adapter of a PeftModel, and the tokenizer; README.md opens what is not opened by its name.
 
     Args:
-        model: a full model is written whole, of a PeftModel only the adapter.
-        tokenizer: saved as it is.
-        directory: created here.
+        model: a full model is written whole, of a PeftModel only the adapter of that name.
         base: base of an adapter, named in its config such that the run directory can be moved.
-        adapter: name of the adapter of a PeftModel.
         generation: how the model was sampled in training; None: the model's own config stays.
         reads: what a reward model reads; None: a policy.
 

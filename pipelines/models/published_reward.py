@@ -80,12 +80,7 @@ class PublishedReward:
         return notes | ({"polarity": self.polarity} if self.polarity is not None else {})
 
     def write_scales(self, scales: Mapping[Output, Scale], n: int) -> None:
-        """Store the scales: those of the logit as ``mean`` and ``std``, others below their names.
-
-        Args:
-            scales: that of the logit, and of every other output that the model has.
-            n: number of responses that they were measured on.
-        """
+        """Store the scales, measured on n responses: the logit's as ``mean`` and ``std``, others below their names."""
         stored: dict[str, object] = {**asdict(scales["logit"]), "n": n}
         stored |= {name: asdict(scale) for name, scale in scales.items() if name != "logit"}
         write_atomic(self._scales, json.dumps(stored) + "\n")

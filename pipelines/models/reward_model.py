@@ -23,11 +23,7 @@ from pipelines.models.text_classifier import EncodedText, TextClassifier, load_t
 
 
 class RewardModel(Protocol):
-    """A reward model of either kind.
-
-    Attributes:
-        reads: its input, tokens or text.
-    """
+    """A reward model of either kind; `reads`: its input, tokens or text."""
 
     reads: Reads
 
@@ -42,14 +38,9 @@ class RewardModel(Protocol):
     def row(
         self, prompt: Sequence[Message], text: str, ids: Sequence[int] | None = None, *, finished: bool = True
     ) -> EncodedText:
-        """Encode an answer as the model reads it.
+        """Encode an answer as the model reads it: the ids as the policy sampled them, or, without ids, the text.
 
-        Args:
-            prompt: the dialogue that is answered.
-            text: the answer.
-            ids: the answer as the policy sampled it, with its EOS where there is one; None: the text is encoded.
-            finished: whether the answer ended by itself: only then is it read with an end, an EOS or what the chat
-                template puts after a turn.
+        Only one that has ended by itself is read with an end, an EOS or what the chat template puts after a turn.
         """
 
     def scores(self, rows: Sequence[EncodedText], *, exact: bool = False) -> list[float]:
@@ -127,15 +118,7 @@ class TextRewardModel(RewardModel):
 def open_reward_model(
     published: PublishedReward, section: ModelSection, device: torch.device, *, batch_size: int = 32
 ) -> RewardModel:
-    """Open what a reward stage published.
-
-    Args:
-        published: facts about the model.
-        batch_size: rows in one forward.
-
-    Raises:
-        RlhfError: see `open_reward` and `load_text_classifier`.
-    """
+    """Open what a reward stage published; errors as of `open_reward` and `load_text_classifier`."""
     if published.reads == "text":
         path = model_directory(published.stage_dir)
         model, tokenizer = load_text_classifier(str(path), device, labels=None, date=section.date)

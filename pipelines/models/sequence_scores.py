@@ -87,12 +87,9 @@ def apply_head(head: nn.Module, pooled: Tensor) -> Tensor:
 
 @torch.no_grad()
 def score_ids(model: nn.Module, rows: Sequence[Sequence[int]], batch_size: int) -> list[float]:
-    """Scores of rows of token ids, read at their last token.
+    """Scores of rows of token ids, prompt and response together, read at their last token; the mode is restored.
 
-    Args:
-        model: a sequence classifier with one label, or a PeftModel around one; its mode is restored afterwards.
-        rows: prompt and response together, the EOS included where the response is finished.
-        batch_size: rows in one forward; rows of similar length go together.
+    Rows of similar length go together in a forward pass.
     """
     trunk, head = trunk_and_head(model)
     device = next(trunk.parameters()).device

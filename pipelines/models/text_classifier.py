@@ -38,12 +38,9 @@ NO_PAD = -1
 
 
 class EncodedText(NamedTuple):
-    """A text as a classifier reads it.
+    """A text as a classifier reads it: ids after any cut, and the number of tokens before.
 
-    Attributes:
-        ids: token ids after any cut.
-        segments: 0 or 1 for each of them: prompt or completion, where the tokenizer knows pairs.
-        length: number of tokens before any cut.
+    `segments`: 0 or 1 for each id, prompt or completion, where the tokenizer knows pairs.
     """
 
     ids: list[int]
@@ -58,8 +55,6 @@ class TextClassifier:
     text pair where the tokenizer knows pairs, else joined by a newline. A text that is too long loses its beginning.
 
     Attributes:
-        name: its name in errors.
-        model: the model, in evaluation mode.
         limit: maximum tokens of a text; None: no limit is known.
         takes_segments: whether the model gets segments, which tell the tokens of the prompt from the completion's.
         truncated: number of texts cut so far.
@@ -205,10 +200,7 @@ class TextClassifier:
     ) -> Tensor:
         """Logits [rows, classes] in fp32 on the CPU, in the order of `rows`; texts of similar length share a batch.
 
-        Args:
-            rows: rows from `encode`, at least one.
-            batch_size: rows in one forward; see `one_by_one`.
-            progress: called with the number of rows of each forward.
+        The batch size is that of a forward pass; see `one_by_one`. `progress` gets the number of rows of each.
         """
         batch_size = 1 if self.one_by_one else batch_size
         order = sorted(range(len(rows)), key=lambda index: len(rows[index].ids))
@@ -234,8 +226,6 @@ def load_text_classifier(
     """Load a sequence classifier in evaluation mode, and its tokenizer; code of its repository is never run.
 
     Args:
-        path: hub id or directory.
-        revision: commit of the hub repository.
         labels: number of labels that it must have; None: that of its files.
         dtype: precision of its weights; ``auto``: that of its files.
         new_head: whether head and pooler may be missing, of another size or of another task; they are then drawn at

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines.run.disk import disk_errors, fsync, read_json, sha256_of, write_atomic
+from pipelines.run.disk import disk_errors, fsync, read_json, write_atomic
 from pipelines.run.manifest import FileRecord, record_files
 
 MARKER = "checkpoint.json"
@@ -25,25 +25,16 @@ _NAME = re.compile(r"checkpoint-(\d+)")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A complete checkpoint.
-
-    Attributes:
-        path: its directory.
-        step: optimizer steps, or PPO updates, done when it was written.
-    """
+    """A complete checkpoint: its directory, and the optimizer steps, or PPO updates, done when it was written."""
 
     path: Path
     step: int
 
 
 class Checkpoints:
-    """The checkpoints of one stage, ``checkpoint-<step>/`` below `root`.
+    """The checkpoints of one stage, ``checkpoint-<step>/`` below `root`, of which `keep` complete ones are kept.
 
-    Args:
-        root: where they are; made when the first one is.
-        keep: how many complete ones are kept.
-        logs: the stage's working directory, whose ``*.jsonl`` grow.
-        warn: told of every checkpoint that cannot be used.
+    `logs` is the stage's working directory, whose ``*.jsonl`` grow; `warn` is told of every one that cannot be used.
     """
 
     def __init__(self, root: Path, *, keep: int, logs: Path, warn: Callable[[str], None]) -> None:
@@ -68,11 +59,7 @@ class Checkpoints:
         return newest
 
     def begin(self, step: int) -> Path:
-        """An empty directory for the checkpoint of `step`, to write into.
-
-        Raises:
-            DiskError: no space, or no permission.
-        """
+        """An empty directory for the checkpoint of `step`, to write into; see `disk_errors`."""
         path = self.path(step)
         self._read.pop(step, None)
         with disk_errors(path):
@@ -83,10 +70,7 @@ class Checkpoints:
     def complete(self, step: int) -> None:
         """Make what was written for `step` a complete checkpoint, and remove those that are no longer kept.
 
-        Newer ones go too: they are of a road that was left when the run went back to an older one.
-
-        Raises:
-            DiskError: no space, or no permission.
+        Newer ones go too: the run has gone back to an older one since. See `disk_errors`.
         """
         path = self.path(step)
         with disk_errors(path):
@@ -97,11 +81,8 @@ class Checkpoints:
                 fsync(file)
             for directory in {path, *(path / record.path for record in files)}:
                 fsync(directory if directory.is_dir() else directory.parent)
-            marker = {
-                "step": step,
-                "files": [asdict(record) for record in files],
-                "logs": {log.name: log.stat().st_size for log in logs},
-            }
+            sizes = {log.name: log.stat().st_size for log in logs}
+            marker = {"step": step, "files": [asdict(record) for record in files], "logs": sizes}
             write_atomic(path / MARKER, json.dumps(marker, indent=2) + "\n")
             fsync(path)
             fsync(self._root)
@@ -109,11 +90,7 @@ class Checkpoints:
             self._prune(step)
 
     def restore_logs(self, checkpoint: Checkpoint) -> None:
-        """Cut every log back to its length at `checkpoint`; one that did not exist yet is removed.
-
-        Raises:
-            DiskError: no permission.
-        """
+        """Cut every log back to its length at `checkpoint`; one that did not exist yet is removed."""
         sizes = read_json(checkpoint.path / MARKER).get("logs", {})
         with disk_errors(self._logs):
             for log in sorted(self._logs.glob("*.jsonl")):
@@ -175,21 +152,5 @@ def _fault(path: Path, step: int, *, full: bool) -> str | None:
         dict(marker["logs"])
     except (KeyError, TypeError, ValueError):
         return f"its {MARKER} is damaged"
-    for record in records:
-        if fault := _altered(path / record.path, record, full=full):
-            return f"{record.path} {fault}"
-    return None
-
-
-def _altered(path: Path, record: FileRecord, *, full: bool) -> str | None:
-    try:
-        size = path.stat().st_size
-        if size != record.size:
-            return f"has {size} bytes, not {record.size}"
-        if full and sha256_of(path) != record.sha256:
-            return "was altered"
-    except FileNotFoundError:
-        return "is missing"
-    except OSError as error:
-        return f"cannot be read: {error.strerror}"
-    return None
+    faults = (record.fault(path, full=full) for record in records)
+    return next((fault for fault in faults if fault is not None), None)

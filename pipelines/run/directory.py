@@ -101,13 +101,7 @@ class RunDir:
                 messages.pop(event.get("stage"), None)
                 if event["event"] == "stage_waiting":
                     messages[event["stage"]] = event["message"]
-            except (
-                ValueError,
-                KeyError,
-                AttributeError,
-                TypeError,
-                RecursionError,
-            ):  # cut off by a full disk, or damaged
+            except (ValueError, KeyError, AttributeError, TypeError, RecursionError):  # cut off, or damaged
                 continue
         return messages
 
@@ -166,11 +160,7 @@ class RunDir:
         )
 
     def _refuse_links(self) -> None:
-        """Refuse links, which would lead what is written and deleted elsewhere; the run directory may be one itself.
-
-        Raises:
-            DiskError: there is one.
-        """
+        """Refuse links, which would lead what is written and deleted elsewhere; the run directory may be one itself."""
         for directory, names, files in os.walk(self.root):
             for name in (*names, *files):
                 path = Path(directory, name)

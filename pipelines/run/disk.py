@@ -14,11 +14,8 @@ from typing import Any
 from pipelines.errors import DiskError, RlhfError
 
 _DISK_FULL = (
-    "No space left on device",
-    "Disk quota exceeded",
-    "PytorchStreamWriter failed writing",
-    "unexpected pos ",
-    "basic_ios::clear: iostream error",
+    *("No space left on device", "Disk quota exceeded", "PytorchStreamWriter failed writing"),
+    *("unexpected pos ", "basic_ios::clear: iostream error"),
 )
 """What the libraries that write in C++ and Rust say of it: which of the lines of torch comes depends on the byte."""
 

@@ -48,6 +48,21 @@ class FileRecord:
         stat = path.stat()
         return cls(name, stat.st_size, stat.st_mtime_ns, sha256_of(path))
 
+    def fault(self, directory: Path, *, full: bool) -> str | None:
+        """How the file below `directory` differs from the record, if it does; `full` reads its content too."""
+        path = directory / self.path
+        try:
+            size = path.stat().st_size
+            if size != self.size:
+                return f"{self.path} has {size} bytes, not {self.size}"
+            if full and sha256_of(path) != self.sha256:
+                return f"{self.path} was altered"
+        except FileNotFoundError:
+            return f"{self.path} is missing"
+        except OSError as error:
+            return f"{self.path} cannot be read: {error.strerror}"
+        return None
+
 
 @dataclass(frozen=True)
 class Manifest:
@@ -201,20 +216,13 @@ def changed_files(directory: Path, records: list[FileRecord], *, full: bool = Fa
     Size and modification time suffice; where only the time differs (a copied run) the content decides. `full` always
     reads the content.
     """
-    changed = []
-    for record in records:
+
+    def differs(record: FileRecord) -> bool:
         path = directory / record.path
-        try:
-            stat = path.stat()
-        except OSError:
-            changed.append(record.path)
-            continue
-        same = stat.st_size == record.size
-        if same and (full or stat.st_mtime_ns != record.mtime_ns):
-            same = sha256_of(path) == record.sha256
-        if not same:
-            changed.append(record.path)
-    return changed
+        touched = not path.exists() or path.stat().st_mtime_ns != record.mtime_ns
+        return record.fault(directory, full=full or touched) is not None
+
+    return [record.path for record in records if differs(record)]
 
 
 def fingerprint_of(section: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
@@ -224,17 +232,8 @@ def fingerprint_of(section: Mapping[str, Any], inputs: Mapping[str, str]) -> str
 
 
 RECORDED_PACKAGES = (
-    "rlhf",
-    "torch",
-    "transformers",
-    "trl",
-    "peft",
-    "accelerate",
-    "datasets",
-    "bitsandbytes",
-    "tokenizers",
-    "safetensors",
-    "pydantic",
+    *("rlhf", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "bitsandbytes", "tokenizers"),
+    *("safetensors", "pydantic"),
 )
 
 
@@ -257,11 +256,8 @@ def package_versions() -> dict[str, str]:
 
 def version_differences(manifest: Manifest, now: Mapping[str, str]) -> list[str]:
     """Packages whose version is another one than when the artifact was made."""
-    return [
-        f"{name} {version} -> {now.get(name, 'missing')}"
-        for name, version in manifest.versions.items()
-        if now.get(name) != version
-    ]
+    then = manifest.versions.items()
+    return [f"{name} {version} -> {now.get(name, 'missing')}" for name, version in then if now.get(name) != version]
 
 
 @cache

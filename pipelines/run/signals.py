@@ -15,11 +15,7 @@ STOPPING = tuple(signal.Signals[name] for name in ("SIGINT", "SIGTERM", "SIGHUP"
 
 
 class StopRequest:
-    """The wish to stop: noted at the first signal, obeyed where the work says that it can be.
-
-    Args:
-        tell: gets the line that answers the first signal.
-    """
+    """The wish to stop: noted at the first signal, which `tell` answers; obeyed where the work says that it can be."""
 
     def __init__(self, tell: Callable[[str], None]) -> None:
         self._tell = tell
@@ -43,9 +39,7 @@ class StopRequest:
             return
         handlers = {number: signal.getsignal(number) for number in STOPPING}
         # None is a handler that Python did not set and could not put back.
-        self._before = {
-            number: handler for number, handler in handlers.items() if handler not in (None, signal.SIG_IGN)
-        }
+        self._before = {key: handler for key, handler in handlers.items() if handler not in (None, signal.SIG_IGN)}
         for number in self._before:
             signal.signal(number, self._note)
         try:

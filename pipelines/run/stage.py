@@ -25,10 +25,8 @@ class StageContext:
     """Context of a stage: the argument of its function.
 
     Attributes:
-        config: the whole resolved configuration.
         out: the working directory; everything written here is published, except ``checkpoints/``.
         inputs: directory of each needed stage's artifact, by the role it plays: mostly its name.
-        reporter: progress and plain words.
         notes: the stage puts here what the manifest should say beside the metrics.
         save_total_limit: how many checkpoints are kept.
     """
@@ -84,9 +82,6 @@ def tracked_as(out: Path) -> tuple[str, str]:
 
     The project is ``rlhf`` or what `WANDB_PROJECT` names. The name, such as ``my-sft-20261127-162905``, tells run
     directory, stage and time: a tracker would put two starts of one name into one curve.
-
-    Args:
-        out: working directory of the stage.
     """
     root, number = run_of(out.absolute())
     of_round = (f"round-{number}",) if number > 1 else ()
@@ -150,7 +145,6 @@ def is_source(key: str) -> bool:
 
 def as_json(values: Mapping[str, Any]) -> dict[str, Any]:
     """The values as they read back from a manifest; a numpy or torch scalar must not cost a finished training."""
-    result: dict[str, Any] = json.loads(
-        json.dumps(values, default=lambda value: value.item() if hasattr(value, "item") else str(value))
-    )
+    text = json.dumps(values, default=lambda value: value.item() if hasattr(value, "item") else str(value))
+    result: dict[str, Any] = json.loads(text)
     return result

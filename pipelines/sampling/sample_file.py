@@ -36,12 +36,9 @@ class Request:
     """What is asked for.
 
     Attributes:
-        sources: of the prompts.
-        out: the file to write.
         form: tasks to be judged, or demonstrations to be edited.
         config: `feedback.sample`, which names the models; of the rest `run`, the lengths and stop tokens of `ppo` and
             the precision of `model` count.
-        max_per_source: prompts of one source.
         force: begin anew, over a file that is there or an interrupted start with other settings.
     """
 
@@ -63,9 +60,7 @@ class Prepared:
     """What is known before any model is opened.
 
     Attributes:
-        asked: the prompts in their order.
         counts: what became of the rows of each source.
-        models: the models to sample from.
         start: the settings, as the working directory records them.
         resumes: the chunk after which it goes on; None: it begins.
         conflict: why it may not begin without force; None: it may.
@@ -126,11 +121,6 @@ def prepare(request: Request, reporter: Reporter) -> Prepared:
 def sample_file(request: Request, prepared: Prepared, reporter: Reporter) -> dict[str, Any]:
     """Sample and write the file, from where an earlier call with the same settings was interrupted.
 
-    Args:
-        request: what is asked for.
-        prepared: of `prepare`.
-        reporter: progress.
-
     Returns:
         The figures, those of each model and source, and the path of the file.
 
@@ -152,13 +142,8 @@ def sample_file(request: Request, prepared: Prepared, reporter: Reporter) -> dic
         metrics = {"too_long": too_long} | _write(request, sampled)
         shutil.rmtree(request.work, ignore_errors=True)
     log_figures(metrics, limits, reporter)
-    sources = [asdict(count) for count in prepared.counts]
-    return {
-        "out": str(request.out),
-        **metrics,
-        "models": by_model(sampled.completions, sampled.models),
-        "sources": sources,
-    }
+    models, sources = by_model(sampled.completions, sampled.models), [asdict(count) for count in prepared.counts]
+    return {"out": str(request.out), **metrics, "models": models, "sources": sources}
 
 
 def _begin(request: Request, prepared: Prepared, reporter: Reporter) -> SamplingContext:
@@ -174,12 +159,7 @@ def _begin(request: Request, prepared: Prepared, reporter: Reporter) -> Sampling
 
 
 def _write(request: Request, sampled: SamplingResult) -> dict[str, Any]:
-    """The file, whole or not at all; returns the figures of it.
-
-    Raises:
-        DataError: no prompt has answers enough.
-        DiskError: it cannot be written.
-    """
+    """Write the file, whole or not at all, and return its figures; DataError: no prompt has answers enough."""
     if request.form == "tasks":
         tasks, metrics = sampled.tasks(())
         write_tasks(request.out, LabelSet((), {task.id: task for task in tasks}, []))

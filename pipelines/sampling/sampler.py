@@ -68,11 +68,7 @@ def pieces(words: str) -> Counter[str]:
 
 
 class RepetitionFilter:
-    """Keeps the answers to one prompt, none of which repeats another.
-
-    Args:
-        threshold: similarity from which one counts as a repetition; 1: only what has the same words.
-    """
+    """Keeps the answers to one prompt that are less similar than `threshold`; at 1, those of different words."""
 
     def __init__(self, threshold: float) -> None:
         self._threshold = threshold
@@ -97,12 +93,9 @@ class RepetitionFilter:
 
 @dataclass(frozen=True)
 class SampledCompletion:
-    """A completion as it was sampled.
+    """A completion as it was sampled: `text` without the token that ended it, which counts among its `tokens`.
 
-    Attributes:
-        text: without the token that ended it.
-        tokens: number of its tokens, the one that ended it included.
-        finished: whether it ended by itself; False: it hit the length limit.
+    `finished`: it ended by itself; False: it hit the length limit.
     """
 
     text: str
@@ -112,15 +105,9 @@ class SampledCompletion:
 
 @dataclass
 class PromptCompletions:
-    """The completions of one prompt by one model: a line of the working file.
+    """The completions of one prompt by one model, by their indices: a line of the working file.
 
-    Attributes:
-        model: index of the model.
-        prompt: index of the prompt.
-        answers: the completions that were kept.
-        drawn: number of completions that were drawn.
-        blank: number of these that showed nothing.
-        repeated: number of these that repeated another answer to the prompt.
+    Of the `drawn` completions, `blank` showed nothing and `repeated` were like another answer; the rest was kept.
     """
 
     model: int
@@ -132,9 +119,8 @@ class PromptCompletions:
 
     def as_line(self) -> str:
         """The completions as a line of JSON, with its line feed."""
-        return (
-            json.dumps(vars(self) | {"answers": [vars(answer) for answer in self.answers]}, ensure_ascii=False) + "\n"
-        )
+        plain = vars(self) | {"answers": [vars(answer) for answer in self.answers]}
+        return json.dumps(plain, ensure_ascii=False) + "\n"
 
     @classmethod
     def of_line(cls, line: str) -> PromptCompletions:
@@ -209,14 +195,7 @@ BATCHES = 4
 
 @dataclass(frozen=True)
 class SamplePrompt:
-    """A prompt as the models take it.
-
-    Attributes:
-        messages: the dialogue to be answered.
-        ids: its tokens for each model, in their order.
-        key: stands for the prompt where its answers are shuffled.
-        source: its source in tasks.
-    """
+    """A prompt as the models take it: its tokens for each of them, and the key by which its answers are shuffled."""
 
     messages: tuple[Message, ...]
     ids: tuple[tuple[int, ...], ...]
@@ -226,16 +205,7 @@ class SamplePrompt:
 
 @dataclass(frozen=True)
 class SamplingContext:
-    """Working directory, device and services of one sampling.
-
-    Attributes:
-        work: directory of the working file.
-        checkpoints: record how far the working file is complete.
-        device: of the models.
-        run: has the number of CPU threads.
-        reporter: shows progress, information and warnings.
-        stop: tells whether a stop was requested.
-    """
+    """Directory of the working file, checkpoints that record how far it is complete, and services of one sampling."""
 
     work: Path
     checkpoints: Checkpoints
@@ -247,14 +217,9 @@ class SamplingContext:
 
 @dataclass(frozen=True)
 class Sampler:
-    """Samples completions of all prompts from all models.
+    """Samples completions of all prompts from all models, of which one is in memory at a time.
 
-    Attributes:
-        models: in their order; one is in memory at a time.
-        prompts: to be answered.
-        settings: of the draws; `models`, `num_completions` and `temperature` are those of the models.
-        max_new_tokens: of a completion.
-        seed: of all draws.
+    Number of completions and temperature are those of the models, not of the `settings`.
     """
 
     models: Sequence[SamplingModel]
@@ -311,9 +276,8 @@ class Sampler:
             context.checkpoints.restore_logs(checkpoint)
             expected = [(index, place) for index, chunk in chunks[: checkpoint.step] for place in chunk]
             try:
-                completions = [
-                    PromptCompletions.of_line(line) for line in path.read_text(encoding="utf-8").split("\n") if line
-                ]
+                lines = path.read_text(encoding="utf-8").split("\n")
+                completions = [PromptCompletions.of_line(line) for line in lines if line]
             except (OSError, ValueError, TypeError, KeyError):
                 completions = []
             if [(entry.model, entry.prompt) for entry in completions] == expected:
@@ -363,12 +327,7 @@ class _OpenModel:
         return cls(sampler, index, earlier, model, ChatEncoder(tokenizer), ends, speed, on_batch)
 
     def answer(self, chunk: Sequence[int], step: int) -> list[PromptCompletions]:
-        """Sample the prompts of a chunk; blank and repeated completions are drawn again.
-
-        Args:
-            chunk: indices of prompts.
-            step: of the chunk, for its seeds.
-        """
+        """Sample a chunk of prompts by their indices; blank and repeated completions are drawn again."""
         settings, expected = self.sampler.settings, self.sampler.models[self.index].num_completions
         by_place = {place: PromptCompletions(self.index, place) for place in chunk}
         filters = {place: RepetitionFilter(settings.near_duplicate) for place in chunk}

@@ -28,11 +28,9 @@ class SamplingModel:
 
     Attributes:
         name: its name in tasks.
-        section: the model section that it is loaded by.
         stage_dir: the stage that published it; None: an outside model, or the run's base.
         tokenizer_dir: the stage with its tokenizer; None: its own.
         num_completions: completions of each prompt.
-        temperature: sampling temperature.
         stop_tokens: tokens that end an answer beside EOS.
         outside: whether it is no model of a run; the tokens that end its answers are then also read from its own
             generation config.
@@ -78,9 +76,7 @@ class SamplingModel:
 def models_of_run(config: Config, inputs: Mapping[str, Path]) -> list[SamplingModel]:
     """The models of `feedback.sample`: the newest policy alone where none is named.
 
-    Args:
-        config: of the run.
-        inputs: directories of stages by their role: ``sft``, and ``policy`` for the newest of PPO.
+    `inputs` are directories of stages by their role: ``sft``, and ``policy`` for the newest of PPO.
 
     Raises:
         UsageError: a named model of the run is not there.
@@ -107,7 +103,8 @@ def _model_of_run(entry: SampledModel, config: Config, inputs: Mapping[str, Path
             else "switch sft on, or name another model",
         )
     called = f"ppo round {run_of(directory)[1]}" if name == "ppo" and directory is not None else name
-    return _sampling_model(called, config.model, directory, config, entry, tokenizer_dir=directory or sft)
+    stop = tuple(config.ppo.stop_tokens)
+    return SamplingModel(called, config.model, directory, directory or sft, stop_tokens=stop, **_draws(entry, config))
 
 
 def outside_section(entry: SampledModel, run_section: ModelSection) -> ModelSection:
@@ -128,10 +125,7 @@ def outside_section(entry: SampledModel, run_section: ModelSection) -> ModelSect
 def from_outside(entry: SampledModel, config: Config, stop: Sequence[str]) -> SamplingModel:
     """A model from outside the run: a hub id, a directory, or the directory of a stage of any run.
 
-    Args:
-        entry: its name, number of completions and temperature.
-        config: has the precision and the sampling settings.
-        stop: tokens that end its answers beside EOS; none: those that the stage was trained with.
+    The tokens `stop` end its answers beside EOS; none: those that the stage was trained with.
 
     Raises:
         UsageError: it is the directory of a run.
@@ -140,8 +134,8 @@ def from_outside(entry: SampledModel, config: Config, stop: Sequence[str]) -> Sa
     name = entry.model
     directory = stage_directory(name)
     if directory is None:
-        section = outside_section(entry, config.model)
-        return _sampling_model(name, section, None, config, entry, stop=stop, outside=True)
+        section, draws = outside_section(entry, config.model), _draws(entry, config)
+        return SamplingModel(name, section, None, None, stop_tokens=tuple(stop), outside=True, **draws)
     manifest = Manifest.read(directory)
     assert manifest is not None, "stage_directory found it"
     refuse_damaged(directory)
@@ -153,7 +147,7 @@ def from_outside(entry: SampledModel, config: Config, stop: Sequence[str]) -> Sa
         }
     )
     stop = stop or manifest.section.get("ppo", {}).get("stop_tokens", [])
-    return _sampling_model(name, section, directory, config, entry, tokenizer_dir=directory, stop=stop)
+    return SamplingModel(name, section, directory, directory, stop_tokens=tuple(stop), **_draws(entry, config))
 
 
 def stage_directory(name: str) -> Path | None:
@@ -182,30 +176,10 @@ def stage_directory(name: str) -> Path | None:
     return None
 
 
-def _sampling_model(
-    name: str,
-    section: ModelSection,
-    directory: Path | None,
-    config: Config,
-    entry: SampledModel,
-    *,
-    tokenizer_dir: Path | None = None,
-    stop: Sequence[str] | None = None,
-    outside: bool = False,
-) -> SamplingModel:
+def _draws(entry: SampledModel, config: Config) -> dict[str, Any]:
+    """The fields of a `SamplingModel` that say how it is sampled."""
     temperature = entry.temperature or config.feedback.sample.temperature
-    stop_tokens = tuple(config.ppo.stop_tokens if stop is None else stop)
-    return SamplingModel(
-        name=name,
-        section=section,
-        stage_dir=directory,
-        tokenizer_dir=tokenizer_dir,
-        num_completions=entry.num_completions,
-        temperature=temperature,
-        stop_tokens=stop_tokens,
-        outside=outside,
-        seed=config.run.seed,
-    )
+    return {"num_completions": entry.num_completions, "temperature": temperature, "seed": config.run.seed}
 
 
 def model_stamp(model: SamplingModel) -> dict[str, Any]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from pipelines.config import Config
 from pipelines.data.encode import ChatEncoder, fit_prompt
 from pipelines.data.prompts import SourcedPrompt, prompts_of_run, shares, take
+from pipelines.data.rows import Message
 from pipelines.errors import DataError
 from pipelines.labels.label_types import Answer, LabelSet, Question, Task
 from pipelines.labels.questions import questions_of
@@ -27,7 +29,6 @@ from pipelines.sampling.sampler import (
     figures,
 )
 from pipelines.sampling.sampling_models import SamplingModel, models_of_run
-from pipelines.sampling.task_maker import TaskLayout, TaskMaker
 
 MANY_LEFT_OUT = 0.2
 """Share of lost completions above which a warning is logged."""
@@ -39,7 +40,7 @@ def run(ctx: StageContext) -> dict[str, Any]:
     """Sample completions of the run's prompts and write them as tasks.jsonl, with sides.json for the split.
 
     Returns:
-        ``prompts``, ``tasks``, ``too_long`` prompts, the counts of `TaskCounts` and the `figures` of the completions.
+        ``prompts``, ``tasks``, ``too_long`` prompts, the counts of `TaskMaker` and the `figures` of the completions.
 
     Raises:
         UsageError: a named model does not exist, or leaves no room for a prompt.
@@ -80,9 +81,7 @@ class PromptLimits:
     """Length limits of prompts and completions for all models.
 
     Attributes:
-        encoders: one for each model.
-        limits: maximum tokens of a prompt for each.
-        max_new_tokens: maximum tokens of a completion.
+        encoders, limits: of each model; the limit is the maximum tokens of a prompt.
         cut: whether a longer prompt is cut, as in PPO; else it is left out.
         drop: whether a prompt that a chat template refuses is left out as well.
     """
@@ -132,17 +131,47 @@ class PromptLimits:
         return SamplePrompt(first["messages"], tuple(map(tuple, ids)), prompt.key, prompt.source)
 
 
-@dataclass(frozen=True)
-class SamplingResult:
-    """The completions of a sampling.
+class TaskMaker:
+    """Makes tasks of answers: of two for a pairwise question, of one for a demonstration to edit, else of all.
+
+    A ranking needs at least two; without any question, answers are meant to be compared where several are `expected`.
+    The seed orders the answers, so that their place does not tell which model wrote them.
 
     Attributes:
-        prompts: the prompts that were answered.
-        models: the models that were sampled.
-        completions: those of each model and prompt.
-        throughput: of this process.
-        seed: of the order of the answers in a task.
+        least: minimum number of answers for a task.
+        counts: tasks with fewer answers than expected (`short`), prompts with too few for a task (`without_task`), and
+            answers left without a second one to compare them with (`unpaired`).
     """
+
+    def __init__(self, questions: Sequence[Question], expected: int, seed: int) -> None:
+        kinds = {question.kind for question in questions}
+        compared = "ranking" in kinds or (not kinds and expected > 1)
+        self._size = 2 if "pairwise" in kinds else 1 if "demonstration" in kinds else None
+        self.least = self._size or (2 if compared else 1)
+        self._expected, self._seed = expected, seed
+        self.counts = {"short": 0, "without_task": 0, "unpaired": 0}
+
+    def tasks(self, prompt: tuple[Message, ...], key: int, source: str | None, answers: list[Answer]) -> Iterator[Task]:
+        """The tasks of one prompt; none where it has too few answers."""
+        # seeded by the prompt itself, so that the order in one task does not depend on the tasks before it
+        shuffled = sorted(answers, key=lambda answer: answer.text)
+        random.Random(f"{self._seed} {key}").shuffle(shuffled)
+        if len(shuffled) < self.least:
+            self.counts["without_task"] += 1
+            return
+        size = self._size or len(shuffled)
+        for start in range(0, len(shuffled), size):
+            part = shuffled[start : start + size]
+            if len(part) < self.least:
+                self.counts["unpaired"] += len(part)
+                continue
+            self.counts["short"] += self._size is None and len(part) < self._expected
+            yield Task(prompt, tuple(part), source=source)
+
+
+@dataclass(frozen=True)
+class SamplingResult:
+    """The completions of each model and prompt; the seed orders the answers in a task."""
 
     prompts: Sequence[SamplePrompt]
     models: Sequence[SamplingModel]
@@ -165,7 +194,7 @@ class SamplingResult:
             DataError: no prompt has enough answers for a task.
         """
         expected = sum(model.num_completions for model in self.models)
-        maker = TaskMaker(TaskLayout.of(questions, expected), self.seed)
+        maker = TaskMaker(questions, expected, self.seed)
         tasks = [
             task
             for prompt, answers in zip(self.prompts, self.answers(), strict=True)
@@ -173,11 +202,11 @@ class SamplingResult:
         ]
         if not tasks:
             raise DataError(
-                f"none of the {len(self.prompts)} prompts has {maker.layout.least} distinct answers",
+                f"none of the {len(self.prompts)} prompts has {maker.least} distinct answers",
                 hint="raise the temperature or the number of completions, or set near_duplicate to 1; a model that "
                 "answers every prompt alike cannot be judged",
             )
-        return tasks, self.metrics() | {"tasks": len(tasks)} | asdict(maker.counts)
+        return tasks, self.metrics() | {"tasks": len(tasks)} | maker.counts
 
     def metrics(self) -> dict[str, Any]:
         """Figures of the completions alone."""

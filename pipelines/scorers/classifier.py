@@ -28,10 +28,7 @@ def open_classifier(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Open the sequence classifier that ``section.path`` names, and its tokenizer; code of a model is never run.
 
-    Args:
-        section: of the classifier.
-        device: device of the model.
-        date: day that its chat template writes, as `run.date`; None: that of today.
+    `date` is the day that its chat template writes, as `run.date`; None: that of today.
 
     Raises:
         ArtifactError: the directory is damaged, or the head is missing, untrained or for another task.
@@ -80,11 +77,7 @@ def _open_adapter(
 
 
 def _base_of(path: str, named: str | None) -> str:
-    """Base of an adapter: a hub id, or a directory, where a relative path counts from the adapter.
-
-    Raises:
-        UsageError: it cannot be found.
-    """
+    """Base of an adapter: a hub id, or a directory, where a relative path counts from the adapter."""
     beside = Path(path) / (named or ".")
     if named and beside.is_dir():
         return str(beside.resolve())
@@ -98,11 +91,7 @@ def _base_of(path: str, named: str | None) -> str:
 
 
 class ClassifierScorer:
-    """One class of a sequence classifier; `TextClassifier` documents how it reads a dialogue.
-
-    Attributes:
-        name: its name in tables.
-    """
+    """One class of a sequence classifier; `TextClassifier` documents how it reads a dialogue."""
 
     def __init__(
         self,
@@ -139,11 +128,7 @@ class ClassifierScorer:
         date: str | None = None,
         progress: Progress | None = None,
     ) -> ClassifierScorer:
-        """Load the classifier that ``section.path`` names; see `open_classifier` for the errors.
-
-        Raises:
-            UsageError: there are several classes, and `label` names none of them.
-        """
+        """Load the classifier that ``section.path`` names; errors as of `open_classifier` and `choose_logit`."""
         return cls(name, *open_classifier(section, device, date), section, progress=progress)
 
     def __call__(self, prompts: Sequence[Dialogue], completions: Sequence[Completion]) -> list[float]:
@@ -163,12 +148,9 @@ class ClassifierScorer:
 
 
 def scores_of(logits: Tensor, chosen: int, section: ScorerSection) -> list[float]:
-    """The output that `section.output` names, negated where lower is better.
+    """The output that `section.output` names of the class `chosen` by its index, negated where lower is better.
 
-    Args:
-        logits: [B, classes]; a single class is read by sigmoid, several by softmax.
-        chosen: index of the class.
-        section: of a classifier.
+    [B, classes] logits; a single class is read by sigmoid, several by softmax.
     """
     scores = logits[:, chosen]
     if logits.shape[1] == 1:

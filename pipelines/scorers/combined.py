@@ -24,11 +24,7 @@ class Part:
 
 
 class CombinedScorer:
-    """Scores all rows by every part, and combines the scores row by row.
-
-    Attributes:
-        name: its name in tables.
-    """
+    """Scores all rows by every part, and combines the scores row by row."""
 
     def __init__(self, name: str, parts: Sequence[Part], combine: Combine) -> None:
         self.name = name

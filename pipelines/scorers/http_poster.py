@@ -55,12 +55,9 @@ class HttpPoster:
         """Make the client; nothing is sent yet.
 
         Args:
-            called: name of the server in errors.
             url: its address, in which ${NAME} stands for a variable of the environment.
             token_env: variable whose value is sent as a bearer token; None: none is.
             timeout: seconds to wait for one answer.
-            retries: number of retries.
-            sleep: waits between retries.
 
         Raises:
             UsageError: an environment variable is not set.
@@ -104,10 +101,8 @@ class HttpPoster:
                 fault = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
                 continue
             except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-                raise HubError(
-                    f"a request to {self.called} failed: {type(error).__name__}",
-                    where=self.address,
-                ) from error
+                problem = f"a request to {self.called} failed: {type(error).__name__}"
+                raise HubError(problem, where=self.address) from error
             if status == HTTPStatus.OK:
                 return answer
             fault = f"it answers with status {status} {httpx2.codes.get_reason_phrase(status)}"
@@ -169,11 +164,7 @@ class HttpPoster:
 
 
 def token_from(variable: str) -> str:
-    """Read a token from an environment variable.
-
-    Raises:
-        UsageError: the variable is not set.
-    """
+    """Read a token from an environment variable, which must be set (UsageError)."""
     token = os.environ.get(variable)
     if not token:
         raise UsageError(f"the environment variable {variable} is not set", hint=f"export {variable}=...")

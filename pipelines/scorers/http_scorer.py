@@ -17,10 +17,6 @@ class HttpScorer:
     """POSTs prompts and completions, and reads ``{"scores": [number]}``.
 
     The body is ``{"prompts": [[{role, content}]], "completions": [text], "finished": [bool]}``; see `HttpPoster`.
-
-    Attributes:
-        name: its name in tables.
-        counts: those of `HttpPoster`.
     """
 
     def __init__(

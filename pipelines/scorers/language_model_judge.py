@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from pipelines.config.language_model_section import LanguageModelSection
+from pipelines.config.eval_section import LanguageModelSection
 from pipelines.data.rows import as_dict
 from pipelines.errors import DataError
 from pipelines.run.disk import disk_errors
@@ -61,13 +61,7 @@ class LanguageModelJudge:
         progress: Progress | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """Make the judge; nothing is sent yet.
-
-        Args:
-            section: its settings.
-            cache: file of the replies, one JSON line each; it grows.
-            progress: called with the number of prompts just compared.
-            sleep: waits between retries.
+        """Make the judge, with the file of the replies, one JSON line each; nothing is sent yet.
 
         Raises:
             UsageError: an environment variable that `section` names is not set.

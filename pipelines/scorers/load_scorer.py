@@ -50,10 +50,6 @@ def load_scorer(
     """Load the scorer that `section` describes.
 
     Args:
-        section: `ppo.reward`, or one of `eval.scorers`.
-        context: the stage's, or anything with `config` and `inputs`.
-        device: device of a model.
-        progress: called with the number of rows that were just scored.
         of_run: gives the run's reward model where it is in memory already; None: it is loaded.
 
     Raises:

@@ -34,14 +34,7 @@ class Completion:
 
     @classmethod
     def of(cls, text: str, ids: Sequence[int], *, finished: bool, opened: bool = False) -> Completion:
-        """Split a text into thought and answer.
-
-        Args:
-            text: as it was generated.
-            ids: its tokens.
-            finished: whether it ended by itself.
-            opened: whether the prompt already opens the thought, as templates of models do that always think.
-        """
+        """Split a text into thought and answer; `opened`: the prompt has opened a thought, which some templates do."""
         thought = _thought(text, opened=opened)
         return cls(text[len(thought) :], tuple(ids), finished, thought)
 
@@ -81,11 +74,7 @@ def _thought(text: str, *, opened: bool) -> str:
 
 
 class Scorer(Protocol):
-    """Judges answers.
-
-    Attributes:
-        name: its name in tables.
-    """
+    """Judges answers; its name stands in tables."""
 
     name: str
 
@@ -114,11 +103,7 @@ def counts_of(scorer: Scorer) -> dict[str, float]:
 
 
 class ScoreError(DataError):
-    """A score that is not one finite number.
-
-    Attributes:
-        row: index of its completion among those that were scored.
-    """
+    """A score that is not one finite number, with the index `row` of its completion among those that were scored."""
 
     def __init__(self, message: str, row: int) -> None:
         super().__init__(message)
@@ -130,8 +115,6 @@ def checked_scores(scorer: str, values: Iterable[float], rows: int, *, start: in
 
     Args:
         scorer: name of the scorer in errors.
-        values: numbers, or zero-dimensional tensors or arrays.
-        rows: number of scores that there must be.
         start: index of the first completion, where these are one batch of several.
 
     Raises:

@@ -28,9 +28,6 @@ class RewardModelScorer:
     The reward model of the same run gets the answer's tokens as the policy sampled them. That of another run has a
     tokenizer of its own: it gets the text in its own tokens, ending on its EOS where the answer is finished. A plain
     classifier would write the whole dialogue by the chat template, whose last token is often another one.
-
-    Attributes:
-        name: its name in tables.
     """
 
     def __init__(
@@ -109,7 +106,11 @@ class RewardModelScorer:
         Raises:
             DataError: an answer holds the EOS token as text, or a score is not finite.
         """
-        rows = [self._row(prompt, completion) for prompt, completion in zip(prompts, completions, strict=True)]
+        thoughts = self._section.read_thoughts
+        rows = [
+            row_of(self._model, prompt, completion, same_run=self._same_run, thoughts=thoughts)
+            for prompt, completion in zip(prompts, completions, strict=True)
+        ]
         scores: list[float] = []
         size = BATCHES_A_TIME * self._section.batch_size
         for start in range(0, len(rows), size):
@@ -120,21 +121,13 @@ class RewardModelScorer:
                 self._progress(len(part))
         return checked_scores(f"the reward model {self.name}", scores, len(rows))
 
-    def _row(self, prompt: Dialogue, completion: Completion) -> EncodedText:
-        return row_of(self._model, prompt, completion, same_run=self._same_run, thoughts=self._section.read_thoughts)
-
 
 def row_of(
     model: RewardModel, prompt: Dialogue, completion: Completion, *, same_run: bool, thoughts: bool
 ) -> EncodedText:
-    """An answer as a reward model reads it: the tokens as sampled, or the text in the model's own tokens.
+    """An answer as a reward model reads it: as sampled in the same run, or the text in the model's own tokens.
 
-    Args:
-        model: reads the answer.
-        prompt: the dialogue that is answered.
-        completion: the answer.
-        same_run: whether the model has the policy's tokens.
-        thoughts: whether a thought is read too; without it the rest is encoded anew, as in training.
+    Where thoughts are not read, an answer after one is encoded anew, as in training.
     """
     text = completion.read(thoughts=thoughts)
     as_sampled = same_run and (thoughts or not completion.thought)

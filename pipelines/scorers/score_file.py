@@ -30,14 +30,9 @@ QUANTILES = (5, 25, 50, 75, 95)
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the file.
+    """A row of the file: its place, prompt, and answers by their role: chosen and rejected, or completion alone.
 
-    Attributes:
-        place: its place, ``file:line``.
-        prompt: the turns before the answers.
-        answers: texts by their role: chosen and rejected, or completion alone.
-        label: label of the completion; None where it has none.
-        comparison: the row, if it is one.
+    With the label of the completion, where it has one; a comparison comes with the row itself.
     """
 
     place: str
@@ -66,12 +61,7 @@ def context_of_run(config: Config, run_dir: RunDir | None) -> RunContext:
 
 
 def read_answers(source: Source, *, on_bad_row: OnBadRow = "fail", reporter: Reporter | None = None) -> list[Row]:
-    """Read every row of the file with its answers.
-
-    Args:
-        source: of the rows.
-        on_bad_row: drop leaves out rows that are bad or hold no answer.
-        reporter: warns of these.
+    """Read every row of the file with its answers; `on_bad_row`: drop leaves out, with a warning, those without any.
 
     Raises:
         DataError: a row is bad or holds no answer, or none is left; see also `SourceReader`.
@@ -94,10 +84,6 @@ def score_rows(
     """Score all answers of all rows.
 
     Args:
-        section: section of the scorer.
-        rows: rows from `read_answers`.
-        context: the run around them.
-        reporter: shows progress.
         as_policy: whether the answers pass through the tokenizer of the run's policy first, as in PPO.
         card: whether to make a report card too.
 

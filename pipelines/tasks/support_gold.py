@@ -67,15 +67,7 @@ def topics_in(text: str) -> set[str]:
 
 
 def gold_scores(prompt: Sequence[Message], completion: str) -> dict[str, float]:
-    """Score any text as the reply to ``prompt``.
-
-    Args:
-        prompt: the dialogue; its last user turn is the message to be answered.
-        completion: the reply, without special tokens.
-
-    Returns:
-        ``gold`` and every name of `ATTRIBUTES`, each in [0, 1].
-    """
+    """Score any text as the reply to the last user turn: ``gold`` and all `ATTRIBUTES` by their names, in [0, 1]."""
     if not _is_a_reply(completion):
         return {"gold": 0.0} | dict.fromkeys(ATTRIBUTES, 0.0)
     asked = next((turn.content for turn in reversed(prompt) if turn.role == "user"), "")

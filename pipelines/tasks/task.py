@@ -37,14 +37,7 @@ class AnnotatorPool:
 
 @dataclass(frozen=True)
 class Probe:
-    """Two answers to one prompt that differ in one respect only: a unit test for a reward model.
-
-    Args:
-        prompt: the dialogue to be answered.
-        good: an answer with nothing wrong.
-        spoiled: the same answer, word for word, with one respect made worse.
-        attribute: which one.
-    """
+    """Two answers to one prompt that differ in one respect only, in which the second one is worse."""
 
     prompt: tuple[Message, ...]
     good: str
@@ -96,7 +89,6 @@ class Annotator:
     """One person.
 
     Args:
-        name: as the rows carry it, ``sim-01``.
         weights: what each attribute is worth to this person; sums to 1.
         taste_for_length: points of gold that ten more words are worth (or cost), whatever they say.
         noise: standard deviation of the slip of one judgement, in points of gold.
@@ -111,9 +103,8 @@ class Annotator:
 
     def utility(self, scores: Mapping[str, float], text: str) -> float:
         """Value to this person of a reply with these attribute scores, without random slips."""
-        return (
-            sum(w * scores[name] for name, w in self.weights.items()) + self.taste_for_length * len(text.split()) / 10
-        )
+        liked = sum(weight * scores[name] for name, weight in self.weights.items())
+        return liked + self.taste_for_length * len(text.split()) / 10
 
     def prefers_first(
         self, first: tuple[Mapping[str, float], str], second: tuple[Mapping[str, float], str], rng: random.Random
@@ -123,13 +114,7 @@ class Annotator:
 
 
 def hire(pool: AnnotatorPool, weights: Mapping[str, float], seed: int) -> list[Annotator]:
-    """The people of a pool.
-
-    Args:
-        pool: how many, how noisy, how biased.
-        weights: the common weights of the attributes, from which each person's differ by a log-normal factor.
-        seed: the same seed gives the same people.
-    """
+    """The people of a pool, whose weights of the attributes differ from the common ones by log-normal factors."""
     people = []
     for number in range(1, pool.annotators + 1):
         rng = random.Random(f"annotator/{seed}/{number}")

@@ -169,11 +169,7 @@ def label(
 
 
 def _refuse_what_the_run_says(run_dir: Path, **given: object) -> None:
-    """Options that the configuration of a run holds: the run would set them back, or ask other things than the page.
-
-    Raises:
-        UsageError: one of them is given.
-    """
+    """Options that the configuration of a run holds: the run would set them back, or ask other things than the page."""
     for name, value in given.items():
         if value is None:
             continue

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.config import Config, dump_config, explain_config, load_config
-from pipelines.config.other_names import OTHER_NAMES
-from pipelines.config.reference import all_keys
+from pipelines.config.reference import OTHER_NAMES, all_keys
 from pipelines.config.yaml12 import parse_yaml
 from pipelines.errors import UsageError
 

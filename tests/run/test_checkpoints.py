@@ -129,7 +129,7 @@ def test_a_file_is_hashed_and_a_fault_named_once(bench: Bench, monkeypatch: pyte
     _flip(bench.path(6) / "optimizer.pt")
     checkpoints = bench.again()
     assert checkpoints.newest() == Checkpoint(bench.path(3), 3)
-    monkeypatch.setattr(module, "sha256_of", lambda path: pytest.fail("read again"))
+    monkeypatch.setattr("pipelines.run.manifest.sha256_of", lambda path: pytest.fail("read again"))
     assert checkpoints.newest() == Checkpoint(bench.path(3), 3)
     assert len(bench.warnings) == 1
 

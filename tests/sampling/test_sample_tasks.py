@@ -8,7 +8,7 @@ import pytest
 
 from pipelines.data.rows import Message
 from pipelines.labels.label_types import Answer, Kind, Question
-from pipelines.sampling.task_maker import TaskLayout, TaskMaker
+from pipelines.sampling.stage import TaskMaker
 
 PROMPT = (Message(role="user", content="q"),)
 
@@ -38,26 +38,26 @@ def asked(*kinds: Kind) -> list[Question]:
     ],
 )
 def test_tasks_suit_the_questions(kinds: tuple[Kind, ...], given: int, sizes: list[int], counts: tuple[int, ...]):
-    maker = TaskMaker(TaskLayout.of(asked(*kinds), 4), 0)
+    maker = TaskMaker(asked(*kinds), 4, 0)
     tasks = list(maker.tasks(PROMPT, 7, "here", answers(given)))
     assert [len(task.answers) for task in tasks] == sizes
-    assert (maker.counts.short, maker.counts.without_task, maker.counts.unpaired) == counts
+    assert tuple(maker.counts.values()) == counts
     assert all(task.source == "here" for task in tasks)
     kept = [answer for task in tasks for answer in task.answers]
     assert len(set(kept)) == len(kept)
 
 
 def test_one_answer_is_a_task_where_one_is_all_that_was_asked_for():
-    maker = TaskMaker(TaskLayout.of((), 1), 0)
+    maker = TaskMaker((), 1, 0)
     assert len(list(maker.tasks(PROMPT, 7, None, answers(1)))) == 1
-    assert maker.counts.short == 0
+    assert maker.counts["short"] == 0
 
 
 def test_places_tell_nothing_of_the_models_and_stay_the_same():
-    maker = TaskMaker(TaskLayout.of(asked("ranking"), 3), 5)
+    maker = TaskMaker(asked("ranking"), 3, 5)
     first = [next(maker.tasks(PROMPT, key, None, answers(3))).answers[0].model for key in range(600)]
     again = [next(maker.tasks(PROMPT, key, None, answers(3)[::-1])).answers[0].model for key in range(600)]
     assert first == again
     assert all(150 < count < 250 for count in Counter(first).values())
-    other = TaskMaker(TaskLayout.of(asked("ranking"), 3), 6)
+    other = TaskMaker(asked("ranking"), 3, 6)
     assert first != [next(other.tasks(PROMPT, key, None, answers(3))).answers[0].model for key in range(600)]

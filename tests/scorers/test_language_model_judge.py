@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.config.language_model_section import LanguageModelSection
+from pipelines.config.eval_section import LanguageModelSection
 from pipelines.data.rows import Message
 from pipelines.errors import DataError, HubError
 from pipelines.scorers.language_model_judge import LanguageModelJudge, Preferences, check_readable

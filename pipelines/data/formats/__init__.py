@@ -67,8 +67,6 @@ def detect_format(rows: Sequence[Mapping[str, Any]], place: str, among: Collecti
     the nearest is taken all the same: its check of the row then names the field.
 
     Args:
-        rows: the first rows, at least one.
-        place: of the first of them.
         among: formats that count before the others; only where no row looks like one of these, all of them do.
 
     Raises:
@@ -97,9 +95,7 @@ def detect_format(rows: Sequence[Mapping[str, Any]], place: str, among: Collecti
 def refusal(rows: Sequence[Mapping[str, Any]], *, judged: bool = False) -> str | None:
     """Return the hint for rows with several answers that are not read as such; None: they are no such rows.
 
-    Args:
-        rows: the first ones.
-        judged: only those on whose answers there is a verdict.
+    `judged`: only of those on whose answers there is a verdict.
     """
     return next((hint for row in rows if (hint := verdict.refusal(row, judged=judged)) is not None), None)
 

@@ -22,14 +22,7 @@ _QUESTIONS = ("full_text", "text", "content", "question", "prompt", "body", "pos
 
 
 class AnswerText(NamedTuple):
-    """One of the answers.
-
-    Attributes:
-        text: what is judged.
-        model: its author; None: not known.
-        before: the turns before it where the column holds a whole dialogue.
-        score: of the answer, where it stands in one object with it; None: it does not.
-    """
+    """One of the answers, its author and score where one object tells them, and the turns before it in a dialogue."""
 
     text: str
     model: str | None
@@ -94,10 +87,6 @@ def _turns(name: str, value: Any) -> tuple[Message, ...]:
 
 def read_answer(place: str, value: Any) -> AnswerText:
     """One of the answers: a text, turns, or an object that holds either.
-
-    Args:
-        place: of the answer in the row, for messages.
-        value: of the cell or the item of a list.
 
     Raises:
         ValueError: it is blank, or neither text nor turns that end with the assistant's.

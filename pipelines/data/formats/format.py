@@ -98,12 +98,7 @@ class Format(Lenient):
 
     @classmethod
     def settled(cls, rows: Sequence[Mapping[str, Any]], meanings: Mapping[str, int]) -> type[Format]:
-        """The format as it reads a source.
-
-        Args:
-            rows: the first rows of the source.
-            meanings: number of the answer, counted from 1, that a verdict of the source stands for; 0: a tie.
-        """
+        """The format as it reads a source, by its first rows and the numbers of the answers that its verdicts mean."""
         return cls
 
     @classmethod

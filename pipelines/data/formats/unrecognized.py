@@ -44,14 +44,7 @@ _THERE, _SAME, _ALIKE, _LEFT = 5, 3, 2, 1
 
 
 class _Fit(NamedTuple):
-    """Columns of a file taken for those of a format.
-
-    Attributes:
-        layout: the format.
-        columns: its columns that the file has under other names.
-        missing: its columns that nothing in the file looks like.
-        points: how much speaks for it.
-    """
+    """Columns of a file, by those of a format that it takes them for, the missing ones, and how much speaks for it."""
 
     layout: type[Format]
     columns: dict[str, str]
@@ -64,10 +57,7 @@ def column_map(
 ) -> str | None:
     """Return the hint that makes the rows fit one of these formats by naming columns; None: there is none.
 
-    Args:
-        rows: the first ones.
-        formats: those that would serve.
-        by_name: take no column just because it is the last one left.
+    `by_name`: take no column just because it is the last one left.
     """
     if _is_turn(rows[0]):
         return None

@@ -316,12 +316,7 @@ def asks(row: Mapping[str, Any]) -> bool:
 
 
 def refusal(row: Mapping[str, Any], *, judged: bool) -> str | None:
-    """Return the hint for a row with several answers that fits no format; None: it is no such row.
-
-    Args:
-        row: under canonical names.
-        judged: only where there is a verdict on the answers too.
-    """
+    """Return the hint for a row with several answers that fits no format, or, if `judged`, a verdict on them too."""
     parts = answer_columns(row)
     if parts is None:
         answers = _named_by_verdict(row)

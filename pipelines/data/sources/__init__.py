@@ -19,13 +19,9 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 @dataclass(frozen=True)
 class ResolvedSource:
-    """A source of the configuration, resolved to files or a hub data set.
+    """A source of the configuration, with what the register, if there is one, says worked in.
 
-    Attributes:
-        source: as configured, with what the register says worked in.
-        path: the local file or directory; None for a hub data set.
-        registry: the register whose entry it is.
-        folder: the part of a hub data set that is meant.
+    The path is None for a hub data set, of which `folder` may be the part that is meant.
     """
 
     source: Source

@@ -19,15 +19,7 @@ _ABOUT_DATA = {"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "
 
 @dataclass(frozen=True)
 class DatasetPart:
-    """Part of a data set to read.
-
-    Attributes:
-        path: hub id, or a directory.
-        name: its configuration, where it has several.
-        split: e.g. train.
-        revision: commit, branch or tag of the hub repository.
-        folder: only the files below this folder of it.
-    """
+    """Part of a data set to read: hub id or directory, configuration, split, revision, and a folder inside it."""
 
     path: str
     name: str | None = None

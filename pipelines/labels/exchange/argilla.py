@@ -155,11 +155,7 @@ def _flat(row: Mapping[str, Any]) -> Iterator[_User]:
 
 
 def _take(verdict: Verdict, question: str, value: Any) -> None:
-    """Read one answer to one question.
-
-    Raises:
-        ValueError: it is not what such a question gives.
-    """
+    """Read one answer to one question."""
     if value in (None, []):
         return  # not answered
     if isinstance(value, bool):

@@ -182,11 +182,7 @@ def _take_minimal(verdict: Verdict, control: str, results: list[dict[str, Any]],
 def _take(
     verdict: Verdict, kind: str, control: str, target: str, value: Mapping[str, Any], reading: ReadingOptions
 ) -> None:
-    """Read one result of one control.
-
-    Raises:
-        ValueError: it is not what such a control gives.
-    """
+    """Read one result of one control."""
     said = value[_READ[kind]]
     if kind == "textarea" or (control == COMMENT and kind == "choices"):
         texts = [said] if isinstance(said, str) else said
@@ -241,9 +237,6 @@ def _controls(row: Mapping[str, Any], reading: ReadingOptions) -> list[str]:
     fields does: task, id, results, annotator. (A task with an ``id`` of its own keeps it in its place, so that its
     fields may follow; these are known by their names.) In any other order of the fields, only results that are lists
     can be told from the task.
-
-    Raises:
-        ValueError: the fields are in another order, and a text may be a result or a part of the task.
     """
     names = list(row)
     own_order = "id" in row and _written_by_label_studio(names)

@@ -188,11 +188,7 @@ class Contents(StorePart):
             return [row["name"] for row in connection.execute("SELECT name FROM annotators ORDER BY id")]
 
     def _annotator(self, name: str) -> AnnotatorState:
-        """Return the state that every request of an annotator needs.
-
-        Raises:
-            NotAssigned: nobody has that name.
-        """
+        """Return the state that every request of an annotator needs."""
         query = f"SELECT {_COLUMNS}, paused, n.id FROM annotators AS n JOIN settings WHERE n.name = ?"
         with self._database.read() as connection:
             row = only_row(connection, query, name) if is_text(name) else None

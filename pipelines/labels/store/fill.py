@@ -27,16 +27,11 @@ class StoreChanges:
     """Changes to a label store. None keeps what the store has; a new store takes it from the tasks or the defaults.
 
     Attributes:
-        questions: questions to the annotators.
-        title: title of the project.
+        questions, title, guidelines, overlap, control_share, seed: as in `Settings`.
         first_title: title of a new store, used if `title` is None.
-        guidelines: Markdown text.
-        overlap: number of annotators who judge the same task.
-        control_share: share of control tasks in an annotator's queue.
         controls: file of control tasks to mix in.
         annotators: names to add to those in the store.
         without: names to remove, because they were added by mistake.
-        seed: seed of every shuffle.
         own: ids of all tasks of a run. Tasks and controls that are not named here are no longer handed out. None: the
             store belongs to no run, and all of its tasks stay in use.
     """
