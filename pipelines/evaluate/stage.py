@@ -87,7 +87,7 @@ def run(ctx: StageContext) -> dict[str, float]:
 
 
 class Policies:
-    """The policies of a run by name: ``base``, ``sft``, ``ppo``, ``ppo-2`` ... for later rounds, ``rloo``, ``grpo``."""
+    """The policies of a run by name: ``base``, ``sft``, ``ppo``, ``ppo-2`` ... of later rounds, and the baselines."""
 
     def __init__(self, config: Config, inputs: Mapping[str, Path], device: torch.device) -> None:
         self._config = config
@@ -98,7 +98,7 @@ class Policies:
     def names(self) -> tuple[str, ...]:
         """The requested policies that exist, and always the baseline, in the order of training."""
         trained = [name for name in self._inputs if name.partition("-")[0] == "ppo"]
-        compared = [name for name in ("rloo", "grpo") if name in self._inputs]
+        compared = [name for name in ("dpo", "rloo", "grpo") if name in self._inputs]
         existing = ["base", *(["sft"] if "sft" in self._inputs else []), *trained, *compared, BEST_OF_N]
         requested = {*self._config.eval.policies, self.baseline}
         return tuple(name for name in existing if name.partition("-")[0] in requested)
