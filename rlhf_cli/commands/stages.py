@@ -189,7 +189,7 @@ def _how_to_enable(kind: str) -> str:
     if kind == "judge":
         return "it judges what PPO makes of the run's own reward model: --set eval.independent_judge=auto"
     if kind == "dpo":
-        return "it learns from the pairs of the run's reward model, which has none"
+        return "it learns from the pairs of the run's reward model: set reward.enabled=true, and name comparisons"
     return f"switch it on: --set {kind}.enabled=true"
 
 

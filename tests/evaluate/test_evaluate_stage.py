@@ -359,6 +359,7 @@ def test_best_of_n_takes_the_answer_that_the_reward_prefers(evaluate: Callable[.
     rows = [json.loads(line) for line in (out / "answers.jsonl").read_text(encoding="utf-8").splitlines()]
     assert all(row["answers"]["bon"]["text"] is not None for row in rows)
     assert "best of n" in (out / "table.md").read_text(encoding="utf-8")
+    assert f"Best of n, on {len(rows)} prompts:" in (out / "table.txt").read_text(encoding="utf-8")
     curve = results["best_of_n"]
     assert curve["prompts"] == len(rows)
     assert [point["n"] for point in curve["points"]] == [1, 2, 4, 8]
