@@ -32,7 +32,8 @@ def check_environment(config: Config, stages: Sequence[str]) -> None:
     simulated = config.feedback.source == "simulated"
     if "labels" in stages and not simulated:  # simulated annotators read no guidelines
         _check_label_files(config.feedback.label)
-    if not {"sft", "sample", "reward", "ppo", "judge", "eval", *(["labels"] if simulated else [])}.intersection(stages):
+    with_models = {"sft", "sample", "reward", "ppo", "dpo", "judge", "eval", *(["labels"] if simulated else [])}
+    if not with_models.intersection(stages):
         return
     model = config.model
     if model.init == "pretrained":

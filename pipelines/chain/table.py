@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.config import Config
-from pipelines.config.baselines_section import Baseline
+from pipelines.config.baselines_section import Baseline, Estimator
 from pipelines.config.scorer_section import ScorerSection
+from pipelines.config.training_section import TrainerSection
 from pipelines.data.prepare import DataKind, effective_sources
 from pipelines.data.sources import source_files
 from pipelines.errors import UsageError, nearest_name
@@ -153,6 +154,11 @@ def _reward_needs(config: Config) -> dict[str, str]:
     return _named(*comparisons, *judgements, *pairs, *prompts, *_sft(config))
 
 
+def _withholding(config: Config) -> dict[str, Any]:
+    """The setting that decides whether rows are kept for the judge."""
+    return {"independent_judge": config.eval.independent_judge} if config.has_judge else {}
+
+
 _RESPONSE = ("response_length", "temperature", "rollout_forward_batch_size", "stop_tokens")
 _PROMPT = ("max_prompt_length", "overlong", "top_k", "top_p")
 """Keys that the responses for the normalization depend on; runs begun before `data.split_by` recorded the first."""
@@ -162,10 +168,15 @@ def _ppo_needs(config: Config) -> dict[str, str]:
     return _named("data/prompts", *_sft(config), *(("reward",) if config.ppo.reward.uses("run") else ()))
 
 
+def _rows_and_sft(config: Config) -> list[str]:
+    """The rows that the reward model is trained on, and the SFT model."""
+    return [name for name in _reward_needs(config) if name != "data/prompts"]
+
+
 def _judge_needs(config: Config) -> dict[str, str]:
     """Rows of the last round, the SFT model for its tokenizer, and the reward models of all rounds."""
     rounds = config.feedback.rounds
-    rows = [name for name in _reward_needs(config) if name != "data/prompts"]
+    rows = _rows_and_sft(config)
     needs = {in_round(name, rounds) if name in LOOP else name: name for name in rows}
     earlier = {in_round("reward", number): f"reward-{number}" for number in range(1, rounds)}
     return needs | earlier | {in_round("reward", rounds): "reward"}
@@ -181,8 +192,8 @@ def _eval_needs(config: Config) -> dict[str, str]:
         needs["judge"] = "judge"
     if config.ppo.enabled:
         needs |= {in_round("ppo", number): "ppo" if number == 1 else f"ppo-{number}" for number in range(1, rounds + 1)}
-        needs |= {stage.name: name for name, stage in BASELINE_STAGES.items() if name in config.eval.policies}
-    return needs
+    baselines = [stage for stage in _compared(config) if config.ppo.enabled or stage.kind != "ppo"]
+    return needs | {stage.name: stage.name.rpartition("/")[2] for stage in baselines}
 
 
 STAGES: tuple[Stage, ...] = (
@@ -235,7 +246,7 @@ STAGES: tuple[Stage, ...] = (
                 "reward": config.reward.results_view(),
                 "ppo": _of_ppo(config, *_RESPONSE, *(_PROMPT if config.data.split_by == "question" else ())),
             }
-            | ({"independent_judge": config.eval.independent_judge} if config.has_judge else {})
+            | _withholding(config)
         ),
         added_needs=("data/prompts",),
         produces=("model", "golden.json", "metrics.jsonl"),
@@ -284,7 +295,7 @@ STAGES: tuple[Stage, ...] = (
 """The stages of one round."""
 
 
-def _baseline(name: Baseline) -> Stage:
+def _baseline(name: Estimator) -> Stage:
     """PPO's stage with another source of advantages: the same reference, reward, prompts and number of responses."""
     (ppo,) = (stage for stage in STAGES if stage.name == "ppo")
 
@@ -300,7 +311,26 @@ def _baseline(name: Baseline) -> Stage:
     )
 
 
-BASELINE_STAGES: dict[Baseline, Stage] = {"rloo": _baseline("rloo"), "grpo": _baseline("grpo")}
+def _dpo_section(config: Config) -> dict[str, Any]:
+    trainer = config.as_dpo().reward.results_view()
+    as_reward = {key: value for key, value in trainer.items() if key in TrainerSection.model_fields}
+    return _common(config) | {"reward": as_reward, "dpo": config.baselines.dpo.results_view()} | _withholding(config)
+
+
+BASELINE_STAGES: dict[Baseline, Stage] = {
+    "dpo": Stage(
+        name=f"{BASELINES}/dpo",
+        runner="pipelines.reward.dpo:run",
+        needs=lambda config: _named(*_rows_and_sft(config)),
+        section=_dpo_section,
+        produces=("model", "metrics.jsonl"),
+        enabled=lambda config: config.learns_from_pairs,
+        configured=Config.as_dpo,
+        works_as="dpo",
+    ),
+    "rloo": _baseline("rloo"),
+    "grpo": _baseline("grpo"),
+}
 """Stages of `rlhf baseline`; `rlhf all` runs those that the evaluation compares."""
 NAMES = ("data", "sft", "sample", "labels", "pairs", "reward", "ppo", "judge", "eval")
 """What a user calls a stage; `data` is the data stages together, and each of them has its own name too."""
@@ -313,8 +343,12 @@ def stages_of(config: Config) -> tuple[Stage, ...]:
     *first, judge, last = STAGES
     rounds = range(2, config.feedback.rounds + 1)
     later = [_of_round(stage, number) for number in rounds for stage in first if stage.name in LOOP]
-    compared = [stage for name, stage in BASELINE_STAGES.items() if name in config.eval.policies]
-    return (*first, *later, *compared, judge, last)
+    return (*first, *later, *_compared(config), judge, last)
+
+
+def _compared(config: Config) -> list[Stage]:
+    """The baselines that the evaluation compares."""
+    return [stage for name, stage in BASELINE_STAGES.items() if name in config.eval.policies]
 
 
 def with_begun_baselines(stages: tuple[Stage, ...], run_dir: RunDir) -> tuple[Stage, ...]:

@@ -38,6 +38,7 @@ DEFAULTS_BY_KIND: Final[Mapping[str, ByDevice | ByTraining]] = {
     "reward.learning_rate": ByTraining(lora=1e-4, otherwise=1e-5),
     "ppo.learning_rate": ByTraining(lora=2e-5, otherwise=2e-6),
     "ppo.value_learning_rate": ByTraining(lora=1e-4, otherwise=1e-5),
+    "baselines.dpo.learning_rate": ByTraining(lora=1e-5, otherwise=1e-6),
 }
 """By dotted key. Those of the device come first: they decide how is trained."""
 DECIDING: Final = (*DEFAULTS_BY_KIND, "model.init", "run.device", "reward.base")

@@ -42,10 +42,10 @@ class EvalSection(Section):
     """All policies answer the same prompts; every scorer judges; intervals by bootstrap over prompts."""
 
     enabled: bool = Field(True, description="Whether the run has an evaluation.")
-    policies: list[Literal["base", "sft", "ppo", "rloo", "grpo", "bon"]] = Field(
+    policies: list[Literal["base", "sft", "ppo", "dpo", "rloo", "grpo", "bon"]] = Field(
         ["base", "sft", "ppo"],
-        description="Policies to compare; the baseline (SFT, or the base without SFT) is always among them. rloo and "
-        "grpo are those of `rlhf baseline`; bon takes the best of several answers of the baseline, see best_of_n.",
+        description="Policies to compare; the baseline (SFT, or the base without SFT) is always among them. dpo, rloo "
+        "and grpo are those of `rlhf baseline`; bon takes the best of several answers of the baseline, see best_of_n.",
     )
     best_of_n: int = Field(
         16,

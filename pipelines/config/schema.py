@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from pipelines.config.baselines_section import Baseline, BaselinesSection
+from pipelines.config.baselines_section import BaselinesSection, Estimator
 from pipelines.config.data_section import DataSection
 from pipelines.config.eval_section import EvalSection
 from pipelines.config.feedback_section import FeedbackSection
@@ -32,7 +32,7 @@ class Config(Section):
     reward: RewardSection = Field(RewardSection(), description="The reward model.")
     ppo: PpoSection = Field(PpoSection(), description="Proximal policy optimization.")
     baselines: BaselinesSection = Field(
-        BaselinesSection(), description="Baselines of PPO: the same training by another source of advantages."
+        BaselinesSection(), description="Baselines of PPO: policies trained in a simpler way."
     )
     eval: EvalSection = Field(EvalSection(), description="Comparison of base, SFT and PPO on held-out prompts.")
 
@@ -77,6 +77,8 @@ class Config(Section):
         self._check_simulated()
         if "bon" in self.eval.policies and not self.ppo.enabled:
             raise ValueError("eval.policies: bon chooses by the reward of PPO, but ppo.enabled is false")
+        if "dpo" in self.eval.policies and not self.learns_from_pairs:
+            raise ValueError("eval.policies: dpo learns from the pairs of the run's reward model, which has none")
         if self.eval.enabled and not self.eval_scorers:
             raise ValueError("eval has no scorer: set eval.scorers, or eval.enabled: false")
         return self
@@ -124,7 +126,7 @@ class Config(Section):
         wanted = "comparisons" if self.reward.objective == "pairwise" else "judgements"
         return here[rows] or (rows == wanted and not any(here.values()) and not self.trains_on("pairs"))
 
-    def as_baseline(self, estimator: Baseline) -> Config:
+    def as_baseline(self, estimator: Estimator) -> Config:
         """Return the configuration of a baseline: that of PPO but for the advantages, which need no value model."""
         changes = {
             "advantage_estimator": estimator,
@@ -134,6 +136,16 @@ class Config(Section):
             "value_warmup_updates": 0,
         }
         return self.model_copy(update={"ppo": self.ppo.model_copy(update=changes)})
+
+    def as_dpo(self) -> Config:
+        """Return the configuration of the baseline dpo: that of the reward model but for what is its own."""
+        changes = self.baselines.dpo.model_dump(include={"learning_rate", "num_train_epochs"}) | {"max_steps": -1}
+        return self.model_copy(update={"reward": self.reward.model_copy(update=changes)})
+
+    @property
+    def learns_from_pairs(self) -> bool:
+        """Whether the reward model is trained on comparisons, which DPO can learn from as well."""
+        return self.reward.enabled and (self.trains_on("comparisons") or self.trains_on("pairs"))
 
     @property
     def _asked(self) -> str:

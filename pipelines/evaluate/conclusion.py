@@ -21,7 +21,7 @@ MOST_UNLIKE = 0.2
 runs of the quickstart it was .00 to .01, of over-optimized ones .52 to 1 (benchmarks/results/2026-11-30-verdicts.md).
 """
 RULES = ("length", "repetition")
-NAMES = {"base": "base", "sft": "SFT", "ppo": "PPO", "rloo": "RLOO", "grpo": "GRPO", "bon": "best of n"}
+NAMES = {"base": "base", "sft": "SFT", "ppo": "PPO", "dpo": "DPO", "rloo": "RLOO", "grpo": "GRPO", "bon": "best of n"}
 
 
 def name_of(policy: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 
 from pipelines.data.encode import ChatEncoder, EncodedPrompt
 from pipelines.errors import DataError
+from pipelines.evaluate.best_of_n import Candidates
 from pipelines.evaluate.frontier import Trail, frontier_of
 from pipelines.evaluate.results import ScorerResult, judge
 from pipelines.models.machine import free_memory
@@ -91,14 +92,42 @@ def judged_frontier(
 ) -> dict[str, Any] | None:
     """Judge the held-out answers that PPO gave as it trained; None where there are none, or no independent judge."""
     trail = Trail.read(trained, encoder) if trained is not None else None
-    independent = [result.scorer for result in scorer_results if result.role == "independent"]
-    if trail is None or not independent:
+    if trail is None:
         return None
     answers = {str(update): completions for update, completions in trail.answers.items()}
-    judged: dict[str, dict[int, list[float]]] = {}
+    judged = {
+        name: {int(update): values for update, values in scores.items()}
+        for name, scores in _independent_scores(ctx, trail.prompts, answers, scorer_results, device)
+    }
+    return frontier_of(trail, judged, ctx.config.eval.bootstrap_samples) if judged else None
+
+
+def judged_best_of_n(
+    ctx: StageContext,
+    prompts: Sequence[EncodedPrompt],
+    candidates: Candidates,
+    scorer_results: Sequence[ScorerResult],
+    device: torch.device,
+) -> dict[str, Any]:
+    """Judge all answers that best-of-n chose from, and compute its curve."""
+    named = candidates.named()
+    judged = {
+        name: [scores[candidate] for candidate in named]
+        for name, scores in _independent_scores(ctx, prompts, named, scorer_results, device)
+    }
+    return candidates.curve(judged, ctx.config.eval.bootstrap_samples)
+
+
+def _independent_scores(
+    ctx: StageContext,
+    prompts: Sequence[EncodedPrompt],
+    answers: Mapping[str, Sequence[Completion]],
+    scorer_results: Sequence[ScorerResult],
+    device: torch.device,
+) -> Iterator[tuple[str, Mapping[str, Sequence[float]]]]:
+    """Name and scores of every scorer that PPO did not optimize."""
+    independent = [result.scorer for result in scorer_results if result.role == "independent"]
     for section in named_apart(ctx.config.eval_scorers):
         if section.name in independent:
-            scores = judge(section, ctx, device, trail.prompts, answers).scores
-            judged[section.name] = {int(update): values for update, values in scores.items()}
+            yield str(section.name), judge(section, ctx, device, prompts, answers).scores
             free_memory()
-    return frontier_of(trail, judged, ctx.config.eval.bootstrap_samples)

@@ -122,6 +122,7 @@ class Evaluation:
         judge: figures of the run's independent judge, or ``no_judge`` with the reason why there is none; None: the run
             was not to have one.
         language_model: name, win rate and counts of a language model that compared the answers; None: none did.
+        best_of_n: see `Candidates.curve`; None: best-of-n is not among the policies.
         frontier: see `frontier_of`; None: PPO left no answers on its way, or nobody independent judges.
     """
 
@@ -136,6 +137,7 @@ class Evaluation:
     judge: Mapping[str, Any] | None = None
     frontier: Mapping[str, Any] | None = None
     language_model: Mapping[str, Any] | None = None
+    best_of_n: Mapping[str, Any] | None = None
 
     @property
     def trained(self) -> str | None:
@@ -178,6 +180,7 @@ def results_of(evaluation: Evaluation, config: Config) -> dict[str, Any]:
         "judge": evaluation.judge,
         "frontier": evaluation.frontier,
         "language_model": evaluation.language_model,
+        "best_of_n": evaluation.best_of_n,
     }
     return results | {"verdict": verdict_of(results, {policy: name_of(policy) for policy in evaluation.answers})}
 

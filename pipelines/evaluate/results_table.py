@@ -12,7 +12,7 @@ from typing import Any
 from rich.cells import cell_len
 
 from pipelines.evaluate.conclusion import LEVEL, best_update, name_of
-from pipelines.report.estimates import Estimate
+from pipelines.report.estimates import Estimate, short
 from pipelines.report.safe_text import fenced, literal, one_line, visible, wrap
 from pipelines.report.unfinished import unfinished
 
@@ -70,10 +70,9 @@ def plain(results: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) -> s
     lines += _plain_table(_rows(results), _columns(results))
     for note in _notes(results):
         lines += wrap(visible(note), WIDTH)
-    if frontier := results.get("frontier"):
-        cells = _frontier_cells(frontier)
+    for heading, cells in _curves(results):
         widths = [max(map(cell_len, column)) for column in zip(*cells, strict=True)]
-        lines += ["", _frontier_heading(frontier), ""]
+        lines += ["", heading, ""]
         lines += ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in cells]
     if samples:
         lines += ["", _heading(samples)]
@@ -93,9 +92,9 @@ def markdown(results: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) -
         cells = [_cell(row, column, interval=True) for column in columns]
         lines.append(f"| {literal(row.label)} | " + " | ".join(cells) + " |")
     lines += ["", *(f"- {literal(note)}" for note in _notes(results))]
-    if frontier := results.get("frontier"):
-        header, *rows = ([literal(cell) for cell in row] for row in _frontier_cells(frontier))
-        lines += ["", _frontier_heading(frontier), ""]
+    for heading, table in _curves(results):
+        header, *rows = ([literal(cell) for cell in row] for row in table)
+        lines += ["", heading, ""]
         lines += [f"| {' | '.join(row)} |" for row in (header, ["---:"] * len(header), *rows)]
     if samples:
         lines += ["", _heading(samples)]
@@ -276,18 +275,32 @@ def _notes(results: Mapping[str, Any]) -> list[str]:
     return notes
 
 
-def _frontier_heading(frontier: Mapping[str, Any]) -> str:
-    return f"On the way, on {frontier['prompts']} held-out prompts of the training:"
+def _curves(results: Mapping[str, Any]) -> Iterator[tuple[str, list[list[str]]]]:
+    """Heading and rows of text, the header first, of PPO on its way and of best-of-n, where these were judged."""
+    if frontier := results.get("frontier"):
+        marks = {frontier["published"]: " (published)"}
+        of_points = [
+            (f"{point['update']}{marks.get(point['update'], '')}", Estimate.of(point["kl"]).text())
+            for point in frontier["points"]
+        ]
+        heading = f"On the way, on {frontier['prompts']} held-out prompts of the training:"
+        yield heading, _curve_cells(("update", "KL, nats"), of_points, frontier["points"])
+    if curve := results.get("best_of_n"):
+        of_points = [(str(point["n"]), short(point["kl"]["value"])) for point in curve["points"]]
+        yield (
+            f"Best of n, on {curve['prompts']} prompts:",
+            _curve_cells(("n", "KL at most"), of_points, curve["points"]),
+        )
 
 
-def _frontier_cells(frontier: Mapping[str, Any]) -> list[list[str]]:
-    """Rows of text, the header first: one an update that was evaluated."""
-    judges = list(frontier["points"][0]["judged"])
-    rows = [["update", "KL, nats", "optimized reward", *(one_line(name, LABEL_WIDTH) for name in judges)]]
-    for point in frontier["points"]:
-        estimates = [point["kl"], point["optimized"], *(point["judged"][name] for name in judges)]
-        marked = " (published)" if point["update"] == frontier["published"] else ""
-        rows.append([f"{point['update']}{marked}", *(Estimate.of(estimate).text() for estimate in estimates)])
+def _curve_cells(
+    header: tuple[str, str], of_points: Sequence[tuple[str, str]], points: Sequence[Mapping[str, Any]]
+) -> list[list[str]]:
+    judges = list(points[0]["judged"])
+    rows = [[*header, "optimized reward", *(one_line(name, LABEL_WIDTH) for name in judges)]]
+    for of_point, point in zip(of_points, points, strict=True):
+        estimates = [point["optimized"], *(point["judged"][name] for name in judges)]
+        rows.append([*of_point, *(Estimate.of(estimate).text() for estimate in estimates)])
     return rows
 
 

@@ -15,8 +15,14 @@ from pipelines.config import Config
 from pipelines.data.encode import ChatEncoder, EncodedPrompt
 from pipelines.data.prompts import evaluation_prompts
 from pipelines.data.refusals import RefusedRows
-from pipelines.evaluate.best_of_n import best_of, best_of_n_kl
-from pipelines.evaluate.judging import judge_all, judge_facts, judged_frontier, language_model_preference
+from pipelines.evaluate.best_of_n import Candidates, best_of_n_kl, candidate_name
+from pipelines.evaluate.judging import (
+    judge_all,
+    judge_facts,
+    judged_best_of_n,
+    judged_frontier,
+    language_model_preference,
+)
 from pipelines.evaluate.results import Evaluation, answer_rows, judge, metrics_of, results_of
 from pipelines.evaluate.results_table import markdown, plain
 from pipelines.models.base_model import prompt_limit
@@ -60,7 +66,7 @@ def run(ctx: StageContext) -> dict[str, float]:
     if counts.too_long:
         ctx.reporter.warn(f"{counts.too_long} held-out prompts are too long, or cannot be encoded, and were left out")
 
-    answers, kl, unlike = _all_answers(ctx, policies, tokenizer, prompts, device)
+    answers, kl, unlike, candidates = _all_answers(ctx, policies, tokenizer, prompts, device)
     scorer_results = judge_all(ctx, prompts, answers, device)
     simulated = ctx.notes.get("simulated_inputs", [])
     language_model = language_model_preference(ctx, policies.trained, policies.baseline, prompts, answers)
@@ -77,6 +83,7 @@ def run(ctx: StageContext) -> dict[str, float]:
         judge=judge_facts(ctx),
         frontier=judged_frontier(ctx, trained, ChatEncoder(tokenizer), scorer_results, device),
         language_model=language_model,
+        best_of_n=judged_best_of_n(ctx, prompts, candidates, scorer_results, device) if candidates else None,
     )
     results, rows = results_of(evaluation, config), answer_rows(evaluation)
     _write(ctx, results, rows)
@@ -87,7 +94,7 @@ def run(ctx: StageContext) -> dict[str, float]:
 
 
 class Policies:
-    """The policies of a run by name: ``base``, ``sft``, ``ppo``, ``ppo-2`` ... for later rounds, ``rloo``, ``grpo``."""
+    """The policies of a run by name: ``base``, ``sft``, ``ppo``, ``ppo-2`` ... of later rounds, and the baselines."""
 
     def __init__(self, config: Config, inputs: Mapping[str, Path], device: torch.device) -> None:
         self._config = config
@@ -98,7 +105,7 @@ class Policies:
     def names(self) -> tuple[str, ...]:
         """The requested policies that exist, and always the baseline, in the order of training."""
         trained = [name for name in self._inputs if name.partition("-")[0] == "ppo"]
-        compared = [name for name in ("rloo", "grpo") if name in self._inputs]
+        compared = [name for name in ("dpo", "rloo", "grpo") if name in self._inputs]
         existing = ["base", *(["sft"] if "sft" in self._inputs else []), *trained, *compared, BEST_OF_N]
         requested = {*self._config.eval.policies, self.baseline}
         return tuple(name for name in existing if name.partition("-")[0] in requested)
@@ -188,8 +195,10 @@ def _all_answers(
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[EncodedPrompt],
     device: torch.device,
-) -> tuple[dict[str, list[Completion]], dict[str, list[float]], dict[str, list[float]]]:
+) -> tuple[dict[str, list[Completion]], dict[str, list[float]], dict[str, list[float]], Candidates | None]:
     """Answers by policy; by policy the log-ratio of its own answers to the baseline, and which are unlike the latter's.
+
+    The last value is what best-of-n chose from; None: it is not among the policies.
 
     One model is in memory at a time. The baseline comes last: while it is loaded it also scores the others' answers.
     """
@@ -197,7 +206,8 @@ def _all_answers(
     answers: dict[str, list[Completion]] = {}
     own: dict[str, list[float]] = {}
     logprobs: dict[str, list[float]] = {}
-    candidates: list[list[Completion]] = []
+    drawn_answers: list[list[Completion]] = []
+    candidates = None
     num_candidates = config.eval.best_of_n if BEST_OF_N in policies.names else 0
     for name in (*(name for name in policies.names if name not in (baseline, BEST_OF_N)), baseline):
         to_score = dict(answers) if name == baseline else {}
@@ -210,8 +220,8 @@ def _all_answers(
             answers[name] = answer(model, prompts, encoder, ends, config, task.advance)
             to_score[name] = answers[name]
             for number in range(drawn):
-                candidates.append(answer(model, prompts, encoder, ends, config, task.advance, draw=1 + number))
-                to_score[_candidate(number)] = candidates[-1]
+                drawn_answers.append(answer(model, prompts, encoder, ends, config, task.advance, draw=1 + number))
+                to_score[candidate_name(number)] = drawn_answers[-1]
             logprobs = {
                 policy: sequence_logprobs(model, prompts, completions, ends, config, task.advance)
                 for policy, completions in to_score.items()
@@ -220,12 +230,13 @@ def _all_answers(
         del model
         free_memory()
     kl = {name: differences(own[name], logprobs[name]) for name in answers if name != baseline}
-    if candidates:
-        named = {_candidate(number): drawn_answers for number, drawn_answers in enumerate(candidates)}
+    if drawn_answers:
+        named = {candidate_name(number): completions for number, completions in enumerate(drawn_answers)}
         scores = judge(config.ppo.reward, ctx, device, prompts, named).scores
-        best = best_of(candidates, [scores[_candidate(number)] for number in range(num_candidates)])
-        answers[BEST_OF_N] = [candidates[number][place] for place, number in enumerate(best)]
-        logprobs[BEST_OF_N] = [logprobs[_candidate(number)][place] for place, number in enumerate(best)]
+        candidates = Candidates(drawn_answers, [scores[name] for name in named])
+        best = candidates.best()
+        answers[BEST_OF_N] = [drawn_answers[number][place] for place, number in enumerate(best)]
+        logprobs[BEST_OF_N] = [logprobs[candidate_name(number)][place] for place, number in enumerate(best)]
         kl[BEST_OF_N] = [best_of_n_kl(num_candidates)] * len(prompts)
         free_memory()
     by_token = {
@@ -234,11 +245,7 @@ def _all_answers(
     }
     floor = sorted(by_token[baseline])[int(RARE * len(prompts))]
     unlike = {name: [float(value < floor) for value in by_token[name]] for name in kl}
-    return {name: answers[name] for name in policies.names}, kl, unlike
-
-
-def _candidate(number: int) -> str:
-    return f"{BEST_OF_N} {number}"
+    return {name: answers[name] for name in policies.names}, kl, unlike, candidates
 
 
 def _write(ctx: StageContext, results: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:

@@ -1,4 +1,4 @@
-"""The frontier in the report: what PPO gained on its way, by its reward and by the judges, against the KL."""
+"""The frontier in the report: gains of PPO and of best-of-n against the KL, by PPO's reward and by the judges."""
 
 from __future__ import annotations
 
@@ -16,30 +16,41 @@ from pipelines.report.svg_plots import Line, curves
 
 def frontier_plots(run: RunFacts) -> tuple[Plot, ...]:
     """Draw one panel for the reward that PPO optimized and one for each judge; empty: the results have no frontier."""
-    frontier = run.results.get("frontier") if run.results else None
-    if not isinstance(frontier, Mapping):
-        return ()
+    results = run.results or {}
+    curves_of = {name: results[key] for key, name in _NAMES.items() if isinstance(results.get(key), Mapping)}
     try:
-        return tuple(_plots(frontier))
+        return tuple(_plots(curves_of)) if curves_of else ()
     except (KeyError, TypeError, ValueError, IndexError, AttributeError):
         return ()  # a form that this version does not read
 
 
-def _plots(frontier: Mapping[str, Any]) -> Iterator[Plot]:
-    points = sorted(frontier["points"], key=lambda point: float(point["kl"]["value"]))
-    panels = [("The reward that PPO optimized", [point["optimized"] for point in points])]
-    panels += [(f"{name}, a judge", [point["judged"][name] for point in points]) for name in points[0]["judged"]]
-    roots = [math.sqrt(max(float(point["kl"]["value"]), 0.0)) for point in points]
-    published = [root for root, point in zip(roots, points, strict=True) if point["update"] == frontier["published"]]
-    for number, (title, estimates) in enumerate(panels):
-        values = [(root, float(estimate["value"])) for root, estimate in zip(roots, estimates, strict=True)]
-        spans = [(float(estimate["low"]), float(estimate["high"])) for estimate in estimates]
-        svg = curves(
-            [Line(values, dots=True, spans=spans)],
-            x_label="square root of the KL in nats",
-            name=f"frontier-{number}",
-            marks=published,
-        )
+_NAMES = {"frontier": "PPO", "best_of_n": "best of n"}
+
+
+def _plots(curves_of: Mapping[str, Mapping[str, Any]]) -> Iterator[Plot]:
+    points = {
+        name: sorted(curve["points"], key=lambda point: float(point["kl"]["value"]))
+        for name, curve in curves_of.items()
+    }
+    judges = {judge: None for of_curve in points.values() for judge in of_curve[0]["judged"]}
+    marks = [_root(point) for point in points.get("PPO", ()) if point["update"] == curves_of["PPO"]["published"]]
+    for number, judge in enumerate((None, *judges)):
+        lines, words = [], []
+        for name in _NAMES.values():
+            scored = [
+                (_root(point), Estimate.of(point["optimized"] if judge is None else point["judged"][judge]))
+                for point in points.get(name, ())
+            ]
+            values = [(root, float(estimate.value or 0.0)) for root, estimate in scored]
+            spans = [(float(estimate.low), float(estimate.high)) for _, estimate in scored]  # type: ignore[arg-type]
+            lines.append(Line(values, dots=True, spans=spans))
+            if scored:
+                words.append((name, f"{scored[-1][1].text()} farthest from the reference"))
+        svg = curves(lines, x_label="square root of the KL in nats", name=f"frontier-{number}", marks=marks)
         if svg:
-            last = Estimate(values[-1][1], *spans[-1]).text()
-            yield Plot(title, Markup(svg), (("training", f"{last} farthest from the reference"),))
+            title = "The reward that PPO optimized" if judge is None else f"{judge}, a judge"
+            yield Plot(title, Markup(svg), tuple(words))
+
+
+def _root(point: Mapping[str, Any]) -> float:
+    return math.sqrt(max(float(point["kl"]["value"]), 0.0))

@@ -42,9 +42,10 @@ class StageFacts:
 
     @property
     def kind(self) -> str:
-        """Name without the round; a baseline is a training of the kind ``ppo``."""
-        kind, _ = split_round(self.name)
-        return "ppo" if kind.startswith(f"{BASELINES}/") else kind
+        """Name without the round; a baseline is a training of the kind ``ppo``, or ``dpo``."""
+        if self.baseline is not None:
+            return "dpo" if self.baseline == "dpo" else "ppo"
+        return split_round(self.name)[0]
 
     @property
     def baseline(self) -> str | None:

@@ -69,6 +69,7 @@ _CURVES: dict[str, tuple[_Curve, ...]] = {
     ),
 }
 _CURVES["judge"] = _CURVES["reward"]
+_CURVES["dpo"] = (_Curve("Accuracy on training pairs", "rewards/accuracies"), _Curve("Loss, nats", "loss"))
 _TITLES = {"sft": "Supervised fine-tuning", "reward": "Reward model", "judge": "Independent judge", "ppo": "PPO"}
 _ONCE = ("sft", "judge")
 """Stages that all rounds share."""
@@ -104,9 +105,10 @@ def _training(stage: StageFacts, place: int) -> Training:
         words = tuple((name, _ends(points, step)) for name, points in named.items() if points)
         if svg:
             plots.append(Plot(curve.title, Markup(svg), words))
-    title = _TITLES[stage.kind] + (f", round {stage.round}" if stage.round > 1 else "")
     if stage.baseline is not None:
         title = f"{name_of(stage.baseline)}, a baseline"
+    else:
+        title = _TITLES[stage.kind] + (f", round {stage.round}" if stage.round > 1 else "")
     return Training(stage, title, tuple(plots), _before_and_after(stage))
 
 

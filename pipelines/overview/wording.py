@@ -61,6 +61,7 @@ _REMEMBERED: Mapping[str, tuple[tuple[str, str], ...]] = {
     "labels": (("labels", "{} labels"), ("annotators", "{} annotators"), ("alpha", "alpha {}")),
     "reward": _REWARD,
     "judge": _REWARD,
+    "dpo": _REWARD,
     "ppo": (("objective/scores", "score {} at the end"), ("objective/kl", "KL {} nats"), ("alarms", "{} alarms")),
     "eval": (("prompts", "{} prompts"),),
 }

@@ -155,7 +155,7 @@ def start_from_sft(
         encoded, report = encode_comparisons(
             rows, encoder, limit, section.overlong, name=name, refusals=RefusedRows(ctx)
         )
-        return [_pair_of_tokens(comparison) for comparison in encoded], report
+        return [pair_of_tokens(comparison) for comparison in encoded], report
 
     def encode_answers(rows: Iterable[Judgement], name: str) -> tuple[list[JudgedText], LengthReport]:
         encoded, report = encode_judgements(
@@ -248,7 +248,8 @@ def encode_judged_texts(
     return within_length(rows, fit, classifier.limit, overlong, name, refusals)
 
 
-def _pair_of_tokens(comparison: EncodedComparison) -> Pair:
+def pair_of_tokens(comparison: EncodedComparison) -> Pair:
+    """Join each answer of a pair to the prompt."""
     prompt = comparison["prompt_ids"]
     chosen, rejected = _whole(prompt, comparison["chosen_ids"]), _whole(prompt, comparison["rejected_ids"])
     return Pair(chosen, rejected, comparison.get("margin"), comparison["number"])

@@ -74,17 +74,18 @@ def _has_rows(file: RowFile) -> bool:
     return file.path.exists() and file.path.stat().st_size > 0
 
 
-def check_sides(inputs: Mapping[str, Path], *, judgements: bool) -> None:
+def check_sides(inputs: Mapping[str, Path], *, judgements: bool, who: str = "the reward model") -> None:
     """Refuse a side of the split without rows, before any model is loaded.
 
     Args:
         inputs: inputs of the stage.
         judgements: whether judgements are used; comparisons always are.
+        who: what is trained on them, for the error.
 
     Raises:
         DataError: there is no row to train on, or none to judge by.
     """
-    sides: tuple[tuple[Side, str], ...] = (("train", "to train the"), ("heldout", "held out to judge the"))
+    sides: tuple[tuple[Side, str], ...] = (("train", "to train"), ("heldout", "held out to judge"))
     for side, purpose in sides:
         of_pairs, of_answers = comparison_files(inputs, side), judgement_files(inputs, side)
         files = [*of_pairs, *of_answers] if judgements else of_pairs
@@ -93,7 +94,7 @@ def check_sides(inputs: Mapping[str, Path], *, judgements: bool) -> None:
         what = "no answer with a label" if judgements else "no pair"
         only_answers = not judgements and any(map(_has_rows, of_answers))
         raise DataError(
-            f"there is {what} {purpose} reward model {'on' if side == 'train' else 'by'}",
+            f"there is {what} {purpose} {who} {'on' if side == 'train' else 'by'}",
             where=", ".join(file.name for file in files) or "reward",
             hint="the labels judge one answer at a time: set reward.objective: pointwise" if only_answers else None,
         )

@@ -41,7 +41,7 @@ def trainer_arguments(
     """The arguments of one of TRL's trainers: every default of TRL that matters is set, then the user's further fields.
 
     Args:
-        kind: SFTConfig or RewardConfig.
+        kind: SFTConfig, RewardConfig or DPOConfig.
         name: the section, "sft" or "reward".
         out: the stage's working directory.
         own: fields of this trainer alone.
@@ -83,7 +83,7 @@ def trainer_arguments(
         **own,
     }
     if config.run.report_to:  # the trainer's own place is below the checkpoints, which do not stay
-        os.environ["TENSORBOARD_LOGGING_DIR"] = str(out.parent / "trackers" / name)
+        os.environ["TENSORBOARD_LOGGING_DIR"] = str(out.parent / "trackers" / out.name.removesuffix(".partial"))
     project, run_name = tracked_as(out)
     further = {"project": project, "run_name": run_name} | _checked(section.trainer, kind, name, ours)
     try:

@@ -188,6 +188,8 @@ def _how_to_enable(kind: str) -> str:
         return "let people judge the run's own answers: --set feedback.source=human (or simulated)"
     if kind == "judge":
         return "it judges what PPO makes of the run's own reward model: --set eval.independent_judge=auto"
+    if kind == "dpo":
+        return "it learns from the pairs of the run's reward model: set reward.enabled=true, and name comparisons"
     return f"switch it on: --set {kind}.enabled=true"
 
 

@@ -21,7 +21,7 @@ from pipelines.errors import UsageError
         ("ppo.learning_rate", "number > 0", "2e-06; with LoRA 2e-05"),
         ("sft.overlong", "drop | cut | fail", "drop"),
         ("reward.label_range", "list of 2 numbers or null", "null"),
-        ("eval.policies", "list of base | sft | ppo | rloo | grpo | bon", '["base", "sft", "ppo"]'),
+        ("eval.policies", "list of base | sft | ppo | dpo | rloo | grpo | bon", '["base", "sft", "ppo"]'),
         ("feedback.label.questions.text", "text", '""'),
         ("data.comparisons.columns", "mapping to text", "{}"),
         ("data.comparisons.path", "text", None),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import sys
 import weakref
 from collections.abc import Callable
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -20,7 +22,7 @@ from pipelines.data.encode import ChatEncoder
 from pipelines.data.prompts import evaluation_prompts
 from pipelines.errors import DataError
 from pipelines.evaluate import stage
-from pipelines.evaluate.best_of_n import best_of, best_of_n_kl
+from pipelines.evaluate.best_of_n import Candidates, best_of_n_kl, sizes
 from pipelines.evaluate.results import judge
 from pipelines.evaluate.stage import Policies, sequence_logprobs
 from pipelines.run.reporting import SilentReporter
@@ -357,11 +359,41 @@ def test_best_of_n_takes_the_answer_that_the_reward_prefers(evaluate: Callable[.
     rows = [json.loads(line) for line in (out / "answers.jsonl").read_text(encoding="utf-8").splitlines()]
     assert all(row["answers"]["bon"]["text"] is not None for row in rows)
     assert "best of n" in (out / "table.md").read_text(encoding="utf-8")
+    assert f"Best of n, on {len(rows)} prompts:" in (out / "table.txt").read_text(encoding="utf-8")
+    curve = results["best_of_n"]
+    assert curve["prompts"] == len(rows)
+    assert [point["n"] for point in curve["points"]] == [1, 2, 4, 8]
+    gains = [point["optimized"]["value"] for point in curve["points"]]
+    assert gains == sorted(gains)
+    assert gains[-1] == pytest.approx(metrics["mean/bon/reward_model"])
+    independent = {scorer["name"] for scorer in results["scorers"] if scorer["role"] == "independent"}
+    assert independent
+    for name in independent:
+        assert all(name in point["judged"] for point in curve["points"])
+        assert curve["points"][-1]["judged"][name]["value"] == pytest.approx(metrics[f"mean/bon/{name}"])
 
 
 def test_the_best_is_the_first_of_the_highest():
     answers = [
         [Completion.of(f"{number}{place}", (number, place), finished=True) for place in range(3)] for number in range(2)
     ]
-    assert best_of(answers, [[1.0, 0.0, 2.0], [1.0, 3.0, 1.0]]) == [0, 1, 0]
+    assert Candidates(answers, [[1.0, 0.0, 2.0], [1.0, 3.0, 1.0]]).best() == [0, 1, 0]
     assert best_of_n_kl(2) == pytest.approx(math.log(2) - 0.5)
+
+
+def test_the_curve_is_the_mean_over_all_subsets_of_the_candidates():
+    proxy, judged = [[3.0, 1.0], [1.0, 2.0], [2.0, 4.0], [0.0, 3.0]], [[1.0, 5.0], [7.0, 2.0], [4.0, 0.0], [9.0, 1.0]]
+    curve = Candidates([[Completion("", (), True)] * 2] * 4, proxy).curve({"gold": judged}, 100)
+    assert [point["n"] for point in curve["points"]] == [1, 2, 4]
+    for point in curve["points"]:
+        chosen = [
+            (max(subset, key=lambda n: proxy[n][place]), place)
+            for place in range(2)
+            for subset in itertools.combinations(range(4), point["n"])
+        ]
+        for scores, estimated in ((proxy, point["optimized"]), (judged, point["judged"]["gold"])):
+            assert estimated["value"] == pytest.approx(fmean(scores[n][place] for n, place in chosen))
+        assert point["kl"] == {"value": best_of_n_kl(point["n"])}
+    assert sizes(2) == [1, 2]
+    assert sizes(48) == [1, 2, 4, 8, 16, 32, 48]
+    assert sizes(64)[-2:] == [32, 64]

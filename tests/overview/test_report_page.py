@@ -88,6 +88,21 @@ def test_the_frontier_has_a_panel_for_the_reward_and_for_each_judge(bench: Bench
     assert "Over-optimization" in page.text
     assert "The reward that PPO optimized" in page.text
     assert "-9.00 [-9.10, -8.90] farthest from the reference" in page.text
+    of_n = [
+        {"n": n, "kl": {"value": kl}, "optimized": around(n), "judged": {"gold": around(kl)}}
+        for n, kl in ((1, 0.0), (8, 1.2))
+    ]
+    bench.files["eval"]["results.json"] = json.dumps(RESULTS | {"best_of_n": {"prompts": 60, "points": of_n}})
+    bench.go(force=["eval"])
+    alone = page_of(bench)
+    assert "best of n: 8.00 [7.90, 8.10] farthest from the reference" in alone.text
+    assert "its KL is an upper bound" in alone.text
+    bench.files["eval"]["results.json"] = json.dumps(
+        RESULTS | {"frontier": frontier, "best_of_n": {"prompts": 60, "points": of_n}}
+    )
+    bench.go(force=["eval"])
+    both = page_of(bench).text
+    assert both.count("PPO: ") == both.count("best of n: ") == 2
     bench.files["eval"]["results.json"] = json.dumps(RESULTS | {"frontier": {"points": [{"kl": "x"}]}})
     bench.go(force=["eval"])
     assert "Over-optimization" not in page_of(bench).text

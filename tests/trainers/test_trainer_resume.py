@@ -44,7 +44,7 @@ class Interrupter(SilentReporter):
     @contextlib.contextmanager
     def task(self, label: str, total: int, done: int = 0) -> Iterator[Interrupter]:
         self.done, self.bar = 0, (done, total)
-        self.counts = label in ("SFT", "reward model", "ppo", "rloo", "grpo")
+        self.counts = label in ("SFT", "reward model", "ppo", "dpo", "rloo", "grpo")
         yield self
 
     def advance(self, steps: int = 1, **fields: float) -> None:

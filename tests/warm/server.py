@@ -44,7 +44,7 @@ def load() -> None:
         getattr(transformers, name)
     for name in ("Trainer", "TrainingArguments", "PreTrainedTokenizerFast", "GenerationConfig"):
         getattr(transformers, name)
-    for name in ("SFTTrainer", "SFTConfig", "RewardTrainer", "RewardConfig"):
+    for name in ("SFTTrainer", "SFTConfig", "RewardTrainer", "RewardConfig", "DPOTrainer", "DPOConfig"):
         getattr(trl, name)
 
 
