@@ -13,6 +13,7 @@ from pipelines.config.scorer_section import ScorerSection
 from pipelines.data.encode import EncodedPrompt
 from pipelines.data.prompts import PromptCounts
 from pipelines.evaluate.conclusion import Role, name_of, role_of, verdict_of
+from pipelines.evaluate.text_measures import DISTINCT, distinct, perplexity, repetition
 from pipelines.models.published_reward import PublishedReward
 from pipelines.report.bootstrap import BOOTSTRAP_SEED, CONFIDENCE, differences, estimate, win_rate, wins
 from pipelines.report.length_control import length_controlled_win_rate
@@ -117,6 +118,7 @@ class Evaluation:
             baseline, in nats. Its mean estimates the KL divergence per answer; a single one may be negative.
         unlike: by policy, the baseline left out: 1 where the baseline gives the answer less probability by token than
             nearly all answers of its own, else 0.
+        logprobs: log-probability of the whole answer under the baseline by policy, in nats.
         scorer_results: one entry a scorer.
         simulated: stages behind the policies whose labels came from no human.
         judge: figures of the run's independent judge, or ``no_judge`` with the reason why there is none; None: the run
@@ -131,6 +133,7 @@ class Evaluation:
     answers: Mapping[str, Sequence[Completion]]
     kl: Mapping[str, Sequence[float]]
     unlike: Mapping[str, Sequence[float]]
+    logprobs: Mapping[str, Sequence[float]]
     scorer_results: Sequence[ScorerResult]
     simulated: Sequence[str] = ()
     judge: Mapping[str, Any] | None = None
@@ -190,8 +193,8 @@ def metrics_of(results: Mapping[str, Any]) -> dict[str, float]:
             metrics[f"mean/{policy}/{scorer}"] = estimated["value"]
         for attribute, estimated in measures["attribute"].items():
             metrics[f"attribute/{policy}/{attribute}"] = estimated["value"]
-        for name in ("kl", "unlike", "length", "finished"):
-            if name in measures:
+        for name in ("kl", "unlike", "length", "finished", "repetition", "perplexity"):
+            if name in measures and measures[name]["value"] is not None:
                 metrics[f"{name}/{policy}"] = measures[name]["value"]
     trained = results["measures"].get(results["trained"], {})
     compared = {
@@ -211,6 +214,7 @@ def metrics_of(results: Mapping[str, Any]) -> dict[str, float]:
 def answer_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
     """The rows of answers.jsonl: a prompt, and the answer of each policy with its scores."""
     attributes = attributes_of(evaluation.scorer_results)
+    repeated = {policy: repetition(completions) for policy, completions in evaluation.answers.items()}
     rows = []
     for place, prompt in enumerate(evaluation.prompts):
         answers: dict[str, Any] = {}
@@ -220,6 +224,7 @@ def answer_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
                 "text": completion.read(thoughts=True),
                 "finished": completion.finished,
                 "length": len(completion.ids),
+                "repetition": repeated[policy][place],
                 "scores": {result.scorer: result.scores[policy][place] for result in evaluation.scorer_results},
                 "attributes": {name: values[policy][place] for name, values in attributes.items()},
             }
@@ -251,6 +256,9 @@ def _measures(policy: str, evaluation: Evaluation, config: Config) -> dict[str, 
         "attribute": {name: mean(values[policy]) for name, values in attributes.items()},
         "length": mean([float(len(answer.ids)) for answer in answers]),
         "finished": mean([float(answer.finished) for answer in answers]),
+        "repetition": mean(repetition(answers)),
+        "distinct": {str(n): distinct(answers, n).as_dict() for n in DISTINCT},
+        "perplexity": perplexity(evaluation.logprobs[policy], answers, config.eval.bootstrap_samples).as_dict(),
     }
     if policy == evaluation.baseline:
         return measures
@@ -267,6 +275,7 @@ def _measures(policy: str, evaluation: Evaluation, config: Config) -> dict[str, 
     measures["difference"] = {
         "mean": {name: gain(values) for name, values in scores.items()},
         "attribute": {name: gain(values) for name, values in attributes.items()},
+        "repetition": gain({name: repetition(evaluation.answers[name]) for name in (policy, evaluation.baseline)}),
     }
     measures["kl"] = mean(evaluation.kl[policy])
     measures["unlike"] = mean(evaluation.unlike[policy])

@@ -60,7 +60,7 @@ def run(ctx: StageContext) -> dict[str, float]:
     if counts.too_long:
         ctx.reporter.warn(f"{counts.too_long} held-out prompts are too long, or cannot be encoded, and were left out")
 
-    answers, kl, unlike = _all_answers(ctx, policies, tokenizer, prompts, device)
+    answers, kl, unlike, logprobs = _all_answers(ctx, policies, tokenizer, prompts, device)
     scorer_results = judge_all(ctx, prompts, answers, device)
     simulated = ctx.notes.get("simulated_inputs", [])
     language_model = language_model_preference(ctx, policies.trained, policies.baseline, prompts, answers)
@@ -72,6 +72,7 @@ def run(ctx: StageContext) -> dict[str, float]:
         answers,
         kl,
         unlike,
+        logprobs,
         scorer_results,
         simulated,
         judge=judge_facts(ctx),
@@ -188,8 +189,8 @@ def _all_answers(
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[EncodedPrompt],
     device: torch.device,
-) -> tuple[dict[str, list[Completion]], dict[str, list[float]], dict[str, list[float]]]:
-    """Answers by policy; by policy the log-ratio of its own answers to the baseline, and which are unlike the latter's.
+) -> tuple[dict[str, list[Completion]], dict[str, list[float]], dict[str, list[float]], dict[str, list[float]]]:
+    """Answers by policy; `kl`, `unlike` and `logprobs` of `Evaluation`.
 
     One model is in memory at a time. The baseline comes last: while it is loaded it also scores the others' answers.
     """
@@ -234,7 +235,7 @@ def _all_answers(
     }
     floor = sorted(by_token[baseline])[int(RARE * len(prompts))]
     unlike = {name: [float(value < floor) for value in by_token[name]] for name in kl}
-    return {name: answers[name] for name in policies.names}, kl, unlike
+    return {name: answers[name] for name in policies.names}, kl, unlike, logprobs
 
 
 def _candidate(number: int) -> str:
