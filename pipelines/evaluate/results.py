@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -13,9 +13,11 @@ from pipelines.config.scorer_section import ScorerSection
 from pipelines.data.encode import EncodedPrompt
 from pipelines.data.prompts import PromptCounts
 from pipelines.evaluate.conclusion import Role, name_of, role_of, verdict_of
+from pipelines.evaluate.further_tests import Figure
 from pipelines.evaluate.text_measures import DISTINCT, distinct, perplexity, repetition
 from pipelines.models.published_reward import PublishedReward
 from pipelines.report.bootstrap import BOOTSTRAP_SEED, CONFIDENCE, differences, estimate, win_rate, wins
+from pipelines.report.estimates import Estimate
 from pipelines.report.length_control import length_controlled_win_rate
 from pipelines.run.stage import StageContext
 from pipelines.scorers import Completion, ScorerWithParts, load_scorer, scorer_name
@@ -125,6 +127,8 @@ class Evaluation:
             was not to have one.
         language_model: name, win rate and counts of a language model that compared the answers; None: none did.
         frontier: see `frontier_of`; None: PPO left no answers on its way, or nobody independent judges.
+        figures: measures of further tests, each of the policies that took it.
+        notes: remarks on these, for people.
     """
 
     baseline: str
@@ -139,6 +143,8 @@ class Evaluation:
     judge: Mapping[str, Any] | None = None
     frontier: Mapping[str, Any] | None = None
     language_model: Mapping[str, Any] | None = None
+    figures: Sequence[Figure] = ()
+    notes: Sequence[str] = ()
 
     @property
     def trained(self) -> str | None:
@@ -181,6 +187,7 @@ def results_of(evaluation: Evaluation, config: Config) -> dict[str, Any]:
         "judge": evaluation.judge,
         "frontier": evaluation.frontier,
         "language_model": evaluation.language_model,
+        "notes": list(evaluation.notes),
     }
     return results | {"verdict": verdict_of(results, {policy: name_of(policy) for policy in evaluation.answers})}
 
@@ -260,6 +267,9 @@ def _measures(policy: str, evaluation: Evaluation, config: Config) -> dict[str, 
         "distinct": {str(n): distinct(answers, n).as_dict() for n in DISTINCT},
         "perplexity": perplexity(evaluation.logprobs[policy], answers, config.eval.bootstrap_samples).as_dict(),
     }
+    figures = [figure for figure in evaluation.figures if policy in figure.values]
+    samples = config.eval.bootstrap_samples
+    measures["tests"] = _grouped((figure, figure.estimate(policy, samples)) for figure in figures)
     if policy == evaluation.baseline:
         return measures
 
@@ -276,10 +286,19 @@ def _measures(policy: str, evaluation: Evaluation, config: Config) -> dict[str, 
         "mean": {name: gain(values) for name, values in scores.items()},
         "attribute": {name: gain(values) for name, values in attributes.items()},
         "repetition": gain({name: repetition(evaluation.answers[name]) for name in (policy, evaluation.baseline)}),
+        "tests": _grouped((figure, figure.difference(policy, evaluation.baseline, samples)) for figure in figures),
     }
     measures["kl"] = mean(evaluation.kl[policy])
     measures["unlike"] = mean(evaluation.unlike[policy])
     return measures
+
+
+def _grouped(estimates: Iterable[tuple[Figure, Estimate]]) -> dict[str, dict[str, Any]]:
+    """Estimates as plain data by title and label of their figures."""
+    groups: dict[str, dict[str, Any]] = {}
+    for figure, estimated in estimates:
+        groups.setdefault(figure.title, {})[figure.label] = estimated.as_dict()
+    return groups
 
 
 def _at_equal_length(policy: str, evaluation: Evaluation, samples: int) -> dict[str, Any]:

@@ -116,20 +116,20 @@ def _rows(results: Mapping[str, Any]) -> Iterator[Row]:
         by_column["difference"] = _lookup(measures.get(results["trained"], {}), ("difference", *path))
         return {column: of for column, of in by_column.items() if of is not None and of["value"] is not None}
 
-    def group(title: str, what: str, names: Sequence[str]) -> Iterator[Row]:
+    def group(title: str, names: Sequence[str], *path: str) -> Iterator[Row]:
         for number, name in enumerate(names):
-            yield Row(name, cells(what, name), None if number else title)
+            yield Row(name, cells(*path, name), None if number else title)
 
     scorers = [scorer["name"] for scorer in results["scorers"]]
     attributes = [name for values in measures.values() for name in values["attribute"]]
-    yield from group("mean score", "mean", scorers)
+    yield from group("mean score", scorers, "mean")
     if len(measures) > 1:
-        yield from group(f"wins against {baseline}", "win_rate", scorers)
+        yield from group(f"wins against {baseline}", scorers, "win_rate")
         controlled = {name for of in measures.values() for name in of.get("length_controlled_win_rate", {})}
         at_equal_length = [name for name in scorers if name in controlled]
-        yield from group("wins at equal length", "length_controlled_win_rate", at_equal_length)
+        yield from group("wins at equal length", at_equal_length, "length_controlled_win_rate")
     parted = ", ".join(scorer["name"] for scorer in results["scorers"] if scorer["parts"])
-    yield from group(f"{parted} by attribute", "attribute", list(dict.fromkeys(attributes)))
+    yield from group(f"{parted} by attribute", list(dict.fromkeys(attributes)), "attribute")
     if len(measures) > 1:
         yield Row(f"KL to {baseline}, nats", cells("kl"), "answers")
         if any("unlike" in values for values in measures.values()):  # results of older runs do not tell
@@ -141,6 +141,8 @@ def _rows(results: Mapping[str, Any]) -> Iterator[Row]:
         for n in measures[results["baseline"]]["distinct"]:
             yield Row(f"distinct-{n}", cells("distinct", n), detail=True)
         yield Row(f"perplexity to {baseline}", cells("perplexity"), detail=True)
+    for title, figures in measures[results["baseline"]].get("tests", {}).items():
+        yield from group(title, list(figures), "tests", title)
 
 
 def _apart(difference: EstimateData | None) -> bool:
@@ -280,6 +282,7 @@ def _notes(results: Mapping[str, Any]) -> list[str]:
     if simulated := results["trained_on_simulated"]:
         notes.append(f"Trained on labels of simulated annotators ({', '.join(simulated)}): no human gave these labels.")
     notes += [f"{scorer['name']}: {scorer['note']}" for scorer in results["scorers"] if "note" in scorer]
+    notes += results.get("notes", [])
     if counts["too_long"]:
         notes.append(f"{counts['too_long']} prompts of more than {settings['max_prompt_length']} tokens were left out.")
     notes += [

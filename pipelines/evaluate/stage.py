@@ -16,6 +16,8 @@ from pipelines.data.encode import ChatEncoder, EncodedPrompt
 from pipelines.data.prompts import evaluation_prompts
 from pipelines.data.refusals import RefusedRows
 from pipelines.evaluate.best_of_n import best_of, best_of_n_kl
+from pipelines.evaluate.constraint_test import ConstraintTest
+from pipelines.evaluate.further_tests import FurtherTest
 from pipelines.evaluate.judging import judge_all, judge_facts, judged_frontier, language_model_preference
 from pipelines.evaluate.results import Evaluation, answer_rows, judge, metrics_of, results_of
 from pipelines.evaluate.results_table import markdown, plain
@@ -38,7 +40,7 @@ FEW_PROMPTS = 30
 
 
 def run(ctx: StageContext) -> dict[str, float]:
-    """Compare the policies; write results.json, answers.jsonl, table.md and table.txt.
+    """Compare the policies; write results.json, answers.jsonl, table.md, table.txt and, with tests, tests.jsonl.
 
     Returns:
         The flat metrics of `metrics_of`.
@@ -60,7 +62,8 @@ def run(ctx: StageContext) -> dict[str, float]:
     if counts.too_long:
         ctx.reporter.warn(f"{counts.too_long} held-out prompts are too long, or cannot be encoded, and were left out")
 
-    answers, kl, unlike, logprobs = _all_answers(ctx, policies, tokenizer, prompts, device)
+    tests = _tests(config, ChatEncoder(tokenizer), limit)
+    answers, kl, unlike, logprobs, to_tests = _all_answers(ctx, policies, tokenizer, prompts, tests, device)
     scorer_results = judge_all(ctx, prompts, answers, device)
     simulated = ctx.notes.get("simulated_inputs", [])
     language_model = language_model_preference(ctx, policies.trained, policies.baseline, prompts, answers)
@@ -78,13 +81,28 @@ def run(ctx: StageContext) -> dict[str, float]:
         judge=judge_facts(ctx),
         frontier=judged_frontier(ctx, trained, ChatEncoder(tokenizer), scorer_results, device),
         language_model=language_model,
+        figures=[
+            figure for test, given in zip(tests, to_tests, strict=True) for figure in test.figures(ctx, given, device)
+        ],
+        notes=[note for test in tests for note in test.notes()],
     )
     results, rows = results_of(evaluation, config), answer_rows(evaluation)
     _write(ctx, results, rows)
+    if tests:
+        lines = [row for test, given in zip(tests, to_tests, strict=True) for row in test.rows(given)]
+        _write_lines(ctx.out / "tests.jsonl", lines)
     ctx.notes.update(baseline=policies.baseline, prompts=results["prompts"], verdict=results["verdict"])
     if any(scorer["simulated"] for scorer in results["scorers"]):
         ctx.notes["simulated"] = "the gold scorer is the task's own hidden utility"
     return metrics_of(results)
+
+
+def _tests(config: Config, encoder: ChatEncoder, limit: int) -> list[FurtherTest]:
+    """Make the tests that are asked for beside the held-out prompts."""
+    tests: list[FurtherTest] = []
+    if config.eval.constraints is not None:
+        tests.append(ConstraintTest(config.eval.constraints, encoder, limit))
+    return tests
 
 
 class Policies:
@@ -188,9 +206,16 @@ def _all_answers(
     policies: Policies,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[EncodedPrompt],
+    tests: Sequence[FurtherTest],
     device: torch.device,
-) -> tuple[dict[str, list[Completion]], dict[str, list[float]], dict[str, list[float]], dict[str, list[float]]]:
-    """Answers by policy; `kl`, `unlike` and `logprobs` of `Evaluation`.
+) -> tuple[
+    dict[str, list[Completion]],
+    dict[str, list[float]],
+    dict[str, list[float]],
+    dict[str, list[float]],
+    list[dict[str, list[Completion]]],
+]:
+    """Answers by policy; `kl`, `unlike` and `logprobs` of `Evaluation`; answers to each of the tests, by policy.
 
     One model is in memory at a time. The baseline comes last: while it is loaded it also scores the others' answers.
     """
@@ -199,17 +224,21 @@ def _all_answers(
     own: dict[str, list[float]] = {}
     logprobs: dict[str, list[float]] = {}
     candidates: list[list[Completion]] = []
+    to_tests: list[dict[str, list[Completion]]] = [{} for _ in tests]
     num_candidates = config.eval.best_of_n if BEST_OF_N in policies.names else 0
     for name in (*(name for name in policies.names if name not in (baseline, BEST_OF_N)), baseline):
         to_score = dict(answers) if name == baseline else {}
         drawn = num_candidates if name == baseline else 0
-        with ctx.reporter.task(f"{name} answers", len(prompts) * (2 + len(to_score) + 2 * drawn)) as task:
+        steps = len(prompts) * (2 + len(to_score) + 2 * drawn) + sum(len(test.prompts) for test in tests)
+        with ctx.reporter.task(f"{name} answers", steps) as task:
             model = policies.open(name)
             if not answers:
                 choose_threads(config.run, sum(p.numel() for p in model.parameters()), ctx.reporter)
             ends = end_token_ids(model, tokenizer, config.ppo.stop_tokens)
             answers[name] = answer(model, prompts, encoder, ends, config, task.advance)
             to_score[name] = answers[name]
+            for test, given in zip(tests, to_tests, strict=True):
+                given[name] = answer(model, test.prompts, encoder, ends, config, task.advance)
             for number in range(drawn):
                 candidates.append(answer(model, prompts, encoder, ends, config, task.advance, draw=1 + number))
                 to_score[_candidate(number)] = candidates[-1]
@@ -235,7 +264,9 @@ def _all_answers(
     }
     floor = sorted(by_token[baseline])[int(RARE * len(prompts))]
     unlike = {name: [float(value < floor) for value in by_token[name]] for name in kl}
-    return {name: answers[name] for name in policies.names}, kl, unlike, logprobs
+    in_order = [name for name in policies.names if name != BEST_OF_N]
+    to_tests = [{name: given[name] for name in in_order} for given in to_tests]
+    return {name: answers[name] for name in policies.names}, kl, unlike, logprobs, to_tests
 
 
 def _candidate(number: int) -> str:
@@ -245,8 +276,10 @@ def _candidate(number: int) -> str:
 def _write(ctx: StageContext, results: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
     samples = rows[: ctx.config.eval.side_by_side]
     write_atomic(ctx.out / "results.json", json.dumps(results, indent=2, ensure_ascii=False) + "\n")
-    write_atomic(
-        ctx.out / "answers.jsonl", "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
-    )
+    _write_lines(ctx.out / "answers.jsonl", rows)
     write_atomic(ctx.out / "table.md", markdown(results, samples))
     write_atomic(ctx.out / "table.txt", plain(results, samples))
+
+
+def _write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    write_atomic(path, "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows))

@@ -144,6 +144,9 @@ class _Evaluated:
             entries = measured.get(group)
             found |= {f"{title}/{key}": value for key, value in entries.items()} if isinstance(entries, Mapping) else {}
         found |= {name: measured[name] for name in ("kl", *ANSWERS, "perplexity") if name in measured}
+        tests = measured.get("tests")
+        for title, figures in tests.items() if isinstance(tests, Mapping) else ():
+            found |= {f"{title}/{label}": entry for label, entry in figures.items()}
         estimates = {}
         for name, entry in found.items():
             try:
