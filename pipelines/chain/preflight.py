@@ -16,6 +16,7 @@ from pipelines.errors import ArtifactError, DataError, EnvironmentProblem, Usage
 from pipelines.models.base_record import may_be_quantized
 from pipelines.models.base_ref import BaseRef, is_installed, need_gguf, refuse_4bit_on_cpu, refuse_adapter
 from pipelines.run.manifest import MANIFEST
+from pipelines.scorers.constraints import read_constraints
 from pipelines.scorers.function import check_function
 
 
@@ -24,7 +25,7 @@ def check_environment(config: Config, stages: Sequence[str]) -> None:
 
     Raises:
         UsageError: no model is named, or the reward model is to start from a .gguf file.
-        DataError: the guidelines or the controls of annotators are not there.
+        DataError: the guidelines or the controls of annotators are not there, or the constraints cannot be verified.
         UsageError: an adapter is named where a whole model is needed.
         ArtifactError: a directory that is named as a model does not hold one.
         EnvironmentProblem: CUDA or a package is missing.
@@ -61,6 +62,8 @@ def check_environment(config: Config, stages: Sequence[str]) -> None:
     if "eval" in stages and (reader := config.eval.language_model) is not None:
         for variable in [*VARIABLE.findall(reader.url), *([reader.token_env] if reader.token_env else [])]:
             _check_variable(variable, "eval.language_model")
+    if "eval" in stages and config.eval.constraints is not None:
+        read_constraints(config.eval.constraints)
     for where, scorer in scorers:
         for part in scorer.flat():
             if part.function is not None:

@@ -196,6 +196,12 @@ def _eval_needs(config: Config) -> dict[str, str]:
     return needs | {stage.name: stage.name.rpartition("/")[2] for stage in baselines}
 
 
+def _eval_files(config: Config) -> tuple[Path, ...]:
+    """Files of scoring functions, and those with prompts of further tests."""
+    choosing = [config.ppo.reward] if "bon" in config.eval.policies else []
+    return (*_function_files(*config.eval_scorers, *choosing), *config.eval.files)
+
+
 STAGES: tuple[Stage, ...] = (
     _data_stage("demonstrations", lambda config: config.sft.enabled),
     _data_stage("comparisons", _reads_comparisons),
@@ -285,9 +291,7 @@ STAGES: tuple[Stage, ...] = (
                 | _of_ppo(config, *(("top_k", "top_p") if config.ppo.cuts_sampling else ())),
             }
         ),
-        sources=lambda config: _function_files(
-            *config.eval_scorers, *([config.ppo.reward] if "bon" in config.eval.policies else [])
-        ),
+        sources=_eval_files,
         produces=("results.json", "answers.jsonl", "table.md", "table.txt"),
         enabled=lambda config: config.eval.enabled,
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, field_validator
@@ -72,6 +73,12 @@ class EvalSection(Section):
     language_model: LanguageModelSection | None = Field(
         None, description="A language model that compares the answers of PPO and the baseline; null: none."
     )
+    constraints: Path | None = Field(
+        None,
+        strict=False,
+        description="File of prompts with verifiable constraints in the form of IFEval, which every policy answers; "
+        "null: none. Needs rlhf[constraints].",
+    )
     bootstrap_samples: int = Field(2000, ge=100, description="Number of bootstrap resamples behind every interval.")
     batch_size: int = Field(
         32, ge=1, description="Number of rows in one generation batch; the sampled tokens depend on it."
@@ -83,5 +90,12 @@ class EvalSection(Section):
     def results_view(self) -> dict[str, Any]:
         """Values that affect results, so that older runs stay complete: the judge is one of the scorers."""
         left_out = {"independent_judge", *(["best_of_n"] if "bon" not in self.policies else [])}
-        left_out |= {"language_model"} if self.language_model is None else set()
-        return {key: value for key, value in super().results_view().items() if key not in left_out}
+        left_out |= {key for key in ("language_model", "constraints") if getattr(self, key) is None}
+        # of a file the content counts, which is among the sources of the stage
+        view = super().results_view() | {"constraints": self.constraints is not None}
+        return {key: value for key, value in view.items() if key not in left_out}
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Files with prompts of further tests."""
+        return () if self.constraints is None else (self.constraints,)

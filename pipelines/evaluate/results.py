@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -13,8 +13,11 @@ from pipelines.config.scorer_section import ScorerSection
 from pipelines.data.encode import EncodedPrompt
 from pipelines.data.prompts import PromptCounts
 from pipelines.evaluate.conclusion import Role, name_of, role_of, verdict_of
+from pipelines.evaluate.further_tests import Figure
+from pipelines.evaluate.text_measures import DISTINCT, distinct, perplexity, repetition
 from pipelines.models.published_reward import PublishedReward
 from pipelines.report.bootstrap import BOOTSTRAP_SEED, CONFIDENCE, differences, estimate, win_rate, wins
+from pipelines.report.estimates import Estimate
 from pipelines.report.length_control import length_controlled_win_rate
 from pipelines.run.stage import StageContext
 from pipelines.scorers import Completion, ScorerWithParts, load_scorer, scorer_name
@@ -117,6 +120,7 @@ class Evaluation:
             baseline, in nats. Its mean estimates the KL divergence per answer; a single one may be negative.
         unlike: by policy, the baseline left out: 1 where the baseline gives the answer less probability by token than
             nearly all answers of its own, else 0.
+        logprobs: log-probability of the whole answer under the baseline by policy, in nats.
         scorer_results: one entry a scorer.
         simulated: stages behind the policies whose labels came from no human.
         judge: figures of the run's independent judge, or ``no_judge`` with the reason why there is none; None: the run
@@ -124,6 +128,8 @@ class Evaluation:
         language_model: name, win rate and counts of a language model that compared the answers; None: none did.
         best_of_n: see `Candidates.curve`; None: best-of-n is not among the policies.
         frontier: see `frontier_of`; None: PPO left no answers on its way, or nobody independent judges.
+        figures: measures of further tests, each of the policies that took it.
+        notes: remarks on these, for people.
     """
 
     baseline: str
@@ -132,12 +138,15 @@ class Evaluation:
     answers: Mapping[str, Sequence[Completion]]
     kl: Mapping[str, Sequence[float]]
     unlike: Mapping[str, Sequence[float]]
+    logprobs: Mapping[str, Sequence[float]]
     scorer_results: Sequence[ScorerResult]
     simulated: Sequence[str] = ()
     judge: Mapping[str, Any] | None = None
     frontier: Mapping[str, Any] | None = None
     language_model: Mapping[str, Any] | None = None
     best_of_n: Mapping[str, Any] | None = None
+    figures: Sequence[Figure] = ()
+    notes: Sequence[str] = ()
 
     @property
     def trained(self) -> str | None:
@@ -181,6 +190,7 @@ def results_of(evaluation: Evaluation, config: Config) -> dict[str, Any]:
         "frontier": evaluation.frontier,
         "language_model": evaluation.language_model,
         "best_of_n": evaluation.best_of_n,
+        "notes": list(evaluation.notes),
     }
     return results | {"verdict": verdict_of(results, {policy: name_of(policy) for policy in evaluation.answers})}
 
@@ -193,8 +203,8 @@ def metrics_of(results: Mapping[str, Any]) -> dict[str, float]:
             metrics[f"mean/{policy}/{scorer}"] = estimated["value"]
         for attribute, estimated in measures["attribute"].items():
             metrics[f"attribute/{policy}/{attribute}"] = estimated["value"]
-        for name in ("kl", "unlike", "length", "finished"):
-            if name in measures:
+        for name in ("kl", "unlike", "length", "finished", "repetition", "perplexity"):
+            if name in measures and measures[name]["value"] is not None:
                 metrics[f"{name}/{policy}"] = measures[name]["value"]
     trained = results["measures"].get(results["trained"], {})
     compared = {
@@ -214,6 +224,7 @@ def metrics_of(results: Mapping[str, Any]) -> dict[str, float]:
 def answer_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
     """The rows of answers.jsonl: a prompt, and the answer of each policy with its scores."""
     attributes = attributes_of(evaluation.scorer_results)
+    repeated = {policy: repetition(completions) for policy, completions in evaluation.answers.items()}
     rows = []
     for place, prompt in enumerate(evaluation.prompts):
         answers: dict[str, Any] = {}
@@ -223,6 +234,7 @@ def answer_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
                 "text": completion.read(thoughts=True),
                 "finished": completion.finished,
                 "length": len(completion.ids),
+                "repetition": repeated[policy][place],
                 "scores": {result.scorer: result.scores[policy][place] for result in evaluation.scorer_results},
                 "attributes": {name: values[policy][place] for name, values in attributes.items()},
             }
@@ -254,7 +266,13 @@ def _measures(policy: str, evaluation: Evaluation, config: Config) -> dict[str, 
         "attribute": {name: mean(values[policy]) for name, values in attributes.items()},
         "length": mean([float(len(answer.ids)) for answer in answers]),
         "finished": mean([float(answer.finished) for answer in answers]),
+        "repetition": mean(repetition(answers)),
+        "distinct": {str(n): distinct(answers, n).as_dict() for n in DISTINCT},
+        "perplexity": perplexity(evaluation.logprobs[policy], answers, config.eval.bootstrap_samples).as_dict(),
     }
+    figures = [figure for figure in evaluation.figures if policy in figure.values]
+    samples = config.eval.bootstrap_samples
+    measures["tests"] = _grouped((figure, figure.estimate(policy, samples)) for figure in figures)
     if policy == evaluation.baseline:
         return measures
 
@@ -270,10 +288,20 @@ def _measures(policy: str, evaluation: Evaluation, config: Config) -> dict[str, 
     measures["difference"] = {
         "mean": {name: gain(values) for name, values in scores.items()},
         "attribute": {name: gain(values) for name, values in attributes.items()},
+        "repetition": gain({name: repetition(evaluation.answers[name]) for name in (policy, evaluation.baseline)}),
+        "tests": _grouped((figure, figure.difference(policy, evaluation.baseline, samples)) for figure in figures),
     }
     measures["kl"] = mean(evaluation.kl[policy])
     measures["unlike"] = mean(evaluation.unlike[policy])
     return measures
+
+
+def _grouped(estimates: Iterable[tuple[Figure, Estimate]]) -> dict[str, dict[str, Any]]:
+    """Estimates as plain data by title and label of their figures."""
+    groups: dict[str, dict[str, Any]] = {}
+    for figure, estimated in estimates:
+        groups.setdefault(figure.title, {})[figure.label] = estimated.as_dict()
+    return groups
 
 
 def _at_equal_length(policy: str, evaluation: Evaluation, samples: int) -> dict[str, Any]:

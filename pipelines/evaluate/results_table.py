@@ -22,7 +22,8 @@ MOST_LINES = 12
 NOTHING = "-"
 
 EstimateData = Mapping[str, float]
-"""An estimate as stored in results.json."""
+"""An estimate as stored in results.json; the bounds of one without an interval are None."""
+_BOUNDED = ("value", "low", "high")
 
 
 @dataclass(frozen=True)
@@ -33,11 +34,13 @@ class Row:
         label: its name.
         cells: estimate by column; a missing one would compare the baseline with itself.
         title: title of the group that starts here.
+        detail: whether only a display with room for it has this row.
     """
 
     label: str
     cells: Mapping[str, EstimateData]
     title: str | None = None
+    detail: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ def grid(results: Mapping[str, Any]) -> Grid:
 def plain(results: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) -> str:
     """The table as plain text of at most `WIDTH` columns, safe to print."""
     lines = [line for text in _verdict(results) for line in (*wrap(visible(text), WIDTH), "")]
-    lines += _plain_table(_rows(results), _columns(results))
+    lines += _plain_table([row for row in _rows(results) if not row.detail], _columns(results))
     for note in _notes(results):
         lines += wrap(visible(note), WIDTH)
     for heading, cells in _curves(results):
@@ -86,7 +89,7 @@ def markdown(results: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) -
     columns = _columns(results)
     lines = [line for text in _verdict(results) for line in (f"**{literal(text)}**", "")]
     lines += ["| | " + " | ".join(columns.values()) + " |", "|---|" + "---:|" * len(columns)]
-    for row in _rows(results):
+    for row in (row for row in _rows(results) if not row.detail):
         if row.title:
             lines.append(f"| **{literal(row.title)}** |" + " |" * len(columns))
         cells = [_cell(row, column, interval=True) for column in columns]
@@ -110,28 +113,40 @@ def _rows(results: Mapping[str, Any]) -> Iterator[Row]:
     def cells(*path: str) -> dict[str, EstimateData]:
         by_column = {policy: _lookup(values, path) for policy, values in measures.items()}
         by_column["difference"] = _lookup(measures.get(results["trained"], {}), ("difference", *path))
-        return {column: value for column, value in by_column.items() if value is not None}
+        return {column: of for column, of in by_column.items() if of is not None and of["value"] is not None}
 
-    def group(title: str, what: str, names: Sequence[str]) -> Iterator[Row]:
+    def group(title: str, names: Sequence[str], *path: str) -> Iterator[Row]:
         for number, name in enumerate(names):
-            yield Row(name, cells(what, name), None if number else title)
+            yield Row(name, cells(*path, name), None if number else title)
 
     scorers = [scorer["name"] for scorer in results["scorers"]]
     attributes = [name for values in measures.values() for name in values["attribute"]]
-    yield from group("mean score", "mean", scorers)
+    yield from group("mean score", scorers, "mean")
     if len(measures) > 1:
-        yield from group(f"wins against {baseline}", "win_rate", scorers)
+        yield from group(f"wins against {baseline}", scorers, "win_rate")
         controlled = {name for of in measures.values() for name in of.get("length_controlled_win_rate", {})}
         at_equal_length = [name for name in scorers if name in controlled]
-        yield from group("wins at equal length", "length_controlled_win_rate", at_equal_length)
+        yield from group("wins at equal length", at_equal_length, "length_controlled_win_rate")
     parted = ", ".join(scorer["name"] for scorer in results["scorers"] if scorer["parts"])
-    yield from group(f"{parted} by attribute", "attribute", list(dict.fromkeys(attributes)))
+    yield from group(f"{parted} by attribute", list(dict.fromkeys(attributes)), "attribute")
     if len(measures) > 1:
         yield Row(f"KL to {baseline}, nats", cells("kl"), "answers")
         if any("unlike" in values for values in measures.values()):  # results of older runs do not tell
             yield Row(f"unlike {baseline}'s", cells("unlike"))
     yield Row("length, tokens", cells("length"), None if len(measures) > 1 else "answers")
     yield Row("share finished", cells("finished"))
+    if repeated := cells("repetition"):  # as above
+        yield Row("words repeated", repeated, detail=not _apart(repeated.get("difference")))
+        for n in measures[results["baseline"]]["distinct"]:
+            yield Row(f"distinct-{n}", cells("distinct", n), detail=True)
+        yield Row(f"perplexity to {baseline}", cells("perplexity"), detail=True)
+    for title, figures in measures[results["baseline"]].get("tests", {}).items():
+        yield from group(title, list(figures), "tests", title)
+
+
+def _apart(difference: EstimateData | None) -> bool:
+    """Whether the interval of a difference excludes 0."""
+    return difference is not None and (difference["low"] > 0 or difference["high"] < 0)
 
 
 def _columns(results: Mapping[str, Any]) -> dict[str, str]:
@@ -142,9 +157,8 @@ def _columns(results: Mapping[str, Any]) -> dict[str, str]:
     return columns
 
 
-def _plain_table(rows: Iterator[Row], columns: Mapping[str, str]) -> list[str]:
+def _plain_table(all_rows: Sequence[Row], columns: Mapping[str, str]) -> list[str]:
     """Lay out the table; intervals are left out column by column, from the left, until it fits."""
-    all_rows = list(rows)
     bare: set[str] = set()
     for column in (None, *columns):
         if column is not None:
@@ -181,9 +195,11 @@ def _cell(row: Row, column: str, *, interval: bool) -> str:
     # all numbers of a row have the same number of decimals, so that they compare at a glance; the large values of an
     # untrained base do not count, or they would cost the others their digits
     scale = [other for name, other in row.cells.items() if name != "base"] or [cell]
-    largest = max(abs(other[key]) for other in scale for key in ("value", "low", "high"))
+    largest = max(abs(other[key]) for other in scale for key in _BOUNDED if other[key] is not None)
     sign = column == "difference"
-    value, low, high = (_number(cell[key], largest, sign=sign) for key in ("value", "low", "high"))
+    if cell["low"] is None:
+        return _number(cell["value"], largest, sign=sign)
+    value, low, high = (_number(cell[key], largest, sign=sign) for key in _BOUNDED)
     return f"{value} [{low}, {high}]" if interval else value
 
 
@@ -265,6 +281,7 @@ def _notes(results: Mapping[str, Any]) -> list[str]:
     if simulated := results["trained_on_simulated"]:
         notes.append(f"Trained on labels of simulated annotators ({', '.join(simulated)}): no human gave these labels.")
     notes += [f"{scorer['name']}: {scorer['note']}" for scorer in results["scorers"] if "note" in scorer]
+    notes += results.get("notes", [])
     if counts["too_long"]:
         notes.append(f"{counts['too_long']} prompts of more than {settings['max_prompt_length']} tokens were left out.")
     notes += [

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from pipelines.data.encode import ChatEncoder, EncodedPrompt
 from pipelines.data.prompts import evaluation_prompts
 from pipelines.data.refusals import RefusedRows
 from pipelines.evaluate.best_of_n import Candidates, best_of_n_kl, candidate_name
+from pipelines.evaluate.constraint_test import ConstraintTest
+from pipelines.evaluate.further_tests import FurtherTest
 from pipelines.evaluate.judging import (
     judge_all,
     judge_facts,
@@ -44,7 +47,7 @@ FEW_PROMPTS = 30
 
 
 def run(ctx: StageContext) -> dict[str, float]:
-    """Compare the policies; write results.json, answers.jsonl, table.md and table.txt.
+    """Compare the policies; write results.json, answers.jsonl, table.md, table.txt and, with tests, tests.jsonl.
 
     Returns:
         The flat metrics of `metrics_of`.
@@ -66,7 +69,9 @@ def run(ctx: StageContext) -> dict[str, float]:
     if counts.too_long:
         ctx.reporter.warn(f"{counts.too_long} held-out prompts are too long, or cannot be encoded, and were left out")
 
-    answers, kl, unlike, candidates = _all_answers(ctx, policies, tokenizer, prompts, device)
+    tests = _tests(config, ChatEncoder(tokenizer), limit)
+    sampled = _all_answers(ctx, policies, tokenizer, prompts, tests, device)
+    answers, candidates = sampled.answers, sampled.candidates
     scorer_results = judge_all(ctx, prompts, answers, device)
     simulated = ctx.notes.get("simulated_inputs", [])
     language_model = language_model_preference(ctx, policies.trained, policies.baseline, prompts, answers)
@@ -76,21 +81,36 @@ def run(ctx: StageContext) -> dict[str, float]:
         counts,
         prompts,
         answers,
-        kl,
-        unlike,
+        sampled.kl,
+        sampled.unlike,
+        sampled.logprobs,
         scorer_results,
         simulated,
         judge=judge_facts(ctx),
         frontier=judged_frontier(ctx, trained, ChatEncoder(tokenizer), scorer_results, device),
         language_model=language_model,
         best_of_n=judged_best_of_n(ctx, prompts, candidates, scorer_results, device) if candidates else None,
+        figures=[figure for test, given in sampled.of_tests(tests) for figure in test.figures(ctx, given, device)],
+        notes=[note for test in tests for note in test.notes()],
     )
     results, rows = results_of(evaluation, config), answer_rows(evaluation)
     _write(ctx, results, rows)
+    if tests:
+        _write_lines(
+            ctx.out / "tests.jsonl", [row for test, given in sampled.of_tests(tests) for row in test.rows(given)]
+        )
     ctx.notes.update(baseline=policies.baseline, prompts=results["prompts"], verdict=results["verdict"])
     if any(scorer["simulated"] for scorer in results["scorers"]):
         ctx.notes["simulated"] = "the gold scorer is the task's own hidden utility"
     return metrics_of(results)
+
+
+def _tests(config: Config, encoder: ChatEncoder, limit: int) -> list[FurtherTest]:
+    """Make the tests that are asked for beside the held-out prompts."""
+    tests: list[FurtherTest] = []
+    if config.eval.constraints is not None:
+        tests.append(ConstraintTest(config.eval.constraints, encoder, limit))
+    return tests
 
 
 class Policies:
@@ -189,16 +209,40 @@ def sequence_logprobs(
     return totals
 
 
+@dataclass(frozen=True)
+class Sampled:
+    """Answers of all policies.
+
+    Attributes:
+        answers: to the held-out prompts, by policy.
+        kl: see `Evaluation`.
+        unlike: see `Evaluation`.
+        logprobs: see `Evaluation`.
+        to_tests: answers to the prompts of each further test, by policy.
+        candidates: what best-of-n chose from; None: it is not among the policies.
+    """
+
+    answers: dict[str, list[Completion]]
+    kl: dict[str, list[float]]
+    unlike: dict[str, list[float]]
+    logprobs: dict[str, list[float]]
+    to_tests: list[dict[str, list[Completion]]]
+    candidates: Candidates | None
+
+    def of_tests(self, tests: Sequence[FurtherTest]) -> Iterator[tuple[FurtherTest, dict[str, list[Completion]]]]:
+        """Pair each test with the answers to its prompts."""
+        return zip(tests, self.to_tests, strict=True)
+
+
 def _all_answers(
     ctx: StageContext,
     policies: Policies,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[EncodedPrompt],
+    tests: Sequence[FurtherTest],
     device: torch.device,
-) -> tuple[dict[str, list[Completion]], dict[str, list[float]], dict[str, list[float]], Candidates | None]:
-    """Answers by policy; by policy the log-ratio of its own answers to the baseline, and which are unlike the latter's.
-
-    The last value is what best-of-n chose from; None: it is not among the policies.
+) -> Sampled:
+    """Let every policy answer, and measure how its answers differ from the baseline's.
 
     One model is in memory at a time. The baseline comes last: while it is loaded it also scores the others' answers.
     """
@@ -208,17 +252,21 @@ def _all_answers(
     logprobs: dict[str, list[float]] = {}
     drawn_answers: list[list[Completion]] = []
     candidates = None
+    to_tests: list[dict[str, list[Completion]]] = [{} for _ in tests]
     num_candidates = config.eval.best_of_n if BEST_OF_N in policies.names else 0
     for name in (*(name for name in policies.names if name not in (baseline, BEST_OF_N)), baseline):
         to_score = dict(answers) if name == baseline else {}
         drawn = num_candidates if name == baseline else 0
-        with ctx.reporter.task(f"{name} answers", len(prompts) * (2 + len(to_score) + 2 * drawn)) as task:
+        steps = len(prompts) * (2 + len(to_score) + 2 * drawn) + sum(len(test.prompts) for test in tests)
+        with ctx.reporter.task(f"{name} answers", steps) as task:
             model = policies.open(name)
             if not answers:
                 choose_threads(config.run, sum(p.numel() for p in model.parameters()), ctx.reporter)
             ends = end_token_ids(model, tokenizer, config.ppo.stop_tokens)
             answers[name] = answer(model, prompts, encoder, ends, config, task.advance)
             to_score[name] = answers[name]
+            for test, given in zip(tests, to_tests, strict=True):
+                given[name] = answer(model, test.prompts, encoder, ends, config, task.advance)
             for number in range(drawn):
                 drawn_answers.append(answer(model, prompts, encoder, ends, config, task.advance, draw=1 + number))
                 to_score[candidate_name(number)] = drawn_answers[-1]
@@ -245,14 +293,24 @@ def _all_answers(
     }
     floor = sorted(by_token[baseline])[int(RARE * len(prompts))]
     unlike = {name: [float(value < floor) for value in by_token[name]] for name in kl}
-    return {name: answers[name] for name in policies.names}, kl, unlike, candidates
+    in_order = [name for name in policies.names if name != BEST_OF_N]
+    return Sampled(
+        {name: answers[name] for name in policies.names},
+        kl,
+        unlike,
+        logprobs,
+        [{name: given[name] for name in in_order} for given in to_tests],
+        candidates,
+    )
 
 
 def _write(ctx: StageContext, results: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
     samples = rows[: ctx.config.eval.side_by_side]
     write_atomic(ctx.out / "results.json", json.dumps(results, indent=2, ensure_ascii=False) + "\n")
-    write_atomic(
-        ctx.out / "answers.jsonl", "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
-    )
+    _write_lines(ctx.out / "answers.jsonl", rows)
     write_atomic(ctx.out / "table.md", markdown(results, samples))
     write_atomic(ctx.out / "table.txt", plain(results, samples))
+
+
+def _write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    write_atomic(path, "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows))

@@ -20,7 +20,7 @@ from pipelines.run.directory import split_round
 from pipelines.run.manifest import FileRecord, Manifest, digest_of
 from pipelines.run.stage import is_source
 
-ANSWERS = ("length", "finished")
+ANSWERS = ("length", "finished", "repetition")
 """Measures of an answer that need no judge."""
 FEWEST = 2
 """Number of prompts that two runs must share for an interval."""
@@ -143,7 +143,10 @@ class _Evaluated:
         for group, title in (("mean", "score"), ("win_rate", "wins"), ("attribute", "attribute")):
             entries = measured.get(group)
             found |= {f"{title}/{key}": value for key, value in entries.items()} if isinstance(entries, Mapping) else {}
-        found |= {name: measured[name] for name in ("kl", *ANSWERS) if name in measured}
+        found |= {name: measured[name] for name in ("kl", *ANSWERS, "perplexity") if name in measured}
+        tests = measured.get("tests")
+        for title, figures in tests.items() if isinstance(tests, Mapping) else ():
+            found |= {f"{title}/{label}": entry for label, entry in figures.items()}
         estimates = {}
         for name, entry in found.items():
             try:
@@ -165,7 +168,7 @@ class _Evaluated:
                 entry = row["answers"][self.policy]
                 values = {f"score/{name}": float(score) for name, score in entry["scores"].items()}
                 values |= {f"attribute/{name}": float(value) for name, value in entry["attributes"].items()}
-                values |= {name: float(entry[name]) for name in ANSWERS}
+                values |= {name: float(entry[name]) for name in ANSWERS if name in entry}
             except (KeyError, TypeError, ValueError, AttributeError):
                 continue
             answers.setdefault(key, values)

@@ -71,6 +71,22 @@ def estimate(values: Sequence[float], samples: int, *, confidence: float = CONFI
     return Estimate(float(data.mean()), low, high, len(values))
 
 
+def ratio(numerators: Sequence[float], denominators: Sequence[float], samples: int) -> Estimate:
+    """Estimate a ratio of sums over prompts, such as the share of constraints followed where prompts have several.
+
+    Args:
+        numerators: [n], n at least 1, finite.
+        denominators: [n], above 0.
+        samples: number of bootstrap ratios.
+    """
+    sums = np.array([numerators, denominators], dtype=np.float64).T
+    ratios = resample(sums, lambda drawn: drawn[:, 0] / drawn[:, 1], seed=BOOTSTRAP_SEED, samples=samples)
+    tails = [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]
+    low, high = np.quantile(ratios, tails).tolist()
+    total = sums.sum(axis=0)
+    return Estimate(float(total[0] / total[1]), low, high, len(sums))
+
+
 def differences(first: Sequence[float], second: Sequence[float]) -> list[float]:
     """First minus second, prompt by prompt: what a paired comparison takes the mean of."""
     return [a - b for a, b in zip(first, second, strict=True)]

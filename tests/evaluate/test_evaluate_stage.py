@@ -126,6 +126,9 @@ def test_the_whole_stage(evaluate: Callable[..., Any], run_dir: Path):
         answers = [row["answers"][policy] for row in rows]
         assert metrics[f"length/{policy}"] == pytest.approx(sum(answer["length"] for answer in answers) / 8)
         assert metrics[f"finished/{policy}"] == pytest.approx(sum(answer["finished"] for answer in answers) / 8)
+        assert metrics[f"repetition/{policy}"] == pytest.approx(sum(answer["repetition"] for answer in answers) / 8)
+        assert metrics[f"perplexity/{policy}"] > 1
+        assert set(results["measures"][policy]["distinct"]) == {"1", "2", "3"}
         for scorer in ("reward_model", "gold", "length", "constant"):
             mean = sum(answer["scores"][scorer] for answer in answers) / 8
             assert metrics[f"mean/{policy}/{scorer}"] == pytest.approx(mean)
@@ -234,6 +237,8 @@ def test_kl_is_the_mean_log_ratio_of_a_policys_own_answers(
     assert own == judged != sfts_own
     assert not torch.equal(ppo, sft)
     assert metrics["kl/ppo"] == pytest.approx((sum(under_ppo) - sum(under_sft)) / 8)
+    tokens = sum(len(answer.ids) for answer in own)
+    assert metrics["perplexity/ppo"] == pytest.approx(math.exp(-sum(under_sft) / tokens))
     assert metrics["kl/ppo"] > 0
     assert "kl/sft" not in metrics
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from rich.cells import cell_len
 
-from pipelines.evaluate.results_table import markdown, plain
+from pipelines.evaluate.results_table import grid, markdown, plain
 from pipelines.report.safe_text import fenced, literal, visible, wrap
 
 
@@ -122,6 +122,27 @@ def test_the_table_says_it_all_in_100_columns():
     assert "   SFT (gold 0.25): Thanks." in lines
     assert "   PPO (gold 0.25, cut at the limit): Your kettle is broken." in lines
     assert "xx" not in text
+
+
+@pytest.mark.parametrize(("difference", "noteworthy"), [(found(0.03, 0.02), True), (found(0.01, 0.02), False)])
+def test_text_measures_are_in_the_report_and_the_noteworthy_one_in_the_table(
+    difference: dict[str, float], noteworthy: bool
+):
+    results = copy.deepcopy(RESULTS)
+    for measures in results["measures"].values():
+        measures["repetition"] = found(0.02, 0.01)
+        measures["distinct"] = {"1": {"value": 0.5, "low": None, "high": None, "n": 200}}
+        measures["perplexity"] = found(3.2, 0.4)
+    results["measures"]["base"]["perplexity"] = {"value": None, "low": None, "high": None, "n": 0}
+    results["measures"]["ppo"]["difference"]["repetition"] = difference
+    rows = {label: cells for _, label, cells in grid(results).rows}
+    assert rows["distinct-1"] == (".500", ".500", ".500", "-")
+    assert rows["perplexity to SFT"] == ("-", "3.20 [2.80, 3.60]", "3.20 [2.80, 3.60]", "-")
+    assert rows["words repeated"][-1].startswith("+.0")
+    for table in (plain(results, []), markdown(results, [])):
+        assert ("words repeated" in table) is noteworthy
+        assert "distinct" not in table
+        assert "perplexity" not in table
 
 
 def test_without_gold_nothing_is_called_simulated():

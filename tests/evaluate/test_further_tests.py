@@ -1,0 +1,57 @@
+"""Figures of further tests by hand: shares, ratios clustered by unit, paired differences."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.evaluate.further_tests import Figure
+from pipelines.report.statistics import wilson
+from tests.evaluate.test_evaluate_stage import evaluate, run_dir  # noqa: F401
+
+
+def test_a_share_weighs_units_and_has_a_width_where_all_are_alike():
+    values = {"sft": [1.0, 0.0, 2.0], "ppo": [1.0, 3.0, 2.0]}
+    figure = Figure("followed", "each", values, [1.0, 3.0, 2.0], share=True)
+    assert figure.estimate("sft", 200).value == 0.5
+    whole = figure.estimate("ppo", 200)
+    assert (whole.value, whole.low, whole.high) == (1.0, *wilson(3, 3))
+    gain = figure.difference("ppo", "sft", 200)
+    assert (gain.value, gain.n) == (0.5, 3)
+
+
+def test_constraints_are_answered_and_counted(evaluate: Callable[..., Any], tmp_path: Path):  # noqa: F811
+    pytest.importorskip("if_verifiable")
+    path = tmp_path / "ifeval.jsonl"
+    words = {"num_words": 40, "relation": "less than"}
+    rows = [
+        {"prompt": "Say hello.", "instruction_id_list": ["length_constraints:number_words"], "kwargs": [words]},
+        {
+            "prompt": "Say no.",
+            "instruction_id_list": ["length_constraints:number_words", "keywords:existence"],
+            "kwargs": [words, {"keywords": ["qqqqqqq"]}],
+        },
+        {"prompt": "far too long " * 60, "instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]},
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    _, out, reporter = evaluate(eval={"constraints": str(path), "policies": ["sft", "ppo"]})
+    results = json.loads((out / "results.json").read_text(encoding="utf-8"))
+    told = [json.loads(line) for line in (out / "tests.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [row["prompt"] for row in told] == ["Say hello.", "Say no."]
+    for policy in ("sft", "ppo"):
+        followed = [row["answers"][policy]["strict"] for row in told]
+        figures = results["measures"][policy]["tests"]["constraints followed"]
+        assert figures["each"]["value"] == pytest.approx(sum(map(sum, followed)) / 3)
+        assert figures["all of a prompt"]["value"] == sum(map(all, followed)) / 2
+        assert figures["each, loosely"]["value"] >= figures["each"]["value"]
+        assert figures["each"]["n"] == 2
+    assert "each" in results["measures"]["ppo"]["difference"]["tests"]["constraints followed"]
+    table = (out / "table.txt").read_text(encoding="utf-8")
+    assert "constraints followed" in table
+    assert "3 verifiable constraints of 2 prompts (IFEval)" in " ".join(table.split())
+    assert "1 prompts were too long" in " ".join(table.split())
+    assert all(total == done for total, done in reporter.tasks.values())
