@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft import PeftModel
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pipelines.config import Config
 from pipelines.data.encode import ChatEncoder, EncodedPrompt
@@ -29,10 +30,11 @@ from pipelines.evaluate.judging import (
 from pipelines.evaluate.results import Evaluation, answer_rows, judge, metrics_of, results_of
 from pipelines.evaluate.results_table import markdown, plain
 from pipelines.models.base_model import prompt_limit
-from pipelines.models.forward import TokenBatch, per_token, response_logprobs
+from pipelines.models.forward import TokenBatch, in_groups, response_logprobs
 from pipelines.models.generate import end_token_ids, sample
 from pipelines.models.machine import autocast, choose_threads, free_memory, resolve_device
 from pipelines.models.policies import open_config, open_frozen_policy, open_tokenizer
+from pipelines.models.short_forward import shorten
 from pipelines.report.bootstrap import differences
 from pipelines.run.disk import write_atomic
 from pipelines.run.stage import StageContext
@@ -144,7 +146,7 @@ class Policies:
         """Open the one tokenizer of the run, with its chat template."""
         return open_tokenizer(self._inputs.get("sft"), self._config.model)
 
-    def open(self, name: str) -> nn.Module:
+    def open(self, name: str) -> PreTrainedModel | PeftModel:
         """Open a policy; see `open_frozen_policy`."""
         config, stage_dir = self._config, self._inputs[name] if name != "base" else None
         return open_frozen_policy(stage_dir, config.model, self._device, self.tokenizer(), config.run.seed)
@@ -181,7 +183,7 @@ def answer(
 
 
 def sequence_logprobs(
-    model: nn.Module,
+    model: PreTrainedModel | PeftModel,
     prompts: Sequence[EncodedPrompt],
     completions: Sequence[Completion],
     eos_token_id: Sequence[int],
@@ -199,12 +201,12 @@ def sequence_logprobs(
     )
 
     def batch_logprobs(part: TokenBatch) -> Tensor:
-        logprobs = response_logprobs(model, part.to(device), config.eval_temperature)[0].cpu()
+        logprobs = response_logprobs(model, part.to(device), config.eval_temperature).logprobs.cpu()
         on_batch(len(part))
         return logprobs
 
     with autocast(config.model, device):
-        tokens = per_token(batch, config.eval.batch_size, batch_logprobs)
+        tokens = in_groups(batch, config.eval.batch_size, batch_logprobs)
     totals: list[float] = torch.where(batch.response_mask, tokens.double(), 0.0).sum(-1).tolist()
     return totals
 
@@ -260,6 +262,7 @@ def _all_answers(
         steps = len(prompts) * (2 + len(to_score) + 2 * drawn) + sum(len(test.prompts) for test in tests)
         with ctx.reporter.task(f"{name} answers", steps) as task:
             model = policies.open(name)
+            shorten(model)
             if not answers:
                 choose_threads(config.run, sum(p.numel() for p in model.parameters()), ctx.reporter)
             ends = end_token_ids(model, tokenizer, config.ppo.stop_tokens)

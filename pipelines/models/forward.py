@@ -5,19 +5,20 @@ Shapes: B rows, P prompt tokens, T response tokens, S = P + T, H hidden size.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import functools
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Self
+from typing import NamedTuple, Self
 
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from pipelines.models.log_probabilities import token_entropy, token_logprobs
+from pipelines.models.log_probabilities import linear_logprobs, token_entropy, token_logprobs
 from pipelines.models.own_head import trunk_of
 from pipelines.models.sequence_scores import apply_head, pool_last, position_ids
+from pipelines.models.short_forward import line_states, linear_head, takes_lines
 
 
 @dataclass(frozen=True)
@@ -90,12 +91,36 @@ class TokenBatch:
         """The same on `device`."""
         return self._map(lambda tensor: tensor.to(device))
 
-    def rows(self, index: Tensor | slice) -> Self:
+    @functools.cached_property
+    def lengths(self) -> list[tuple[int, int]]:
+        """Prompt tokens and response tokens of each row: on the CPU, so that nothing waits for the device."""
+        tokens, answers = torch.stack([self.attention_mask.sum(1), self.response_mask.sum(1)]).tolist()
+        return [(both - answer, answer) for both, answer in zip(tokens, answers, strict=True)]
+
+    @functools.cached_property
+    def token_places(self) -> Tensor:
+        """[N] int64: where the tokens stand in the flat [B * S]."""
+        width, start = self.input_ids.shape[1], self.prompt_width
+        spans = (
+            (row * width + start - prompt, row * width + start + response)
+            for row, (prompt, response) in enumerate(self.lengths)
+        )
+        return _joined(spans).to(self.device)
+
+    @functools.cached_property
+    def response_places(self) -> Tensor:
+        """[M] int64: where the response tokens stand in the flat [B * T]."""
+        width = self.response_width
+        spans = ((row * width, row * width + response) for row, (_, response) in enumerate(self.lengths))
+        return _joined(spans).to(self.device)
+
+    def rows(self, index: Sequence[int]) -> Self:
         """Some rows, cut to the width that they need: what a micro-batch computes on."""
-        part = self._map(lambda tensor: tensor[index])
+        chosen = torch.tensor(index, device=self.device)
+        part = self._map(lambda tensor: tensor[chosen])
+        lengths = [self.lengths[row] for row in index]
         prompt, response = self.prompt_width, self.response_width
-        longest = int(part.response_mask.sum(-1).max())
-        start = prompt - int(part.attention_mask[:, :prompt].sum(-1).max())
+        start, longest = prompt - max(p for p, _ in lengths), max(r for _, r in lengths)
 
         def trim(tensor: Tensor) -> Tensor:
             if tensor.dim() == 1:
@@ -104,40 +129,86 @@ class TokenBatch:
                 return tensor[:, :longest]
             return tensor[:, start : prompt + longest]
 
-        return part._map(trim)
+        trimmed = part._map(trim)
+        vars(trimmed)["lengths"] = lengths
+        return trimmed
+
+    def by_length(self, size: int, index: Sequence[int] | None = None) -> list[list[int]]:
+        """Row numbers in groups of like length, for one forward each: `size` rows of full width, or more shorter ones.
+
+        Args:
+            size: no group is larger than this many rows as wide as the batch.
+            index: the rows to group; None: all.
+        """
+        rows = sorted(range(len(self)) if index is None else index, key=lambda row: sum(self.lengths[row]))
+        groups: list[list[int]] = []
+        prompt = response = 0
+        for row in rows:
+            wider = max(prompt, self.lengths[row][0]), max(response, self.lengths[row][1])
+            if not groups or (len(groups[-1]) + 1) * sum(wider) > size * self.input_ids.shape[1]:
+                groups.append([])
+                wider = self.lengths[row]
+            groups[-1].append(row)
+            prompt, response = wider
+        return groups
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> Self:
         tensors = {field.name: getattr(self, field.name) for field in fields(self)}
         return replace(self, **{name: function(tensor) for name, tensor in tensors.items() if tensor is not None})
 
 
+class Responses(NamedTuple):
+    """What a causal model gives at the response tokens.
+
+    Attributes:
+        logprobs: [B, T] in fp32; 0 at pads, or any finite number.
+        entropy: [B, T] in fp32, without a gradient; None where it was not asked for and costs a pass of its own.
+        hidden: [B, S, H], as `hidden_states` gives them.
+    """
+
+    logprobs: Tensor
+    entropy: Tensor | None
+    hidden: Tensor
+
+
 def response_logprobs(
-    model: nn.Module, batch: TokenBatch, temperature: float, *, with_entropy: bool = False
-) -> tuple[Tensor, Tensor | None]:
+    model: PreTrainedModel | PeftModel, batch: TokenBatch, temperature: float, *, with_entropy: bool = False
+) -> Responses:
     """Log-probabilities of the response tokens under a causal model, and the entropy at their positions.
 
-    Only the logits that predict response tokens are computed.
-
-    Returns:
-        [B, T] in fp32; the entropy carries no gradient.
+    Only the logits that predict response tokens are computed, and those of pads only where the head is not linear.
     """
-    logits = model(
-        input_ids=batch.input_ids,
-        attention_mask=batch.attention_mask,
-        position_ids=batch.position_ids,
-        use_cache=False,
-        logits_to_keep=batch.response_width + 1,
-    ).logits[:, -(batch.response_width + 1) : -1]
-    logprobs = token_logprobs(logits, batch.responses, temperature)
-    if not with_entropy:
-        return logprobs, None
-    with torch.no_grad():
-        return logprobs, token_entropy(logits.detach(), temperature)
+    if (head := linear_head(model)) is not None:
+        hidden, places = hidden_states(model, batch), batch.response_places
+        results = linear_logprobs(
+            states_before(hidden, batch).flatten(0, 1)[places], head, batch.responses.flatten()[places], temperature
+        )
+        logprobs, entropy = (_put_back(result, places, batch.response_mask.shape) for result in results)
+        return Responses(logprobs, entropy, hidden)
+    heard: list[Tensor] = []
+    handle = _trunk(model).register_forward_hook(lambda module, inputs, output: heard.append(output.last_hidden_state))
+    try:
+        logits = model(
+            input_ids=batch.input_ids,
+            attention_mask=batch.attention_mask,
+            position_ids=batch.position_ids,
+            use_cache=False,
+            logits_to_keep=batch.response_width + 1,
+        ).logits[:, -(batch.response_width + 1) : -1]
+    finally:
+        handle.remove()
+    entropies = token_entropy(logits.detach(), temperature) if with_entropy else None
+    return Responses(token_logprobs(logits, batch.responses, temperature), entropies, heard[0])
 
 
 def hidden_states(model: PreTrainedModel | PeftModel, batch: TokenBatch) -> Tensor:
     """Last hidden states of the model below its head, under the adapter that is active: [B, S, H]."""
-    output = _trunk(model)(
+    trunk = _trunk(model)
+    if takes_lines(trunk):
+        places = batch.token_places
+        line = line_states(trunk, batch.input_ids.flatten()[places], [sum(pair) for pair in batch.lengths])
+        return _put_back(line, places, batch.input_ids.shape)
+    output = trunk(
         input_ids=batch.input_ids,
         attention_mask=batch.attention_mask,
         position_ids=batch.position_ids,
@@ -147,27 +218,18 @@ def hidden_states(model: PreTrainedModel | PeftModel, batch: TokenBatch) -> Tens
     return hidden
 
 
-@contextmanager
-def overheard_hidden_states(model: PreTrainedModel | PeftModel) -> Iterator[list[Tensor]]:
-    """A list that gets what `hidden_states` would give, from every forward of the whole model inside.
-
-    The head is left to the model: many scale or cap their logits.
-    """
-    heard: list[Tensor] = []
-    handle = _trunk(model).register_forward_hook(lambda module, inputs, output: heard.append(output.last_hidden_state))
-    try:
-        yield heard
-    finally:
-        handle.remove()
-
-
-def _trunk(model: PreTrainedModel | PeftModel) -> Any:
+def _trunk(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
     return trunk_of(model.get_base_model() if isinstance(model, PeftModel) else model)[1]
+
+
+def states_before(hidden: Tensor, batch: TokenBatch) -> Tensor:
+    """States from which each response token is predicted: [B, S, H] -> [B, T, H]."""
+    return hidden[:, batch.prompt_width - 1 : -1]
 
 
 def state_values(hidden: Tensor, batch: TokenBatch, head: nn.Module) -> Tensor:
     """Value of the state before each response token, in fp32: [B, S, H] -> [B, T]."""
-    return apply_head(head, hidden[:, batch.prompt_width - 1 : -1])
+    return apply_head(head, states_before(hidden, batch))
 
 
 def sequence_scores(hidden: Tensor, batch: TokenBatch, head: nn.Module) -> Tensor:
@@ -175,19 +237,28 @@ def sequence_scores(hidden: Tensor, batch: TokenBatch, head: nn.Module) -> Tenso
     return apply_head(head, pool_last(hidden, batch.attention_mask))
 
 
-def in_chunks(batch: TokenBatch, size: int) -> Iterator[TokenBatch]:
-    """The rows of `batch` in order, `size` at a time, each chunk cut to the width it needs."""
-    for start in range(0, len(batch), size):
-        yield batch.rows(slice(start, start + size))
-
-
 @torch.no_grad()
-def per_token(batch: TokenBatch, size: int, function: Callable[[TokenBatch], Tensor]) -> Tensor:
-    """Apply a [b, t] function in chunks and put the results back to [B, T], 0 where a chunk was cut."""
+def in_groups(batch: TokenBatch, size: int, function: Callable[[TokenBatch], Tensor]) -> Tensor:
+    """Apply a function to groups of rows (`TokenBatch.by_length`) and put its results, [b, t] or [b], back in order.
+
+    Returns:
+        [B, T], 0 where a group was cut, or [B]; in fp32.
+    """
     result = torch.zeros(batch.response_mask.shape, dtype=torch.float32, device=batch.device)
-    start = 0
-    for chunk in in_chunks(batch, size):
-        part = function(chunk)
-        result[start : start + len(chunk), : part.shape[1]] = part
-        start += len(chunk)
-    return result
+    for rows in batch.by_length(size):
+        part = function(batch.rows(rows))
+        if part.dim() == 1:
+            result[rows, 0] = part
+        else:
+            result[rows, : part.shape[1]] = part
+    return result if part.dim() == 2 else result[:, 0]
+
+
+def _joined(spans: Iterable[tuple[int, int]]) -> Tensor:
+    return torch.cat([torch.arange(start, end) for start, end in spans])
+
+
+def _put_back(values: Tensor, places: Tensor, shape: torch.Size) -> Tensor:
+    """Values [N, ...] at their places in a flat `shape`, 0 elsewhere: of `shape` and the rest of theirs."""
+    rest = values.shape[1:]
+    return values.new_zeros(shape.numel(), *rest).index_copy(0, places, values).view(*shape, *rest)

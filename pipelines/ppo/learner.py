@@ -113,14 +113,13 @@ class Learner:
             Statistics per token over all processes, empty where no token takes part; the largest |ratio - 1| here.
         """
         settings = self.settings
-        minibatch = minibatch.to(rollout.device)
-        tokens = self._sum(rollout.loss_mask[minibatch].sum())
+        tokens = self._sum(rollout.loss_mask[minibatch.to(rollout.device)].sum())
         deviation = torch.zeros((), device=rollout.device)
         if settings.mask_truncated_completions and int(tokens) == 0:
             return {}, deviation
         self.optimizer.zero_grad(set_to_none=True)
         sums = torch.zeros(len(STATISTICS), device=rollout.device)
-        micro_batches = torch.split(minibatch, settings.per_device_train_batch_size)
+        micro_batches = rollout.by_length(settings.per_device_train_batch_size, minibatch.tolist())
         for index, micro in enumerate(micro_batches):
             batch = rollout.rows(micro)
             last = index == len(micro_batches) - 1

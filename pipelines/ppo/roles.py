@@ -17,13 +17,12 @@ from pipelines.models.adapters import adapter, is_of_adapter
 from pipelines.models.forward import (
     TokenBatch,
     hidden_states,
-    in_chunks,
-    overheard_hidden_states,
-    per_token,
+    in_groups,
     response_logprobs,
     sequence_scores,
     state_values,
 )
+from pipelines.models.short_forward import shorten
 from pipelines.ppo.types import Normalization
 
 Precision = Callable[[], contextlib.AbstractContextManager[None]]
@@ -88,22 +87,15 @@ class PolicyAndValue(nn.Module):
         The third is None without a value model.
         """
         with self.precision():
-            with self.policy.active() as model, self._overhear(model) as heard:
-                logprobs, entropy = response_logprobs(model, batch, temperature, with_entropy=True)
+            with self.policy.active() as model:
+                logprobs, entropy, hidden = response_logprobs(model, batch, temperature, with_entropy=True)
             assert entropy is not None
             if self.value is None:
                 return logprobs, entropy, None
-            if heard is not None:
-                (hidden,) = heard
-            else:
+            if not self.value.head_only:  # else it reads the forward that was made anyway
                 with self.value.active() as model:
                     hidden = hidden_states(model, batch)
         return logprobs, entropy, state_values(hidden, batch, self.value_head)
-
-    def _overhear(self, model: PreTrainedModel | PeftModel) -> contextlib.AbstractContextManager[list[Tensor] | None]:
-        """The value's head on the policy reads the forward that is made anyway."""
-        shared = self.value is not None and self.value.head_only
-        return overheard_hidden_states(model) if shared else contextlib.nullcontext()
 
 
 @dataclass(frozen=True)
@@ -146,10 +138,14 @@ class Roles:
         return list({id(role.model): role.model for role in roles}.values())
 
     def freeze_but_trained(self) -> None:
-        """Let exactly the parameters of `learning` train, in fp32; dropout is off in every role."""
+        """Let exactly the parameters of `learning` train, in fp32; dropout is off in every role.
+
+        Each model is tried for what its forward may leave out.
+        """
         for model in self.models():
             model.requires_grad_(False)
             model.eval()
+            shorten(model)
         for parameter in (parameter for role in self.learning for parameter in role.parameters()):
             parameter.requires_grad_(True)
             parameter.data = parameter.data.float()
@@ -171,13 +167,13 @@ class Roles:
     def reference_logprobs(self, batch: TokenBatch, temperature: float, chunk: int) -> Tensor:
         """[B, T] log-probabilities under the reference."""
         with self.reference.active() as model, self.precision():
-            return per_token(batch, chunk, lambda part: response_logprobs(model, part, temperature)[0])
+            return in_groups(batch, chunk, lambda part: response_logprobs(model, part, temperature).logprobs)
 
     @torch.no_grad()
     def policy_logprobs(self, batch: TokenBatch, temperature: float, chunk: int) -> Tensor:
         """[B, T] log-probabilities under the policy, by the forward that trains it."""
         with self.policy.active() as model, self.precision():
-            return per_token(batch, chunk, lambda part: response_logprobs(model, part, temperature)[0])
+            return in_groups(batch, chunk, lambda part: response_logprobs(model, part, temperature).logprobs)
 
     @torch.no_grad()
     def values(self, batch: TokenBatch, chunk: int) -> Tensor:
@@ -186,7 +182,7 @@ class Roles:
         assert self.value.head is not None
         head = self.value.head
         with self.value.active() as model, self.precision():
-            return per_token(batch, chunk, lambda part: state_values(hidden_states(model, part), part, head))
+            return in_groups(batch, chunk, lambda part: state_values(hidden_states(model, part), part, head))
 
     @torch.no_grad()
     def scores(self, batch: TokenBatch, chunk: int) -> Tensor:
@@ -195,8 +191,7 @@ class Roles:
         assert self.reward.head is not None
         head = self.reward.head
         with self.reward.active() as model, self.precision():
-            parts = [sequence_scores(hidden_states(model, part), part, head) for part in in_chunks(batch, chunk)]
-        return torch.cat(parts)
+            return in_groups(batch, chunk, lambda part: sequence_scores(hidden_states(model, part), part, head))
 
 
 def _adapter_contexts(model: PeftModel) -> tuple[Any, Any]:

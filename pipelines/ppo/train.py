@@ -291,7 +291,7 @@ class Training:
         """Refuse to save a policy or a value model whose outputs are no longer finite: nothing could resume from it."""
         roles, settings = self.context.roles, self.context.settings
         chunk = settings.rollout_forward_batch_size
-        rows = rollout.rows(slice(0, chunk))  # a diverged model may give some row finite numbers
+        rows = rollout.rows(range(min(chunk, len(rollout))))  # a diverged model may give some row finite numbers
         outputs = [roles.policy_logprobs(rows, settings.temperature, chunk)]
         outputs += [roles.values(rows, chunk)] if roles.value is not None else []
         if not all(bool(torch.isfinite(output).all()) for output in outputs):

@@ -66,7 +66,7 @@ def test_padding_on_either_side_moves_no_logprob_and_no_score(family: str) -> No
     assert bool((~batch.attention_mask[:, 0]).any())
     assert bool((~batch.attention_mask[:, -1]).any())
     with torch.no_grad():
-        logprobs, _ = response_logprobs(model, batch, TEMPERATURE)
+        logprobs = response_logprobs(model, batch, TEMPERATURE).logprobs
         hidden = hidden_states(model, batch)
     for row, (prompt, response) in enumerate(zip(PROMPTS, RESPONSES, strict=True)):
         expected = plain_logprobs(model, prompt, response)
@@ -114,7 +114,7 @@ def test_rows_are_longer_than_the_sliding_window(family: str) -> None:
     wide.load_state_dict(narrow.state_dict())
     batch = TokenBatch.of(PROMPTS, RESPONSES, EOS)
     with torch.no_grad():
-        ours, without = (response_logprobs(model, batch, 1.0)[0] for model in (narrow, wide))
+        ours, without = (response_logprobs(model, batch, 1.0).logprobs for model in (narrow, wide))
     assert float((ours - without)[batch.response_mask].abs().max()) > 1e-2
 
 
@@ -126,7 +126,7 @@ def test_final_soft_capping_bounds_what_training_and_sampling_see() -> None:
     batch = TokenBatch.of(PROMPTS, RESPONSES, EOS)
     settings: dict[str, Any] = {"max_new_tokens": 10, "eos_token_id": EOS, "batch_size": 3, "seed": 1}
     with torch.no_grad():
-        ours, uncapped = (response_logprobs(model, batch, 1.0)[0] for model in (capped, free))
+        ours, uncapped = (response_logprobs(model, batch, 1.0).logprobs for model in (capped, free))
     assert float((ours - uncapped)[batch.response_mask].abs().max()) > 1e-2
     assert sample(capped, PROMPTS, **settings) != sample(free, PROMPTS, **settings)
 

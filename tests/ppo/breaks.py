@@ -59,8 +59,8 @@ class Break:
 OBJECTIVE, LEARNER, ROLLOUT, ROLES, LOAD_ROLES, TRAIN = (
     f"pipelines/ppo/{name}.py" for name in ("objective", "learner", "rollout", "roles", "load_roles", "train")
 )
-LOG_PROBABILITIES, FORWARD, GENERATE, ADAPTERS = (
-    f"pipelines/models/{name}.py" for name in ("log_probabilities", "forward", "generate", "adapters")
+LOG_PROBABILITIES, FORWARD, SHORT_FORWARD, GENERATE, ADAPTERS = (
+    f"pipelines/models/{name}.py" for name in ("log_probabilities", "forward", "short_forward", "generate", "adapters")
 )
 K1 = "k1(logprobs, ref_logprobs), mask"
 
@@ -127,17 +127,17 @@ BREAKS = [
     Break(
         "the temperature only in the sampling",
         LOG_PROBABILITIES,
-        "scaled = logits.float() / temperature",
-        "scaled = logits.float()",
-        "tests/ppo/test_objective.py::test_token_logprobs_by_hand",
+        "logits[part].div_(temperature)",
+        "logits[part]",
+        "tests/ppo/test_rollout.py::test_logprobs_and_values_by_hand_from_plain_transformers",
     ),
     Break(
         "the reference at temperature 1",
         ROLES,
         "with self.reference.active() as model, self.precision():\n"
-        "            return per_token(batch, chunk, lambda part: response_logprobs(model, part, temperature)[0])",
+        "            return in_groups(batch, chunk, lambda part: response_logprobs(model, part, temperature).logprobs)",
         "with self.reference.active() as model, self.precision():\n"
-        "            return per_token(batch, chunk, lambda part: response_logprobs(model, part, 1.0)[0])",
+        "            return in_groups(batch, chunk, lambda part: response_logprobs(model, part, 1.0).logprobs)",
         "tests/ppo/test_update.py::test_kl_is_zero_at_the_start_and_the_first_ratio_is_one[llama-full-False]",
     ),
     Break(
@@ -156,16 +156,23 @@ BREAKS = [
     ),
     Break(
         "position ids are not passed",
-        FORWARD,
-        "        position_ids=batch.position_ids,\n        use_cache=False,\n        logits_to_keep",
-        "        use_cache=False,\n        logits_to_keep",
+        SHORT_FORWARD,
+        "            position_ids=positions[None],\n",
+        "",
         "tests/ppo/test_update.py::test_a_row_alone_gives_what_it_gives_in_a_batch[gpt2-full-False]",
+    ),
+    Break(
+        "rows in one line see each other",
+        SHORT_FORWARD,
+        "if not isinstance(attention_mask, _Rows):",
+        "if attention_mask is None or (attention_mask := None):",
+        "tests/ppo/test_update.py::test_a_row_alone_gives_what_it_gives_in_a_batch[llama-full-False]",
     ),
     Break(
         "logits are read one token late",
         FORWARD,
-        ".logits[:, -(batch.response_width + 1) : -1]",
-        ".logits[:, -batch.response_width :]",
+        "states_before(hidden, batch).flatten(0, 1)[places], head",
+        "hidden[:, batch.prompt_width :].flatten(0, 1)[places], head",
         "tests/ppo/test_rollout.py::test_logprobs_and_values_by_hand_from_plain_transformers",
     ),
     Break(
@@ -221,10 +228,10 @@ BREAKS = [
     Break(
         "whitening by minibatch",
         LEARNER,
-        "        micro_batches = torch.split(",
+        "        micro_batches = rollout.by_length(",
         "        white = whiten(rollout.advantages[minibatch], rollout.loss_mask[minibatch], self._sum)\n"
         "        rollout = replace(rollout, advantages=rollout.advantages.index_copy(0, minibatch, white))\n"
-        "        micro_batches = torch.split(",
+        "        micro_batches = rollout.by_length(",
         "tests/ppo/test_learner.py::test_a_minibatch_is_whitened_by_the_figures_of_the_whole_rollout",
     ),
     Break(

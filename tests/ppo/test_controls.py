@@ -187,7 +187,7 @@ def test_truncated_responses_take_no_part() -> None:
     assert torch.equal(rollout_of(roles).loss_mask, rollout.response_mask)
     keep = rollout.finished.nonzero().squeeze(-1)
     for one, two in zip(
-        gradients(roles, rollout, settings), gradients(roles, rollout.rows(keep), settings), strict=True
+        gradients(roles, rollout, settings), gradients(roles, rollout.rows(keep.tolist()), settings), strict=True
     ):
         torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-6)
     # nor do they move the whitening of the others
@@ -248,7 +248,7 @@ def test_figures_are_over_all_processes() -> None:
     rollout = rollout_of(roles)
     result = learner(roles, SETTINGS).update(rollout, torch.Generator().manual_seed(0))
     whole = update_metrics(rollout, result, 0.05, Timing(1.0, 2.0), 3.0)
-    halves = [rollout.rows(slice(0, 3)), rollout.rows(slice(3, 8))]
+    halves = [rollout.rows(range(3)), rollout.rows(range(3, 8))]
 
     # what one half sums at its n-th reduction is added to what the other sums there
     def told(first: Rollout, second: Rollout) -> dict[str, float]:

@@ -56,7 +56,7 @@ def test_29_equal_rewards_and_single_tokens_give_finite_and_no_gradients() -> No
     update, policy, _ = still(roles, equal)
     assert update.policy_grad_norm < 1e-2
     assert all(torch.isfinite(gradient).all() for gradient in policy)
-    single = rollout.rows(torch.tensor([0, 0, 0, 0]))
+    single = rollout.rows([0, 0, 0, 0])
     assert single.response_mask.sum() == 4
     update, policy, value = still(roles, single)
     assert update.optimizer_steps == 1

@@ -97,7 +97,7 @@ class Task:
 
     @torch.no_grad()
     def log_probability(self, model: torch.nn.Module, temperature: float) -> torch.Tensor:
-        logprobs, _ = response_logprobs(model, self.batch, temperature)
+        logprobs = response_logprobs(model, self.batch, temperature).logprobs
         return torch.where(self.batch.response_mask, logprobs, 0.0).double().sum(-1)
 
     def best(self, ref: torch.Tensor) -> float:

@@ -318,7 +318,7 @@ def test_two_processes_with_a_row_each_make_the_step_of_one_with_both() -> None:
     def one(rank: int) -> Update:
         trainer = learner(modules[rank], Halves(rank, parts, barrier), whiten_advantages=True)
         try:
-            return trainer.update(rollout_of().rows(torch.tensor([rank])), seeded())
+            return trainer.update(rollout_of().rows([rank]), seeded())
         except BaseException:
             barrier.abort()
             raise

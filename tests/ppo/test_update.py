@@ -170,7 +170,7 @@ def test_the_first_ratio_is_exactly_one_with_the_shapes_of_training(model: str, 
     in_order = torch.Generator()
     trainer = learner(roles, settings)
     order = torch.randperm(8, generator=in_order.manual_seed(1))
-    shuffled = rollout.rows(order)
+    shuffled = rollout.rows(order.tolist())
     same_shapes = replace(shuffled, logprobs=roles.policy_logprobs(shuffled, settings.temperature, 8))
     _, deviation = trainer._gradients(same_shapes, torch.arange(8))
     assert deviation == 0.0
@@ -195,7 +195,7 @@ def test_a_row_alone_gives_what_it_gives_in_a_batch(model: str, kind: Kind, sft:
     roles = make(model, kind, sft=sft)
     rollout = rollout_of(roles)
     for row in range(len(rollout)):
-        alone = TokenBatch(*(getattr(rollout.rows(torch.tensor([row])), field.name) for field in fields(TokenBatch)))
+        alone = TokenBatch(*(getattr(rollout.rows([row]), field.name) for field in fields(TokenBatch)))
         width = alone.response_width
         for name, value in (
             ("logprobs", roles.policy_logprobs(alone, 0.7, 1)),
