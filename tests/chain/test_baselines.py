@@ -30,7 +30,7 @@ from tests.models.helpers import config_for, outside_base
 from tests.ppo.test_ppo_resume import LORA, STOPS
 from tests.ppo.test_ppo_resume import settings as ppo_settings
 from tests.test_end_to_end import SMALL, comparisons
-from tests.trainers.test_trainer_resume import Interrupter, Killed, kill, result, went_on
+from tests.trainers.test_trainer_resume import NF4, Interrupter, Killed, kill, result, went_on
 
 NAME = "baselines/rloo"
 
@@ -265,7 +265,7 @@ def train_dpo(root: Path, config: Config, reporter: SilentReporter) -> None:
         run_chain((*named("data/comparisons", config), *named("baselines/dpo", config)), config, run_dir, reporter)
 
 
-@pytest.mark.parametrize("model", [{}, LORA], ids=["full", "lora"])
+@pytest.mark.parametrize("model", [{}, LORA, pytest.param(NF4, marks=pytest.mark.slow)], ids=["full", "lora", "nf4"])
 def test_dpo_is_killed_and_gone_on_with_to_the_byte(tmp_path: Path, model: dict[str, Any]) -> None:
     config = with_pairs(tmp_path, model, sft={"enabled": False})
     train_dpo(tmp_path / "never", config, SilentReporter())
