@@ -23,18 +23,10 @@ class Candidates:
     answers: Sequence[Sequence[Completion]]
     scores: Sequence[Sequence[float]]
 
-    def named(self) -> dict[str, Sequence[Completion]]:
-        """Return the answers under names, as scorers take them."""
-        return {candidate_name(number): answers for number, answers in enumerate(self.answers)}
-
-    def best(self) -> list[int]:
-        """Choose a candidate for each prompt.
-
-        Returns:
-            [prompts] numbers of the candidates with the highest scores, the first of equal ones.
-        """
-        numbers = range(len(self.answers))
-        return [max(numbers, key=lambda n: self.scores[n][place]) for place in range(len(self.answers[0]))]
+    def best(self) -> list[Completion]:
+        """Return for each prompt the answer with the highest score, the first of equal ones."""
+        numbers, places = range(len(self.answers)), range(len(self.answers[0]))
+        return [self.answers[max(numbers, key=lambda n: self.scores[n][place])][place] for place in places]
 
     def curve(self, judged: Mapping[str, Sequence[Sequence[float]]], samples: int) -> dict[str, Any]:
         """Estimate what the best of 1, 2, 4 ... answers is worth, all from the same candidates.
@@ -74,9 +66,9 @@ class Candidates:
         return {"prompts": len(places), "points": points}
 
 
-def candidate_name(number: int) -> str:
-    """Return the name of a candidate, counted from 0."""
-    return f"bon {number}"
+def named_candidates(answers: Sequence[Sequence[Completion]]) -> dict[str, Sequence[Completion]]:
+    """Return [n, prompts] answers under n names, as scorers take them."""
+    return {f"bon {number}": completions for number, completions in enumerate(answers)}
 
 
 def sizes(most: int) -> list[int]:

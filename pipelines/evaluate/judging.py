@@ -10,7 +10,7 @@ import torch
 
 from pipelines.data.encode import ChatEncoder, EncodedPrompt
 from pipelines.errors import DataError
-from pipelines.evaluate.best_of_n import Candidates
+from pipelines.evaluate.best_of_n import Candidates, named_candidates
 from pipelines.evaluate.frontier import Trail, frontier_of
 from pipelines.evaluate.results import ScorerResult, judge
 from pipelines.models.machine import free_memory
@@ -110,7 +110,7 @@ def judged_best_of_n(
     device: torch.device,
 ) -> dict[str, Any]:
     """Judge all answers that best-of-n chose from, and compute its curve."""
-    named = candidates.named()
+    named = named_candidates(candidates.answers)
     judged = {
         name: [scores[candidate] for candidate in named]
         for name, scores in _independent_scores(ctx, prompts, named, scorer_results, device)

@@ -17,7 +17,7 @@ from pipelines.config import Config
 from pipelines.data.encode import ChatEncoder, EncodedPrompt
 from pipelines.data.prompts import evaluation_prompts
 from pipelines.data.refusals import RefusedRows
-from pipelines.evaluate.best_of_n import Candidates, best_of_n_kl, candidate_name
+from pipelines.evaluate.best_of_n import Candidates, best_of_n_kl, named_candidates
 from pipelines.evaluate.constraint_test import ConstraintTest
 from pipelines.evaluate.further_tests import FurtherTest
 from pipelines.evaluate.judging import (
@@ -252,14 +252,13 @@ def _all_answers(
     answers: dict[str, list[Completion]] = {}
     own: dict[str, list[float]] = {}
     logprobs: dict[str, list[float]] = {}
-    drawn_answers: list[list[Completion]] = []
-    candidates = None
     to_tests: list[dict[str, list[Completion]]] = [{} for _ in tests]
-    num_candidates = config.eval.best_of_n if BEST_OF_N in policies.names else 0
+    candidates = _candidates(ctx, policies, tokenizer, prompts, device) if BEST_OF_N in policies.names else None
+    if candidates is not None:
+        answers[BEST_OF_N] = candidates.best()
     for name in (*(name for name in policies.names if name not in (baseline, BEST_OF_N)), baseline):
         to_score = dict(answers) if name == baseline else {}
-        drawn = num_candidates if name == baseline else 0
-        steps = len(prompts) * (2 + len(to_score) + 2 * drawn) + sum(len(test.prompts) for test in tests)
+        steps = len(prompts) * (2 + len(to_score)) + sum(len(test.prompts) for test in tests)
         with ctx.reporter.task(f"{name} answers", steps) as task:
             model = policies.open(name)
             shorten(model)
@@ -270,9 +269,6 @@ def _all_answers(
             to_score[name] = answers[name]
             for test, given in zip(tests, to_tests, strict=True):
                 given[name] = answer(model, test.prompts, encoder, ends, config, task.advance)
-            for number in range(drawn):
-                drawn_answers.append(answer(model, prompts, encoder, ends, config, task.advance, draw=1 + number))
-                to_score[candidate_name(number)] = drawn_answers[-1]
             logprobs = {
                 policy: sequence_logprobs(model, prompts, completions, ends, config, task.advance)
                 for policy, completions in to_score.items()
@@ -280,16 +276,9 @@ def _all_answers(
         own[name] = logprobs[name]
         del model
         free_memory()
-    kl = {name: differences(own[name], logprobs[name]) for name in answers if name != baseline}
-    if drawn_answers:
-        named = {candidate_name(number): completions for number, completions in enumerate(drawn_answers)}
-        scores = judge(config.ppo.reward, ctx, device, prompts, named).scores
-        candidates = Candidates(drawn_answers, [scores[name] for name in named])
-        best = candidates.best()
-        answers[BEST_OF_N] = [drawn_answers[number][place] for place, number in enumerate(best)]
-        logprobs[BEST_OF_N] = [logprobs[candidate_name(number)][place] for place, number in enumerate(best)]
-        kl[BEST_OF_N] = [best_of_n_kl(num_candidates)] * len(prompts)
-        free_memory()
+    kl = {name: differences(own[name], logprobs[name]) for name in own if name != baseline}
+    if candidates is not None:
+        kl[BEST_OF_N] = [best_of_n_kl(config.eval.best_of_n)] * len(prompts)
     by_token = {
         name: [total / max(len(answer.ids), 1) for total, answer in zip(logprobs[name], answers[name], strict=True)]
         for name in answers
@@ -305,6 +294,31 @@ def _all_answers(
         [{name: given[name] for name in in_order} for given in to_tests],
         candidates,
     )
+
+
+def _candidates(
+    ctx: StageContext,
+    policies: Policies,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[EncodedPrompt],
+    device: torch.device,
+) -> Candidates:
+    """Answers of the baseline to choose from, scored by the reward of PPO."""
+    config, encoder = ctx.config, ChatEncoder(tokenizer)
+    with ctx.reporter.task("best of n answers", len(prompts) * config.eval.best_of_n) as task:
+        model = policies.open(policies.baseline)
+        choose_threads(config.run, sum(p.numel() for p in model.parameters()), ctx.reporter)
+        ends = end_token_ids(model, tokenizer, config.ppo.stop_tokens)
+        drawn = [
+            answer(model, prompts, encoder, ends, config, task.advance, draw=1 + number)
+            for number in range(config.eval.best_of_n)
+        ]
+    del model
+    free_memory()
+    named = named_candidates(drawn)
+    scores = judge(config.ppo.reward, ctx, device, prompts, named).scores
+    free_memory()
+    return Candidates(drawn, [scores[name] for name in named])
 
 
 def _write(ctx: StageContext, results: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:

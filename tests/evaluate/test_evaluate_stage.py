@@ -382,7 +382,12 @@ def test_the_best_is_the_first_of_the_highest():
     answers = [
         [Completion.of(f"{number}{place}", (number, place), finished=True) for place in range(3)] for number in range(2)
     ]
-    assert Candidates(answers, [[1.0, 0.0, 2.0], [1.0, 3.0, 1.0]]).best() == [0, 1, 0]
+    chosen = Candidates(answers, [[1.0, 0.0, 2.0], [1.0, 3.0, 1.0]]).best()
+    assert chosen == [answers[0][0], answers[1][1], answers[0][2]]
+        answers[0][0],
+        answers[1][1],
+        answers[0][2],
+    ]
     assert best_of_n_kl(2) == pytest.approx(math.log(2) - 0.5)
 
 
