@@ -384,10 +384,6 @@ def test_the_best_is_the_first_of_the_highest():
     ]
     chosen = Candidates(answers, [[1.0, 0.0, 2.0], [1.0, 3.0, 1.0]]).best()
     assert chosen == [answers[0][0], answers[1][1], answers[0][2]]
-        answers[0][0],
-        answers[1][1],
-        answers[0][2],
-    ]
     assert best_of_n_kl(2) == pytest.approx(math.log(2) - 0.5)
 
 
