@@ -1,1 +1,1 @@
-"""The reward model: trained on comparisons or judgements, on the SFT model or on a base of its own."""
+"""The reward model, on comparisons or judgements, from the SFT model or a base of its own; and DPO, on the same pairs."""

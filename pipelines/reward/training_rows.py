@@ -96,7 +96,7 @@ def check_sides(inputs: Mapping[str, Path], *, judgements: bool, who: str = "the
         raise DataError(
             f"there is {what} {purpose} {who} {'on' if side == 'train' else 'by'}",
             where=", ".join(file.name for file in files) or "reward",
-            hint="the labels judge one answer at a time: set reward.objective: pointwise" if only_answers else None,
+            hint="the labels judge one answer at a time, for reward.objective: pointwise" if only_answers else None,
         )
 
 

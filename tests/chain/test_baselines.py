@@ -18,12 +18,13 @@ from pipelines.config import Config, dump_config
 from pipelines.data.canonical import read_rows
 from pipelines.data.chat import ChatEncoder
 from pipelines.data.rows import Comparison
-from pipelines.errors import UsageError
+from pipelines.errors import DataError, UsageError
 from pipelines.models.policies import open_policy, open_tokenizer
 from pipelines.reward import shares
 from pipelines.run.directory import RunDir, run_of
 from pipelines.run.manifest import Manifest
 from pipelines.run.reporting import SilentReporter
+from pipelines.run.stage import StageContext
 from pipelines.sampling.sampling_models import stage_directory
 from rlhf_cli.app import run as rlhf
 from tests.models.helpers import config_for, outside_base
@@ -300,6 +301,17 @@ def test_what_dpo_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     code, error = refused("--set", "reward.max_length=8")
     assert code == 3
     assert error["message"].startswith("none of the 44 rows fits 8 tokens")
+
+
+def test_dpo_without_a_pair_ends_before_a_model_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipelines.reward import dpo
+
+    monkeypatch.setattr(dpo, "open_tokenizer", lambda *args: pytest.fail("it was loaded"))
+    for side in ("train", "heldout"):
+        (tmp_path / f"{side}.jsonl").touch()
+    ctx = StageContext(with_pairs(tmp_path, {}), tmp_path, {"data/comparisons": tmp_path}, SilentReporter())
+    with pytest.raises(DataError, match="there is no pair to train a policy by DPO on"):
+        dpo.run(ctx)
 
 
 def test_best_of_n_is_the_evaluation_with_it(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
