@@ -1,1 +1,1 @@
-"""The reward model: on comparisons or judgements, from the SFT model or a base of its own. And DPO, on the same pairs."""
+"""The reward model: on comparisons or judgements, from the SFT model or its own base. And DPO, on the same pairs."""
