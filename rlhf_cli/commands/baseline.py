@@ -41,7 +41,6 @@ def baseline(
 def register(app: typer.Typer) -> None:
     """Add the command."""
     examples = options.examples(
-        "rlhf baseline rloo --run-dir runs/my",
         "rlhf baseline grpo --run-dir runs/my --set baselines.num_generations=8",
         "rlhf baseline dpo --run-dir runs/my --set baselines.dpo.beta=0.3",
         "rlhf baseline bon --run-dir runs/my --set eval.best_of_n=64 --force",
