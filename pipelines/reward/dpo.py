@@ -29,7 +29,7 @@ from pipelines.models.adapters import DEFAULT, add_adapter, cast_trainable_to_fp
 from pipelines.models.base_fit import check_vocabulary
 from pipelines.models.base_model import check_4bit, length_limit, load_causal
 from pipelines.models.base_ref import BaseRef
-from pipelines.models.forward import TokenBatch, per_token, response_logprobs
+from pipelines.models.forward import TokenBatch, in_groups, response_logprobs
 from pipelines.models.machine import autocast, choose_threads, resolve_device
 from pipelines.models.policies import open_frozen_policy, open_policy, open_tokenizer
 from pipelines.models.publish import publish_model
@@ -194,7 +194,7 @@ def _logprobs(
     with autocast(config.model, device):
         for answers in ([pair["chosen_ids"] for pair in pairs], [pair["rejected_ids"] for pair in pairs]):
             batch = TokenBatch.of(prompts, answers, ())
-            tokens = per_token(batch, size, lambda part: response_logprobs(model, part.to(device), 1.0)[0].cpu())
+            tokens = in_groups(batch, size, lambda part: response_logprobs(model, part.to(device), 1.0).logprobs.cpu())
             sides.append(torch.where(batch.response_mask, tokens.double(), 0.0).sum(-1))
     model.train(was_training)
     return sides[0], sides[1]
