@@ -97,7 +97,7 @@ def random_model(shape: Shape, kind: str) -> torch.nn.Module:
 def by_transformers() -> Iterator[None]:
     """Sampling as families with special caches are sampled, adapters unmerged."""
     with (
-        mock.patch.object(generate, "can_decode", lambda *arguments: False),
+        mock.patch.object(generate, "can_decode", return_value=False),
         mock.patch.object(generate, "merged", nullcontext),
     ):
         yield

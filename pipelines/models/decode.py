@@ -43,7 +43,7 @@ def draw(logits: Tensor) -> tuple[Tensor, Tensor]:
     return tokens.clamp_(max=logits.shape[-1] - 1), total.isfinite().all()
 
 
-class _Slots(DynamicLayer):
+class _Slots(DynamicLayer):  # type: ignore[no-untyped-call]
     """Keys and values of a layer for all rows, in two tensors with room for the tokens to come.
 
     Args:
@@ -54,11 +54,10 @@ class _Slots(DynamicLayer):
     """
 
     def __init__(self, rows: int, width: int, room: int, like: Any) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.lazy_initialization(like.keys, like.values)
-        # zeros: even with weight 0 a NaN under a pad would spread
         self._stores = [
-            tensor.new_zeros(rows, tensor.shape[1], width + room, tensor.shape[3])
+            tensor.new_empty(rows, tensor.shape[1], width + room, tensor.shape[3])
             for tensor in (like.keys, like.values)
         ]
         self._extend(width)
@@ -71,7 +70,9 @@ class _Slots(DynamicLayer):
         """Copy the prompts `sources` of a layer to the end of the prompts of `rows`."""
         end = self.get_seq_length()
         for store, tensor in zip(self._stores, (layer.keys, layer.values), strict=True):
-            store[rows, :, end - tensor.shape[2] : end] = tensor[sources]
+            start = end - tensor.shape[2]
+            store[rows, :, start:end] = tensor[sources]
+            store[rows, :, :start] = 0  # even with weight 0 a NaN under a pad would spread
 
     def keep(self, rows: Tensor) -> None:
         """Move `rows`, in ascending order, to the front, and drop the others."""
@@ -97,7 +98,8 @@ def can_decode(model: PreTrainedModel, tokens: int) -> bool:
     Args:
         tokens: the longest prompt with its response; a sliding window that is as wide holds all of them.
     """
-    if model.config.is_encoder_decoder or not model._supports_default_dynamic_cache():
+    default_cache: Any = model._supports_default_dynamic_cache
+    if model.config.is_encoder_decoder or not default_cache():
         return False
     if getattr(type(model), _PREPARE) is not getattr(GenerationMixin, _PREPARE):
         return False  # it wants other inputs
