@@ -13,11 +13,11 @@ from pydantic import ValidationError
 
 from pipelines.config.data_section import OnBadRow, Source
 from pipelines.data.canonical import FOR_A_CLASSIFIER, Kind, can_serve, to_kind
-from pipelines.data.cells import for_detection, typed_cells
 from pipelines.data.faults import Fault, FaultLog, fault_of
 from pipelines.data.formats import FORMATS, detect_format, known_columns, named_format, refusal
 from pipelines.data.formats.answer_columns import may_be_ignored
 from pipelines.data.formats.format import Format, column_names
+from pipelines.data.formats.sharegpt import TurnRewriter
 from pipelines.data.formats.unread_columns import VERDICTS, names_a_medium, way_out
 from pipelines.data.formats.unrecognized import column_map
 from pipelines.data.formats.verdict import TwoAnswers
@@ -25,7 +25,7 @@ from pipelines.data.rows import CanonicalRow, Comparison, Prompt
 from pipelines.data.sources import find_source
 from pipelines.data.sources.files import READERS, ending
 from pipelines.data.sources.record import Record
-from pipelines.data.turn_rewriter import TurnRewriter
+from pipelines.data.sources.tables import for_detection, typed_cells
 from pipelines.errors import DataError, UsageError, nearest_name
 from pipelines.run.reporting import Reporter
 

@@ -102,7 +102,7 @@ def load_scorer(
             )
             return CombinedScorer(name, parts, combine)
         case "gold":
-            from pipelines.scorers.gold import GoldScorer
+            from pipelines.scorers.rules import GoldScorer
             from pipelines.tasks import load_task
 
             if config.data.task is None:

@@ -1,11 +1,12 @@
-"""Simple rules as scorers, for a sum with a reward model: length and repetition, which it tends to overlook."""
+"""Scorers without a model: length and repetition, which reward models overlook, and the gold scorer of a task."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
 
-from pipelines.scorers.protocol import Completion, Dialogue, Progress
+from pipelines.scorers.protocol import Completion, Dialogue, Progress, checked_scores
+from pipelines.tasks import SelfMadeTask
 
 Rule = Callable[[Completion], float]
 LONGEST_WORD = 40
@@ -64,3 +65,31 @@ def pieces(text: str) -> list[str]:
     for word in _PIECE.findall(text):
         words += word if len(word) > LONGEST_WORD else [word]
     return words
+
+
+class GoldScorer:
+    """The true utility that a self-made task knows, so it only judges and is never trained on.
+
+    Its parts are the attributes of the task, each in [0, 1].
+    """
+
+    def __init__(self, name: str, task: SelfMadeTask, *, progress: Progress | None = None) -> None:
+        self.name = name
+        self._task = task
+        self._progress = progress
+
+    def __call__(self, prompts: Sequence[Dialogue], completions: Sequence[Completion]) -> list[float]:
+        """The task's hidden utility of each answer."""
+        return self.with_parts(prompts, completions)[0]
+
+    def with_parts(
+        self, prompts: Sequence[Dialogue], completions: Sequence[Completion]
+    ) -> tuple[list[float], dict[str, list[float]]]:
+        """The utility, and each attribute by its name."""
+        rows = [
+            self._task.gold(prompt, completion.text) for prompt, completion in zip(prompts, completions, strict=True)
+        ]
+        if self._progress is not None:
+            self._progress(len(rows))
+        parts = {name: [row[name] for row in rows] for name in self._task.attributes}
+        return checked_scores(f"the gold scorer {self.name}", (row["gold"] for row in rows), len(prompts)), parts

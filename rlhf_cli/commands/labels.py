@@ -207,7 +207,7 @@ def _buckets(text: str | None) -> tuple[str, ...]:
 
 
 def _columns(entries: list[str] | None) -> dict[str, str]:
-    from pipelines.labels.exchange.judged_rows import COLUMNS as VERDICT_COLUMNS
+    from pipelines.labels.exchange.label_files import COLUMNS as VERDICT_COLUMNS
 
     columns = settings.pairs("--columns", "KEY=FIELD", entries or ())
     for key in columns:

@@ -87,6 +87,12 @@ def test_an_open_quote_is_not_read_without_end(tmp_path: Path, monkeypatch: pyte
     assert caught.value.where == f"{path}:3"
 
 
+def test_a_long_cell_is_read(tmp_path: Path) -> None:
+    long = "word " * 50_000  # the csv module alone refuses more than 131,072 characters
+    (record,) = read_records(write(tmp_path, "a.csv", f"prompt,chosen\n{long},a\n"))
+    assert record.row["prompt"] == long
+
+
 def test_declared_numbers_and_truth_values_are_parsed(tmp_path: Path) -> None:
     path = write(tmp_path, "a.csv", "q,chosen,rejected,margin\n1,2,3,1.5\n1,2,3,\n1,2,3,much\n")
     reader = SourceReader(Source(path=str(path), columns={"prompt": "q"}), Comparison)
