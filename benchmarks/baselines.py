@@ -1,6 +1,6 @@
 """PPO and the baselines on the quickstart: SFT, PPO, RLOO, GRPO, DPO and best of n in one table. Prints Markdown.
 
-    python -m benchmarks.baselines [--seeds 1 2 3 4] [--best-of-n 16] [--keep DIRECTORY]
+    python -m benchmarks.baselines [--seeds 1 2 3 4] [--best-of-n 64] [--keep DIRECTORY]
 
 One run a seed by the command line: all have the same SFT model, reward model, judge and held-out prompts. A run that is
 in DIRECTORY already goes on from where it is. Of every training the processor seconds are noted, with the start of the
@@ -119,7 +119,7 @@ def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4])
-    parser.add_argument("--best-of-n", type=int, default=16, help="number of answers that best of n chooses from")
+    parser.add_argument("--best-of-n", type=int, default=64, help="number of answers that best of n chooses from")
     parser.add_argument("--keep", type=Path, help="directory for the runs; default: a temporary one")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
