@@ -1,6 +1,6 @@
 """PPO and the baselines on the quickstart: SFT, PPO, RLOO, GRPO, DPO and best of n in one table. Prints Markdown.
 
-    python -m benchmarks.baselines [--seeds 1 2 3 4] [--best-of-n 16] [--keep DIRECTORY]
+    python -m benchmarks.baselines [--seeds 1 2 3 4] [--best-of-n 64] [--keep DIRECTORY]
 
 One run a seed by the command line: all have the same SFT model, reward model, judge and held-out prompts. A run that is
 in DIRECTORY already goes on from where it is. Of every training the processor seconds are noted, with the start of the
@@ -20,6 +20,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from pipelines.report.bootstrap import estimate
 from pipelines.report.estimates import Estimate, short
 
 QUICKSTART = Path(__file__).parents[1] / "configs" / "quickstart.yaml"
@@ -62,8 +63,7 @@ def lines(seeds: list[int], best_of_n: int, place: Path) -> Iterator[str]:
         kl = [measures["kl"]["value"] for measures in of_seeds if "kl" in measures]
         cells.append(f"{short(fmean(wins))}, {short(min(wins))}" if wins else "-")
         cells.append(f"{fmean(kl):.1f}, {max(kl):.1f}" if kl else "-")
-        of_ppo = [results[seed]["measures"]["ppo"]["mean"]["gold"]["value"] for seed in seeds]
-        cells.append(", ".join(f"{value - other:+.3f}" for value, other in zip(gold, of_ppo, strict=True)))
+        cells.append("; ".join(less_than_ppo(policy, place / f"seed-{seed}") for seed in seeds))
         yield f"| {' | '.join([name, *cells])} |"
     yield ""
     yield "Best of n by n, mean of the seeds (the same candidates for all n):"
@@ -102,6 +102,14 @@ def timed(*words: str) -> float:
     return round(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 1)
 
 
+def less_than_ppo(policy: str, run: Path) -> str:
+    """Mean difference of gold to PPO over the prompts, with its 95 % interval."""
+    answers = [json.loads(row)["answers"] for row in (run / "eval" / "answers.jsonl").read_text().splitlines()]
+    gold = [[answer[name]["scores"]["gold"] for answer in answers] for name in (policy, "ppo")]
+    difference = estimate([ours - of_ppo for ours, of_ppo in zip(*gold, strict=True)], 2000)
+    return f"{difference.value:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]"
+
+
 def told(entry: dict[str, Any] | None) -> str:
     """An estimate with its interval."""
     return "-" if entry is None else Estimate.of(entry).text()
@@ -111,7 +119,7 @@ def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4])
-    parser.add_argument("--best-of-n", type=int, default=16, help="number of answers that best of n chooses from")
+    parser.add_argument("--best-of-n", type=int, default=64, help="number of answers that best of n chooses from")
     parser.add_argument("--keep", type=Path, help="directory for the runs; default: a temporary one")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:

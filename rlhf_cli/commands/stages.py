@@ -252,7 +252,7 @@ _EXAMPLES = {
     ),
     "ppo": (
         "rlhf ppo --run-dir runs/my",
-        "rlhf ppo --run-dir runs/my --use-best",
+        "rlhf ppo --run-dir runs/my --set ppo.kl_coef=0.1 --force",
         "rlhf ppo --config my.yaml --reward-model ./classifier --dry-run",
     ),
     "judge": (
