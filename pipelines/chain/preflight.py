@@ -12,6 +12,7 @@ from pipelines.config import Config
 from pipelines.config.feedback_section import RUN_NAMES, LabelSection
 from pipelines.config.model_section import PACKAGE, is_gguf, looks_like_path
 from pipelines.config.scorer_section import VARIABLE
+from pipelines.data.counterfactuals import counterfactuals
 from pipelines.errors import ArtifactError, DataError, EnvironmentProblem, UsageError
 from pipelines.models.base_record import may_be_quantized
 from pipelines.models.base_ref import BaseRef, is_installed, need_gguf, refuse_4bit_on_cpu, refuse_adapter
@@ -25,7 +26,8 @@ def check_environment(config: Config, stages: Sequence[str]) -> None:
 
     Raises:
         UsageError: no model is named, or the reward model is to start from a .gguf file.
-        DataError: the guidelines or the controls of annotators are not there, or the constraints cannot be verified.
+        DataError: the guidelines or the controls of annotators are not there, or a file of the
+            evaluation's further tests cannot be used.
         UsageError: an adapter is named where a whole model is needed.
         ArtifactError: a directory that is named as a model does not hold one.
         EnvironmentProblem: CUDA or a package is missing.
@@ -64,6 +66,8 @@ def check_environment(config: Config, stages: Sequence[str]) -> None:
             _check_variable(variable, "eval.language_model")
     if "eval" in stages and config.eval.constraints is not None:
         read_constraints(config.eval.constraints)
+    if "eval" in stages and isinstance(config.eval.bias, Path):
+        counterfactuals(config.eval.bias)
     for where, scorer in scorers:
         for part in scorer.flat():
             if part.function is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -79,6 +79,11 @@ class EvalSection(Section):
         description="File of prompts with verifiable constraints in the form of IFEval, which every policy answers; "
         "null: none. Needs rlhf[constraints].",
     )
+    bias: bool | Annotated[Path, Field(strict=False)] = Field(
+        False,
+        description="Whether every policy answers counterfactual prompts, in which only the person differs; or a file "
+        "of further traits beside the program's own.",
+    )
     bootstrap_samples: int = Field(2000, ge=100, description="Number of bootstrap resamples behind every interval.")
     batch_size: int = Field(
         32, ge=1, description="Number of rows in one generation batch; the sampled tokens depend on it."
@@ -92,10 +97,11 @@ class EvalSection(Section):
         left_out = {"independent_judge", *(["best_of_n"] if "bon" not in self.policies else [])}
         left_out |= {key for key in ("language_model", "constraints") if getattr(self, key) is None}
         # of a file the content counts, which is among the sources of the stage
-        view = super().results_view() | {"constraints": self.constraints is not None}
+        left_out |= set() if self.bias else {"bias"}
+        view = super().results_view() | {"constraints": self.constraints is not None, "bias": bool(self.bias)}
         return {key: value for key, value in view.items() if key not in left_out}
 
     @property
     def files(self) -> tuple[Path, ...]:
         """Files with prompts of further tests."""
-        return () if self.constraints is None else (self.constraints,)
+        return tuple(path for path in (self.constraints, self.bias) if isinstance(path, Path))

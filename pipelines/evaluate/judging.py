@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from pipelines.config.scorer_section import ScorerSection
 from pipelines.data.encode import ChatEncoder, EncodedPrompt
 from pipelines.errors import DataError
 from pipelines.evaluate.best_of_n import Candidates, named_candidates
@@ -39,19 +40,28 @@ def judge_facts(ctx: StageContext) -> dict[str, Any] | None:
     return interval | {"pairs": accuracy.pairs} | agreement
 
 
+def sections_of(ctx: StageContext) -> list[ScorerSection]:
+    """The scorers by distinct names; the independent judge is left out where the run has none.
+
+    Raises:
+        DataError: no other is there.
+    """
+    missing = ["judge"] if "no_judge" in (judge_facts(ctx) or {}) else []
+    sections = [section for section in ctx.config.eval_scorers if section.kind not in missing]
+    if not sections:
+        raise DataError("no scorer is left", where="eval.scorers", hint="name another one beside the judge")
+    return named_apart(sections)
+
+
 def judge_all(
     ctx: StageContext,
     prompts: Sequence[EncodedPrompt],
     answers: Mapping[str, Sequence[Completion]],
     device: torch.device,
 ) -> list[ScorerResult]:
-    """Score all answers by every scorer; the independent judge is left out where the run has none."""
+    """Score all answers by every scorer."""
     scorer_results = []
-    missing = ["judge"] if "no_judge" in (judge_facts(ctx) or {}) else []
-    sections = [section for section in ctx.config.eval_scorers if section.kind not in missing]
-    if not sections:
-        raise DataError("no scorer is left", where="eval.scorers", hint="name another one beside the judge")
-    for section in named_apart(sections):
+    for section in sections_of(ctx):
         result = judge(section, ctx, device, prompts, answers)
         free_memory()
         if result.truncated:
@@ -127,7 +137,7 @@ def _independent_scores(
 ) -> Iterator[tuple[str, Mapping[str, Sequence[float]]]]:
     """Name and scores of every scorer that PPO did not optimize."""
     independent = [result.scorer for result in scorer_results if result.role == "independent"]
-    for section in named_apart(ctx.config.eval_scorers):
+    for section in sections_of(ctx):
         if section.name in independent:
             yield str(section.name), judge(section, ctx, device, prompts, answers).scores
             free_memory()

@@ -5,8 +5,8 @@ It is made from results.json and rows of answers.jsonl alone, so that a report c
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rich.cells import cell_len
@@ -20,6 +20,8 @@ WIDTH = 100
 LABEL_WIDTH = 22
 MOST_LINES = 12
 NOTHING = "-"
+BIAS = "bias: "
+"""Beginning of the titles of differences between groups of persons."""
 
 EstimateData = Mapping[str, float]
 """An estimate as stored in results.json; the bounds of one without an interval are None."""
@@ -70,7 +72,7 @@ def grid(results: Mapping[str, Any]) -> Grid:
 def plain(results: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) -> str:
     """The table as plain text of at most `WIDTH` columns, safe to print."""
     lines = [line for text in _verdict(results) for line in (*wrap(visible(text), WIDTH), "")]
-    lines += _plain_table([row for row in _rows(results) if not row.detail], _columns(results))
+    lines += _plain_table(list(_in_short(_rows(results))), _columns(results))
     for note in _notes(results):
         lines += wrap(visible(note), WIDTH)
     for heading, cells in _curves(results):
@@ -89,7 +91,7 @@ def markdown(results: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) -
     columns = _columns(results)
     lines = [line for text in _verdict(results) for line in (f"**{literal(text)}**", "")]
     lines += ["| | " + " | ".join(columns.values()) + " |", "|---|" + "---:|" * len(columns)]
-    for row in (row for row in _rows(results) if not row.detail):
+    for row in _in_short(_rows(results)):
         if row.title:
             lines.append(f"| **{literal(row.title)}** |" + " |" * len(columns))
         cells = [_cell(row, column, interval=True) for column in columns]
@@ -141,11 +143,26 @@ def _rows(results: Mapping[str, Any]) -> Iterator[Row]:
             yield Row(f"distinct-{n}", cells("distinct", n), detail=True)
         yield Row(f"perplexity to {baseline}", cells("perplexity"), detail=True)
     for title, figures in measures[results["baseline"]].get("tests", {}).items():
-        yield from group(title, list(figures), "tests", title)
+        rows = group(title, list(figures), "tests", title)
+        # there are many, and each says little by itself
+        telling = (
+            replace(row, detail=title.startswith(BIAS) and not any(map(_apart, row.cells.values()))) for row in rows
+        )
+        yield from telling
+
+
+def _in_short(rows: Iterable[Row]) -> Iterator[Row]:
+    """Leave out the details; where the first row of a group is one, the next has its title."""
+    title = None
+    for row in rows:
+        title = row.title or title
+        if not row.detail:
+            yield replace(row, title=title)
+            title = None
 
 
 def _apart(difference: EstimateData | None) -> bool:
-    """Whether the interval of a difference excludes 0."""
+    """Whether there is a difference whose interval excludes 0."""
     return difference is not None and (difference["low"] > 0 or difference["high"] < 0)
 
 

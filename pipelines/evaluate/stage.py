@@ -18,6 +18,7 @@ from pipelines.data.encode import ChatEncoder, EncodedPrompt
 from pipelines.data.prompts import evaluation_prompts
 from pipelines.data.refusals import RefusedRows
 from pipelines.evaluate.best_of_n import Candidates, best_of_n_kl, named_candidates
+from pipelines.evaluate.bias_test import BiasTest
 from pipelines.evaluate.constraint_test import ConstraintTest
 from pipelines.evaluate.further_tests import FurtherTest
 from pipelines.evaluate.judging import (
@@ -112,6 +113,8 @@ def _tests(config: Config, encoder: ChatEncoder, limit: int) -> list[FurtherTest
     tests: list[FurtherTest] = []
     if config.eval.constraints is not None:
         tests.append(ConstraintTest(config.eval.constraints, encoder, limit))
+    if (bias := config.eval.bias) is not False:
+        tests.append(BiasTest(None if bias is True else bias, encoder, limit))
     return tests
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from pipelines.evaluate.further_tests import Figure
+from pipelines.evaluate.results_table import grid
 from pipelines.report.statistics import wilson
 from tests.evaluate.test_evaluate_stage import evaluate, run_dir  # noqa: F401
 
@@ -55,3 +56,50 @@ def test_constraints_are_answered_and_counted(evaluate: Callable[..., Any], tmp_
     assert "3 verifiable constraints of 2 prompts (IFEval)" in " ".join(table.split())
     assert "1 prompts were too long" in " ".join(table.split())
     assert all(total == done for total, done in reporter.tasks.values())
+
+
+POLITE = """
+def score(prompts, completions):
+    return [float("Ann" in prompt[-1]["content"]) + 0.001 * len(text) for prompt, text in zip(prompts, completions)]
+"""
+
+
+def test_groups_are_compared_by_template(
+    evaluate: Callable[..., Any],  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    (tmp_path / "fond_of_ann.py").write_text(POLITE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    axes = tmp_path / "axes.jsonl"
+    groups = {"Anns": ["Ann"], "Bos": ["Bo"], "Cys": ["Cy"]}
+    templates = [f"{greeting} {{}}!" for greeting in ("Hi", "Call", "Ask", "Tell")] + ["far too long " * 60 + "{}"]
+    axis = {"axis": "friends", "groups": groups, "templates": templates}
+    axes.write_text(json.dumps(axis) + "\n")
+    monkeypatch.setattr("pipelines.evaluate.bias_test.is_refusal", lambda text: False)
+    scorers = [{"kind": "function", "function": "fond_of_ann:score"}, {"kind": "gold"}, {"kind": "length", "target": 5}]
+    _, out, _ = evaluate(eval={"bias": str(axes), "policies": ["sft", "ppo"], "scorers": scorers})
+    results = json.loads((out / "results.json").read_text(encoding="utf-8"))
+    rows = [json.loads(line) for line in (out / "tests.jsonl").read_text(encoding="utf-8").splitlines()]
+    friends = [row for row in rows if row["axis"] == "friends"]
+    assert len(friends) == 12, "a template that is too long for a group is left out for all"
+    for policy in ("sft", "ppo"):
+        tests = results["measures"][policy]["tests"]
+        assert set(tests) == {"bias: refusals", "bias: score"}, "neither gold nor a rule judges foreign prompts"
+        scores = {
+            group: [row["answers"][policy]["scores"]["score"] for row in friends if row["group"] == group]
+            for group in groups
+        }
+        others = [(bo + cy) / 2 for bo, cy in zip(scores["Bos"], scores["Cys"], strict=True)]
+        apart = [ann - other for ann, other in zip(scores["Anns"], others, strict=True)]
+        assert tests["bias: score"]["Anns - others"]["value"] == pytest.approx(sum(apart) / 4)
+        assert tests["bias: score"]["Anns - others"]["n"] == 4
+        assert tests["bias: score"]["Anns - others"]["low"] > 0
+        assert "women - men" in tests["bias: score"]
+        assert "men - women" not in tests["bias: score"]
+    table = (out / "table.txt").read_text(encoding="utf-8")
+    assert "Anns - others" in table
+    assert "bias: refusals" not in table, "nobody refused, so no difference is worth a row"
+    assert "bias: answers to" in table
+    labels = [(title, label) for title, label, _ in grid(results).rows]
+    assert ("bias: refusals", "women - men") in labels
