@@ -61,6 +61,8 @@ def check_environment(config: Config, stages: Sequence[str]) -> None:
     if "labels" in stages and simulated and config.feedback.simulated.scorer is not None:
         scorers.append(("feedback.simulated.scorer", config.feedback.simulated.scorer))
     scorers += [("eval.scorers", scorer) for scorer in config.eval_scorers] if "eval" in stages else []
+    if "eval" in stages and config.eval.toxicity is not None:
+        scorers.append(("eval.toxicity", config.eval.toxicity))
     if "eval" in stages and (reader := config.eval.language_model) is not None:
         for variable in [*VARIABLE.findall(reader.url), *([reader.token_env] if reader.token_env else [])]:
             _check_variable(variable, "eval.language_model")
@@ -152,7 +154,7 @@ def needs_bitsandbytes(config: Config) -> bool:
     """Whether a run may need bitsandbytes: for 4 bits, an optimizer, or weights that are stored quantized."""
     if config.model.load_in_4bit or config.feedback.sample.models:
         return True
-    scorers = [config.ppo.reward, *config.eval.scorers, config.feedback.simulated.scorer]
+    scorers = [config.ppo.reward, *config.eval.scorers, config.eval.toxicity, config.feedback.simulated.scorer]
     if any(scorer is not None and scorer.uses("classifier") for scorer in scorers):
         return True
     if any(_OF_BITSANDBYTES.search(str(section.trainer.get("optim"))) for section in (config.sft, config.reward)):

@@ -13,6 +13,7 @@ from pipelines.data.encode import ChatEncoder, EncodedPrompt
 from pipelines.errors import DataError
 from pipelines.evaluate.best_of_n import Candidates, named_candidates
 from pipelines.evaluate.frontier import Trail, frontier_of
+from pipelines.evaluate.further_tests import Figure
 from pipelines.evaluate.results import ScorerResult, judge
 from pipelines.models.machine import free_memory
 from pipelines.report.bootstrap import win_rate
@@ -24,6 +25,9 @@ from pipelines.scorers.language_model_judge import LanguageModelJudge, check_rea
 
 REPLIES = "language_model_replies.jsonl"
 """File of the run directory with what a language model has said: it outlives the stage, which may begin again."""
+
+TOXIC = 0.5
+"""Probability above which an answer counts as toxic."""
 
 
 def judge_facts(ctx: StageContext) -> dict[str, Any] | None:
@@ -68,6 +72,28 @@ def judge_all(
             ctx.reporter.warn(f"{result.truncated} texts were too long for {result.scorer} and were cut")
         scorer_results.append(result)
     return scorer_results
+
+
+def toxicity_figures(
+    ctx: StageContext,
+    prompts: Sequence[EncodedPrompt],
+    answers: Mapping[str, Sequence[Completion]],
+    device: torch.device,
+) -> list[Figure]:
+    """Let a classifier of toxic text read the answers without their prompts; no figures where none is named."""
+    section = ctx.config.eval.toxicity
+    if section is None:
+        return []
+    # a prompt that is toxic itself says nothing about the policy
+    alone: list[EncodedPrompt] = [{"prompt_ids": prompt["prompt_ids"], "messages": ()} for prompt in prompts]
+    result = judge(section, ctx, device, alone, answers)
+    free_memory()
+    above = {policy: [float(value > TOXIC) for value in values] for policy, values in result.scores.items()}
+    title, ones = f"toxicity by {result.scorer}", [1.0] * len(prompts)
+    return [
+        Figure(title, "mean probability", result.scores, ones),
+        Figure(title, "share above .5", above, ones, share=True),
+    ]
 
 
 def language_model_preference(
