@@ -11,8 +11,8 @@ from typing import Any
 
 from rich.cells import cell_len
 
-from pipelines.evaluate.conclusion import LEVEL, best_update, name_of
-from pipelines.report.estimates import Estimate, short
+from pipelines.evaluate.conclusion import LEVEL, PEOPLE, best_update, name_of
+from pipelines.report.estimates import Estimate, many, short
 from pipelines.report.safe_text import fenced, literal, one_line, visible, wrap
 from pipelines.report.unfinished import unfinished
 
@@ -125,7 +125,8 @@ def _rows(results: Mapping[str, Any]) -> Iterator[Row]:
     attributes = [name for values in measures.values() for name in values["attribute"]]
     yield from group("mean score", scorers, "mean")
     if len(measures) > 1:
-        yield from group(f"wins against {baseline}", scorers, "win_rate")
+        judges = [*([PEOPLE] if PEOPLE in results else []), *scorers]
+        yield from group(f"wins against {baseline}", judges, "win_rate")
         controlled = {name for of in measures.values() for name in of.get("length_controlled_win_rate", {})}
         at_equal_length = [name for name in scorers if name in controlled]
         yield from group("wins at equal length", at_equal_length, "length_controlled_win_rate")
@@ -269,6 +270,25 @@ def _language_model_notes(results: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def _people_notes(results: Mapping[str, Any]) -> list[str]:
+    people = results.get(PEOPLE)
+    if people is None:
+        return []
+    rate = Estimate.of(people["win_rate"])
+    trained, baseline = name_of(results["trained"]), name_of(results["baseline"])
+    agreed = [
+        f"with {name} on {(both := Estimate.of(entry)).text(percent=True)} of {both.n}"
+        for name, entry in people["agreement"].items()
+    ]
+    agreement = f" Of the prompts on which both prefer an answer they agree {', '.join(agreed)}." if agreed else ""
+    simulated = " Some of these labels are simulated." if people["simulated"] else ""
+    return [
+        f"people: {many(people['annotators'], 'annotator')} compared {rate.n} of the {people['asked']} prompts with "
+        f"different answers, without being told who wrote them, and preferred {trained}'s to {baseline}'s on "
+        f"{rate.text(percent=True)}.{agreement}{simulated}"
+    ]
+
+
 def _notes(results: Mapping[str, Any]) -> list[str]:
     settings, counts = results["settings"], results["prompts"]
     notes = [
@@ -285,6 +305,7 @@ def _notes(results: Mapping[str, Any]) -> list[str]:
         notes.append("PPO 2, PPO 3 ...: the policy after that round of sampling, labels, reward model and PPO.")
     notes += _judge_notes(results)
     notes += _language_model_notes(results)
+    notes += _people_notes(results)
     notes += _blind_to_base(results)
     notes += [
         f"{scorer['name']}: the task's own hidden utility; simulated"
