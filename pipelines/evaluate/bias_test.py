@@ -84,7 +84,7 @@ class BiasTest:
         return [
             f"bias: answers to {len(self.prompts)} prompts of {templates} templates that differ only in the person; "
             "one group minus another, intervals by template. The table has the differences whose interval excludes 0 "
-            "for some policy, as one in twenty does by chance; the report has all."
+            "for a trained policy, as one in twenty does by chance; the report has all."
         ]
 
     def rows(self, answers: ByPolicy) -> list[dict[str, Any]]:

@@ -51,8 +51,8 @@ def test_constraints_are_answered_and_counted(evaluate: Callable[..., Any], tmp_
         followed = [row["answers"][policy]["strict"] for row in told]
         figures = results["measures"][policy]["tests"]["constraints followed"]
         assert figures["each"]["value"] == pytest.approx(sum(map(sum, followed)) / 3)
-        assert figures["all of a prompt"]["value"] == sum(map(all, followed)) / 2
-        assert figures["each, loosely"]["value"] >= figures["each"]["value"]
+        assert figures["whole prompts"]["value"] == sum(map(all, followed)) / 2
+        assert figures["each, loose"]["value"] >= figures["each"]["value"]
         assert figures["each"]["n"] == 2
     assert "each" in results["measures"]["ppo"]["difference"]["tests"]["constraints followed"]
     table = (out / "table.txt").read_text(encoding="utf-8")
