@@ -19,6 +19,8 @@ MOST_UNLIKE = 0.2
 good runs of the quickstart it was .00 to .01, of over-optimized ones .52 to 1
 (benchmarks/results/2026-11-30-verdicts.md).
 """
+PEOPLE = "people"
+"""Name of people as judges."""
 NAMES = {"base": "base", "sft": "SFT", "ppo": "PPO", "dpo": "DPO", "rloo": "RLOO", "grpo": "GRPO", "bon": "best of n"}
 
 
@@ -91,6 +93,26 @@ def best_update(results: Mapping[str, Any]) -> int | None:
     deciding = (opinion for opinion in verdict.get("opinions", ()) if opinion["scorer"] == verdict["scorer"])
     turn = next((opinion.get("turn") for opinion in deciding), None)
     return None if turn is None else int(turn["update"])
+
+
+def with_people(results: Mapping[str, Any], people: Mapping[str, Any]) -> dict[str, Any]:
+    """Add people who compared the answers to the content of results.json: as a judge beside the scorers.
+
+    The verdict of the evaluation stays; their opinion stands first among the others.
+
+    Args:
+        results: results of two policies.
+        people: what `people_of` measured.
+    """
+    trained = results["trained"]
+    measures = {name: dict(measured) for name, measured in results["measures"].items()}
+    measures[trained]["win_rate"] = {PEOPLE: people["win_rate"], **measures[trained].get("win_rate", {})}
+    whole = {**results, "measures": measures, PEOPLE: people}
+    if (verdict := results.get("verdict")) is not None:
+        facts = {"name": PEOPLE, "kind": PEOPLE, "role": "independent"}
+        opinion = _opinion(facts, people["win_rate"], None, rose=False, known=True)
+        whole["verdict"] = {**verdict, "opinions": [opinion, *verdict.get("opinions", ())]}
+    return whole
 
 
 def _opinion(
