@@ -36,7 +36,7 @@ from pipelines.models.forward import TokenBatch, in_groups, response_logprobs
 from pipelines.models.generate import end_token_ids, sample
 from pipelines.models.machine import autocast, choose_threads, free_memory, resolve_device
 from pipelines.models.policies import open_config, open_frozen_policy, open_tokenizer
-from pipelines.models.short_forward import shorten
+from pipelines.models.short_forward import try_short_ways
 from pipelines.report.bootstrap import differences
 from pipelines.run.disk import write_atomic
 from pipelines.run.stage import StageContext
@@ -266,7 +266,7 @@ def _all_answers(
         steps = len(prompts) * (2 + len(to_score)) + sum(len(test.prompts) for test in tests)
         with ctx.reporter.task(f"{name} answers", steps) as task:
             model = policies.open(name)
-            shorten(model)
+            try_short_ways(model)
             if not answers:
                 choose_threads(config.run, sum(p.numel() for p in model.parameters()), ctx.reporter)
             ends = end_token_ids(model, tokenizer, config.ppo.stop_tokens)
