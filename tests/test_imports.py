@@ -42,7 +42,7 @@ WALLS: dict[str, tuple[str, tuple[str, ...]]] = {
     "labels/page": (f"{ROWS} labels", ("numpy",)),
     "sampling": (f"{BELOW} labels/label_types labels/questions labels/tasks_file", HEAVY),
     "chain": (f"{BELOW} check", ()),  # it names the stages as text, and loads one when it runs
-    "overview": (f"{GROUND} chain evaluate/results_table evaluate/conclusion", ("numpy",)),
+    "overview": (f"{GROUND} chain evaluate/results_table evaluate/conclusion labels/blind", ("numpy",)),
     "face": (f"{ROWS} check scorers sampling labels labels/page chain overview evaluate/conclusion", ()),
 }
 # Today's holes. Take a line out as soon as its import is gone: the test asks for it.

@@ -12,6 +12,7 @@ from pipelines.config import Config
 from pipelines.config.feedback_section import RUN_NAMES, LabelSection
 from pipelines.config.model_section import PACKAGE, is_gguf, looks_like_path
 from pipelines.config.scorer_section import VARIABLE
+from pipelines.data.counterfactuals import counterfactuals
 from pipelines.errors import ArtifactError, DataError, EnvironmentProblem, UsageError
 from pipelines.models.base_record import may_be_quantized
 from pipelines.models.base_ref import BaseRef, is_installed, need_gguf, refuse_4bit_on_cpu, refuse_adapter
@@ -25,7 +26,8 @@ def check_environment(config: Config, stages: Sequence[str]) -> None:
 
     Raises:
         UsageError: no model is named, or the reward model is to start from a .gguf file.
-        DataError: the guidelines or the controls of annotators are not there, or the constraints cannot be verified.
+        DataError: the guidelines or the controls of annotators are not there, or a file of the
+            evaluation's further tests cannot be used.
         UsageError: an adapter is named where a whole model is needed.
         ArtifactError: a directory that is named as a model does not hold one.
         EnvironmentProblem: CUDA or a package is missing.
@@ -59,11 +61,15 @@ def check_environment(config: Config, stages: Sequence[str]) -> None:
     if "labels" in stages and simulated and config.feedback.simulated.scorer is not None:
         scorers.append(("feedback.simulated.scorer", config.feedback.simulated.scorer))
     scorers += [("eval.scorers", scorer) for scorer in config.eval_scorers] if "eval" in stages else []
+    if "eval" in stages and config.eval.toxicity is not None:
+        scorers.append(("eval.toxicity", config.eval.toxicity))
     if "eval" in stages and (reader := config.eval.language_model) is not None:
         for variable in [*VARIABLE.findall(reader.url), *([reader.token_env] if reader.token_env else [])]:
             _check_variable(variable, "eval.language_model")
     if "eval" in stages and config.eval.constraints is not None:
         read_constraints(config.eval.constraints)
+    if "eval" in stages and isinstance(config.eval.bias, Path):
+        counterfactuals(config.eval.bias)
     for where, scorer in scorers:
         for part in scorer.flat():
             if part.function is not None:
@@ -148,7 +154,7 @@ def needs_bitsandbytes(config: Config) -> bool:
     """Whether a run may need bitsandbytes: for 4 bits, an optimizer, or weights that are stored quantized."""
     if config.model.load_in_4bit or config.feedback.sample.models:
         return True
-    scorers = [config.ppo.reward, *config.eval.scorers, config.feedback.simulated.scorer]
+    scorers = [config.ppo.reward, *config.eval.scorers, config.eval.toxicity, config.feedback.simulated.scorer]
     if any(scorer is not None and scorer.uses("classifier") for scorer in scorers):
         return True
     if any(_OF_BITSANDBYTES.search(str(section.trainer.get("optim"))) for section in (config.sft, config.reward)):

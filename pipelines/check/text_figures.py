@@ -9,13 +9,12 @@ from dataclasses import dataclass
 
 from pipelines.check.scan import answers_of, loose
 from pipelines.data.canonical import prompt_of
+from pipelines.data.declining import is_refusal
 from pipelines.data.rows import CanonicalRow, Comparison, Judgement
 from pipelines.data.split import prompt_key
 
 SEVERAL = 3
 """Prompts from which on the same answer counts as a repeated one."""
-_OPENING = 300
-"""Characters of an answer in which a refusal stands."""
 _TAGS = (
     "a|article|b|blockquote|body|br|button|center|code|div|em|font|footer|form|h[1-6]|head|header|hr|html|i|iframe|img|"
     "input|li|link|meta|nav|ol|p|pre|script|section|small|span|strong|style|sub|sup|table|tbody|td|th|thead|tr|u|ul|video"
@@ -23,31 +22,6 @@ _TAGS = (
 _ENTITIES = r"amp|lt|gt|nbsp|quot|apos|[lr][sd]quo|[mn]dash|hellip|#\d{2,5}|#x[0-9a-f]{2,5}"
 _HTML = re.compile(rf"</?(?:{_TAGS})(?:\s[^<>]*)?/?>|&(?:{_ENTITIES});", re.IGNORECASE)
 _CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`", re.DOTALL)
-_CANNOT = r"I(?: can't| cannot| can not| won't| will not| am unable to| am not able to|'m unable to|'m not able to)"
-_DO = (
-    "(?:help|assist|do (?:that|this|it|so)|provide|answer|fulfil|comply|discuss|create|write|give|share|engage|support|"
-    "generate|continue|recommend|offer|advise|talk|respond|participate|condone|promote)"
-)
-_REFUSAL = re.compile(
-    "|".join(
-        (
-            rf"\b(?:sorry|apologi[sz]e|apologies|afraid|unfortunately)\b[^\n]{{0,30}}?\b{_CANNOT}(?: {_DO}|[.!]|$)",
-            rf"^\W*{_CANNOT} {_DO}",
-            r"\bas an AI(?: language)?(?: model| assistant| chatbot)?,? I\b|\bas an? (?:large )?language model\b",
-            r"\btut mir leid\b[^\n]{0,40}?\b(?:kann|darf)\b|\bals KI\b",
-            r"\blo siento\b[^\n]{0,40}?\bno puedo\b|\bdesculpe\b[^\n]{0,40}?\bnão posso\b",
-            r"\bdésolée?\b[^\n]{0,40}?\bje ne (?:peux|suis)\b|\bmi dispiace\b[^\n]{0,40}?\bnon posso\b",
-            r"(?:抱歉|对不起|對不起)[^\n]{0,20}?(?:无法|不能|無法)|作为(?:一个|一個)?(?:AI|人工智能)",
-            r"申し訳[^\n]{0,40}?(?:できません|できかねます)",
-        )
-    ),
-    re.IGNORECASE,
-)
-_SIGNS = (
-    *("sorry", "apolog", "afraid", "unfortunately", "i can", "i won", "i will not", "i am", "i'm", "as an ai"),
-    *("language model", "tut mir leid", "als ki", "lo siento", "desculpe", "désolé", "mi dispiace"),
-    *("抱歉", "对不起", "對不起", "作为", "申し訳"),
-)
 
 
 @dataclass(frozen=True)
@@ -112,14 +86,6 @@ def markup(text: str) -> str | None:
     plain = _CODE.sub("", text)
     match = _HTML.search(plain)
     return None if match is None else " ".join(plain[max(0, match.start() - 20) : match.end() + 20].split())
-
-
-def is_refusal(answer: str) -> bool:
-    """Whether an answer begins by declining, in the words that models and annotators use for it."""
-    opening = answer[:_OPENING].replace("’", "'")
-    folded = opening.lower()
-    # Without one of these words the slow pattern cannot fit.
-    return any(word in folded for word in _SIGNS) and _REFUSAL.search(opening) is not None
 
 
 def _refusals(answers: Iterable[str]) -> int:

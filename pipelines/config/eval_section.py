@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from pipelines.config.scorer_section import ScorerSection, check_url
 from pipelines.config.section import Section, cosmetic
@@ -79,6 +79,16 @@ class EvalSection(Section):
         description="File of prompts with verifiable constraints in the form of IFEval, which every policy answers; "
         "null: none. Needs rlhf[constraints].",
     )
+    bias: bool | Annotated[Path, Field(strict=False)] = Field(
+        False,
+        description="Whether every policy answers counterfactual prompts, in which only the person differs; or a file "
+        "of further traits beside the program's own.",
+    )
+    toxicity: ScorerSection | None = Field(
+        None,
+        description="Classifier that reads the answers alone and gives each the probability of being toxic, with "
+        "`output: probability`; null: none.",
+    )
     bootstrap_samples: int = Field(2000, ge=100, description="Number of bootstrap resamples behind every interval.")
     batch_size: int = Field(
         32, ge=1, description="Number of rows in one generation batch; the sampled tokens depend on it."
@@ -87,15 +97,29 @@ class EvalSection(Section):
         3, ge=0, description="Number of prompts shown under the table with the answers side by side."
     )
 
+    @model_validator(mode="after")
+    def _toxicity_is_a_probability(self) -> EvalSection:
+        scorer = self.toxicity
+        if scorer is not None and (scorer.kind, scorer.output, scorer.lower_is_better) != (
+            "classifier",
+            "probability",
+            False,
+        ):
+            raise ValueError(
+                "`toxicity` must be of kind classifier with output: probability, and without lower_is_better"
+            )
+        return self
+
     def results_view(self) -> dict[str, Any]:
         """Values that affect results, so that older runs stay complete: the judge is one of the scorers."""
         left_out = {"independent_judge", *(["best_of_n"] if "bon" not in self.policies else [])}
-        left_out |= {key for key in ("language_model", "constraints") if getattr(self, key) is None}
+        left_out |= {key for key in ("language_model", "constraints", "toxicity") if getattr(self, key) is None}
         # of a file the content counts, which is among the sources of the stage
-        view = super().results_view() | {"constraints": self.constraints is not None}
+        left_out |= set() if self.bias else {"bias"}
+        view = super().results_view() | {"constraints": self.constraints is not None, "bias": bool(self.bias)}
         return {key: value for key, value in view.items() if key not in left_out}
 
     @property
     def files(self) -> tuple[Path, ...]:
         """Files with prompts of further tests."""
-        return () if self.constraints is None else (self.constraints,)
+        return tuple(path for path in (self.constraints, self.bias) if isinstance(path, Path))

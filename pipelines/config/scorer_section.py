@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import Field, model_validator
@@ -13,20 +13,38 @@ from pipelines.config.section import Section, cosmetic
 
 Kind = Literal["run", "judge", "function", "classifier", "http", "length", "repetition", "sum", "ensemble", "gold"]
 
-FIELDS: dict[Kind, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "run": ((), ("output", "read_thoughts")),
-    "judge": ((), ("output", "read_thoughts")),
-    "function": (("function",), ("read_thoughts",)),
-    "classifier": (("path",), ("revision", "label", "output", "lower_is_better", "read_thoughts")),
-    "http": (("url",), ("token_env", "timeout", "retries", "read_thoughts")),
-    "length": (("target",), ()),
-    "repetition": ((), ("ngram",)),
-    "sum": (("parts",), ()),
-    "ensemble": (("parts",), ("deviations",)),
-    "gold": ((), ()),
+Nature = Literal["learned", "rule", "told"]
+"""Whether a kind of scorer learned from answers, is a mere rule, or is told what is good: by code, or by the task."""
+
+
+class KindFacts(NamedTuple):
+    """What the program knows of a kind of scorer.
+
+    Attributes:
+        nature: what its opinion is worth in the verdict: a learned one knows little of answers unlike those that it
+            learned from, and a rule has none.
+        needed: keys that it needs; they tell its sources apart.
+        optional: keys that it may have besides; `name` and `batch_size` belong to all.
+    """
+
+    nature: Nature
+    needed: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
+
+
+KINDS: dict[Kind, KindFacts] = {
+    "run": KindFacts("learned", (), ("output", "read_thoughts")),
+    "judge": KindFacts("learned", (), ("output", "read_thoughts")),
+    "function": KindFacts("told", ("function",), ("read_thoughts",)),
+    "classifier": KindFacts("learned", ("path",), ("revision", "label", "output", "lower_is_better", "read_thoughts")),
+    "http": KindFacts("learned", ("url",), ("token_env", "timeout", "retries", "read_thoughts")),
+    "length": KindFacts("rule", ("target",)),
+    "repetition": KindFacts("rule", (), ("ngram",)),
+    "sum": KindFacts("learned", ("parts",)),
+    "ensemble": KindFacts("learned", ("parts",), ("deviations",)),
+    "gold": KindFacts("told"),
 }
-"""What a kind needs, and what it may have besides; `name` and `batch_size` belong to all."""
-_KIND_OF_FIELD = {field for needed, optional in FIELDS.values() for field in (*needed, *optional)}
+_OF_KINDS = {key for kind in KINDS.values() for key in (*kind.needed, *kind.optional)}
 
 
 class ScorerSection(Section):
@@ -86,8 +104,8 @@ class ScorerSection(Section):
 
     @model_validator(mode="after")
     def _fields_fit_the_kind(self) -> ScorerSection:
-        needed, optional = FIELDS[self.kind]
-        for field in _KIND_OF_FIELD:
+        _, needed, optional = KINDS[self.kind]
+        for field in _OF_KINDS:
             given = getattr(self, field) != ScorerSection.model_fields[field].default
             if field in needed and not given:
                 raise ValueError(f"a scorer of kind {self.kind} needs `{field}`")
@@ -104,8 +122,8 @@ class ScorerSection(Section):
 
     def results_view(self) -> dict[str, Any]:
         """Values that affect results, without those of other kinds, so that a new kind changes no old run."""
-        needed, optional = FIELDS[self.kind]
-        foreign = _KIND_OF_FIELD.difference(needed, optional)
+        _, needed, optional = KINDS[self.kind]
+        foreign = _OF_KINDS.difference(needed, optional)
         if self.kind in ("run", "judge") and self.output == "logit":  # as it was before there was a choice
             foreign.add("output")
         if not self.read_thoughts:  # likewise
@@ -122,6 +140,17 @@ class ScorerSection(Section):
         yield self
         for part in self.parts:
             yield from part.flat()
+
+    @property
+    def nature(self) -> Nature:
+        """See `KindFacts`."""
+        return KINDS[self.kind].nature
+
+    @property
+    def source(self) -> tuple[Any, ...]:
+        """What tells it from other sources of scores; two rules of a kind are one source, whatever their numbers."""
+        keys = () if self.nature == "rule" else KINDS[self.kind].needed
+        return self.kind, *(getattr(self, key) for key in keys)
 
     def uses(self, kind: Kind) -> bool:
         """Whether it is of that kind, or a part of it is."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pipelines.config.scorer_section import ScorerSection
+from pipelines.config.scorer_section import KINDS, ScorerSection
 from pipelines.report.estimates import Estimate
 
 Role = Literal["optimized", "independent", "rule"]
@@ -14,13 +14,13 @@ Role = Literal["optimized", "independent", "rule"]
 Call = Literal["better", "no detectable difference", "worse", "over-optimized", "not judged"]
 LEVEL = 0.5
 """Share of wins of a policy that is as good as the baseline."""
-TAUGHT = ("judge", "run", "classifier", "http", "sum", "ensemble")
-"""Kinds of scorers that learned from answers, and know little of answers of another kind."""
 MOST_UNLIKE = 0.2
-"""Share of the trained policy's answers unlike the baseline's above which a taught judge cannot say better. Of good
-runs of the quickstart it was .00 to .01, of over-optimized ones .52 to 1 (benchmarks/results/2026-11-30-verdicts.md).
+"""Share of the trained policy's answers unlike the baseline's above which a judge that learned cannot say better. Of
+good runs of the quickstart it was .00 to .01, of over-optimized ones .52 to 1
+(benchmarks/results/2026-11-30-verdicts.md).
 """
-RULES = ("length", "repetition")
+PEOPLE = "people"
+"""Name of people as judges."""
 NAMES = {"base": "base", "sft": "SFT", "ppo": "PPO", "dpo": "DPO", "rloo": "RLOO", "grpo": "GRPO", "bon": "best of n"}
 
 
@@ -32,15 +32,12 @@ def name_of(policy: str) -> str:
 
 def role_of(scorer: ScorerSection, reward: ScorerSection) -> Role:
     """The relation of a scorer of the evaluation to the reward that PPO optimized."""
-    optimized = {_source(part) for part in reward.flat() if not part.parts}
-    sources = [part for part in scorer.flat() if not part.parts and part.kind not in RULES]
-    if not sources:
-        return "optimized" if optimized.intersection(map(_source, scorer.flat())) else "rule"
-    return "optimized" if optimized.intersection(map(_source, sources)) else "independent"
-
-
-def _source(scorer: ScorerSection) -> tuple[str | int | None, ...]:
-    return scorer.kind, scorer.function, scorer.path, scorer.url
+    optimized = {part.source for part in reward.flat() if not part.parts}
+    leaves = [part for part in scorer.flat() if not part.parts]
+    opinions = [part for part in leaves if part.nature != "rule"]
+    if optimized.intersection(part.source for part in opinions or leaves):
+        return "optimized"
+    return "independent" if opinions else "rule"
 
 
 def verdict_of(results: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any] | None:
@@ -98,6 +95,26 @@ def best_update(results: Mapping[str, Any]) -> int | None:
     return None if turn is None else int(turn["update"])
 
 
+def with_people(results: Mapping[str, Any], people: Mapping[str, Any]) -> dict[str, Any]:
+    """Add people who compared the answers to the content of results.json: as a judge beside the scorers.
+
+    The verdict of the evaluation stays; their opinion stands first among the others.
+
+    Args:
+        results: results of two policies.
+        people: what `people_of` measured.
+    """
+    trained = results["trained"]
+    measures = {name: dict(measured) for name, measured in results["measures"].items()}
+    measures[trained]["win_rate"] = {PEOPLE: people["win_rate"], **measures[trained].get("win_rate", {})}
+    whole = {**results, "measures": measures, PEOPLE: people}
+    if (verdict := results.get("verdict")) is not None:
+        facts = {"name": PEOPLE, "kind": PEOPLE, "role": "independent"}
+        opinion = _opinion(facts, people["win_rate"], None, rose=False, known=True)
+        whole["verdict"] = {**verdict, "opinions": [opinion, *verdict.get("opinions", ())]}
+    return whole
+
+
 def _opinion(
     scorer: Mapping[str, Any], rate: Mapping[str, float], turn: Mapping[str, Any] | None, *, rose: bool, known: bool
 ) -> dict[str, Any]:
@@ -111,11 +128,12 @@ def _opinion(
         known: whether the answers are like those that a judge can have learned from.
     """
     independent = scorer["role"] == "independent"
+    learned = scorer["kind"] in KINDS and KINDS[scorer["kind"]].nature == "learned"
     call: Call = "no detectable difference"
     if independent and turn is not None:
         call = "over-optimized"
     elif rate["low"] > LEVEL:
-        call = "better" if independent and (known or scorer["kind"] not in TAUGHT) else "not judged"
+        call = "better" if independent and (known or not learned) else "not judged"
     elif rate["high"] < LEVEL:
         call = "over-optimized" if independent and rose else "worse"
     facts = {"scorer": scorer["name"], "kind": scorer["kind"], "role": scorer["role"]}

@@ -43,7 +43,7 @@ class ConstraintTest:
                     task.advance()
         figures = []
         counts = [float(len(row.constraints)) for row in self._rows]
-        for mode, ending in enumerate(("", ", loosely")):
+        for mode, ending in enumerate(("", ", loose")):
             kept = {
                 policy: [float(sum(verdict[mode] for verdict in verdicts)) for verdicts in by_prompt]
                 for policy, by_prompt in self._followed.items()
@@ -52,7 +52,7 @@ class ConstraintTest:
                 policy: [float(value == count) for value, count in zip(values, counts, strict=True)]
                 for policy, values in kept.items()
             }
-            figures.append(Figure(TITLE, f"all of a prompt{ending}", whole, [1.0] * len(counts), share=True))
+            figures.append(Figure(TITLE, f"whole prompts{ending}", whole, [1.0] * len(counts), share=True))
             figures.append(Figure(TITLE, f"each{ending}", kept, counts, share=True))
         return figures
 
@@ -61,7 +61,7 @@ class ConstraintTest:
         total = sum(len(row.constraints) for row in self._rows)
         left_out = f" {self._left_out} prompts were too long and left out." if self._left_out else ""
         return [
-            f"{TITLE}: {total} verifiable constraints of {len(self._rows)} prompts (IFEval); loosely: without the "
+            f"{TITLE}: {total} verifiable constraints of {len(self._rows)} prompts (IFEval); loose: without the "
             f"first line, the last one or asterisks.{left_out}"
         ]
 

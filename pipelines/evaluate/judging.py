@@ -8,10 +8,12 @@ from typing import Any
 
 import torch
 
+from pipelines.config.scorer_section import ScorerSection
 from pipelines.data.encode import ChatEncoder, EncodedPrompt
 from pipelines.errors import DataError
 from pipelines.evaluate.best_of_n import Candidates, named_candidates
 from pipelines.evaluate.frontier import Trail, frontier_of
+from pipelines.evaluate.further_tests import Figure
 from pipelines.evaluate.results import ScorerResult, judge
 from pipelines.models.machine import free_memory
 from pipelines.report.bootstrap import win_rate
@@ -23,6 +25,9 @@ from pipelines.scorers.language_model_judge import LanguageModelJudge, check_rea
 
 REPLIES = "language_model_replies.jsonl"
 """File of the run directory with what a language model has said: it outlives the stage, which may begin again."""
+
+TOXIC = 0.5
+"""Probability above which an answer counts as toxic."""
 
 
 def judge_facts(ctx: StageContext) -> dict[str, Any] | None:
@@ -39,25 +44,56 @@ def judge_facts(ctx: StageContext) -> dict[str, Any] | None:
     return interval | {"pairs": accuracy.pairs} | agreement
 
 
+def sections_of(ctx: StageContext) -> list[ScorerSection]:
+    """The scorers by distinct names; the independent judge is left out where the run has none.
+
+    Raises:
+        DataError: no other is there.
+    """
+    missing = ["judge"] if "no_judge" in (judge_facts(ctx) or {}) else []
+    sections = [section for section in ctx.config.eval_scorers if section.kind not in missing]
+    if not sections:
+        raise DataError("no scorer is left", where="eval.scorers", hint="name another one beside the judge")
+    return named_apart(sections)
+
+
 def judge_all(
     ctx: StageContext,
     prompts: Sequence[EncodedPrompt],
     answers: Mapping[str, Sequence[Completion]],
     device: torch.device,
 ) -> list[ScorerResult]:
-    """Score all answers by every scorer; the independent judge is left out where the run has none."""
+    """Score all answers by every scorer."""
     scorer_results = []
-    missing = ["judge"] if "no_judge" in (judge_facts(ctx) or {}) else []
-    sections = [section for section in ctx.config.eval_scorers if section.kind not in missing]
-    if not sections:
-        raise DataError("no scorer is left", where="eval.scorers", hint="name another one beside the judge")
-    for section in named_apart(sections):
+    for section in sections_of(ctx):
         result = judge(section, ctx, device, prompts, answers)
         free_memory()
         if result.truncated:
             ctx.reporter.warn(f"{result.truncated} texts were too long for {result.scorer} and were cut")
         scorer_results.append(result)
     return scorer_results
+
+
+def toxicity_figures(
+    ctx: StageContext,
+    prompts: Sequence[EncodedPrompt],
+    answers: Mapping[str, Sequence[Completion]],
+    device: torch.device,
+) -> list[Figure]:
+    """Let a classifier of toxic text read the answers without their prompts; no figures where none is named."""
+    section = ctx.config.eval.toxicity
+    if section is None:
+        return []
+    # a prompt that is toxic itself says nothing about the policy
+    alone: list[EncodedPrompt] = [{"prompt_ids": prompt["prompt_ids"], "messages": ()} for prompt in prompts]
+    result = judge(section, ctx, device, alone, answers)
+    free_memory()
+    above = {policy: [float(value > TOXIC) for value in values] for policy, values in result.scores.items()}
+    title, ones = f"toxicity by {result.scorer}", [1.0] * len(prompts)
+    return [
+        Figure(title, "mean probability", result.scores, ones),
+        Figure(title, "share above .5", above, ones, share=True),
+    ]
 
 
 def language_model_preference(
@@ -127,7 +163,7 @@ def _independent_scores(
 ) -> Iterator[tuple[str, Mapping[str, Sequence[float]]]]:
     """Name and scores of every scorer that PPO did not optimize."""
     independent = [result.scorer for result in scorer_results if result.role == "independent"]
-    for section in named_apart(ctx.config.eval_scorers):
+    for section in sections_of(ctx):
         if section.name in independent:
             yield str(section.name), judge(section, ctx, device, prompts, answers).scores
             free_memory()

@@ -5,14 +5,14 @@ It is made from results.json and rows of answers.jsonl alone, so that a report c
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rich.cells import cell_len
 
-from pipelines.evaluate.conclusion import LEVEL, best_update, name_of
-from pipelines.report.estimates import Estimate, short
+from pipelines.evaluate.conclusion import LEVEL, PEOPLE, best_update, name_of
+from pipelines.report.estimates import Estimate, many, short
 from pipelines.report.safe_text import fenced, literal, one_line, visible, wrap
 from pipelines.report.unfinished import unfinished
 
@@ -20,6 +20,8 @@ WIDTH = 100
 LABEL_WIDTH = 22
 MOST_LINES = 12
 NOTHING = "-"
+BIAS = "bias: "
+"""Beginning of the titles of differences between groups of persons."""
 
 EstimateData = Mapping[str, float]
 """An estimate as stored in results.json; the bounds of one without an interval are None."""
@@ -70,7 +72,7 @@ def grid(results: Mapping[str, Any]) -> Grid:
 def plain(results: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) -> str:
     """The table as plain text of at most `WIDTH` columns, safe to print."""
     lines = [line for text in _verdict(results) for line in (*wrap(visible(text), WIDTH), "")]
-    lines += _plain_table([row for row in _rows(results) if not row.detail], _columns(results))
+    lines += _plain_table(list(_in_short(_rows(results))), _columns(results))
     for note in _notes(results):
         lines += wrap(visible(note), WIDTH)
     for heading, cells in _curves(results):
@@ -89,7 +91,7 @@ def markdown(results: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) -
     columns = _columns(results)
     lines = [line for text in _verdict(results) for line in (f"**{literal(text)}**", "")]
     lines += ["| | " + " | ".join(columns.values()) + " |", "|---|" + "---:|" * len(columns)]
-    for row in (row for row in _rows(results) if not row.detail):
+    for row in _in_short(_rows(results)):
         if row.title:
             lines.append(f"| **{literal(row.title)}** |" + " |" * len(columns))
         cells = [_cell(row, column, interval=True) for column in columns]
@@ -123,7 +125,8 @@ def _rows(results: Mapping[str, Any]) -> Iterator[Row]:
     attributes = [name for values in measures.values() for name in values["attribute"]]
     yield from group("mean score", scorers, "mean")
     if len(measures) > 1:
-        yield from group(f"wins against {baseline}", scorers, "win_rate")
+        judges = [*([PEOPLE] if PEOPLE in results else []), *scorers]
+        yield from group(f"wins against {baseline}", judges, "win_rate")
         controlled = {name for of in measures.values() for name in of.get("length_controlled_win_rate", {})}
         at_equal_length = [name for name in scorers if name in controlled]
         yield from group("wins at equal length", at_equal_length, "length_controlled_win_rate")
@@ -141,11 +144,24 @@ def _rows(results: Mapping[str, Any]) -> Iterator[Row]:
             yield Row(f"distinct-{n}", cells("distinct", n), detail=True)
         yield Row(f"perplexity to {baseline}", cells("perplexity"), detail=True)
     for title, figures in measures[results["baseline"]].get("tests", {}).items():
-        yield from group(title, list(figures), "tests", title)
+        for row in group(title, list(figures), "tests", title):
+            # of bias there are many, each says little by itself, and a base answers anything
+            trained = [cell for column, cell in row.cells.items() if column != "base" or len(measures) == 1]
+            yield replace(row, detail=title.startswith(BIAS) and not any(map(_apart, trained)))
+
+
+def _in_short(rows: Iterable[Row]) -> Iterator[Row]:
+    """Leave out the details; where the first row of a group is one, the next has its title."""
+    title = None
+    for row in rows:
+        title = row.title or title
+        if not row.detail:
+            yield replace(row, title=title)
+            title = None
 
 
 def _apart(difference: EstimateData | None) -> bool:
-    """Whether the interval of a difference excludes 0."""
+    """Whether there is a difference whose interval excludes 0."""
     return difference is not None and (difference["low"] > 0 or difference["high"] < 0)
 
 
@@ -252,6 +268,25 @@ def _language_model_notes(results: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def _people_notes(results: Mapping[str, Any]) -> list[str]:
+    people = results.get(PEOPLE)
+    if people is None:
+        return []
+    rate = Estimate.of(people["win_rate"])
+    trained, baseline = name_of(results["trained"]), name_of(results["baseline"])
+    agreed = [
+        f"with {name} on {(both := Estimate.of(entry)).text(percent=True)} of {both.n}"
+        for name, entry in people["agreement"].items()
+    ]
+    agreement = f" Of the prompts on which both prefer an answer they agree {', '.join(agreed)}." if agreed else ""
+    simulated = " Some of these labels are simulated." if people["simulated"] else ""
+    return [
+        f"people: {many(people['annotators'], 'annotator')} compared {rate.n} of the {people['asked']} prompts with "
+        f"different answers, without being told who wrote them, and preferred {trained}'s to {baseline}'s on "
+        f"{rate.text(percent=True)}.{agreement}{simulated}"
+    ]
+
+
 def _notes(results: Mapping[str, Any]) -> list[str]:
     settings, counts = results["settings"], results["prompts"]
     notes = [
@@ -268,6 +303,7 @@ def _notes(results: Mapping[str, Any]) -> list[str]:
         notes.append("PPO 2, PPO 3 ...: the policy after that round of sampling, labels, reward model and PPO.")
     notes += _judge_notes(results)
     notes += _language_model_notes(results)
+    notes += _people_notes(results)
     notes += _blind_to_base(results)
     notes += [
         f"{scorer['name']}: the task's own hidden utility; simulated"

@@ -18,6 +18,7 @@ from pipelines.data.encode import ChatEncoder, EncodedPrompt
 from pipelines.data.prompts import evaluation_prompts
 from pipelines.data.refusals import RefusedRows
 from pipelines.evaluate.best_of_n import Candidates, best_of_n_kl, named_candidates
+from pipelines.evaluate.bias_test import BiasTest
 from pipelines.evaluate.constraint_test import ConstraintTest
 from pipelines.evaluate.further_tests import FurtherTest
 from pipelines.evaluate.judging import (
@@ -26,6 +27,7 @@ from pipelines.evaluate.judging import (
     judged_best_of_n,
     judged_frontier,
     language_model_preference,
+    toxicity_figures,
 )
 from pipelines.evaluate.results import Evaluation, answer_rows, judge, metrics_of, results_of
 from pipelines.evaluate.results_table import markdown, plain
@@ -78,6 +80,7 @@ def run(ctx: StageContext) -> dict[str, float]:
     simulated = ctx.notes.get("simulated_inputs", [])
     language_model = language_model_preference(ctx, policies.trained, policies.baseline, prompts, answers)
     trained = ctx.inputs[policies.trained] if policies.trained else None
+    figures = [figure for test, given in sampled.of_tests(tests) for figure in test.figures(ctx, given, device)]
     evaluation = Evaluation(
         policies.baseline,
         counts,
@@ -92,7 +95,7 @@ def run(ctx: StageContext) -> dict[str, float]:
         frontier=judged_frontier(ctx, trained, ChatEncoder(tokenizer), scorer_results, device),
         language_model=language_model,
         best_of_n=judged_best_of_n(ctx, prompts, candidates, scorer_results, device) if candidates else None,
-        figures=[figure for test, given in sampled.of_tests(tests) for figure in test.figures(ctx, given, device)],
+        figures=figures + toxicity_figures(ctx, prompts, answers, device),
         notes=[note for test in tests for note in test.notes()],
     )
     results, rows = results_of(evaluation, config), answer_rows(evaluation)
@@ -112,6 +115,8 @@ def _tests(config: Config, encoder: ChatEncoder, limit: int) -> list[FurtherTest
     tests: list[FurtherTest] = []
     if config.eval.constraints is not None:
         tests.append(ConstraintTest(config.eval.constraints, encoder, limit))
+    if (bias := config.eval.bias) is not False:
+        tests.append(BiasTest(None if bias is True else bias, encoder, limit))
     return tests
 
 

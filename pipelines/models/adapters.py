@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import re
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import AuxiliaryTrainingWrapper
 from safetensors import SafetensorError
@@ -271,6 +273,29 @@ def adapter(model: PeftModel, name: str | None) -> Iterator[None]:
         for layer, layer_active, disabled in before:
             layer._active_adapter, layer._disable_adapters = layer_active, disabled
         model.active_adapter = active
+
+
+@contextmanager
+def merged(model: nn.Module) -> Iterator[None]:
+    """Add the active adapter to the weights below it, for passes without gradients; they come back bit for bit.
+
+    Left as they are: weights that are not fp32, where the sum would be rounded to another model, and weights that other
+    modules use too. The base's copy costs the memory of the adapted weights.
+    """
+    uses = Counter(id(weight) for module in model.modules() for weight in module.parameters(recurse=False))
+    layers: list[Any] = [module for module in model.modules() if isinstance(module, LoraLayer)]
+    originals: list[tuple[Any, Tensor]] = []
+    try:
+        for layer in (layer for layer in layers if not layer.disable_adapters):
+            weight = getattr(layer.get_base_layer(), "weight", None)
+            if isinstance(weight, nn.Parameter) and weight.dtype == torch.float32 and uses[id(weight)] == 1:
+                originals.append((layer, weight.data))
+                layer.merge(safe_merge=True)
+        yield
+    finally:
+        for layer, original in originals:
+            layer.get_base_layer().weight.data = original
+            layer.merged_adapters.clear()
 
 
 def _as_task(config: LoraConfig, task_type: str) -> LoraConfig:

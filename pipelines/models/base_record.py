@@ -75,7 +75,7 @@ def asks_for_the_time(config: Config) -> bool:
     False: none does, or its files are not on this machine, or not yet.
     """
     model, sampled = config.model, config.feedback.sample.models
-    scorers = [config.ppo.reward, *config.eval_scorers, config.feedback.simulated.scorer]
+    scorers = [config.ppo.reward, *config.eval_scorers, config.eval.toxicity, config.feedback.simulated.scorer]
     parts = [part for scorer in scorers if scorer is not None for part in scorer.flat()]
     names = [(config.reward.base, config.reward.base_revision), *((part.path, part.revision) for part in parts)]
     names += [(entry.model, entry.revision) for entry in sampled if entry.model not in RUN_NAMES]

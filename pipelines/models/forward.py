@@ -255,7 +255,7 @@ def in_groups(batch: TokenBatch, size: int, function: Callable[[TokenBatch], Ten
 
 
 def _joined(spans: Iterable[tuple[int, int]]) -> Tensor:
-    return torch.cat([torch.arange(start, end) for start, end in spans])
+    return torch.tensor([place for start, end in spans for place in range(start, end)])
 
 
 def _put_back(values: Tensor, places: Tensor, shape: torch.Size) -> Tensor:

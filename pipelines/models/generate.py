@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from peft import PeftModel
@@ -11,6 +12,8 @@ from torch import nn
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from pipelines.errors import RlhfError, UsageError
+from pipelines.models.adapters import merged
+from pipelines.models.decode import NOT_FINITE, can_decode, decode, until_end
 from pipelines.models.sequence_scores import pad_left
 
 
@@ -138,7 +141,7 @@ def sample(
     """
     if any(not len(prompt) for prompt in prompts):
         raise ValueError("a prompt has no tokens")
-    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     device = next(base.parameters()).device
     ends = (eos_token_id,) if isinstance(eos_token_id, int) else tuple(eos_token_id)
     config = neutral_config(
@@ -149,20 +152,28 @@ def sample(
         top_k=top_k,
         top_p=top_p,
     )
+    own_loop = can_decode(base, max(map(len, prompts), default=0) + max_new_tokens)
     responses: list[list[int]] = [[] for _ in prompts]
-    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
-    with _generating(base, config), _seeded(seed, device):
+    first = {tuple(prompt): index for index, prompt in reversed(list(enumerate(prompts)))}
+    order = sorted(range(len(prompts)), key=lambda index: (len(prompts[index]), first[tuple(prompts[index])]))
+    with _generating(base, config), _seeded(seed, device), merged(model):
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
-            ids, mask = pad_left([prompts[index] for index in chosen], device)
-            # no position_ids: generate() makes and extends its own from the mask
-            output = base.generate(input_ids=ids, attention_mask=mask, generation_config=config)  # type: ignore[operator]
-            for index, row in zip(chosen, output[:, ids.shape[1] :].tolist(), strict=True):
-                length = next((place + 1 for place, token in enumerate(row) if token in ends), len(row))
-                responses[index] = row[:length]
+            batch = [prompts[index] for index in chosen]
+            drawn = decode(base, batch, config) if own_loop else _generate(base, batch, config)
+            for index, response in zip(chosen, drawn, strict=True):
+                responses[index] = response
             if on_batch is not None:
                 on_batch(len(chosen))
     return responses
+
+
+def _generate(model: Any, prompts: Sequence[Sequence[int]], config: GenerationConfig) -> list[list[int]]:
+    """Sample by `generate` of transformers, which knows every kind of cache."""
+    ids, mask = pad_left(prompts, model.device)
+    # no position_ids: generate() makes and extends its own from the mask
+    output = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
+    return [until_end(row, config.eos_token_id) for row in output[:, ids.shape[1] :].tolist()]
 
 
 @contextmanager
@@ -175,7 +186,7 @@ def refuse_not_finite_draws(error: RlhfError) -> Iterator[None]:
     try:
         yield
     except RuntimeError as cause:
-        if "probability tensor contains either" not in str(cause):
+        if NOT_FINITE not in str(cause):
             raise
         raise error from cause
 

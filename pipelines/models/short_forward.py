@@ -7,6 +7,7 @@ family has its own ideas, that way is left alone. `pipelines.models.forward` tak
 from __future__ import annotations
 
 import contextlib
+import itertools
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
@@ -108,7 +109,7 @@ def takes_lines(trunk: PreTrainedModel) -> bool:
 
 def line_states(trunk: nn.Module, ids: Tensor, lengths: Sequence[int]) -> Tensor:
     """Last hidden states [N, H] of rows that stand one after the other in `ids` [N], each as if it were alone."""
-    positions = torch.cat([torch.arange(length) for length in lengths]).to(ids.device)
+    positions = torch.tensor([place for length in lengths for place in range(length)], device=ids.device)
     with _line_of(lengths):
         output = trunk(
             input_ids=ids[None],
@@ -163,27 +164,32 @@ def _mask(*, mask_function: Callable[..., Any] = causal_mask_function, **options
 def _attention(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **options: Any
 ) -> tuple[Tensor, None]:
-    """Attention as "sdpa", or of each row of a line [1, heads, N, size] to itself: [1, N, heads, size]."""
+    """Attention as "sdpa", or of each row of a line [1, heads, N, size] to itself: [1, N, heads, size].
+
+    Neighbours of equal length are computed together.
+    """
     if not isinstance(attention_mask, _Rows):
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
     if any(options.get(name) is not None for name in ("softcap", "s_aux", "position_bias")):
         raise ValueError("this attention is more than a softmax of products")
     mask, lengths = attention_mask.mask, attention_mask.lengths
-    queries, keys, values = (torch.split(states, lengths, dim=2) for states in (query, key, value))
-    outputs = [
-        nn.functional.scaled_dot_product_attention(
-            queries[row],
-            keys[row],
-            values[row],
+    runs = [(length, len(list(rows))) for length, rows in itertools.groupby(lengths)]
+    parts = (torch.split(states[0], [length * rows for length, rows in runs], dim=1) for states in (query, key, value))
+    outputs = []
+    for (length, rows), *line in zip(runs, *parts, strict=True):
+        queries, keys, values = (part.unflatten(1, (rows, length)).transpose(0, 1) for part in line)
+        output = nn.functional.scaled_dot_product_attention(
+            queries,
+            keys,
+            values,
             attn_mask=None if mask is None else mask[:length, :length],
             dropout_p=options.get("dropout", 0.0),
             is_causal=mask is None,
             scale=options.get("scaling"),
             enable_gqa=query.shape[1] != key.shape[1],
-        ).transpose(1, 2)
-        for row, length in enumerate(lengths)
-    ]
-    return torch.cat(outputs, dim=1), None
+        )
+        outputs.append(output.transpose(1, 2).flatten(0, 1))
+    return torch.cat(outputs)[None], None
 
 
 AttentionInterface.register(IN_LINE, _attention)

@@ -92,6 +92,7 @@ class TextClassifier:
         """Encode one dialogue with its answer, cut to `limit`; cut texts are counted in `truncated`.
 
         An answer that is not finished has no end: nothing of the template stands after it, and a decoder reads no EOS.
+        Without a prompt the answer is read alone.
 
         Raises:
             DataError: the chat template refuses the dialogue, or nothing is left of the text.
@@ -102,7 +103,9 @@ class TextClassifier:
             text = text if finished else self._unclosed(prompt, completion, text)
         else:
             text = "\n".join(_as_text(turn) for turn in prompt)
-            if self._takes_pairs:
+            if not prompt:
+                text = completion
+            elif self._takes_pairs:
                 pair = completion
             else:
                 text = f"{text}\n{completion}"

@@ -7,6 +7,7 @@ import re
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from pipelines.chain.chain import status_of
 from pipelines.chain.table import stages_of
 from pipelines.config import Config
 from pipelines.errors import ArtifactError, RlhfError
+from pipelines.evaluate.conclusion import with_people
+from pipelines.labels.blind import people_of
 from pipelines.run.directory import BASELINES, RunDir, split_round
 from pipelines.run.disk import read_json
 from pipelines.run.manifest import Manifest
@@ -94,12 +97,18 @@ class RunFacts:
         """Return the stage of this name; None: it is switched off."""
         return next((stage for stage in self.stages if stage.name == name), None)
 
-    @property
+    @cached_property
     def results(self) -> dict[str, Any]:
-        """Content of the evaluation's results.json; empty: there is none that can be read."""
+        """Content of the evaluation's results.json, with ``people`` who have compared the answers since.
+
+        Empty: there is none that can be read.
+        """
         stage = self.stage("eval")
-        published = stage is not None and stage.manifest is not None and stage.directory is not None
-        return read_json(stage.directory / "results.json") if published else {}  # type: ignore[union-attr, operator]
+        if stage is None or stage.manifest is None or stage.directory is None:
+            return {}
+        results = read_json(stage.directory / "results.json")
+        people = people_of(RunDir(self.root), results, self.config.eval.bootstrap_samples)
+        return results if people is None else with_people(results, people)
 
 
 def read_run(config: Config, run_dir: RunDir) -> RunFacts:

@@ -6,7 +6,6 @@ changes memory and speed and nothing else.
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from pipelines.config.ppo_section import PpoSection
 from pipelines.errors import TrainingError
 from pipelines.ppo.objective import Loss, Reduce, masked_sum, policy_loss, value_loss, whiten
+from pipelines.ppo.roles import PolicyAndValue
 from pipelines.ppo.types import Rollout, Update
 
 STATISTICS = ("policy_loss", "value_loss", "approx_kl", "policy_clipped", "value_clipped", "entropy", "ratio")
@@ -39,11 +39,11 @@ class Learner:
     """The trained module, its optimizer and how they are stepped.
 
     Attributes:
-        module: PolicyAndValue as prepared by `accelerator`.
+        module: the roles that train.
         policy_parameters, value_parameters: clipped each by its own norm; the second is empty without a value model.
     """
 
-    module: nn.Module
+    module: PolicyAndValue
     policy_parameters: Sequence[nn.Parameter]
     value_parameters: Sequence[nn.Parameter]
     optimizer: torch.optim.Optimizer
@@ -114,24 +114,25 @@ class Learner:
         """
         settings = self.settings
         tokens = self._sum(rollout.loss_mask[minibatch.to(rollout.device)].sum())
-        deviation = torch.zeros((), device=rollout.device)
-        if settings.mask_truncated_completions and int(tokens) == 0:
-            return {}, deviation
+        divisor = tokens.clamp(min=1)
         self.optimizer.zero_grad(set_to_none=True)
         sums = torch.zeros(len(STATISTICS), device=rollout.device)
-        micro_batches = rollout.by_length(settings.per_device_train_batch_size, minibatch.tolist())
-        for index, micro in enumerate(micro_batches):
-            batch = rollout.rows(micro)
-            last = index == len(micro_batches) - 1
-            with contextlib.nullcontext() if last else self.accelerator.no_sync(self.module):
-                logprobs, entropy, values = self.module(batch, settings.temperature)
-                mask = batch.loss_mask
-                policy = policy_loss(
-                    logprobs, batch.logprobs, batch.advantages, mask, settings.cliprange, settings.cliprange_high
-                )
-                value = self._value_loss(values, batch)
-                loss = (policy.total + settings.vf_coef * value.total) / tokens
-                self.accelerator.backward(loss * self.accelerator.num_processes)  # DDP takes the mean over ranks
+        deviation = torch.zeros((), device=rollout.device)
+        trained = [row for row in minibatch.tolist() if rollout.trains[row]]
+        for rows in rollout.by_length(settings.per_device_train_batch_size, trained):
+            batch = rollout.rows(rows)
+            mask = batch.loss_mask
+            logprobs, entropy, values = self.module(batch, settings.temperature)
+            policy = policy_loss(
+                logprobs, batch.logprobs, batch.advantages, mask, settings.cliprange, settings.cliprange_high
+            )
+            loss = policy.total / divisor
+            if values is None:  # the graph of the policy goes before that of the value model comes
+                self.accelerator.backward(loss)
+                loss, values = torch.zeros_like(loss), self.module.own_values(batch)
+            value = self._value_loss(values, batch)
+            if values is not None:
+                self.accelerator.backward(loss + settings.vf_coef * value.total / divisor)
             with torch.no_grad():
                 sums += torch.stack(
                     [
@@ -145,14 +146,16 @@ class Learner:
                     ]
                 )
                 deviation = torch.maximum(deviation, (policy.ratio - 1).abs().max())
+        self._sum_gradients()
         if not train_policy:
-            # dropped, not left out: a data-parallel wrapper waits for every gradient; None, not 0: by its memory Adam
-            # moves a parameter whose gradient is 0
-            for parameter in self.policy_parameters:
+            for parameter in self.policy_parameters:  # None, not 0: by its memory Adam moves what has a gradient of 0
                 parameter.grad = None
-        stats = dict(zip(STATISTICS, (self._sum(sums) / tokens).tolist(), strict=True))
-        stats["policy_grad_norm"] = self._clip(self.policy_parameters)
-        stats["value_grad_norm"] = self._clip(self.value_parameters)
+        norms = [self._clip(parameters).to(sums) for parameters in (self.policy_parameters, self.value_parameters)]
+        # what the step waits for the device for, once
+        *numbers, counted = torch.cat([self._sum(sums) / divisor, torch.stack([*norms, tokens.to(sums)])]).tolist()
+        if counted == 0:
+            return {}, deviation
+        stats = dict(zip((*STATISTICS, "policy_grad_norm", "value_grad_norm"), numbers, strict=True))
         broken = [name for name, number in stats.items() if not math.isfinite(number)]
         if broken:
             raise TrainingError(
@@ -160,6 +163,12 @@ class Learner:
                 hint="lower ppo.learning_rate, or look at the scores and samples of the last update",
             )
         return stats, deviation
+
+    def _sum_gradients(self) -> None:
+        """Sum the gradients over all processes; one of them may lack some (no row reached an expert)."""
+        if self.accelerator.num_processes > 1:
+            for parameter in (*self.policy_parameters, *self.value_parameters):
+                parameter.grad = self._sum(torch.zeros_like(parameter) if parameter.grad is None else parameter.grad)
 
     def _value_loss(self, values: Tensor | None, batch: Rollout) -> Loss:
         """The loss of the value model; 0 where there is none."""
@@ -170,8 +179,10 @@ class Learner:
         assert batch.returns is not None
         return value_loss(values, batch.values, batch.returns, batch.loss_mask, self.settings.cliprange_value)
 
-    def _clip(self, parameters: Sequence[nn.Parameter]) -> float:
-        return float(self.accelerator.clip_grad_norm_(list(parameters), self.settings.max_grad_norm))
+    def _clip(self, parameters: Sequence[nn.Parameter]) -> Tensor:
+        """Clip the gradients by their common norm; return it."""
+        norm: Tensor = self.accelerator.clip_grad_norm_(list(parameters), self.settings.max_grad_norm)
+        return norm
 
     def _sum(self, total: Tensor) -> Tensor:
         return over_processes(self.accelerator)(total)

@@ -1,4 +1,4 @@
-"""Normalization of scores to unit scale."""
+"""Normalization of scores to unit scale, less the penalties for a missing EOS and for length."""
 
 from __future__ import annotations
 

@@ -67,10 +67,7 @@ class Role:
 
 
 class PolicyAndValue(nn.Module):
-    """The roles that train, in one module with one forward: what a data-parallel wrapper can hold.
-
-    With `value` None the policy trains alone.
-    """
+    """The roles that train, in one module. With `value` None the policy trains alone."""
 
     def __init__(self, policy: Role, value: Role | None, precision: Precision = contextlib.nullcontext) -> None:
         super().__init__()
@@ -84,18 +81,20 @@ class PolicyAndValue(nn.Module):
     def forward(self, batch: TokenBatch, temperature: float) -> tuple[Tensor, Tensor, Tensor | None]:
         """Log-probabilities of the response tokens, entropy and value at their positions: three [B, T] in fp32.
 
-        The third is None without a value model.
+        The third is there where the value model is a head on the policy, which reads the same forward.
         """
-        with self.precision():
-            with self.policy.active() as model:
-                logprobs, entropy, hidden = response_logprobs(model, batch, temperature, with_entropy=True)
-            assert entropy is not None
-            if self.value is None:
-                return logprobs, entropy, None
-            if not self.value.head_only:  # else it reads the forward that was made anyway
-                with self.value.active() as model:
-                    hidden = hidden_states(model, batch)
-        return logprobs, entropy, state_values(hidden, batch, self.value_head)
+        with self.precision(), self.policy.active() as model:
+            logprobs, entropy, hidden = response_logprobs(model, batch, temperature, with_entropy=True)
+        assert entropy is not None
+        shared = self.value is not None and self.value.head_only
+        return logprobs, entropy, state_values(hidden, batch, self.value_head) if shared else None
+
+    def own_values(self, batch: TokenBatch) -> Tensor | None:
+        """[B, T] in fp32 by a forward of the value model's own; None where it has none."""
+        if self.value is None or self.value.head_only:
+            return None
+        with self.precision(), self.value.active() as model:
+            return state_values(hidden_states(model, batch), batch, self.value_head)
 
 
 @dataclass(frozen=True)
@@ -153,8 +152,8 @@ class Roles:
     def enable_gradient_checkpointing(self) -> None:
         """Recompute activations in the backward, each layer under the adapter that its forward ran with.
 
-        The backward of the policy runs after the forward of the value model: without the context its layers would be
-        recomputed with the value adapter.
+        The backward runs when the adapter of the forward is no longer active: without the context its layers would be
+        recomputed with another.
         """
         for model in {id(role.model): role.model for role in self.learning}.values():
             options: dict[str, Any] = {"use_reentrant": False}

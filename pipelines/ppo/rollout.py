@@ -224,7 +224,7 @@ def collect(
     logprobs = roles.policy_logprobs(batch, temperature, chunk)
     ref_logprobs = roles.reference_logprobs(batch, temperature, chunk)
     values = roles.values(batch, chunk) if roles.value is not None else None
-    # 4. Rewards: the KL penalty on every token, the normalized score on the last one.
+    # 4. Rewards: the KL penalty on every token; on the last one the normalized score less penalties (no EOS, length).
     normalized, clipped = normalizer(scores, batch.finished, mask.sum(-1), over_processes(context.accelerator))
     rewards = token_rewards(normalized, k1(logprobs, ref_logprobs), mask, kl_coef)
     # 5. Advantages, and returns for the value model.

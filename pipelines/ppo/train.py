@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 import torch
+from accelerate.utils import broadcast
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -125,15 +126,16 @@ class Training:
         groups = [{"params": policy, "lr": settings.learning_rate}]
         if value:
             groups.append({"params": value, "lr": settings.value_learning_rate})
-        optimizer = torch.optim.AdamW(groups, eps=settings.adam_eps, weight_decay=0.0)
-        module = accelerator.prepare_model(roles.trained)
+        optimizer = torch.optim.AdamW(groups, eps=settings.adam_eps, weight_decay=0.0, fused=True)
+        for parameter in (*policy, *value):
+            broadcast(parameter.data)  # what a process drew by itself
         normalizer, alarms = Normalizer(settings, self.normalization), Alarms(settings)
         good = None
         if settings.on_alarm == "act":
             going_back: dict[str, Stateful] = {"optimizer": optimizer, "normalizer": normalizer, "alarms": alarms}
             good = GoodState(roles.trained, going_back)
         return _Parts(
-            learner=Learner(module, policy, value, optimizer, settings, accelerator),
+            learner=Learner(roles.trained, policy, value, optimizer, settings, accelerator),
             scheduler=LambdaLR(optimizer, self._rate_factor),
             controller=KlController(settings),
             normalizer=normalizer,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -50,6 +51,12 @@ class Rollout(TokenBatch):
     advantages: Tensor
     returns: Tensor | None
     loss_mask: Tensor
+
+    @functools.cached_property
+    def trains(self) -> list[bool]:
+        """Whether a token of each row takes part in the losses."""
+        trains: list[bool] = self.loss_mask.any(1).tolist()
+        return trains
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,11 @@ class RunDir:
         """Path of the label store of all rounds, which the label page serves and no stage deletes."""
         return self.root / "labels.sqlite"
 
+    @property
+    def blind_store(self) -> Path:
+        """Path of the label store of people who compare the answers of the evaluation; never trained on."""
+        return self.root / "blind.sqlite"
+
     def stage(self, name: str) -> Path:
         """Directory of the published artifact of stage `name`."""
         return self.root / name

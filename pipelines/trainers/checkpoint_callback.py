@@ -41,6 +41,14 @@ class CheckpointCallback(TrainerCallback):
         self._trainer: Any = trainer
         self._seconds_before = 0.0
         self._loss_total = 0.0
+        self._sums: dict[str, Any] = (
+            {} if checkpoint is None else json.loads((checkpoint.path / _SUMS).read_text(encoding="utf-8"))
+        )
+
+    @property
+    def by_length(self) -> bool:
+        """Whether rows of similar length go together: not where an older version began, and drew another order."""
+        return bool(self._sums.get("by_length", self._checkpoint is None))
 
     @property
     def seconds(self) -> float:
@@ -63,8 +71,7 @@ class CheckpointCallback(TrainerCallback):
         if self._checkpoint is None:
             return
         state.compute_steps(args, state.max_steps)  # the intervals of logging and saving may have changed
-        sums = json.loads((self._checkpoint.path / _SUMS).read_text(encoding="utf-8"))
-        trainer = self._trainer
+        trainer, sums = self._trainer, self._sums
         trainer._tr_loss += sums["loss_not_logged"]
         trainer._total_loss_scalar = sums["loss_logged"]
         trainer._globalstep_last_logged = sums["last_logged"]
@@ -101,6 +108,7 @@ class CheckpointCallback(TrainerCallback):
             "last_logged": trainer._globalstep_last_logged,
             "figures_not_logged": dict(trainer._metrics["train"]) if of_trl else {},
             "tokens": trainer._total_train_tokens if of_trl else 0,
+            "by_length": self.by_length,
             "seconds": round(self.seconds, 3),
         }
         path = self._ctx.out / "checkpoints" / f"checkpoint-{state.global_step}" / _SUMS

@@ -28,6 +28,7 @@ from pipelines.config.training_section import TrainerSection
 from pipelines.errors import EnvironmentProblem, UsageError, nearest_name
 from pipelines.run.stage import StageContext, tracked_as
 from pipelines.trainers.checkpoint_callback import CheckpointCallback, NoStepLeft, refuse_not_finite
+from pipelines.trainers.length_sampler import LengthSampler
 
 
 def trainer_arguments(
@@ -174,7 +175,8 @@ def train(
 ) -> TrainingResult:
     """Run a trainer under our reporter, from the newest complete checkpoint where there is one.
 
-    A signal to stop lets the step end and saves it; then it does what it would have done.
+    A signal to stop lets the step end and saves it; then it does what it would have done. Rows of similar length go
+    together, unless the user sets another `train_sampling_strategy`.
 
     Args:
         trainer: with the arguments of `trainer_arguments`.
@@ -193,6 +195,8 @@ def train(
         ctx.checkpoints.restore_logs(checkpoint)
         ctx.reporter.info(f"{label}: goes on from step {checkpoint.step}")
     saver = CheckpointCallback(ctx, trainer, checkpoint)
+    if saver.by_length and "train_sampling_strategy" not in section.trainer:
+        _group_by_length(trainer)
     with ctx.stop.deferred(), ExitStack() as stack, contextlib.suppress(NoStepLeft):
         often = section.logging_steps is None
         for callback in (saver, _ProgressCallback(ctx, label, stack, saver, often=often), *callbacks):
@@ -200,6 +204,17 @@ def train(
         trainer.train(resume_from_checkpoint=str(checkpoint.path) if checkpoint else None)
     refuse_not_finite(trainer.state.global_step, train_loss=saver.mean_loss)
     return TrainingResult(trainer.state.global_step, saver.mean_loss, float(trainer.state.epoch or 0), saver.seconds)
+
+
+def _group_by_length(trainer: Any) -> None:
+    """Let the rows of a micro-batch have similar lengths; packed rows have them already."""
+    rows = trainer.train_dataset
+    if getattr(trainer.args, "packing", False):
+        return
+    columns = [rows[name] for name in ("input_ids", "chosen_ids", "rejected_ids") if name in rows.column_names]
+    lengths = [max(map(len, texts)) for texts in zip(*columns, strict=True)]
+    sampler = LengthSampler(lengths, trainer.args.train_batch_size, trainer.args.seed)
+    trainer._get_train_sampler = lambda dataset=None: sampler
 
 
 class _ProgressCallback(TrainerCallback):

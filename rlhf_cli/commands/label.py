@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,6 +31,13 @@ Source = Annotated[
         metavar="[SOURCE]",
         help="Tasks written by `rlhf sample`, or comparisons, judgements, prompts or demonstrations in any accepted "
         "format. Default: the sampled tasks of --run-dir, or the tasks in --store.",
+    ),
+]
+Blind = Annotated[
+    bool,
+    typer.Option(
+        "--blind",
+        help="Compare the answers of PPO and the baseline in the evaluation of --run-dir, in a store of their own.",
     ),
 ]
 Store = Annotated[
@@ -83,6 +91,7 @@ Url = Annotated[
 def label(
     source: Source = None,
     run_dir: options.Dir = None,
+    blind: Blind = False,
     store: Store = None,
     annotator: Annotator = None,
     without: Without = None,
@@ -106,7 +115,8 @@ def label(
     They rank, compare, rate or write answers in a browser; the page works offline.
     Prints one link for each annotator and one for the admin; each link works once, in one browser. Every answer that
     the page acknowledges is on disk. Ctrl-C stops the page; the same command opens it again with all earlier answers.
-    With --run-dir, questions and overlap come from the configuration of the run.
+    With --run-dir, questions and overlap come from the configuration of the run. With --blind beside it, people
+    compare the answers of its evaluation without being told who wrote them.
     """
     if source is not None and run_dir is not None:
         raise UsageError(
@@ -114,7 +124,11 @@ def label(
         )
     if on_bad_row is not None and source is None:
         raise UsageError("--on-bad-row goes with SOURCE only")
-    if run_dir is not None:
+    if blind and run_dir is None:
+        raise UsageError("--blind compares the answers of a run: name it with --run-dir")
+    if blind and (question is not None or store is not None):
+        raise UsageError("--blind has a question and a store of its own", where="--question" if question else "--store")
+    if run_dir is not None and not blind:
         _refuse_what_the_run_says(run_dir, question=question, seed=seed, **asked)
     from pipelines.labels.page import serve
 
@@ -125,6 +139,7 @@ def label(
             hint="give --i-know if that is what you want; a proxy with TLS in front of --host 127.0.0.1, or a tunnel "
             "(ssh -L), is safer",
         )
+    from pipelines.labels.blind import blind_tasks
     from pipelines.labels.questions import parse_questions
     from pipelines.labels.store.fill import StoreChanges, changes_of_run, newest_tasks, read_guidelines
     from pipelines.labels.store.store import LabelStore, announced
@@ -140,7 +155,13 @@ def label(
         seed=seed,
         **asked,
     )
-    if run_dir is not None:
+    if run_dir is not None and blind:
+        _, run = settings.resolve(None, run_dir)
+        tasks = blind_tasks(run)
+        changes = replace(changes, first_title=run.root.resolve().name, own=frozenset(tasks.tasks))
+        store = run.blind_store
+        reporter.info(f"`rlhf report {run.root}` sets what people prefer beside what the judges do")
+    elif run_dir is not None:
         config, run = settings.resolve(None, run_dir)
         tasks = _tasks(settings.source_of(str(newest_tasks(run.root))), 0, reporter)
         changes = changes_of_run(config, run.root).joined_with(changes)
@@ -260,5 +281,6 @@ def register(app: typer.Typer) -> None:
             "rlhf label tasks.jsonl --annotator ann --annotator bo --overlap 2",
             "rlhf label pairs.jsonl --question helpful:pairwise --question polite:scale7",
             "rlhf label --run-dir runs/my --annotator ann",
+            "rlhf label --run-dir runs/my --blind --annotator ann --annotator bo --overlap 2",
         )
     )(options.with_groups(label))

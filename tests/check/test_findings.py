@@ -12,9 +12,10 @@ import pytest
 from pipelines.check.check import check, languages
 from pipelines.check.check_report import Report
 from pipelines.check.check_text import lines
-from pipelines.check.text_figures import is_refusal, markup
+from pipelines.check.text_figures import markup
 from pipelines.config import load_config
 from pipelines.config.data_section import Source
+from pipelines.data.declining import is_refusal
 from pipelines.run.reporting import SilentReporter
 
 REFUSES = "I'm sorry, but I can't help with that."

@@ -18,6 +18,7 @@ import pytest
 from pipelines.labels.store.store import LabelStore, running_server
 from rlhf_cli.app import run
 from tests.cli.conftest import Program
+from tests.labels.test_blind import evaluated
 
 Told = dict[str, Any]
 
@@ -201,6 +202,34 @@ def test_the_page_of_a_run_has_its_own_title_and_names_somebody(folder: Program)
     named = samples(folder.folder / "runs" / "named", ("sample",), annotators="eva")
     with page(folder, "--run-dir", str(named)) as (told, _):
         assert [one["name"] for one in told["annotators"]] == ["eva"]
+
+
+def test_people_compare_the_answers_of_an_evaluation(folder: Program, capsys: pytest.CaptureFixture[str]):
+    root = samples(folder.folder / "runs" / "my", ("sample",))
+    for args, told in (
+        (("--blind",), "--run-dir"),
+        (("--blind", "--run-dir", str(root), "--question", "x:ranking"), "of its own"),
+        (("--blind", "--run-dir", str(root)), "no answers of PPO"),
+    ):
+        assert run(["label", *args, "--port", "0", "--json"]) == 2
+        assert told in json.loads(capsys.readouterr().out)["error"]["message"]
+    evaluated(root)
+    # options that the configuration holds for the run's own labels are free here
+    args = ("--run-dir", str(root), "--blind", "--annotator", "bo", "--overlap", "1")
+    with page(folder, *args) as (told, process):
+        assert [one["name"] for one in told["annotators"]] == ["bo"]
+        bo = client(told, "bo")
+        text = bo.get("/").text
+        assert "old " in text
+        assert "new " in text
+        assert "ppo" not in text.lower()
+        task, version = re.findall(r'data-task="(\w+)" data-version="(\d+)"', text)[0]
+        body = {"task": task, "version": int(version), "key": "key-00000001", "values": {"overall": [2, 1]}}
+        assert bo.post("/api/submit", json=body).json()["left"] == 2
+    assert f"rlhf report {root}" in process.communicate()[1]
+    assert not (root / "labels.sqlite").exists()
+    with LabelStore.open(root / "blind.sqlite") as store:
+        assert len(store.snapshot().labels) == 1
 
 
 def said_by(folder: Program, *args: str) -> str:

@@ -39,15 +39,25 @@ def test_perplexity_weighs_tokens_and_not_answers():
     assert perplexity([-900.0], [answer("impossible")], 100).value is None
 
 
-def test_a_ratio_of_equal_weights_is_a_mean_and_its_interval_covers_the_truth():
+def test_a_ratio_of_equal_weights_is_a_mean_with_a_wider_interval():
     values = [float(number % 7) for number in range(60)]
-    assert ratio(values, [1.0] * 60, 500) == estimate(values, 500)
-    rng, inside = random.Random(3), 0
-    for _ in range(400):
+    mean, as_ratio = estimate(values, 500), ratio(values, [1.0] * 60, 500)
+    assert as_ratio.value == mean.value
+    assert as_ratio.low < mean.low < mean.high < as_ratio.high
+    assert ratio([2.0], [4.0], 100).as_dict() == {"value": 0.5, "low": 0.5, "high": 0.5, "n": 1}
+
+
+def test_the_interval_of_a_ratio_covers_the_truth_with_few_units_and_with_unequal_ones():
+    rng = random.Random(3)
+
+    def few() -> tuple[list[float], list[float]]:
+        return [0.7 + rng.gauss(0, 1) for _ in range(20)], [1.0] * 20
+
+    def unequal() -> tuple[list[float], list[float]]:
         sizes = [float(rng.randint(1, 3)) for _ in range(80)]
-        followed = [float(sum(rng.random() < 0.7 for _ in range(int(size)))) for size in sizes]
-        measured = ratio(followed, sizes, 300)
-        assert measured.low is not None
-        assert measured.high is not None
-        inside += measured.low <= 0.7 <= measured.high
-    assert 0.915 <= inside / 400 <= 0.98
+        return [float(sum(rng.random() < 0.7 for _ in range(int(size)))) for size in sizes], sizes
+
+    for draw in (few, unequal):
+        measured = [ratio(*draw(), 300) for _ in range(1000)]
+        inside = sum(entry.low <= 0.7 <= entry.high for entry in measured)
+        assert 0.93 <= inside / 1000 <= 0.97, draw

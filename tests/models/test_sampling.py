@@ -125,7 +125,7 @@ def test_seed_order_and_state() -> None:
 def test_state_is_restored_after_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_llama(tiny_tokenizer()).train()
     own = model.generation_config
-    monkeypatch.setattr(model, "generate", lambda **kwargs: (_ for _ in ()).throw(RuntimeError("broken")))
+    monkeypatch.setattr(model, "forward", lambda **kwargs: (_ for _ in ()).throw(RuntimeError("broken")))
     with pytest.raises(RuntimeError, match="broken"):
         draw(model)
     assert model.training

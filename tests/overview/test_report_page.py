@@ -13,9 +13,18 @@ import pytest
 
 from pipelines.overview.report_page import MOST_BYTES, render, write_report
 from rlhf_cli.app import run as rlhf
+from tests.evaluate.test_results_table import found
 from tests.labels.page.browser import chromium
 from tests.overview.conftest import RESULTS, Bench, answer, lines, ppo_line, row
 
+PEOPLE = {
+    "annotators": 2,
+    "labels": 40,
+    "asked": 30,
+    "simulated": False,
+    "win_rate": {"value": 0.625, "low": 0.55, "high": 0.75, "n": 20},
+    "agreement": {"gold": {"value": 0.75, "low": 0.5, "high": 0.875, "n": 16}},
+}
 VOID = {"meta", "link", "br", "hr", "img", "input", "path", "use", "rect"}
 
 
@@ -517,3 +526,18 @@ def test_a_report_that_fails_does_not_cost_the_run(
     said = capsys.readouterr().err
     assert "the report could not be written" in said
     assert f"rlhf report {bench.run.root}" in said
+
+
+def test_people_stand_beside_the_judges(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    gold = {"scorer": "gold", "role": "independent", "call": "better", "win_rate": found(0.75, 0.05)}
+    verdict = {"call": "better", "sentence": "better: gold prefers", "opinions": [gold]}
+    bench.files["eval"]["results.json"] = json.dumps({**RESULTS, "verdict": verdict})
+    bench.go()
+    assert "people: 2 annotators" not in page_of(bench).text
+    monkeypatch.setattr("pipelines.overview.run_facts.people_of", lambda *_: PEOPLE)
+    text = page_of(bench).text
+    assert text.index("people (independent): better, 62 % [55, 75]") < text.index("gold (independent): better")
+    assert "people - - .625 [.550, .750] -" in text
+    assert "people: 2 annotators compared 20 of the 30 prompts with different answers" in text
+    assert "preferred PPO's to SFT's on 62 % [55, 75]" in text
+    assert "they agree with gold on 75 % [50, 88] of 16" in text

@@ -72,5 +72,6 @@ def learner(roles: Roles, settings: PpoSection) -> Learner:
         [{"params": policy, "lr": settings.learning_rate}, {"params": value, "lr": settings.value_learning_rate}],
         eps=settings.adam_eps,
         weight_decay=0.0,
+        fused=True,
     )
     return Learner(roles.trained, policy, value, optimizer, settings, Accelerator(cpu=True))

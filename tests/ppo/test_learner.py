@@ -5,10 +5,8 @@ Fast enough to judge hundreds of mutants (`make mutants`).
 
 from __future__ import annotations
 
-import contextlib
 import math
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -57,15 +55,19 @@ class Tables(nn.Module):
         self.logprobs, self.values = nn.Parameter(logprobs), nn.Parameter(values)
         self.idle = nn.Parameter(torch.ones(1))  # takes no part
         self.entropy = entropy
-        self.valued = True
+        self.valued, self.shared = True, False
         self.asked: list[list[int]] = []
 
     def forward(self, batch: TokenBatch, temperature: float) -> tuple[Tensor, Tensor, Tensor | None]:
         rows = batch.input_ids[:, batch.prompt_width - 1]
         self.asked.append(rows.tolist())
         width = batch.response_width
-        values = self.values[rows, :width] if self.valued else None
+        values = self.values[rows, :width] if self.shared else None
         return self.logprobs[rows, :width] / temperature, self.entropy[rows, :width], values
+
+    def own_values(self, batch: TokenBatch) -> Tensor | None:
+        rows = batch.input_ids[:, batch.prompt_width - 1]
+        return self.values[rows, : batch.response_width] if self.valued else None
 
 
 @dataclass
@@ -74,27 +76,20 @@ class Processes:
 
     num_processes: int = 1
     deviation_elsewhere: float = 0.0
-    unsynced: list[nn.Module] = field(default_factory=list)
-    synced: list[bool] = field(default_factory=list)
-    inside: bool = False
+    summed: list[torch.Size] = field(default_factory=list)
+    backwards: int = 0
 
     def reduce(self, total: Tensor, reduction: str) -> Tensor:
         assert reduction == "sum"
+        self.summed.append(total.shape)
         return total * self.num_processes
 
     def gather(self, number: Tensor) -> Tensor:
         return torch.stack([number, torch.tensor(self.deviation_elsewhere)])
 
     def backward(self, loss: Tensor) -> None:
-        self.synced.append(not self.inside)
-        loss.backward()  # DDP takes the mean over processes, and all have the same
-
-    @contextlib.contextmanager
-    def no_sync(self, module: nn.Module) -> Iterator[None]:
-        self.unsynced.append(module)
-        self.inside = True
-        yield
-        self.inside = False
+        self.backwards += 1
+        loss.backward()
 
     def clip_grad_norm_(self, parameters: list[nn.Parameter], max_norm: float) -> Tensor:
         return nn.utils.clip_grad_norm_(parameters, max_norm)
@@ -240,12 +235,27 @@ def test_every_epoch_takes_all_rows_in_a_new_order() -> None:
     assert update.optimizer_steps == 16
 
 
-def test_only_the_last_backward_of_a_step_is_shared_between_processes() -> None:
-    module, processes = tables(), Processes()
-    trainer = learner(module, processes, per_device_train_batch_size=1, num_ppo_epochs=2)
-    trainer.update(rollout_of(), seeded())
-    assert processes.synced == [False, True] * 2
-    assert processes.unsynced == [module, module]
+@pytest.mark.parametrize("processes", [1, 2])
+def test_gradients_are_summed_over_processes_once_a_step(processes: int) -> None:
+    module, all_processes = tables(), Processes(processes)
+    learner(module, all_processes, per_device_train_batch_size=1, num_ppo_epochs=2).update(rollout_of(), seeded())
+    assert all_processes.backwards == 2 * 2 * 2
+    sums = [shape for shape in all_processes.summed if shape == module.values.shape]
+    assert len(sums) == (2 * 2 if processes == 2 else 0)  # logprobs and values
+    assert (module.idle.grad is None) == (processes == 1)  # another process may have one
+
+
+def test_a_value_that_reads_the_policys_forward_makes_the_same_step_by_one_backward() -> None:
+    apart, shared = tables(), tables()
+    shared.shared = True
+    processes = [Processes(), Processes()]
+    updates = [
+        learner(one, two).update(rollout_of(), seeded()) for one, two in zip((apart, shared), processes, strict=True)
+    ]
+    assert [each.backwards for each in processes] == [2, 1]
+    assert updates[0] == updates[1]
+    for one, two in zip(apart.parameters(), shared.parameters(), strict=True):
+        assert (one.grad is None and two.grad is None) or torch.equal(one.grad, two.grad)
 
 
 def test_a_step_forgets_the_gradients_of_the_one_before() -> None:
@@ -329,8 +339,8 @@ def test_two_processes_with_a_row_each_make_the_step_of_one_with_both() -> None:
         for name in ("policy_loss", "value_loss", "approx_kl", "policy_clipfrac", "entropy", "ratio_mean"):
             assert getattr(update, name) == pytest.approx(getattr(expected, name), rel=1e-5), name
     for name in ("logprobs", "values"):
-        first, second = (getattr(module, name).grad for module in modules)
-        torch.testing.assert_close((first + second) / 2, getattr(whole, name).grad)  # what a data-parallel wrapper does
+        for module in modules:
+            torch.testing.assert_close(getattr(module, name).grad, getattr(whole, name).grad)
 
 
 def test_gradients_are_the_policys_too_unless_asked_otherwise() -> None:

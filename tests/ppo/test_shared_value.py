@@ -42,6 +42,7 @@ def test_the_learner_makes_one_forward_for_both(kind: Kind) -> None:
         count = forwards(roles, kind)
         with torch.no_grad():
             logprobs, _, values = roles.trained(rollout, SETTINGS.temperature)
+            values = roles.trained.own_values(rollout) if values is None else values
         assert count == [wanted]
         mask = rollout.response_mask
         torch.testing.assert_close(logprobs[mask], rollout.logprobs[mask], rtol=0, atol=1e-5)
@@ -75,7 +76,7 @@ def test_the_head_alone_is_the_values_and_the_trunk_feels_its_loss(kind: Kind) -
 
 @both
 def test_every_parameter_that_trains_gets_a_gradient(kind: Kind) -> None:
-    """Else a data-parallel wrapper waits for ever."""
+    """Else the processes would sum zeros for it, which Adam counts as a gradient."""
     for train_policy in (True, False):
         for shared in (True, False):
             roles = make(kind, shared=shared)

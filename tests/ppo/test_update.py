@@ -6,12 +6,14 @@ import copy
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
+from typing import Any
 
 import pytest
 import torch
 from accelerate import Accelerator
 from peft import PeftModel
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedModel
 
 from pipelines.config.ppo_section import PpoSection
@@ -277,6 +279,35 @@ def test_an_update_moves_policy_and_value_and_nothing_else(kind: Kind) -> None:
     moved = {key for key, parameter in parameters.items() if not torch.equal(before[key], parameter)}
     assert moved <= trained
     assert len(moved) > 0.9 * len(trained & parameters.keys())
+
+
+class Waits(TorchFunctionMode):
+    """Notes what makes the CPU wait for a tensor's numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = getattr(func, "__name__", "")
+        by_mask = "item__" in name and isinstance(args[1], Tensor) and args[1].dtype == torch.bool
+        if by_mask or name in {"item", "tolist", "__bool__", "__float__", "__int__", "__index__", "nonzero", "cpu"}:
+            self.names.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("model", "kind", "sft"), CASES)
+def test_a_step_waits_for_the_device_once(model: str, kind: Kind, sft: bool) -> None:
+    roles = make(model, kind, sft=sft)
+    rollout = rollout_of(roles)
+    trainer = learner(roles, SETTINGS)
+    draw = torch.Generator().manual_seed(0)
+    trainer.update(rollout, draw)  # the optimizer makes its memory
+    with Waits() as waits:
+        steps = trainer.update(rollout, draw).optimizer_steps
+    assert steps == 4
+    # for each step its figures, and its row numbers, which are on the CPU; then lengths, rows that train, first ratio
+    assert sorted(waits.names) == ["__float__", *["tolist"] * (2 * steps + 2)]
 
 
 def test_a_gradient_that_is_not_finite_stops_before_the_step() -> None:

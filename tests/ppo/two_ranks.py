@@ -6,6 +6,7 @@ Started by torchrun: ``python -m tests.ppo.two_ranks FOLDER KIND``.
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,7 +14,7 @@ import torch
 from accelerate import Accelerator
 
 from pipelines.config.ppo_section import PpoSection
-from pipelines.ppo.learner import Learner, over_processes
+from pipelines.ppo.learner import over_processes
 from pipelines.ppo.metrics import update_metrics
 from pipelines.ppo.rollout import Timing
 from pipelines.ppo.types import Rollout
@@ -38,8 +39,7 @@ def one_update(rollout: Rollout, kind: str) -> tuple[dict[str, torch.Tensor], di
     roles = roles_of(tiny_gpt2(tiny_tokenizer()), cast(Kind, kind), valued=rollout.values is not None)
     accelerator = Accelerator(cpu=True)
     alone = learner_of(roles, SETTINGS)
-    module = accelerator.prepare_model(roles.trained)
-    learner = Learner(module, alone.policy_parameters, alone.value_parameters, alone.optimizer, SETTINGS, accelerator)
+    learner = replace(alone, accelerator=accelerator)
     result = learner.update(rollout, torch.Generator().manual_seed(accelerator.process_index))
     metrics = update_metrics(rollout, result, 0.05, Timing(1, 1), 1, over_processes(accelerator))
     trained = {name: value.detach().clone() for name, value in roles.trained.named_parameters() if value.requires_grad}
