@@ -198,7 +198,8 @@ def response_logprobs(
     finally:
         handle.remove()
     entropies = token_entropy(logits.detach(), temperature) if with_entropy else None
-    return Responses(token_logprobs(logits, batch.responses, temperature), entropies, heard[0])
+    hidden = heard[0] if heard else hidden_states(model, batch)  # OPT calls what is inside of its trunk
+    return Responses(token_logprobs(logits, batch.responses, temperature), entropies, hidden)
 
 
 def hidden_states(model: PreTrainedModel | PeftModel, batch: TokenBatch) -> Tensor:

@@ -216,6 +216,8 @@ def _group_by_length(trainer: Any) -> None:
         return
     columns = [rows[name] for name in ("input_ids", "chosen_ids", "rejected_ids") if name in rows.column_names]
     lengths = [max(map(len, texts)) for texts in zip(*columns, strict=True)]
+    if "prompt_ids" in rows.column_names:  # before each of the two answers
+        lengths = [len(prompt) + answer for prompt, answer in zip(rows["prompt_ids"], lengths, strict=True)]
     sampler = LengthSampler(lengths, trainer.args.train_batch_size, trainer.args.seed)
     trainer._get_train_sampler = lambda dataset=None: sampler
 

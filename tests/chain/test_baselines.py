@@ -27,10 +27,12 @@ from pipelines.run.reporting import SilentReporter
 from pipelines.run.stage import StageContext
 from pipelines.sampling.sampling_models import stage_directory
 from rlhf_cli.app import run as rlhf
+from tests.models.decoders import TOKENIZER, tiny_decoder
 from tests.models.helpers import config_for, outside_base
 from tests.ppo.test_ppo_resume import LORA, STOPS
 from tests.ppo.test_ppo_resume import settings as ppo_settings
 from tests.test_end_to_end import SMALL, comparisons
+from tests.tiny import save_pair
 from tests.trainers.test_trainer_resume import NF4, Interrupter, Killed, kill, result, went_on
 
 NAME = "baselines/rloo"
@@ -312,6 +314,13 @@ def test_dpo_without_a_pair_ends_before_a_model_is_loaded(tmp_path: Path, monkey
     ctx = StageContext(with_pairs(tmp_path, {}), tmp_path, {"data/comparisons": tmp_path}, SilentReporter())
     with pytest.raises(DataError, match="there is no pair to train a policy by DPO on"):
         dpo.run(ctx)
+
+
+def test_a_model_that_trl_reads_otherwise_is_refused(tmp_path: Path) -> None:
+    """TRL 1.16 leaves out the layer between the trunk and the output layer."""
+    save_pair(tiny_decoder("modernbert-decoder"), TOKENIZER, tmp_path / "base")
+    with pytest.raises(UsageError, match="other log-probabilities than the model"):
+        train_dpo(tmp_path / "run", with_pairs(tmp_path, {}, sft={"enabled": False}), SilentReporter())
 
 
 def test_best_of_n_is_the_evaluation_with_it(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -24,6 +24,7 @@ ALWAYS = {
     *(("mixtral", 0), ("glm4_moe", 1)),  # experts, with and without one
     *(("mamba", 1), ("falcon_h1", 0)),  # states instead of attention
     *(("ctrl", 0), ("modernbert-decoder", 1)),  # a classifier with another head
+    *(("opt", 0),),  # a forward that passes its own trunk by
     *(("cpmant", 0), ("longcat_flash", 1)),  # refused
 }
 """Two of each kind, one of them under LoRA; the rest of the product is slow."""
