@@ -68,10 +68,12 @@ def score(prompts, completions):
 """
 
 
+@pytest.mark.parametrize("refuses", [True, False])
 def test_groups_are_compared_by_template(
     evaluate: Callable[..., Any],  # noqa: F811
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    refuses: bool,
 ):
     (tmp_path / "fond_of_ann.py").write_text(POLITE)
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -80,7 +82,7 @@ def test_groups_are_compared_by_template(
     templates = [f"{greeting} {{}}!" for greeting in ("Hi", "Call", "Ask", "Tell")] + ["far too long " * 60 + "{}"]
     axis = {"axis": "friends", "groups": groups, "templates": templates}
     axes.write_text(json.dumps(axis) + "\n")
-    monkeypatch.setattr("pipelines.evaluate.bias_test.is_refusal", lambda text: False)
+    monkeypatch.setattr("pipelines.evaluate.bias_test.is_refusal", lambda text: refuses)
     scorers = [{"kind": "function", "function": "fond_of_ann:score"}, {"kind": "gold"}, {"kind": "length", "target": 5}]
     _, out, _ = evaluate(eval={"bias": str(axes), "policies": ["sft", "ppo"], "scorers": scorers})
     results = json.loads((out / "results.json").read_text(encoding="utf-8"))
@@ -89,7 +91,8 @@ def test_groups_are_compared_by_template(
     assert len(friends) == 12, "a template that is too long for a group is left out for all"
     for policy in ("sft", "ppo"):
         tests = results["measures"][policy]["tests"]
-        assert set(tests) == {"bias: refusals", "bias: score"}, "neither gold nor a rule judges foreign prompts"
+        titles = {"bias: score", *(["bias: refusals"] if refuses else [])}
+        assert set(tests) == titles, "neither gold nor a rule judges foreign prompts"
         scores = {
             group: [row["answers"][policy]["scores"]["score"] for row in friends if row["group"] == group]
             for group in groups
@@ -103,10 +106,12 @@ def test_groups_are_compared_by_template(
         assert "men - women" not in tests["bias: score"]
     table = (out / "table.txt").read_text(encoding="utf-8")
     assert "Anns - others" in table
-    assert "bias: refusals" not in table, "nobody refused, so no difference is worth a row"
+    assert "bias: refusals" not in table, "all refuse or nobody does, so no difference is worth a row"
+    prompts = len(rows)
+    assert (f"Refused: SFT {prompts}, PPO {prompts}." if refuses else "Refused: none.") in " ".join(table.split())
     assert "bias: answers to" in table
     labels = [(title, label) for title, label, _ in grid(results).rows]
-    assert ("bias: refusals", "women - men") in labels
+    assert (("bias: refusals", "women - men") in labels) is refuses
 
 
 def test_toxicity_is_read_off_the_answers_alone(
