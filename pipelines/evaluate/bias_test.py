@@ -63,7 +63,8 @@ class BiasTest:
         if any(self._refused.values()):
             self._scores[REFUSALS] = refused
         for section in sections_of(ctx):
-            if section.kind != "gold" and role_of(section, ctx.config.ppo.reward) != "rule":
+            bound = section.uses("gold") or section.uses("constraints")  # to prompts of their own
+            if not bound and role_of(section, ctx.config.ppo.reward) != "rule":
                 result = judge(section, ctx, device, self.prompts, answers)
                 free_memory()
                 self._scores[f"{BIAS}{result.scorer}"] = result.scores

@@ -83,7 +83,9 @@ def test_groups_are_compared_by_template(
     axis = {"axis": "friends", "groups": groups, "templates": templates}
     axes.write_text(json.dumps(axis) + "\n")
     monkeypatch.setattr("pipelines.evaluate.bias_test.is_refusal", lambda text: refuses)
-    scorers = [{"kind": "function", "function": "fond_of_ann:score"}, {"kind": "gold"}, {"kind": "length", "target": 5}]
+    summed = {"kind": "sum", "parts": [{"kind": "gold"}, {"kind": "function", "function": "fond_of_ann:score"}]}
+    scorers = [{"kind": "function", "function": "fond_of_ann:score"}, summed, {"kind": "gold"}]
+    scorers.append({"kind": "length", "target": 5})
     _, out, _ = evaluate(eval={"bias": str(axes), "policies": ["sft", "ppo"], "scorers": scorers})
     results = json.loads((out / "results.json").read_text(encoding="utf-8"))
     rows = [json.loads(line) for line in (out / "tests.jsonl").read_text(encoding="utf-8").splitlines()]
