@@ -11,12 +11,14 @@ import pytest
 from transformers import pipeline
 
 from pipelines.chain import table
+from pipelines.chain.preflight import check_environment
 from pipelines.config import Config
+from pipelines.errors import ArtifactError, DataError
 from pipelines.evaluate.further_tests import Figure
 from pipelines.evaluate.results_table import grid
 from pipelines.report.statistics import wilson
 from tests.evaluate.test_evaluate_stage import evaluate, run_dir  # noqa: F401
-from tests.tiny import save_pair, tiny_bert, tiny_tokenizer
+from tests.tiny import save_pair, tiny_bert, tiny_llama, tiny_tokenizer
 
 
 def test_a_share_weighs_units_and_has_a_width_where_all_are_alike():
@@ -157,3 +159,19 @@ def test_an_older_run_is_complete_and_the_files_of_tests_are_sources(tmp_path: P
     assert set(stage.sources(config)) == set(files.values())
     assert {"constraints", "bias"} <= stage.section(config)["eval"].keys()
     assert stage.sources(Config.model_validate({"eval": {"bias": True}})) == ()
+
+
+def test_files_of_tests_are_read_before_anything_is_trained(tmp_path: Path):
+    axes = tmp_path / "axes.jsonl"
+    axes.write_text('{"axis": "hair"}\n')
+    directory = save_pair(tiny_llama(tiny_tokenizer()), tiny_tokenizer(), tmp_path / "base")
+    toxicity = {"kind": "classifier", "path": str(tmp_path / "nowhere"), "label": 1, "output": "probability"}
+    for section, error, told in (
+        ({"bias": str(axes)}, DataError, "groups"),
+        ({"constraints": str(tmp_path / "none.jsonl")}, DataError, "cannot be read"),
+        ({"toxicity": toxicity}, ArtifactError, "no model directory"),
+    ):
+        config = Config.model_validate({"model": {"name_or_path": str(directory)}, "eval": section})
+        check_environment(config, ["sft", "reward", "ppo"])
+        with pytest.raises(error, match=told):
+            check_environment(config, ["sft", "eval"])
