@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import threading
 
-from pipelines.chain.preflight import needs_bitsandbytes
+from pipelines.chain.preflight import cuda_devices, needs_bitsandbytes
 from pipelines.config import Config
 
 _DEFAULTS = {
@@ -46,3 +47,9 @@ def spare(config: Config) -> None:
     """
     if _own_process and "peft" not in sys.modules and not needs_bitsandbytes(config):
         sys.modules.setdefault("bitsandbytes", None)  # type: ignore[arg-type]
+
+
+def may_fork(config: Config) -> bool:
+    """Whether a fork of this process works as a new one would: not beside other threads, nor with a GPU's driver."""
+    alone = _own_process and sys.platform == "linux" and threading.active_count() == 1
+    return alone and (config.run.device == "cpu" or not cuda_devices())

@@ -8,12 +8,12 @@ from pathlib import Path
 
 # A signal that another thread takes leaves the main thread in its system call, as one does that comes just before it.
 PROGRAM = """
-import signal, sys, threading
+import os, signal, sys, threading
 from rlhf_cli import children
 
 child = "import signal; signal.alarm(15); print('waiting', file=__import__('sys').stderr, flush=True); signal.pause()"
 threading.Timer(1, lambda: signal.pthread_kill(threading.get_ident(), signal.SIGTERM)).start()
-code, output, received = children._run([sys.executable, "-c", child])
+code, output, received = children._run(lambda: os.execv(sys.executable, [sys.executable, "-c", child]))
 print(-code == received == signal.SIGTERM)
 """
 
