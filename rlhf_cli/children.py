@@ -23,9 +23,9 @@ from pipelines.errors import RlhfError
 from pipelines.run.directory import BASELINES, LOCK_OWNER_VARIABLE, RunDir, split_round
 from pipelines.run.signals import STOPPING
 from pipelines.run.stage import Stage
+from rlhf_cli import PARENT_PIPE_VARIABLE
 from rlhf_cli.failures import MEMORY_HINT, Terminated
 
-PARENT_PIPE_VARIABLE = "RLHF_PARENT_PIPE"
 _LISTEN_SECONDS = 0.5
 _ENDS_SECONDS = 0.01
 """How long a process that has closed its output may take to end before it is asked again."""
