@@ -129,7 +129,7 @@ def random_model(shape: str, directory: Path, device: str, dtype: str = "bfloat1
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, object]:
-    """Run the updates; the first one warms up and is not counted."""
+    """Run the updates; the first one warms up, and counts only where it is the only one."""
     if arguments.device == "cpu":
         time.perf_counter = time.process_time
     with tempfile.TemporaryDirectory() as folder:
@@ -206,7 +206,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, object]:
         log=lambda name, values: lines.append(dict(values)),
     )
     training.run()
-    counted = lines[1:]
+    counted = lines[1:] or lines
 
     def median(name: str) -> float:
         return sorted(line[name] for line in counted)[len(counted) // 2]

@@ -76,6 +76,8 @@ def check_environment(config: Config, stages: Sequence[str]) -> None:
                 check_function(part.function)
             if part.path is not None:
                 _check_model_path(part.path, where)
+            if part.file is not None:
+                read_constraints(Path(part.file))
             for variable in part.variables:
                 _check_variable(variable, where)
     if config.run.device == "cuda" and not cuda_devices():

@@ -104,11 +104,12 @@ def _of_ppo(config: Config, *keys: str) -> dict[str, Any]:
     return {key: getattr(config.ppo, key) for key in keys}
 
 
-def _function_files(*scorers: ScorerSection | None) -> tuple[Path, ...]:
-    """The files of the Python functions among the scorers: editing one changes the result."""
-    parts = (part for scorer in scorers if scorer is not None for part in scorer.flat())
+def _scorer_files(*scorers: ScorerSection | None) -> tuple[Path, ...]:
+    """The files of Python functions and of constraints among the scorers: editing one changes the result."""
+    parts = [part for scorer in scorers if scorer is not None for part in scorer.flat()]
     files = (function_file(part.function) for part in parts if part.function is not None)
-    return tuple(path for path in files if path is not None)
+    constraints = (Path(part.file) for part in parts if part.file is not None)
+    return (*(path for path in files if path is not None), *constraints)
 
 
 def _sample_section(config: Config) -> dict[str, Any]:
@@ -139,7 +140,7 @@ def _labels_files(config: Config) -> tuple[Path, ...]:
     if feedback.source != "simulated":
         return ()
     controls = () if feedback.label.controls is None else (feedback.label.controls,)
-    return (*controls, *_function_files(feedback.simulated.scorer))
+    return (*controls, *_scorer_files(feedback.simulated.scorer))
 
 
 def _pairs_section(config: Config) -> dict[str, Any]:
@@ -199,7 +200,7 @@ def _eval_needs(config: Config) -> dict[str, str]:
 def _eval_files(config: Config) -> tuple[Path, ...]:
     """Files of scoring functions, and those with prompts of further tests."""
     choosing = [config.ppo.reward] if "bon" in config.eval.policies else []
-    return (*_function_files(*config.eval_scorers, *choosing), *config.eval.files)
+    return (*_scorer_files(*config.eval_scorers, *choosing), *config.eval.files)
 
 
 STAGES: tuple[Stage, ...] = (
@@ -264,7 +265,7 @@ STAGES: tuple[Stage, ...] = (
         parallel=True,
         needs=_ppo_needs,
         section=lambda config: _common(config) | {"ppo": config.ppo.results_view()},
-        sources=lambda config: _function_files(config.ppo.reward),
+        sources=lambda config: _scorer_files(config.ppo.reward),
         produces=("model", "metrics.jsonl", "samples.jsonl"),
         enabled=lambda config: config.ppo.enabled,
     ),

@@ -55,7 +55,10 @@ class PpoSection(Section):
     num_ppo_epochs: int = Field(2, ge=1, description="Number of passes over each rollout.")
     num_mini_batches: int = Field(4, ge=1, description="Number of optimizer steps in one pass.")
     per_device_train_batch_size: int = cosmetic(
-        8, ge=1, description="Micro-batch size: number of rows in one backward pass. Affects memory, never the result."
+        8,
+        ge=1,
+        description="Micro-batch size: number of rows of full width in one backward pass, or more shorter ones. "
+        "Affects memory, never the result.",
     )
     rollout_forward_batch_size: int = Field(
         32, ge=1, description="Number of rows in one generation or scoring pass; the sampled tokens depend on it."

@@ -11,7 +11,9 @@ from pydantic import Field, model_validator
 
 from pipelines.config.section import Section, cosmetic
 
-Kind = Literal["run", "judge", "function", "classifier", "http", "length", "repetition", "sum", "ensemble", "gold"]
+Kind = Literal[
+    "run", "judge", "function", "classifier", "http", "constraints", "length", "repetition", "sum", "ensemble", "gold"
+]
 
 Nature = Literal["learned", "rule", "told"]
 """Whether a kind of scorer learned from answers, is a mere rule, or is told what is good: by code, or by the task."""
@@ -38,6 +40,7 @@ KINDS: dict[Kind, KindFacts] = {
     "function": KindFacts("told", ("function",), ("read_thoughts",)),
     "classifier": KindFacts("learned", ("path",), ("revision", "label", "output", "lower_is_better", "read_thoughts")),
     "http": KindFacts("learned", ("url",), ("token_env", "timeout", "retries", "read_thoughts")),
+    "constraints": KindFacts("rule", ("file",)),
     "length": KindFacts("rule", ("target",)),
     "repetition": KindFacts("rule", (), ("ngram",)),
     "sum": KindFacts("learned", ("parts",)),
@@ -50,14 +53,14 @@ _OF_KINDS = {key for kind in KINDS.values() for key in (*kind.needed, *kind.opti
 class ScorerSection(Section):
     """Source of scores; docs/reward-sources.md describes every kind.
 
-    The run's reward model, a Python function, a text classifier, a server, a simple rule (length, repetition), several
-    of these together (sum, ensemble), or the gold scorer of a self-made task.
+    The run's reward model, a Python function, a text classifier, a server, verifiable constraints, a simple rule
+    (length, repetition), several of these together (sum, ensemble), or the gold scorer of a self-made task.
     """
 
     kind: Kind = Field(
         "run",
         description="Kind of scorer: run (the run's reward model), judge (its independent judge), function, "
-        "classifier, http, length, repetition, sum, ensemble or gold.",
+        "classifier, http, constraints, length, repetition, sum, ensemble or gold.",
     )
     name: str | None = cosmetic(None, description="Name in tables; null: derived from the other keys.")
     function: str | None = Field(
@@ -86,6 +89,9 @@ class ScorerSection(Section):
     timeout: float = cosmetic(60.0, gt=0, description="Seconds to wait for one answer of the server.")
     retries: int = cosmetic(
         4, ge=0, description="Number of retries after a 5xx answer, a timeout or a lost connection."
+    )
+    file: str | None = Field(
+        None, description="File of the prompts with verifiable constraints, in the form of IFEval."
     )
     read_thoughts: bool = Field(
         False,

@@ -12,7 +12,7 @@ import torch
 from pipelines.data.counterfactuals import counterfactuals
 from pipelines.data.declining import is_refusal
 from pipelines.data.encode import ChatEncoder, EncodedPrompt
-from pipelines.evaluate.conclusion import role_of
+from pipelines.evaluate.conclusion import name_of, role_of
 from pipelines.evaluate.further_tests import ByPolicy, Figure, answer_cells, encode
 from pipelines.evaluate.judging import sections_of
 from pipelines.evaluate.results import judge
@@ -51,15 +51,20 @@ class BiasTest:
                     (entry.axis, entry.template, {group: place_of[place] for group, place in places.items()})
                 )
         self._scores: dict[str, Mapping[str, Sequence[float]]] = {}
+        self._refused: dict[str, int] = {}
 
     def figures(self, ctx: StageContext, answers: ByPolicy, device: torch.device) -> list[Figure]:
         """Measure refusals, and the score of every scorer that is neither a rule nor made for a task's own prompts."""
-        self._scores[REFUSALS] = {
+        refused = {
             policy: [float(is_refusal(completion.text)) for completion in completions]
             for policy, completions in answers.items()
         }
+        self._refused = {policy: int(sum(values)) for policy, values in refused.items()}
+        if any(self._refused.values()):
+            self._scores[REFUSALS] = refused
         for section in sections_of(ctx):
-            if section.kind != "gold" and role_of(section, ctx.config.ppo.reward) != "rule":
+            bound = section.uses("gold") or section.uses("constraints")  # to prompts of their own
+            if not bound and role_of(section, ctx.config.ppo.reward) != "rule":
                 result = judge(section, ctx, device, self.prompts, answers)
                 free_memory()
                 self._scores[f"{BIAS}{result.scorer}"] = result.scores
@@ -80,11 +85,13 @@ class BiasTest:
 
     def notes(self) -> list[str]:
         """Say what the differences are, and how to read many of them."""
+        refused = ", ".join(f"{name_of(policy)} {count}" for policy, count in self._refused.items() if count)
         templates = len({template for _, template, _ in self._sets})
         return [
             f"bias: answers to {len(self.prompts)} prompts of {templates} templates that differ only in the person; "
             "one group minus another, intervals by template. The table has the differences whose interval excludes 0 "
-            "for a trained policy, as one in twenty does by chance; the report has all."
+            "for a trained policy, as one in twenty does by chance; the report has all. Refused: "
+            f"{refused or 'none'}."
         ]
 
     def rows(self, answers: ByPolicy) -> list[dict[str, Any]]:

@@ -1,6 +1,6 @@
 """What of a forward pass a model lets one leave out: pads, and logits of other tokens than the responses'.
 
-`shorten` tries both ways once on a loaded model; where the numbers differ from those of the whole forward, or the
+`try_short_ways` tries both ways once on a loaded model; where the numbers differ from those of the whole forward, or the
 family has its own ideas, that way is left alone. `pipelines.models.forward` takes the ways that are open.
 """
 
@@ -30,7 +30,7 @@ _FAILURES = (RuntimeError, TypeError, ValueError, AttributeError, IndexError, Ke
 """What families raise that take no rows in one line, or give no logits of two tokens."""
 
 
-def shorten(model: PreTrainedModel | PeftModel) -> None:
+def try_short_ways(model: PreTrainedModel | PeftModel) -> None:
     """Open to `model`, which is in evaluation mode, the ways that give the same numbers.
 
     Rows go in one line on CPUs only: attention is computed row by row, which on a GPU would be many small kernels.

@@ -189,7 +189,7 @@ class _Evaluated:
                 identity["reward"] = _contents(manifest, lambda name: split_round(name)[0] == "reward")
             if '"kind": "judge"' in told:
                 identity["judge"] = _contents(manifest, lambda name: name == "judge")
-            if '"kind": "function"' in told:
+            if '"kind": "function"' in told or '"kind": "constraints"' in told:
                 identity["files"] = _contents(manifest, is_source)
             if '"kind": "gold"' in told:
                 identity["task"] = self._run.config.data.task and self._run.config.data.task.name

@@ -22,7 +22,7 @@ from pipelines.models.forward import (
     sequence_scores,
     state_values,
 )
-from pipelines.models.short_forward import shorten
+from pipelines.models.short_forward import try_short_ways
 from pipelines.ppo.types import Normalization
 
 Precision = Callable[[], contextlib.AbstractContextManager[None]]
@@ -144,7 +144,7 @@ class Roles:
         for model in self.models():
             model.requires_grad_(False)
             model.eval()
-            shorten(model)
+            try_short_ways(model)
         for parameter in (parameter for role in self.learning for parameter in role.parameters()):
             parameter.requires_grad_(True)
             parameter.data = parameter.data.float()

@@ -6,7 +6,7 @@ if-verifiable holds. Its half for IFBench is not used: it downloads data as it i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from pipelines.data.faults import fault_of
 from pipelines.data.sources.files import open_text
 from pipelines.data.strict_json import strict_json
 from pipelines.errors import DataError, EnvironmentProblem, nearest_name
+from pipelines.scorers.protocol import Completion, Dialogue, Progress
 
 
 class _Row(BaseModel):
@@ -55,6 +56,43 @@ class ConstrainedPrompt:
                 results = []
             verdicts.append((results[0].strict_pass, results[0].loose_pass) if results else (False, False))
         return verdicts
+
+
+class ConstraintScorer:
+    """Scores an answer by the share of its prompt's constraints that it follows strictly, 0 to 1.
+
+    Args:
+        name: its name in tables.
+        path: file that `read_constraints` reads, with every prompt that will be scored.
+        progress: called with the number of rows that were just scored.
+    """
+
+    def __init__(self, name: str, path: Path, *, progress: Progress | None = None) -> None:
+        self.name = name
+        self._path = path
+        self._rows = {row.prompt: row for row in read_constraints(path)}
+        self._progress = progress
+
+    def __call__(self, prompts: Sequence[Dialogue], completions: Sequence[Completion]) -> list[float]:
+        """The shares.
+
+        Raises:
+            DataError: a prompt is not in the file.
+        """
+        scores = []
+        for prompt, completion in zip(prompts, completions, strict=True):
+            row = self._rows.get(prompt[-1].content)
+            if row is None:
+                raise DataError(
+                    f"a prompt has no constraints there: {prompt[-1].content[:200]!r}",
+                    where=str(self._path),
+                    hint="name the same file in data.prompts; prompts that are cut (ppo.overlong) are not found either",
+                )
+            verdicts = row.followed(completion.text)
+            scores.append(sum(strict for strict, _ in verdicts) / len(verdicts))
+            if self._progress is not None:
+                self._progress(1)
+        return scores
 
 
 def read_constraints(path: Path) -> list[ConstrainedPrompt]:

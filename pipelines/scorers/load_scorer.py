@@ -86,6 +86,10 @@ def load_scorer(
             from pipelines.scorers.http_scorer import HttpScorer
 
             return HttpScorer(name, section, progress=progress)
+        case "constraints":
+            from pipelines.scorers.constraints import ConstraintScorer
+
+            return ConstraintScorer(name, Path(str(section.file)), progress=progress)
         case "length" | "repetition":
             from pipelines.scorers.rules import RuleScorer, length, repetition
 

@@ -11,12 +11,14 @@ import pytest
 from transformers import pipeline
 
 from pipelines.chain import table
+from pipelines.chain.preflight import check_environment
 from pipelines.config import Config
+from pipelines.errors import ArtifactError, DataError
 from pipelines.evaluate.further_tests import Figure
 from pipelines.evaluate.results_table import grid
 from pipelines.report.statistics import wilson
 from tests.evaluate.test_evaluate_stage import evaluate, run_dir  # noqa: F401
-from tests.tiny import save_pair, tiny_bert, tiny_tokenizer
+from tests.tiny import save_pair, tiny_bert, tiny_llama, tiny_tokenizer
 
 
 def test_a_share_weighs_units_and_has_a_width_where_all_are_alike():
@@ -68,10 +70,12 @@ def score(prompts, completions):
 """
 
 
+@pytest.mark.parametrize("refuses", [True, False])
 def test_groups_are_compared_by_template(
     evaluate: Callable[..., Any],  # noqa: F811
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    refuses: bool,
 ):
     (tmp_path / "fond_of_ann.py").write_text(POLITE)
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -80,8 +84,10 @@ def test_groups_are_compared_by_template(
     templates = [f"{greeting} {{}}!" for greeting in ("Hi", "Call", "Ask", "Tell")] + ["far too long " * 60 + "{}"]
     axis = {"axis": "friends", "groups": groups, "templates": templates}
     axes.write_text(json.dumps(axis) + "\n")
-    monkeypatch.setattr("pipelines.evaluate.bias_test.is_refusal", lambda text: False)
-    scorers = [{"kind": "function", "function": "fond_of_ann:score"}, {"kind": "gold"}, {"kind": "length", "target": 5}]
+    monkeypatch.setattr("pipelines.evaluate.bias_test.is_refusal", lambda text: refuses)
+    summed = {"kind": "sum", "parts": [{"kind": "gold"}, {"kind": "function", "function": "fond_of_ann:score"}]}
+    scorers = [{"kind": "function", "function": "fond_of_ann:score"}, summed, {"kind": "gold"}]
+    scorers.append({"kind": "length", "target": 5})
     _, out, _ = evaluate(eval={"bias": str(axes), "policies": ["sft", "ppo"], "scorers": scorers})
     results = json.loads((out / "results.json").read_text(encoding="utf-8"))
     rows = [json.loads(line) for line in (out / "tests.jsonl").read_text(encoding="utf-8").splitlines()]
@@ -89,7 +95,8 @@ def test_groups_are_compared_by_template(
     assert len(friends) == 12, "a template that is too long for a group is left out for all"
     for policy in ("sft", "ppo"):
         tests = results["measures"][policy]["tests"]
-        assert set(tests) == {"bias: refusals", "bias: score"}, "neither gold nor a rule judges foreign prompts"
+        titles = {"bias: score", *(["bias: refusals"] if refuses else [])}
+        assert set(tests) == titles, "neither gold nor a rule judges foreign prompts"
         scores = {
             group: [row["answers"][policy]["scores"]["score"] for row in friends if row["group"] == group]
             for group in groups
@@ -103,10 +110,12 @@ def test_groups_are_compared_by_template(
         assert "men - women" not in tests["bias: score"]
     table = (out / "table.txt").read_text(encoding="utf-8")
     assert "Anns - others" in table
-    assert "bias: refusals" not in table, "nobody refused, so no difference is worth a row"
+    assert "bias: refusals" not in table, "all refuse or nobody does, so no difference is worth a row"
+    prompts = len(rows)
+    assert (f"Refused: SFT {prompts}, PPO {prompts}." if refuses else "Refused: none.") in " ".join(table.split())
     assert "bias: answers to" in table
     labels = [(title, label) for title, label, _ in grid(results).rows]
-    assert ("bias: refusals", "women - men") in labels
+    assert (("bias: refusals", "women - men") in labels) is refuses
 
 
 def test_toxicity_is_read_off_the_answers_alone(
@@ -150,3 +159,19 @@ def test_an_older_run_is_complete_and_the_files_of_tests_are_sources(tmp_path: P
     assert set(stage.sources(config)) == set(files.values())
     assert {"constraints", "bias"} <= stage.section(config)["eval"].keys()
     assert stage.sources(Config.model_validate({"eval": {"bias": True}})) == ()
+
+
+def test_files_of_tests_are_read_before_anything_is_trained(tmp_path: Path):
+    axes = tmp_path / "axes.jsonl"
+    axes.write_text('{"axis": "hair"}\n')
+    directory = save_pair(tiny_llama(tiny_tokenizer()), tiny_tokenizer(), tmp_path / "base")
+    toxicity = {"kind": "classifier", "path": str(tmp_path / "nowhere"), "label": 1, "output": "probability"}
+    for section, error, told in (
+        ({"bias": str(axes)}, DataError, "groups"),
+        ({"constraints": str(tmp_path / "none.jsonl")}, DataError, "cannot be read"),
+        ({"toxicity": toxicity}, ArtifactError, "no model directory"),
+    ):
+        config = Config.model_validate({"model": {"name_or_path": str(directory)}, "eval": section})
+        check_environment(config, ["sft", "reward", "ppo"])
+        with pytest.raises(error, match=told):
+            check_environment(config, ["sft", "eval"])

@@ -15,7 +15,7 @@ from pipelines.models import log_probabilities
 from pipelines.models.forward import TokenBatch, response_logprobs, state_values
 from pipelines.models.log_probabilities import linear_logprobs, token_entropy, token_logprobs
 from pipelines.models.own_head import trunk_of
-from pipelines.models.short_forward import linear_head, shorten, takes_lines
+from pipelines.models.short_forward import linear_head, try_short_ways, takes_lines
 from tests.models.decoders import DECODERS, REFUSED, tiny_decoder
 from tests.ppo.cast import cast
 from tests.ppo.test_update import SETTINGS, gradients, rollout_of, scorer_role
@@ -95,7 +95,7 @@ def learning(model: PreTrainedModel, batch: TokenBatch) -> list[Tensor]:
 
 def check(model: PreTrainedModel, *, lines: bool) -> None:
     expected = learning(copy.deepcopy(model), BATCH)
-    shorten(model)
+    try_short_ways(model)
     assert takes_lines(trunk_of(model)[1]) == lines
     for one, two in zip(learning(model, BATCH), expected, strict=True):
         torch.testing.assert_close(one, two, rtol=1e-4, atol=2e-5 * float(two.abs().max().clamp(min=1)))
@@ -119,7 +119,7 @@ def test_logits_that_are_scaled_or_capped_are_no_linear_head() -> None:
     changes: list[dict[str, Any]] = [{"final_logit_softcapping": 1000.0}, {"final_logit_softcapping": None}]
     capped, free = (tiny_causal("gemma2", TOKENIZER, **change) for change in changes)
     for model in (capped, free):
-        shorten(model)
+        try_short_ways(model)
     assert linear_head(capped) is None
     assert linear_head(free) is not None
 

@@ -8,9 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from pipelines.chain.table import STAGES
+from pipelines.config import Config
+from pipelines.config.scorer_section import ScorerSection
+from pipelines.data.rows import Message
 from pipelines.errors import DataError, EnvironmentProblem
+from pipelines.evaluate.conclusion import role_of
+from pipelines.scorers import Completion, load_scorer
 from pipelines.scorers.constraints import read_constraints
+from tests.scorers.test_load_scorer import Context
 
 
 def write(path: Path, *rows: dict[str, Any]) -> Path:
@@ -92,3 +100,28 @@ class TestWithVerifiers:
         with pytest.raises(EnvironmentProblem) as caught:
             read_constraints(write(tmp_path / "rows.jsonl", sentences))
         assert "punkt_tab" in str(caught.value.hint)
+
+    def test_a_scorer_gives_the_share_that_is_followed(self, tmp_path: Path):
+        both = {"punctuation__no_comma": {}, "keywords__existence": {"keywords": ["kettle"]}}
+        path = write(tmp_path / "rows.jsonl", row("Of a kettle?", **both), row("Go.", punctuation__no_comma={}))
+        scorer = load_scorer(ScorerSection(kind="constraints", file=str(path)), Context(), torch.device("cpu"))
+        answers = [
+            Completion(text, (), True) for text in ("A kettle boils.", "A kettle, a pot.", "Oh, a pot.", "Gone.")
+        ]
+        prompts = [(Message(role="user", content=text),) for text in ("Of a kettle?",) * 3 + ("Go.",)]
+        assert scorer(prompts, answers) == [1.0, 0.5, 0.0, 1.0]
+        with pytest.raises(DataError, match="no constraints there: 'Of a pot"):
+            scorer([(Message(role="user", content="Of a pot?"),)], answers[:1])
+
+    def test_its_file_is_among_what_ppo_was_made_from(self, tmp_path: Path):
+        path = write(tmp_path / "rows.jsonl", row("Go.", punctuation__no_comma={}))
+        reward = {"kind": "constraints", "file": str(path)}
+        config = Config.model_validate(
+            {"ppo": {"reward": reward}, "eval": {"scorers": [{"kind": "length", "target": 9}]}}
+        )
+        assert {stage.name: path in stage.sources(config) for stage in STAGES if stage.name in ("ppo", "eval")} == {
+            "ppo": True,
+            "eval": False,
+        }
+        assert role_of(ScorerSection(**reward), config.ppo.reward) == "optimized"
+        assert role_of(ScorerSection(**reward), ScorerSection()) == "rule"
