@@ -241,13 +241,18 @@ def test_the_pairs_are_the_reward_models_to_the_token(tmp_path: Path, monkeypatc
         seen.extend(trainer.train_dataset)
         batch = next(iter(trainer.get_train_dataloader()))
         assert batch["input_ids"].shape == batch["completion_mask"].shape
+        args = trainer.args
+        assert (args.beta, args.learning_rate, args.num_train_epochs, args.max_steps) == (0.25, 1e-4, 3.0, -1)
+        assert args.per_device_train_batch_size == 8, "as in reward"
         raise Killed
 
     monkeypatch.setattr(dpo, "train", stop)
     monkeypatch.setattr(shares, "FEWEST_ROWS", 1)
     monkeypatch.setattr(shares, "FEWEST_PROMPTS", 1)
     monkeypatch.setattr(shares, "ENOUGH_PAIRS", 1)
-    config = with_pairs(tmp_path, {}, sft={"enabled": False}, eval={"independent_judge": "auto"})
+    dpo_section = {"beta": 0.25, "learning_rate": 1e-4, "num_train_epochs": 3.0}
+    sections = {"eval": {"independent_judge": "auto"}, "baselines": {"dpo": dpo_section}}
+    config = with_pairs(tmp_path, {}, sft={"enabled": False}, reward=DPO | {"max_steps": 2}, **sections)
     assert config.has_judge
     with pytest.raises(Killed):
         train_dpo(tmp_path / "run", config, SilentReporter())
