@@ -14,8 +14,6 @@ from pipelines.report.estimates import Estimate
 
 MOST_SAMPLES = 200
 """Bootstrap samples at most: each is a regression."""
-_NEWTON_STEPS = 20
-"""From no effect at all the steps fall short, never beyond; half as many reach one win among a thousand."""
 
 
 def length_controlled_win_rate(
@@ -44,31 +42,22 @@ def length_controlled_win_rate(
     spread = difference.std()
     feature = np.tanh(difference / spread) if spread > 0 else np.zeros_like(difference)
     random = np.random.default_rng(BOOTSTRAP_SEED)
-    drawn = [random.integers(len(won), size=len(won)) for _ in range(min(samples, MOST_SAMPLES))]
-    rates = _rates_at_equal_length(won[np.stack(drawn)], feature[np.stack(drawn)])
+    rates = []
+    for _ in range(min(samples, MOST_SAMPLES)):
+        drawn = random.integers(len(won), size=len(won))
+        rates.append(_rate_at_equal_length(won[drawn], feature[drawn]))
     low, high = np.quantile(rates, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return Estimate(float(_rates_at_equal_length(won, feature)), float(low), float(high), len(won))
+    return Estimate(_rate_at_equal_length(won, feature), float(low), float(high), len(won))
 
 
-def _rates_at_equal_length(won: Any, feature: Any) -> Any:
-    """Sigmoid of the intercept, by Newton's method; the plain share where all are won or lost.
-
-    Args:
-        won: [..., n], a regression each.
-        feature: [..., n].
-    """
+def _rate_at_equal_length(won: Any, feature: Any) -> float:
+    """Sigmoid of the intercept; the plain share where all are won or lost."""
     import numpy as np
+    from sklearn.linear_model import LogisticRegression
 
-    same = (won == won[..., :1]).all(-1) & np.isin(won[..., 0], (0, 1))
-    outcomes = np.where(same[..., None], 0.5, won)
-    intercept = slope = np.zeros_like(won[..., 0])
-    for _ in range(_NEWTON_STEPS):
-        expected = 1 / (1 + np.exp(-intercept[..., None] - slope[..., None] * feature))
-        missing, weight = outcomes - expected, expected * (1 - expected)
-        gradient, along = missing.sum(-1), (missing * feature).sum(-1) - slope
-        curvature, across = weight.sum(-1), (weight * feature).sum(-1)
-        steep = (weight * feature**2).sum(-1) + 1
-        determinant = curvature * steep - across**2
-        intercept = intercept + (steep * gradient - across * along) / determinant
-        slope = slope + (curvature * along - across * gradient) / determinant
-    return np.where(same, won[..., 0], 1 / (1 + np.exp(-intercept)))
+    if won.min() == won.max() and won[0] in (0.0, 1.0):
+        return float(won[0])
+    rows, outcomes = np.concatenate([feature, feature])[:, None], np.repeat([1, 0], len(won))
+    weights = np.concatenate([won, 1 - won])
+    fitted = LogisticRegression(C=1.0, solver="newton-cholesky").fit(rows, outcomes, sample_weight=weights)
+    return float(1 / (1 + np.exp(-fitted.intercept_[0])))

@@ -5,10 +5,8 @@ from __future__ import annotations
 import math
 import random
 
-import numpy as np
 import pytest
 from sklearn.calibration import calibration_curve
-from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import brier_score_loss, log_loss
 
 from pipelines.report.bootstrap import differences, estimate, win_rate, wins
@@ -133,27 +131,6 @@ def test_a_judge_that_only_counts_words_sees_no_gain_at_equal_length():
     assert controlled.low < 0.5 < controlled.high
     better = [float(rng.random() < 0.8) for _ in longer]
     assert length_controlled_win_rate(better, longer, baseline, 400).value == pytest.approx(0.8, abs=0.06)
-
-
-@pytest.mark.parametrize("number", [3, 40, 1000])
-@pytest.mark.parametrize("kind", ["by length", "one win", "ties", "all lost but ties"])
-def test_the_rate_at_equal_length_is_the_regression_of_scikit_learn(number: int, kind: str):
-    rng = random.Random(number)
-    longer, shorter = ([rng.gauss(50, 9) for _ in range(number)] for _ in range(2))
-    won = {
-        "by length": [float(a > b) for a, b in zip(longer, shorter, strict=True)],
-        "one win": [1.0] + [0.0] * (number - 1),
-        "ties": [1.0, 0.0] + [rng.choice([0.0, 0.5, 1.0]) for _ in range(number - 2)],
-        "all lost but ties": [0.5, 0.5] + [0.0] * (number - 2),
-    }[kind]
-    won[-1] = 1 - won[0] if len(set(won)) == 1 else won[-1]
-    difference = np.array(longer) - np.array(shorter)
-    rows = np.tanh(difference / difference.std())[:, None]
-    fitted = LogisticRegression(solver="newton-cholesky", tol=1e-9).fit(
-        np.concatenate([rows, rows]), [1] * number + [0] * number, [*won, *(1 - win for win in won)]
-    )
-    rate = length_controlled_win_rate(won, longer, shorter, 5).value
-    assert rate == pytest.approx(probability(float(fitted.intercept_[0])), abs=1e-7)
 
 
 def test_equal_lengths_change_nothing_and_a_clean_sweep_is_not_regressed():
