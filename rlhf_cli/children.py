@@ -118,6 +118,8 @@ def _run(become: Callable[[], int], lock: int | None = None) -> tuple[int, str, 
                 if not parts[-1]:
                     time.sleep(_ENDS_SECONDS)
             ended = os.waitpid(child, os.WNOHANG)
+        while select.select([output], [], [], 0)[0] and (rest := os.read(output, 65536)):
+            parts.append(rest)  # written between the last look and the end
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

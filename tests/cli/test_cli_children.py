@@ -57,6 +57,24 @@ def test_a_fork_is_as_a_new_program(line: str) -> None:
     assert fork[1]
 
 
+LAST_WORDS = """
+import os
+from rlhf_cli import children
+
+def speak():
+    left = 300_000
+    while left:
+        left -= os.write(1, b"x" * left)
+    return 0
+
+print([len(children._run(speak)[1]) for _ in range(20)] == [300_000] * 20)
+"""
+
+
+def test_nothing_that_a_child_says_before_it_ends_is_lost() -> None:
+    assert in_a_process(LAST_WORDS).stdout == "True\n"
+
+
 def test_a_fork_is_made_beside_no_thread_and_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(libraries, "_own_process", True)
     monkeypatch.setattr(threading, "active_count", lambda: 1)
