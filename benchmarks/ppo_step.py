@@ -1,11 +1,11 @@
 """Seconds and peak memory of one PPO update on a model of random weights, through the program's own code.
 
 The shape is real, the weights are not: time and memory do not depend on what a model has learned. A random model hardly
-ever ends a response, so every response has the full length: the figures are those of the worst case. `--ends` makes
-many ids end a response. On a CPU the seconds are those of the processor, which other programs disturb least.
+ever ends a response, so every response has the full length: the figures are those of the worst case. `--cut` cuts
+responses after their generation, to the same lengths whatever was sampled. On a CPU the seconds are those of the processor, which other programs disturb least.
 
     python -m benchmarks.ppo_step --shape 8b --load-in-4bit
-    python -m benchmarks.ppo_step --device cpu --shape 135m --dtype float32 --roles full --reward-model --ends .07
+    python -m benchmarks.ppo_step --device cpu --shape 135m --dtype float32 --roles full --reward-model --cut 24
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import resource
 import sys
 import tempfile
 import time
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
@@ -26,12 +27,14 @@ from accelerate import Accelerator
 from peft import PeftModel
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from typing_extensions import override
 
 from pipelines.config import Config
 from pipelines.data.chat import ChatEncoder
 from pipelines.data.encode import EncodedPrompt
 from pipelines.data.rows import Message
 from pipelines.models.adapters import add_adapter, lora_config
+from pipelines.ppo.engines import RolloutEngine
 from pipelines.ppo.engines.transformers_engine import TransformersEngine
 from pipelines.ppo.load_roles import RoleSources, build_roles
 from pipelines.ppo.roles import Role, Roles, score_head
@@ -184,18 +187,20 @@ def measure(arguments: argparse.Namespace) -> dict[str, object]:
         }
         for length in (arguments.prompt - row % (arguments.spread + 1) for row in range(arguments.batch))
     ]
-    ends = range(EOS, EOS + max(round(arguments.ends * size), 1))
     text = TextReward(FunctionScorer("length", length_reward, "length"), encoder)
     lines: list[dict[str, float]] = []
     training = Training(
         context=PpoContext(
             roles=roles,
-            engine=TransformersEngine(
-                roles, ends, settings.response_length, settings.temperature, settings.rollout_forward_batch_size
+            engine=CutResponses(
+                TransformersEngine(
+                    roles, EOS, settings.response_length, settings.temperature, settings.rollout_forward_batch_size
+                ),
+                arguments.cut,
             ),
             reward=RoleReward(roles, settings.rollout_forward_batch_size) if arguments.reward_model else text,
             encoder=encoder,
-            eos_token_id=ends,
+            eos_token_id=EOS,
             settings=settings,
             accelerator=Accelerator(cpu=device.type == "cpu"),
             seed=0,
@@ -238,6 +243,19 @@ def measure(arguments: argparse.Namespace) -> dict[str, object]:
     }
 
 
+@dataclass(frozen=True)
+class CutResponses(RolloutEngine):
+    """Responses of an engine, cut to between 1 and `most` tokens; 0: as they are."""
+
+    engine: RolloutEngine
+    most: int
+
+    @override
+    def generate(self, prompts: Sequence[Sequence[int]], *, seed: int) -> list[list[int]]:
+        responses = self.engine.generate(prompts, seed=seed)
+        return [ids[: 1 + 37 * row % self.most] for row, ids in enumerate(responses)] if self.most else responses
+
+
 def with_reward_model(roles: Roles, config: Config) -> Roles:
     """Roles with a reward model of random weights: an adapter on the base, or a model of its own."""
     if isinstance(roles.policy.model, PeftModel):
@@ -273,7 +291,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--prompt", type=int, default=128)
     options.add_argument("--response", type=int, default=128)
     options.add_argument("--spread", type=int, default=0, help="prompts are up to this many tokens shorter")
-    options.add_argument("--ends", type=float, default=0.0, help="share of the ids that end a response")
+    options.add_argument("--cut", type=int, default=0, help="responses are cut to 1 to this many tokens; 0: to none")
     options.add_argument("--mini-batches", type=int, default=4)
     options.add_argument("--epochs", type=int, default=2)
     options.add_argument("--updates", type=int, default=3)
