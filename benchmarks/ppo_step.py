@@ -2,7 +2,8 @@
 
 The shape is real, the weights are not: time and memory do not depend on what a model has learned. A random model hardly
 ever ends a response, so every response has the full length: the figures are those of the worst case. `--cut` cuts
-responses after their generation, to the same lengths whatever was sampled. On a CPU the seconds are those of the processor, which other programs disturb least.
+responses after their generation, to the same lengths whatever was sampled. On a CPU the seconds are those of the
+processor, which other programs disturb least.
 
     python -m benchmarks.ppo_step --shape 8b --load-in-4bit
     python -m benchmarks.ppo_step --device cpu --shape 135m --dtype float32 --roles full --reward-model --cut 24
