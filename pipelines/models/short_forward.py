@@ -76,9 +76,9 @@ def _has_linear_head(base: Any) -> bool:
 
 @torch.no_grad()
 def _lines(base: Any, *, in_line: bool) -> list[Tensor]:
-    """Last hidden states of two short rows, alone or in one line; none where the model fails."""
+    """Last hidden states of three short rows, alone or in one line; none where the model fails."""
     trunk, size = trunk_of(base)[1], base.get_input_embeddings().num_embeddings
-    rows = [torch.arange(length, device=base.device) * 7 % size for length in (5, 3)]
+    rows = [ids * 7 % size for ids in torch.split(torch.arange(11, device=base.device), [5, 3, 3])]
     try:
         if not in_line:
             return [

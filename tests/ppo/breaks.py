@@ -159,14 +159,15 @@ BREAKS = [
         SHORT_FORWARD,
         "            position_ids=positions[None],\n",
         "",
-        "tests/ppo/test_update.py::test_a_row_alone_gives_what_it_gives_in_a_batch[gpt2-full-False]",
+        "tests/models/test_short_forward.py::test_a_family_gives_the_same_numbers_and_gradients_by_the_short_way[gpt2]",
     ),
     Break(
         "rows in one line see each other",
         SHORT_FORWARD,
         "if not isinstance(attention_mask, _Rows):",
         "if attention_mask is None or (attention_mask := None):",
-        "tests/ppo/test_update.py::test_a_row_alone_gives_what_it_gives_in_a_batch[llama-full-False]",
+        "tests/models/test_short_forward.py::"
+        "test_a_family_gives_the_same_numbers_and_gradients_by_the_short_way[llama]",
     ),
     Break(
         "logits are read one token late",
