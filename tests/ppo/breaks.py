@@ -59,8 +59,8 @@ class Break:
 OBJECTIVE, LEARNER, ROLLOUT, ROLES, LOAD_ROLES, TRAIN = (
     f"pipelines/ppo/{name}.py" for name in ("objective", "learner", "rollout", "roles", "load_roles", "train")
 )
-LOG_PROBABILITIES, FORWARD, SHORT_FORWARD, GENERATE, ADAPTERS = (
-    f"pipelines/models/{name}.py" for name in ("log_probabilities", "forward", "short_forward", "generate", "adapters")
+LOG_PROBABILITIES, FORWARD, SHORT_FORWARD, DECODE, ADAPTERS = (
+    f"pipelines/models/{name}.py" for name in ("log_probabilities", "forward", "short_forward", "decode", "adapters")
 )
 K1 = "k1(logprobs, ref_logprobs), mask"
 
@@ -119,9 +119,9 @@ BREAKS = [
     # sampling and log-probabilities
     Break(
         "top_k is inherited",
-        GENERATE,
-        "        top_k=top_k,\n        top_p=top_p,\n        typical_p",
-        "        top_k=top_k or None,\n        top_p=top_p,\n        typical_p",
+        DECODE,
+        "[TopKLogitsWarper(config.top_k)] if config.top_k else []",
+        "[TopKLogitsWarper(config.top_k or 50)]",
         "tests/models/test_sampling.py::test_frequencies_are_those_of_the_softmax",
     ),
     Break(
@@ -314,7 +314,7 @@ BREAKS = [
         ADAPTERS,
         "        if name is not None:\n            model.active_adapter = name\n        yield",
         "        if name is not None:\n            model.set_adapter(name)\n        yield",
-        "tests/ppo/test_update.py::test_an_update_moves_policy_and_value_and_nothing_else[lora]",
+        "tests/models/test_adapters.py::test_gradients_reach_both_adapters_and_only_their_own",
     ),
     Break(
         "the reference is the base without adapter, though SFT left one",
