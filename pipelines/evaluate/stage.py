@@ -165,9 +165,9 @@ def answer(
     config: Config,
     on_batch: Callable[[int], None],
     *,
-    draw: int = 0,
+    seed: int | None = None,
 ) -> list[Completion]:
-    """Sample one answer to each prompt; every policy gets the same seed for the same `draw`."""
+    """Sample one answer to each prompt; with `seed: None` every policy gets the run's."""
     with autocast(config.model, next(model.parameters()).device):
         responses = sample(
             model,
@@ -178,7 +178,7 @@ def answer(
             top_p=config.ppo.top_p,
             eos_token_id=eos_token_id,
             batch_size=config.eval.batch_size,
-            seed=config.run.seed + draw,
+            seed=config.run.seed if seed is None else seed,
             on_batch=on_batch,
         )
     return [
@@ -310,14 +310,15 @@ def _candidates(
 ) -> Candidates:
     """Answers of the baseline to choose from, scored by the reward of PPO."""
     config, encoder = ctx.config, ChatEncoder(tokenizer)
-    with ctx.reporter.task("best of n answers", len(prompts) * config.eval.best_of_n) as task:
+    number = config.eval.best_of_n
+    with ctx.reporter.task("best of n answers", len(prompts) * number) as task:
         model = policies.open(policies.baseline)
         choose_threads(config.run, sum(p.numel() for p in model.parameters()), ctx.reporter)
         ends = end_token_ids(model, tokenizer, config.ppo.stop_tokens)
-        drawn = [
-            answer(model, prompts, encoder, ends, config, task.advance, draw=1 + number)
-            for number in range(config.eval.best_of_n)
-        ]
+        # all at once: equal prompts of a batch are read once
+        repeated = [prompt for prompt in prompts for _ in range(number)]
+        answers = answer(model, repeated, encoder, ends, config, task.advance, seed=config.run.seed + 1)
+        drawn = [answers[place::number] for place in range(number)]
     del model
     free_memory()
     named = named_candidates(drawn)

@@ -84,11 +84,6 @@ class Pair:
 PAIR_FIGURES = ("accuracy", "accuracy_low", "accuracy_high", "margin", "length_accuracy")
 
 
-def judge(model: RewardModel, pairs: Sequence[Pair], prompts: Sequence[Hashable]) -> dict[str, float | None]:
-    """`pair_figures` of the model's scores."""
-    return pair_figures(pairs, *scores_of_pairs(model, pairs), prompts)
-
-
 def scores_of_pairs(model: RewardModel, pairs: Sequence[Pair]) -> tuple[list[float], list[float]]:
     """Scores of the chosen and of the rejected answers."""
     return _score_pairs(model, [pair.chosen for pair in pairs], [pair.rejected for pair in pairs])

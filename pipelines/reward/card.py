@@ -12,17 +12,16 @@ from pipelines.errors import DataError
 from pipelines.models.reward_model import RewardModel
 from pipelines.models.text_classifier import EncodedText
 from pipelines.report.report_card import markdown_card
-from pipelines.reward.assessment import scores_of_pairs
-from pipelines.reward.initial_model import HeldOut
+from pipelines.reward.initial_model import Objective
 from pipelines.run.disk import write_atomic
 from pipelines.run.stage import StageContext
 from pipelines.scorers.examine import examine
 
 
 def write_report_card(
-    ctx: StageContext, model: RewardModel, heldout: HeldOut, learning_curve: Sequence[Mapping[str, Any]]
+    ctx: StageContext, model: RewardModel, objective: Objective, learning_curve: Sequence[Mapping[str, Any]]
 ) -> None:
-    """Write `report_card.json` and `report_card.md`, where comparisons were held out."""
+    """Write `report_card.json` and `report_card.md`, where comparisons were held out; they are not scored again."""
 
     def score(answers: Sequence[tuple[Comparison, str]]) -> list[float | None]:
         read: dict[int, EncodedText] = {}
@@ -33,9 +32,9 @@ def write_report_card(
         scores = dict(zip(fitting, model.scores(list(fitting.values())), strict=True))
         return [scores.get(number) for number in range(len(answers))]
 
-    if not heldout.rows:
+    if not objective.heldout.rows:
         return
-    card = examine(heldout.rows, *scores_of_pairs(model, heldout.pairs), score)
+    card = examine(objective.heldout.rows, *objective.pair_scores, score)
     if card is not None:
         card["learning_curve"] = learning_curve
         write_atomic(ctx.out / "report_card.json", json.dumps(card, indent=2, ensure_ascii=False) + "\n")

@@ -70,7 +70,7 @@ def fit_and_publish(ctx: StageContext, start: InitialModel, share: Share, device
         start.model, start.tokenizer, ctx.out / "model", base=start.base, run_dir=ctx.run_dir, reads=scorer.reads
     )
     write_golden(ctx.out, scorer, objective.heldout_texts)
-    write_report_card(ctx, scorer, objective.heldout, curve.finish(result.steps, after))
+    write_report_card(ctx, scorer, objective, curve.finish(result.steps, after))
     ctx.notes.update(objective.notes | published.as_notes())
     ctx.notes["rows"] = {"used": report.used, "dropped": report.dropped, "cut": report.cut, "refused": report.refused}
     metrics = {

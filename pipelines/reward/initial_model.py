@@ -86,6 +86,7 @@ class Objective(Protocol):
         heldout_texts: texts of the first rows to judge by, at least two.
         heldout: comparisons to judge by.
         outputs: the outputs that PPO may use.
+        pair_scores: scores of the chosen and of the rejected answers of `heldout` by the last call of `judge`.
     """
 
     report: LengthReport
@@ -94,6 +95,7 @@ class Objective(Protocol):
     heldout_texts: Sequence[EncodedText]
     heldout: HeldOut
     outputs: Sequence[Output]
+    pair_scores: tuple[list[float], list[float]]
 
     @property
     def polarity(self) -> str | None:
@@ -101,7 +103,7 @@ class Objective(Protocol):
 
     @property
     def notes(self) -> dict[str, Any]:
-        """Further notes for the manifest, on the rows and on the model in its present state."""
+        """Further notes for the manifest, on the rows and on the model as `judge` saw it last."""
 
     def judge(self) -> dict[str, float | None]:
         """Figures of the model in its present state on the held-out rows; their names begin with ``heldout_``."""

@@ -86,7 +86,7 @@ def _train(ctx: StageContext) -> dict[str, Any]:
     choose_threads(config.run, start.scorer.num_parameters, ctx.reporter)
     fit = fit_and_publish(ctx, start, "judge", device)
     pairs = fit.objective.heldout.pairs
-    by_judge, published, metrics = scores_of_pairs(start.scorer, pairs), fit.published, fit.metrics
+    by_judge, published, metrics = fit.objective.pair_scores, fit.published, fit.metrics
     del start, fit
     free_memory()
     check_golden(published, config, device)

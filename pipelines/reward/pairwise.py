@@ -19,7 +19,7 @@ from pipelines.models.adapters import cast_trainable_to_fp32
 from pipelines.models.published_reward import Output
 from pipelines.models.text_classifier import EncodedText
 from pipelines.report.pair_accuracy import CHANCE
-from pipelines.reward.assessment import GOLDEN_ROWS, Pair, judge
+from pipelines.reward.assessment import GOLDEN_ROWS, Pair, pair_figures, scores_of_pairs
 from pipelines.reward.initial_model import HeldOut, InitialModel, Objective
 from pipelines.reward.shares import Share, rows_of
 from pipelines.reward.training_rows import comparison_files, sum_of_reports
@@ -64,10 +64,9 @@ class Pairwise(Objective):
 
     @override
     def judge(self) -> dict[str, float | None]:
-        return {
-            f"heldout_{name}": value
-            for name, value in judge(self._start.scorer, self.heldout.pairs, self.heldout.prompts).items()
-        }
+        pairs, prompts = self.heldout.pairs, self.heldout.prompts
+        self.pair_scores = scores_of_pairs(self._start.scorer, pairs)
+        return {f"heldout_{name}": value for name, value in pair_figures(pairs, *self.pair_scores, prompts).items()}
 
     @override
     def log_figures(self, figures: Mapping[str, float | None]) -> None:

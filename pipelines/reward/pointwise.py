@@ -82,9 +82,9 @@ class Pointwise(Objective):
     @property
     @override
     def notes(self) -> dict[str, Any]:
-        """Notes on the labels and the model, with the held-out reliability table."""
+        """Notes on the labels and the model, with the held-out reliability table of the last `judge`."""
         targets = [row.target for row in self._heldout]
-        bins = reliability([probability(logit) for logit in self._scores()], targets)
+        bins = reliability([probability(logit) for logit in self._logits], targets)
         return {
             "output": self._ctx.config.reward.output,
             "labels": {stage: scale.as_dict() for stage, scale in self._scales.items()},
@@ -95,11 +95,12 @@ class Pointwise(Objective):
     @override
     def judge(self) -> dict[str, float | None]:
         """Judge the held-out rows; with held-out comparisons also ``heldout_pair_accuracy``."""
-        logits = self._scores()
+        self._logits = logits = self._start.scorer.scores([row.text for row in self._heldout])
+        of_pairs = logits[: 2 * len(self.heldout.pairs)]
+        self.pair_scores = of_pairs[::2], of_pairs[1::2]
         result = figures(logits, [row.target for row in self._heldout])
         if pairs := self.heldout.pairs:
-            of_pairs = logits[: 2 * len(pairs)]
-            by_pair = pair_figures(pairs, of_pairs[::2], of_pairs[1::2], self.heldout.prompts)
+            by_pair = pair_figures(pairs, *self.pair_scores, self.heldout.prompts)
             result |= {f"pair_{name}": value for name, value in by_pair.items()}
         return {f"heldout_{name}": value for name, value in result.items()}
 
@@ -165,9 +166,6 @@ class Pointwise(Objective):
             return {**inputs(texts), "labels": targets, **further}
 
         return collate
-
-    def _scores(self) -> list[float]:
-        return self._start.scorer.scores([row.text for row in self._heldout])
 
     def _to_train(self, share: Share) -> tuple[list[JudgedText], LengthReport]:
         """All rows of a share: answers of comparisons (chosen, rejected, chosen ...), then judged ones."""
