@@ -1,7 +1,9 @@
-"""Pads that SFT and the reward model compute, with batches drawn at random and with batches of similar length.
+"""Pads that SFT and the reward model compute, in batches drawn at random or of similar length.
+
+Three orders: at random, that of transformers' `group_by_length`, and ours.
 
 Rows are encoded by the program. The seconds are those of forward and backward of a random model over every
-tenth batch of an epoch, both orders in turn; a reward model's batch is padded to the longest text of its pairs.
+tenth batch of an epoch, all orders in turn; a reward model's batch is padded to the longest text of its pairs.
 
     python -m benchmarks.padding --run runs/quickstart
 """
@@ -18,6 +20,7 @@ from typing import Any
 
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
+from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from pipelines.config.load import load_config
 from pipelines.data.canonical import read_rows
@@ -46,12 +49,13 @@ def seconds(batches: list[list[int]], rows: list[list[list[int]]], model: Any) -
 
 
 def measure(rows: list[list[list[int]]], size: int) -> dict[str, object]:
-    """Pads and seconds of both orders; the texts of a row are padded together, as those of a pair are."""
+    """Pads and seconds of each order; the texts of a row are padded together, as those of a pair are."""
     lengths = [max(map(len, row)) for row in rows]
     tokens = sum(len(text) for row in rows for text in row)
     torch.manual_seed(0)
     orders = {
         "random": in_batches(torch.randperm(len(rows)).tolist(), size),
+        "transformers": in_batches(get_length_grouped_indices(lengths, size), size),
         "by_length": in_batches(LengthSampler(lengths, size, seed=0), size),
     }
     pads = {

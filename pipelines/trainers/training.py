@@ -195,7 +195,7 @@ def train(
         ctx.checkpoints.restore_logs(checkpoint)
         ctx.reporter.info(f"{label}: goes on from step {checkpoint.step}")
     saver = CheckpointCallback(ctx, trainer, checkpoint)
-    if saver.by_length and "train_sampling_strategy" not in section.trainer:
+    if saver.by_length and section.trainer.get("train_sampling_strategy", BY_LENGTH) == BY_LENGTH:
         _group_by_length(trainer)
     with ctx.stop.deferred(), ExitStack() as stack, contextlib.suppress(NoStepLeft):
         often = section.logging_steps is None
@@ -204,6 +204,9 @@ def train(
         trainer.train(resume_from_checkpoint=str(checkpoint.path) if checkpoint else None)
     refuse_not_finite(trainer.state.global_step, train_loss=saver.mean_loss)
     return TrainingResult(trainer.state.global_step, saver.mean_loss, float(trainer.state.epoch or 0), saver.seconds)
+
+
+BY_LENGTH = "group_by_length"
 
 
 def _group_by_length(trainer: Any) -> None:
