@@ -15,7 +15,7 @@ from pipelines.models import log_probabilities
 from pipelines.models.forward import TokenBatch, response_logprobs, state_values
 from pipelines.models.log_probabilities import linear_logprobs, token_entropy, token_logprobs
 from pipelines.models.own_head import trunk_of
-from pipelines.models.short_forward import linear_head, try_short_ways, takes_lines
+from pipelines.models.short_forward import linear_head, takes_lines, try_short_ways
 from tests.models.decoders import DECODERS, REFUSED, tiny_decoder
 from tests.ppo.cast import cast
 from tests.ppo.test_update import SETTINGS, gradients, rollout_of, scorer_role
