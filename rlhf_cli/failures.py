@@ -11,7 +11,6 @@ from typing import Any
 
 import typer
 
-from pipelines.config.reference import keys_called
 from pipelines.errors import DiskError, EnvironmentProblem, HubError, PeopleNeeded, RlhfError, causes, first_line
 from pipelines.run.disk import disk_error
 from rlhf_cli.console import print_json, print_problem
@@ -73,6 +72,8 @@ def _settings_called(error: typer.TyperException) -> str:
         option = argument[1]  # LLaMA-Factory and Hydra take settings as KEY=VALUE
     if context is None or option is None or all("--set" not in parameter.opts for parameter in context.command.params):
         return ""
+    from pipelines.config.reference import keys_called
+
     keys = keys_called(option.lstrip("-"))
     in_section = [key for key in keys if key.startswith(f"{context.command.name}.")]
     return " or ".join(f"--set {key}=VALUE" for key in in_section or keys)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import threading
+from typing import TYPE_CHECKING
 
-from pipelines.chain.preflight import needs_bitsandbytes
-from pipelines.config import Config
+if TYPE_CHECKING:
+    from pipelines.config import Config
 
 _DEFAULTS = {
     "TOKENIZERS_PARALLELISM": "false",
@@ -44,5 +46,15 @@ def spare(config: Config) -> None:
 
     Only peft's parts for 4 bits would miss it, and they are chosen once, when peft is imported.
     """
+    from pipelines.chain.preflight import needs_bitsandbytes
+
     if _own_process and "peft" not in sys.modules and not needs_bitsandbytes(config):
         sys.modules.setdefault("bitsandbytes", None)  # type: ignore[arg-type]
+
+
+def may_fork(config: Config) -> bool:
+    """Whether a fork of this process works as a new one would: not beside other threads, nor with a GPU's driver."""
+    from pipelines.chain.preflight import cuda_devices
+
+    alone = _own_process and sys.platform == "linux" and threading.active_count() == 1
+    return alone and (config.run.device == "cpu" or not cuda_devices())

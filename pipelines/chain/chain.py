@@ -131,10 +131,13 @@ def run_chain(
     *,
     force: Sequence[str] = (),
     launcher: Launcher | None = None,
+    said: bool = False,
 ) -> list[Outcome]:
     """Run the stages in order, skipping what is complete; the caller holds the lock.
 
-    The launcher runs a heavy stage in a process of its own; None: everything runs here.
+    Args:
+        launcher: runs a heavy stage in a process of its own; None: everything runs here.
+        said: whether somebody has said already which stages run.
 
     Raises:
         RlhfError: a stage refused or failed; what is complete stays.
@@ -151,8 +154,7 @@ def run_chain(
             )  # its inputs may have come out the same
         if plan.action == "off":
             continue
-        launched = plan.action == "run" and stage.heavy and launcher is not None
-        if not launched:  # A stage in a process of its own says so itself.
+        if not said:
             reporter.info(f"{stage.name}: {'skipped' if plan.action == 'skip' else 'runs'}, {plan.reason}")
         manifest = plan.manifest
         if plan.action == "skip":

@@ -11,6 +11,7 @@ import functools
 from typing import Any, cast
 
 import torch
+import transformers
 from torch import Tensor, nn
 from transformers import (
     AutoModelForCausalLM,
@@ -73,7 +74,7 @@ def trunk_of(causal: nn.Module) -> tuple[str, PreTrainedModel]:
 def provide_classifier(config: PretrainedConfig) -> None:
     """Register a classifier for the family of `config` where transformers has a causal model and no classifier."""
     family = type(config)
-    if family in _keys(AutoModelForSequenceClassification) or family not in _keys(AutoModelForCausalLM):
+    if _knows(AutoModelForSequenceClassification, family) or not _knows(AutoModelForCausalLM, family):
         return
     AutoModelForSequenceClassification.register(family, _own_class(config), exist_ok=True)  # else it does nothing
 
@@ -84,7 +85,7 @@ def classifier_loader(config: PretrainedConfig) -> Any:
     It is transformers' automatic class, unless the family's own classifier has another head (CTRL, ModernBERT).
     """
     provide_classifier(config)
-    if type(config) not in _keys(AutoModelForCausalLM):
+    if not _knows(AutoModelForCausalLM, type(config)):
         return AutoModelForSequenceClassification
     with torch.device("meta"):
         known = AutoModelForSequenceClassification.from_config(config)  # type: ignore[no-untyped-call]
@@ -92,8 +93,13 @@ def classifier_loader(config: PretrainedConfig) -> Any:
     return AutoModelForSequenceClassification if heads <= {"score"} else _own_class(config)
 
 
-def _keys(auto: Any) -> list[type[PretrainedConfig]]:
-    return list(auto._model_mapping.keys())
+def _knows(auto: Any, family: type[PretrainedConfig]) -> bool:
+    """Whether an automatic class has a model of a family: the keys of its mapping would import those of all families.
+
+    A family from outside may have the name of one of transformers', which does not make it known.
+    """
+    ours = getattr(transformers, family.__name__, None) is family or family in auto._model_mapping._extra_content
+    return ours and auto._model_mapping.get(family, None) is not None
 
 
 @functools.cache

@@ -1,7 +1,7 @@
 """What of a forward pass a model lets one leave out: pads, and logits of other tokens than the responses'.
 
-`try_short_ways` tries both ways once on a loaded model; where the numbers differ from those of the whole forward, or the
-family has its own ideas, that way is left alone. `pipelines.models.forward` takes the ways that are open.
+`try_short_ways` tries both ways once on a loaded model. A way whose numbers differ from those of the whole forward, or
+that the family does not know, is left alone. `pipelines.models.forward` takes the ways that are open.
 """
 
 from __future__ import annotations

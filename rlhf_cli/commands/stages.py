@@ -220,7 +220,8 @@ def _run(
 ) -> list[chain.Outcome]:
     libraries.set_defaults()
     libraries.spare(config)
-    launcher = ChildLauncher(run_dir, verbose=mode.verbose, quiet=mode.quiet) if isolated else None
+    forks = libraries.may_fork(config)
+    launcher = ChildLauncher(run_dir, forks=forks, verbose=mode.verbose, quiet=mode.quiet) if isolated else None
     reporter = ConsoleReporter(quiet=mode.quiet)
     run_dir.create()
     # stdout is for data: what a library prints goes to stderr.
@@ -229,7 +230,7 @@ def _run(
         log_to(run_dir.log_path, verbose=mode.verbose),
         contextlib.redirect_stdout(sys.stderr),
     ):
-        return chain.run_chain(stages, config, run_dir, reporter, force=force, launcher=launcher)
+        return chain.run_chain(stages, config, run_dir, reporter, force=force, launcher=launcher, said=is_child())
 
 
 _ABOUT = {

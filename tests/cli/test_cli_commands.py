@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import tomllib
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 import rlhf_cli
@@ -325,3 +327,21 @@ def test_an_option_of_another_program_is_told_as_a_setting(
 ) -> None:
     assert application.run([*line.split(), "--json"]) == 2
     assert json.loads(capsys.readouterr().out)["error"]["hint"] == hint
+
+
+def test_the_list_of_commands_says_what_they_say_of_themselves() -> None:
+    """It is written where nothing need be imported for it."""
+    listed = typer.main.get_group(application.app).commands
+    told = {name: application.loaded(name).get_short_help_str(500) for name in listed}
+    assert told == {name: command.get_short_help_str(500) for name, command in listed.items()}
+    modules = {path.stem for path in Path(rlhf_cli.__file__).with_name("commands").glob("*.py")}
+    names = {name for module in modules for name in registered_by(module)}
+    assert names == set(listed)
+
+
+def registered_by(module: str) -> set[str]:
+    part, register = typer.Typer(), getattr(import_module(f"rlhf_cli.commands.{module}"), "register", None)
+    if register is None:  # what commands share
+        return set()
+    register(part)
+    return set(typer.main.get_group(part).commands)

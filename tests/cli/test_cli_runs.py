@@ -251,6 +251,8 @@ def test_a_child_that_cannot_end_keeps_the_run(program: Program) -> None:
     worker = int(wait_for(program.folder / "runs/my/sft.partial/pid"))
     try:
         os.kill(worker, signal.SIGSTOP)
+        while " T " not in Path(f"/proc/{worker}/stat").read_text():  # until then it could still hear of its parent
+            time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
         process.wait()
         error = program.json("all", "--config", "my.yaml", code=5)["error"]

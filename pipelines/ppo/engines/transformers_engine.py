@@ -1,4 +1,4 @@
-"""Rollouts by transformers' `generate`."""
+"""Rollouts by the model of transformers that is in training."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pipelines.ppo.roles import Roles
 
 @dataclass(frozen=True)
 class TransformersEngine(RolloutEngine):
-    """`generate` of transformers on the policy in training, in place: nothing is copied or synchronized.
+    """Samples with the policy in training, in place: nothing is copied or synchronized.
 
     Attributes:
         eos_token_id: the id or ids that end a response.
