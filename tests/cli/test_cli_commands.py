@@ -309,7 +309,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         ("ppo --learning_rate=1e-5", "use --set ppo.learning_rate=VALUE"),
         ("reward --num-train-epochs 2", "use --set reward.num_train_epochs=VALUE"),
         ("sft --lora-r 8", "use --set model.lora_r=VALUE"),
-        ("all --beta 0.1", "use --set ppo.kl_coef=VALUE"),
+        ("all --beta 0.1", "use --set ppo.kl_coef=VALUE or --set baselines.dpo.beta=VALUE"),
         ("all --report_to wandb", "use --set run.report_to=VALUE"),
         (
             "all --learning-rate 1",
