@@ -88,8 +88,9 @@ def _run(become: Callable[[], int], lock: int | None = None) -> tuple[int, str, 
 
     def pass_on(number: int, frame: object) -> None:
         received.append(number)
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(child, number)
+        if child:  # 0 would be all processes of our group
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, number)
 
     watched, ours = os.pipe()
     output, to_output = os.pipe()
@@ -109,6 +110,8 @@ def _run(become: Callable[[], int], lock: int | None = None) -> tuple[int, str, 
                 os.close(descriptor)
             _begin(become, to_output, kept, heard)
         os.close(to_output)
+        if received:  # It came before there was a child to tell: a native thread took it.
+            os.kill(child, received[0])
         signal.pthread_sigmask(signal.SIG_UNBLOCK, heard)
         ended = (0, 0)
         while ended[0] == 0:

@@ -26,19 +26,49 @@ code, output, received = children._run(lambda: os.execv(sys.executable, [sys.exe
 print(-code == received == signal.SIGTERM)
 """
 
+# Native threads, such as a BLAS has, take a signal that the main thread blocks while it forks.
+WHILE_FORKING = """
+import os, signal, subprocess, sys, threading, time
+from rlhf_cli import children
+
+neighbour = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+threading.Thread(target=threading.Event().wait, daemon=True).start()
+fork = os.fork
+
+def interrupted():
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(0.1)
+    return fork()
+
+os.fork = interrupted
+child = "import signal; signal.alarm(15); signal.pause()"
+code, output, received = children._run(lambda: os.execv(sys.executable, [sys.executable, "-c", child]))
+print(-code == received == signal.SIGTERM, neighbour.poll())
+neighbour.kill()
+"""
 
 STAGES = ("sft", "reward")
 
 
 def in_a_process(code: str, *args: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", code, *args], capture_output=True, text=True, timeout=60, cwd=Path(__file__).parents[2]
+        [sys.executable, "-c", code, *args],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=Path(__file__).parents[2],
+        start_new_session=True,
     )
 
 
 def test_a_signal_that_interrupts_nothing_still_reaches_the_child() -> None:
     done = in_a_process(PROGRAM)
     assert (done.stdout, done.stderr) == ("True\n", "waiting\n")
+
+
+def test_a_signal_while_it_forks_reaches_the_child_and_nobody_else() -> None:
+    done = in_a_process(WHILE_FORKING)
+    assert (done.stdout, done.stderr) == ("True None\n", "")
 
 
 WAYS = """
