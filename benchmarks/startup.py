@@ -14,6 +14,7 @@ import resource
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 COMMANDS = ("--help", "ppo --help", "label --help", "agreement --help", "pairs --help", "config show --config my.yaml")
@@ -42,8 +43,9 @@ def seconds_of(command: list[str], folder: Path, environment: dict[str, str]) ->
 
 def seconds_to_first_line(command: list[str], folder: Path, environment: dict[str, str]) -> float:
     """Processor seconds of a stage until its own first line."""
-    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, cwd=folder, env=environment, text=True, **pipes) as process:  # type: ignore[call-overload]
+    quiet, heard = subprocess.DEVNULL, subprocess.PIPE
+    with subprocess.Popen(command, cwd=folder, env=environment, text=True, stdout=quiet, stderr=heard) as process:
+        assert process.stderr is not None
         for line in process.stderr:
             if FIRST_LINE in line:
                 fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
@@ -63,11 +65,11 @@ def main() -> None:
         environment = os.environ | {"PYTHONPATH": str(told.root.resolve()), "OMP_NUM_THREADS": "1"}
         environment |= {"PYTHONPYCACHEPREFIX": str(folder / "compiled"), "PYTHONDONTWRITEBYTECODE": ""}
 
-        def least(measure: object, *command: str, again: str | None = None) -> float:
+        def least(measure: Callable[..., float], *command: str, fresh: bool = False) -> float:
             figures = []
             for number in range(told.repeats + 1):  # the first one compiles
-                words = [sys.executable, *command, *([] if again is None else [again, f"run-{number}"])]
-                figures.append(measure(words, folder, environment))  # type: ignore[operator]
+                words = [sys.executable, *command, *(["--run-dir", f"run-{number}"] if fresh else [])]
+                figures.append(measure(words, folder, environment))
             return min(figures[1:])
 
         rlhf = ("-m", "rlhf_cli")
@@ -76,7 +78,7 @@ def main() -> None:
         print("| command | processor seconds | x import typer |\n|---|---|---|", flush=True)
         rows |= {f"rlhf {line}": least(seconds_of, *rlhf, *line.split()) for line in COMMANDS}
         on = ("--config", "my.yaml")
-        rows["rlhf all, a tiny run"] = least(seconds_of, *rlhf, "all", *on, again="--run-dir")
+        rows["rlhf all, a tiny run"] = least(seconds_of, *rlhf, "all", *on, fresh=True)
         rows["rlhf all, when it is finished"] = least(seconds_of, *rlhf, "all", *on, "--run-dir", "run-0")
         rows["rlhf status"] = least(seconds_of, *rlhf, "status", "--run-dir", "run-0")
         for stage in ("sft", "reward", "ppo", "eval"):
