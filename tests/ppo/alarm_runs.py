@@ -139,7 +139,7 @@ BROKEN: dict[str, Run] = {
     ),
     "kl_negative": Run("the engine samples with the weights of the start", words(a_first), engine=Stale),
     "length_running_away": Run(
-        "a reward for every word", words(lambda text: len(text) / 4), {"response_length": 24, "learning_rate": 3e-3}
+        "a reward for every word", words(lambda text: len(text) / 4), {"response_length": 32, "learning_rate": 3e-3}
     ),
     "length_collapsing": Run(
         "a reward for the share of `a`: one word reaches it as well as ten",

@@ -60,6 +60,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Recorded:
         "num_mini_batches": 2,
         "num_ppo_epochs": 2,
         "learning_rate": 1e-2,
+        "stop_tokens": ["a", "e", "i", "o"],  # or hardly a response would end
         "adam_eps": 1e-5,  # other than the default
     }
     config = config_for(outside_base(place / "base"), sft=off, reward=off, ppo=settings)
