@@ -14,7 +14,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $(STAMP)
 
-demo: $(STAMP) ## SFT, labels, reward model, PPO and evaluation on a self-made task; about 6 minutes on 2 cores
+demo: $(STAMP) ## SFT, labels, reward model, PPO and evaluation on a self-made task; about 3 minutes on 2 cores
 	$(BIN)/rlhf all --config configs/quickstart.yaml
 
 test: $(STAMP) ## All tests but the slow ones and those for a GPU
