@@ -20,6 +20,9 @@ from pipelines.run.manifest import Manifest
 from pipelines.scorers import Completion, sampled_completion
 
 FILE = "heldout_answers.jsonl"
+LEAST_LOSS = 0.1
+"""Share of what a judge's score had gained that must be lost again for a turn: a smaller loss changes no decision, and
+of four good runs of the quickstart one lost a twentieth by chance."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,8 @@ def turn_of(
     """Find the update since which the judged score has fallen while the optimized one rose; None: there is none.
 
     The published policy is compared with the earlier one of the highest judged score. As that is the best of many, the
-    interval of the difference is widened to 95 % for all comparisons together (Bonferroni).
+    interval of the difference is widened to 95 % for all comparisons together (Bonferroni). A turn loses at least
+    `LEAST_LOSS` of what had been gained since the start.
 
     Args:
         published: update of the published policy.
@@ -136,7 +140,9 @@ def turn_of(
     difference = estimate(
         differences(judged[published], judged[peak]), samples, confidence=1 - (1 - CONFIDENCE) / len(earlier)
     )
-    fell = difference.high is not None and difference.high < 0
+    gained = fmean(judged[peak]) - fmean(judged[min(judged)])
+    lost = fmean(judged[peak]) - fmean(judged[published])
+    fell = difference.high is not None and difference.high < 0 and lost >= LEAST_LOSS * gained
     if not fell or fmean(optimized[published]) <= fmean(optimized[peak]):
         return None
     return {"update": peak, "difference": difference.as_dict()}

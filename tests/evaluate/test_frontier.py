@@ -52,6 +52,14 @@ def test_a_fall_of_both_is_no_over_optimization_and_the_published_policy_counts(
     assert turn_of(0, RISING, judged, 500) is None
 
 
+def test_a_small_loss_is_no_turn_however_sure() -> None:
+    judged = {update: [mean] * 50 for update, mean in ((0, 0.0), (10, 1.0), (20, 2.0), (30, 1.85))}
+    assert turn_of(30, RISING, judged, 500) is None
+    turn = turn_of(30, RISING, judged | {30: [1.75] * 50}, 500)
+    assert turn is not None
+    assert turn["update"] == 20
+
+
 def test_a_turn_makes_the_call_and_its_sentence() -> None:
     turn = {"update": 10, "difference": {"value": -0.2, "low": -0.3, "high": -0.1, "n": 60}}
     for rate in (WON, EVEN, LOST):
